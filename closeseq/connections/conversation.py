@@ -1,0 +1,188 @@
+"""What the right half of closeseq knows of one connection: plain Python, no column, no state.
+
+Words used here and from here on:
+
+- *client*: the end that opened the connection actively; *server*: the end that was listening.
+- *sender* and *receiver* belong to one segment, *client* and *server* to the connection.
+- *event*: a segment that can change a state or prove something. Everything else is *traffic*.
+- Sequence numbers are relative to the end's SYN (which is 0; the first byte of data is 1) and
+  unwrapped, so they never wrap; without a captured SYN the first byte seen is 1.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import NamedTuple
+
+from closeseq.packets.flags import ACK, FIN, RST, SYN, letters
+
+
+class End(StrEnum):
+    """One of the two ends of a connection."""
+
+    CLIENT = "client"
+    SERVER = "server"
+
+    @property
+    def peer(self) -> End:
+        return End.SERVER if self is End.CLIENT else End.CLIENT
+
+
+class Position(StrEnum):
+    """Where a segment lies against what its sender had sent before (as captured)."""
+
+    NEW = "new"
+    RETRANSMISSION = "retransmission"
+    OVERLAP = "overlap"  # begins in what was sent before and goes beyond it
+    GAP = "gap"  # bytes in between were not captured
+    PROBE = "probe"  # a keepalive: one below the next number, 0 or 1 byte, no flags
+
+
+class Opener(StrEnum):
+    """How we know which end is the client."""
+
+    SEEN = "seen"  # a SYN or SYN+ACK was captured
+    INFERRED = "inferred"
+
+
+class Address(NamedTuple):
+    """An endpoint's IP address, as text, and port."""
+
+    address: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.address}]:{self.port}" if ":" in self.address else f"{self.address}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One segment that can change a state or prove something."""
+
+    packet: int  # number in the capture, from 1
+    time_ns: int  # since the Unix epoch
+    sender: End
+    flags: int  # bits of packets.flags
+    seq: int  # relative to the sender's SYN
+    ack: int | None  # relative to the receiver's SYN; None without the ACK flag
+    length: int  # bytes of payload
+    position: Position
+    window: int = 65535  # as on the wire, not scaled
+    tsval: int | None = None  # timestamps option, 32-bit values; None without it
+    tsecr: int | None = None
+    dsack: tuple[int, int] | None = None  # a D-SACK block, relative like `ack`: it arrived twice
+    ttl: int = 64
+    ip_id: int | None = None  # None for IPv6
+
+    @property
+    def syn(self) -> bool:
+        return bool(self.flags & SYN)
+
+    @property
+    def fin(self) -> bool:
+        return bool(self.flags & FIN)
+
+    @property
+    def rst(self) -> bool:
+        return bool(self.flags & RST)
+
+    @property
+    def end(self) -> int:
+        """The sequence number after this segment; SYN and FIN take one each (RFC 9293 3.4)."""
+        return self.seq + self.length + bool(self.flags & SYN) + bool(self.flags & FIN)
+
+    @property
+    def pure_ack(self) -> bool:
+        """Nothing but an acknowledgement: no data, no SYN, FIN or RST."""
+        return self.length == 0 and not self.flags & (SYN | FIN | RST) and bool(self.flags & ACK)
+
+    @property
+    def letters(self) -> str:
+        """The flags as letters out of SFRAP."""
+        return letters(self.flags)
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """One direction's part of the traffic between two events."""
+
+    segments: int = 0
+    bytes: int = 0  # of payload, retransmissions included
+    first_packet: int = 0
+    last_packet: int = 0
+    first_ns: int = 0
+    last_ns: int = 0
+    retransmissions: int = 0  # segments whose position was retransmission or overlap
+    gaps: int = 0  # segments whose position was gap
+    probes: int = 0  # keepalives
+    end: int | None = None  # highest sequence number past any segment; None without a segment
+    ack: int | None = None  # highest acknowledgement sent
+    tsval: int | None = None  # of the last segment
+    tsecr: int | None = None  # of the last segment
+    zero_windows: int = 0  # segments that announced a window of 0
+    unanswered: int = 0  # segments after the other direction's last one
+    unanswered_packet: int = 0  # the first of those
+    unanswered_ns: int = 0  # and its time
+
+    def __bool__(self) -> bool:
+        return self.segments > 0
+
+
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """What went by between two events, in digest."""
+
+    client: Stream = field(default_factory=Stream)
+    server: Stream = field(default_factory=Stream)
+
+    def of(self, end: End) -> Stream:
+        return self.client if end is End.CLIENT else self.server
+
+    @property
+    def packet(self) -> int:
+        """The number of the first of these packets."""
+        return min(s.first_packet for s in (self.client, self.server) if s)
+
+    @property
+    def time_ns(self) -> int:
+        """The time of the first of these packets."""
+        return min(s.first_ns for s in (self.client, self.server) if s)
+
+    @property
+    def last_ns(self) -> int:
+        """The time of the last of these packets."""
+        return max(s.last_ns for s in (self.client, self.server) if s)
+
+    @property
+    def segments(self) -> int:
+        return self.client.segments + self.server.segments
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """One connection as it was captured: who, and in time order what happened."""
+
+    id: int  # from 1, in the order of the first packet
+    incarnation: int  # from 1, among the connections of this pair
+    client: Address
+    server: Address
+    opener: Opener
+    steps: tuple[Event | Traffic, ...]
+    client_packets: int
+    server_packets: int
+    client_bytes: int  # payload captured, retransmissions included
+    server_bytes: int
+    first_ns: int
+    last_ns: int
+    copies: int = 0  # identical copies of packets that were left out
+    replaced: bool = False  # a new connection began on the pair without this one having ended
+    successor_ns: int | None = None  # when the next incarnation's SYN was sent, if there was one
+    successor_packet: int | None = None
+
+    @property
+    def events(self) -> tuple[Event, ...]:
+        return tuple(step for step in self.steps if isinstance(step, Event))
+
+    def address(self, end: End) -> Address:
+        return self.client if end is End.CLIENT else self.server

@@ -1,0 +1,51 @@
+"""What can go wrong in using closeseq: an exception with file, packet, byte and remedy, and nothing else.
+
+What is merely strange *inside* a capture is no exception: it is counted and shown.
+"""
+
+from __future__ import annotations
+
+
+class CloseseqError(Exception):
+    """Everything closeseq raises on purpose. Its text is one line for a person."""
+
+
+class CaptureError(CloseseqError):
+    """A capture cannot be read, or not to its end.
+
+    What was read before it has already been delivered and stays good.
+
+    Args:
+        problem: what is wrong, as a clause without a full stop.
+        path: the file, as the user named it.
+        packet: the number of the packet at which reading stopped, counted from 1.
+        byte: the offset in the (uncompressed) file at which the trouble lies.
+        remedy: what to do about it, as a clause.
+    """
+
+    def __init__(
+        self,
+        problem: str,
+        *,
+        path: str,
+        packet: int | None = None,
+        byte: int | None = None,
+        remedy: str | None = None,
+    ) -> None:
+        self.problem = problem
+        self.path = path
+        self.packet = packet
+        self.byte = byte
+        self.remedy = remedy
+        where = [f"packet {packet}"] if packet is not None else []
+        where += [f"byte {byte}"] if byte is not None else []
+        text = f"{path}: {', '.join(where)}: {problem}" if where else f"{path}: {problem}"
+        super().__init__(f"{text}; {remedy}" if remedy else text)
+
+
+class ScriptError(CloseseqError):
+    """A script for `from_script` says something that no segment can."""
+
+
+class UnknownWordError(CloseseqError):
+    """`explain` was asked about a word it does not know."""

@@ -1,0 +1,1 @@
+"""The shapes of data that the stages hand on: frames, segments, and sequence arithmetic."""

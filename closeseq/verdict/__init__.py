@@ -1,0 +1,1 @@
+"""How a connection closed, and what deserves attention: every code, its rule and its words."""

@@ -1,0 +1,64 @@
+"""What a verdict and a finding are made of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from closeseq.connections.conversation import End
+from closeseq.tcp.timeline import Certainty
+
+
+class Severity(StrEnum):
+    PROBLEM = "problem"  # something to mend
+    NOTICE = "notice"  # something to know
+
+
+class Initiator(StrEnum):
+    """Who began the end of the connection."""
+
+    CLIENT = "client"
+    SERVER = "server"
+    BOTH = "both"
+    NONE = "none"
+
+
+class Role(StrEnum):
+    """What an end did in the close."""
+
+    ACTIVE_CLOSER = "active-closer"
+    PASSIVE_CLOSER = "passive-closer"
+    BOTH_CLOSERS = "both-closers"
+    ABORTER = "aborter"
+    ABORTED = "aborted"
+    NONE = "none"
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """How the connection ended: exactly one a connection."""
+
+    code: str
+    initiator: Initiator
+    client_role: Role
+    server_role: Role
+    summary: str  # one line for a person: "server closed first; final ACK lost 5 times"
+    packets: tuple[int, ...]  # that show it
+
+    def role(self, end: End) -> Role:
+        return self.client_role if end is End.CLIENT else self.server_role
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something that deserves attention."""
+
+    code: str
+    severity: Severity
+    endpoint: End | None  # that it is about; None when it is about both or the capture
+    certainty: Certainty
+    since_ns: int  # when it began, since the Unix epoch
+    duration_ns: int | None  # how long it lasted, or has lasted so far
+    packets: tuple[int, ...]  # that show it
+    summary: str  # one line with the facts of this case
+    advice: str  # what to do about it, one line
