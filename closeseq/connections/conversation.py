@@ -176,9 +176,7 @@ class Conversation:
     first_ns: int
     last_ns: int
     copies: int = 0  # identical copies of packets that were left out
-    replaced: bool = False  # a new connection began on the pair without this one having ended
-    successor_ns: int | None = None  # when the next incarnation's SYN was sent, if there was one
-    successor_packet: int | None = None
+    successor: Event | None = None  # the SYN that opened the next incarnation of the pair
 
     @property
     def events(self) -> tuple[Event, ...]:

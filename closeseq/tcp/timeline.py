@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
-from closeseq.connections.conversation import Conversation, End, Event, Traffic
+from closeseq.connections.conversation import Conversation, End, Event, Opener, Traffic
 from closeseq.tcp.states import State
 
 
@@ -44,6 +45,7 @@ class Step:
     """A line of the timeline: an event or a stretch of traffic, and the states right after it."""
 
     what: Event | Traffic
+    start_ns: int  # of the connection
     client: State
     server: State
     arrived: Arrival | None = None  # None for traffic
@@ -55,8 +57,38 @@ class Step:
         return self.what if isinstance(self.what, Event) else None
 
     @property
+    def traffic(self) -> Traffic | None:
+        return self.what if isinstance(self.what, Traffic) else None
+
+    @property
+    def packet(self) -> int:
+        """The packet's number in the capture; for traffic that of its first packet."""
+        return self.what.packet
+
+    @property
     def time_ns(self) -> int:
         return self.what.time_ns
+
+    @property
+    def time(self) -> float:
+        """Seconds since the connection began."""
+        return (self.what.time_ns - self.start_ns) / 1e9
+
+    @property
+    def sender(self) -> End | None:
+        """Who sent it; None for traffic."""
+        return self.what.sender if isinstance(self.what, Event) else None
+
+    @property
+    def flags(self) -> str:
+        """The flags as letters out of SFRAP; empty for traffic."""
+        return self.what.letters if isinstance(self.what, Event) else ""
+
+    @property
+    def certainty(self) -> Certainty | None:
+        """The weakest certainty among the transitions this step made; None if it made none."""
+        order = list(Certainty)
+        return max((t.certainty for t in self.transitions), key=order.index, default=None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +104,27 @@ class Timeline:
     now_ns: int
     expiries: dict[End, int]  # when a running 2MSL or FIN_WAIT_2 timer ends (or ended), per end, in ns
 
+    def __iter__(self) -> Iterator[Step]:
+        return iter(self.steps)
+
+    def __len__(self) -> int:
+        return len(self.steps)
+
+    def first_state(self, end: End) -> State:
+        """Return the state before the first step: LISTEN and CLOSED, or UNKNOWN without a beginning."""
+        if not self.began:
+            return State.UNKNOWN
+        return State.CLOSED if end is End.CLIENT else State.LISTEN
+
+    @property
+    def began(self) -> bool:
+        """Whether the beginning of the connection was captured."""
+        return self.conversation.opener is Opener.SEEN
+
     def state(self, end: End, at_ns: int | None = None) -> State:
-        """Return the end's state at a moment, by default at `now_ns`."""
-        state = State.initial(end is End.CLIENT, self.conversation)
-        raise NotImplementedError(state)
+        """Return the end's state at a moment in nanoseconds since the epoch, by default at `now_ns`."""
+        state = self.first_state(end)
+        for transition in self.transitions:
+            if transition.endpoint is end and (at_ns is None or transition.time_ns <= at_ns):
+                state = transition.after
+        return state

@@ -1,0 +1,317 @@
+"""A second road from segments to conversations: one row at a time, in plain Python, slow and obvious.
+
+The column engine in closeseq/connections must give exactly what this gives, in batches of any size.
+It is written to be checked by reading, against the rules that closeseq/connections documents.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address, IPv6Address
+
+from closeseq.connections.conversation import (
+    Address,
+    Conversation,
+    End,
+    Event,
+    Opener,
+    Position,
+    Stream,
+    Traffic,
+)
+from closeseq.packets.flags import ACK, FIN, RST, SYN
+from closeseq.packets.segments import COLUMNS, Segments
+from closeseq.packets.sequence import difference
+
+MINOR_LIMIT = 32
+COPY_NS = 1_000_000
+COPY_MARKED_NS = 10_000_000
+
+
+def rows(segments: Segments):
+    columns = [getattr(segments, name).tolist() for name in COLUMNS]
+    for values in zip(*columns, strict=True):
+        yield dict(zip(COLUMNS, values, strict=True))
+
+
+@dataclass
+class Side:
+    """What one end has sent, as far as captured."""
+
+    origin: int | None = None  # 32-bit number that is relative 0
+    last_raw: int = 0
+    last_rel: int = 0
+    ack_raw: int | None = None  # the last acknowledgement this side sent
+    ack_rel: int = 0
+    sent_end: int | None = None  # highest sequence number past any segment (but RST) of this side
+    acked: int | None = None  # highest acknowledgement this side sent
+    fin_end: int | None = None  # highest end of a segment with FIN
+    syn_raw: int | None = None
+    fin_covered: bool = False  # the *other* side has covered the newest FIN segment of this side
+    packets: int = 0
+    bytes: int = 0
+
+
+@dataclass
+class Incarnation:
+    pair: tuple
+    number: int  # incarnation
+    order: int
+    sides: tuple[Side, Side] = field(default_factory=lambda: (Side(), Side()))
+    steps: list = field(default_factory=list)  # ("event", row dict) and ("traffic", [row dicts])
+    minor: int = 0
+    closing: bool = False
+    only_syns: bool = True
+    copies: int = 0
+    first_ns: int = 0
+    last_ns: int = 0
+    first_sender: int = 0
+    successor: dict | None = None
+
+
+def split(segments: Segments) -> list[Incarnation]:
+    present: dict[tuple, Incarnation] = {}
+    everything: list[Incarnation] = []
+    recent: dict[tuple, int] = {}
+    for row in rows(segments):
+        a = (row["version"], row["src_high"], row["src_low"], row["src_port"])
+        b = (row["version"], row["dst_high"], row["dst_low"], row["dst_port"])
+        pair, sender = ((a, b), 0) if a <= b else ((b, a), 1)
+        row["sender"] = sender
+        incarnation = present.get(pair)
+        if is_copy(recent, pair, row):
+            incarnation.copies += 1
+            continue
+        if incarnation is None or opens_next(incarnation, row):
+            number = 1 if incarnation is None else incarnation.number + 1
+            following = Incarnation(pair, number, len(everything), first_sender=sender)
+            following.first_ns = row["time_ns"]
+            if incarnation is not None:
+                incarnation.successor = row
+            incarnation = present[pair] = following
+            everything.append(following)
+        add(incarnation, row)
+    return everything
+
+
+def is_copy(recent: dict, pair: tuple, row: dict) -> bool:
+    """The same header again within a moment; longer where IP id or timestamps would tell a retransmission.
+
+    The time is measured from the newest packet of the same identity, a copy included.
+    """
+    names = ("seq", "ack", "flags", "window", "length", "ip_id", "tsval", "tsecr", "dsack_left", "dsack_right")
+    identity = (pair, row["sender"], *(row[n] for n in names))
+    before = recent.get(identity)
+    recent[identity] = row["time_ns"]
+    marked = row["ip_id"] > 0 or row["has_timestamps"]
+    limit = COPY_MARKED_NS if marked else COPY_NS
+    return before is not None and 0 <= row["time_ns"] - before <= limit
+
+
+def opens_next(present: Incarnation, row: dict) -> bool:
+    """Whether a segment begins a new incarnation instead of belonging to the present one."""
+    if not row["flags"] & SYN or row["flags"] & RST:
+        return False  # what trails behind a close never opens a connection
+    own, peer = present.sides[row["sender"]], present.sides[1 - row["sender"]]
+    answers = bool(row["flags"] & ACK) and peer.syn_raw is not None and difference(row["ack"], peer.syn_raw) == 1
+    if own.syn_raw is not None:
+        return own.syn_raw != row["seq"] and not answers
+    if own.origin is not None:
+        fits = difference(own.origin, row["seq"]) == 0  # right in front of the first number seen
+        return not fits and not answers
+    if row["flags"] & ACK:
+        return peer.syn_raw is None
+    return not present.only_syns  # else a simultaneous open
+
+
+def add(incarnation: Incarnation, row: dict) -> None:
+    s = row["sender"]
+    own, peer = incarnation.sides[s], incarnation.sides[1 - s]
+    flags, length = row["flags"], row["length"]
+    has_ack = bool(flags & ACK)
+    if own.origin is None:
+        own.origin = row["seq"] if flags & SYN else (row["seq"] - 1) % 2**32
+        own.last_raw = own.origin
+    if has_ack and peer.origin is None:
+        peer.origin = (row["ack"] - 1) % 2**32
+        peer.last_raw = peer.origin
+    seq = own.last_rel + difference(row["seq"], own.last_raw)
+    own.last_raw, own.last_rel = row["seq"], seq
+    ack = None
+    if has_ack:
+        if own.ack_raw is None:
+            ack = difference(row["ack"], peer.origin)
+        else:
+            ack = own.ack_rel + difference(row["ack"], own.ack_raw)
+        own.ack_raw, own.ack_rel = row["ack"], ack
+    end = seq + length + bool(flags & SYN) + bool(flags & FIN)
+    position = where(own, flags, seq, end)
+    dsack = None
+    if has_ack and row["dsack_left"] != row["dsack_right"]:
+        dsack = tuple(ack + difference(row[edge], row["ack"]) for edge in ("dsack_left", "dsack_right"))
+
+    covers_syn = has_ack and peer.syn_raw is not None and own.acked is None
+    covers_fin = has_ack and peer.fin_end is not None and not peer.fin_covered and ack >= peer.fin_end
+    beyond = has_ack and peer.sent_end is not None and ack > peer.sent_end
+    betrays = position is Position.GAP and length == 0
+    major = bool(flags & (SYN | FIN | RST)) or covers_syn or covers_fin
+    minor = not major and (beyond or betrays or incarnation.closing) and incarnation.minor < MINOR_LIMIT
+    row |= {"seq_rel": seq, "ack_rel": ack, "position": position, "dsack_rel": dsack, "end": end}
+    if major or minor:
+        incarnation.steps.append(("event", row))
+        incarnation.minor += minor
+    else:
+        if not incarnation.steps or incarnation.steps[-1][0] == "event":
+            incarnation.steps.append(("traffic", []))
+        incarnation.steps[-1][1].append(row)
+
+    incarnation.closing |= bool(flags & (FIN | RST))
+    incarnation.only_syns &= bool(flags & SYN) and not has_ack
+    if flags & SYN and own.syn_raw is None:
+        own.syn_raw = row["seq"]
+    if flags & FIN:
+        own.fin_end = end if own.fin_end is None else max(own.fin_end, end)
+        own.fin_covered = False
+    if covers_fin:
+        peer.fin_covered = True
+    if not flags & RST:
+        own.sent_end = end if own.sent_end is None else max(own.sent_end, end)
+    if has_ack:
+        own.acked = ack if own.acked is None else max(own.acked, ack)
+    own.packets += 1
+    own.bytes += length
+    incarnation.last_ns = max(incarnation.last_ns, row["time_ns"])
+    incarnation.first_ns = min(incarnation.first_ns, row["time_ns"])
+
+
+def where(own: Side, flags: int, seq: int, end: int) -> Position:
+    if own.sent_end is None or seq == own.sent_end:
+        return Position.NEW
+    if seq > own.sent_end:
+        return Position.GAP
+    plain = not flags & (SYN | FIN | RST)
+    if plain and seq == own.sent_end - 1 and end - seq <= 1 and own.fin_end is None:
+        return Position.PROBE
+    return Position.OVERLAP if end > own.sent_end else Position.RETRANSMISSION
+
+
+def conversations(segments: Segments, ports: frozenset[int] = frozenset()) -> list[Conversation]:
+    """Return every connection of these segments, in the order of their first packets."""
+    incarnations = split(segments)
+    clients_of = defaultdict(set)
+    for one in incarnations:
+        for i in (0, 1):
+            clients_of[one.pair[i]].add(one.pair[1 - i])
+    return [describe(one, clients_of, ports) for one in incarnations]
+
+
+def describe(one: Incarnation, clients_of: dict, ports: frozenset[int]) -> Conversation:
+    client, opener = orient(one, clients_of, ports)
+    ends = (End.CLIENT, End.SERVER) if client == 0 else (End.SERVER, End.CLIENT)
+    shift = [0, 0]  # numbers count from the end's first SYN, wherever that was captured
+    for kind, what in reversed(one.steps):
+        if kind == "event" and what["flags"] & SYN:
+            shift[what["sender"]] = what["seq_rel"]
+    steps = tuple(
+        event(what, ends, shift) if kind == "event" else traffic(what, ends, shift) for kind, what in one.steps
+    )
+    named = [text(endpoint) for endpoint in one.pair]
+    return Conversation(
+        id=one.order + 1,
+        incarnation=one.number,
+        client=named[client],
+        server=named[1 - client],
+        opener=opener,
+        steps=steps,
+        client_packets=one.sides[client].packets,
+        server_packets=one.sides[1 - client].packets,
+        client_bytes=one.sides[client].bytes,
+        server_bytes=one.sides[1 - client].bytes,
+        first_ns=one.first_ns,
+        last_ns=one.last_ns,
+        copies=one.copies,
+        successor=None if one.successor is None else event(one.successor, ends, [0, 0]),
+    )
+
+
+def orient(one: Incarnation, clients_of: dict, ports: frozenset[int]) -> tuple[int, Opener]:
+    """Return which end of the pair is the client, and how we know."""
+    for want in (SYN, SYN | ACK):
+        for kind, what in one.steps:
+            if kind == "event" and what["flags"] & (SYN | ACK) == want:
+                return (what["sender"] if want == SYN else 1 - what["sender"]), Opener.SEEN
+    port = [endpoint[3] for endpoint in one.pair]
+    asked = [p in ports for p in port]
+    if asked[0] != asked[1]:
+        return asked.index(False), Opener.INFERRED
+    clients = [len(clients_of[endpoint]) for endpoint in one.pair]
+    if clients[0] != clients[1]:
+        return (0 if clients[0] < clients[1] else 1), Opener.INFERRED
+    if port[0] != port[1]:
+        return (0 if port[0] > port[1] else 1), Opener.INFERRED
+    return one.first_sender, Opener.INFERRED
+
+
+def event(row: dict, ends: tuple[End, End], shift: list[int]) -> Event:
+    s = row["sender"]
+    own, peer = shift[s], shift[1 - s]
+    ack, dsack, stamped = row.get("ack_rel"), row.get("dsack_rel"), row["has_timestamps"]
+    return Event(
+        packet=row["number"],
+        time_ns=row["time_ns"],
+        sender=ends[s],
+        flags=row["flags"],
+        seq=row.get("seq_rel", 0) - own,
+        ack=None if ack is None else ack - peer,
+        length=row["length"],
+        position=row.get("position", Position.NEW),
+        window=row["window"],
+        tsval=row["tsval"] if stamped else None,
+        tsecr=row["tsecr"] if stamped else None,
+        dsack=None if dsack is None else (dsack[0] - peer, dsack[1] - peer),
+        ttl=row["ttl"],
+        ip_id=None if row["ip_id"] < 0 else row["ip_id"],
+    )
+
+
+def traffic(stretch: list[dict], ends: tuple[End, End], shift: list[int]) -> Traffic:
+    streams = {}
+    for s in (0, 1):
+        own = [row for row in stretch if row["sender"] == s]
+        if not own:
+            streams[ends[s]] = Stream()
+            continue
+        last = own[-1]
+        other = [i for i, row in enumerate(stretch) if row["sender"] != s]
+        tail = stretch[other[-1] + 1 :] if other else stretch
+        acks = [row["ack_rel"] for row in own if row["ack_rel"] is not None]
+        positions = Counter(row["position"] for row in own)
+        streams[ends[s]] = Stream(
+            segments=len(own),
+            bytes=sum(row["length"] for row in own),
+            first_packet=own[0]["number"],
+            last_packet=last["number"],
+            first_ns=own[0]["time_ns"],
+            last_ns=last["time_ns"],
+            retransmissions=sum(
+                row["position"] in (Position.RETRANSMISSION, Position.OVERLAP) and row["length"] > 0 for row in own
+            ),
+            gaps=positions[Position.GAP],
+            probes=positions[Position.PROBE],
+            end=max(row["end"] for row in own) - shift[s],
+            ack=max(acks) - shift[1 - s] if acks else None,
+            tsval=last["tsval"] if last["has_timestamps"] else None,
+            tsecr=last["tsecr"] if last["has_timestamps"] else None,
+            zero_windows=sum(row["window"] == 0 for row in own),
+            unanswered=len(tail),
+            unanswered_packet=tail[0]["number"] if tail else 0,
+            unanswered_ns=tail[0]["time_ns"] if tail else 0,
+        )
+    return Traffic(client=streams[End.CLIENT], server=streams[End.SERVER])
+
+
+def text(endpoint: tuple) -> Address:
+    version, high, low, port = endpoint
+    number = high << 64 | low
+    return Address(str(IPv4Address(number) if version == 4 else IPv6Address(number)), port)
