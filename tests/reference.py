@@ -74,13 +74,15 @@ def split(segments: Segments) -> list[Incarnation]:
     present: dict[tuple, Incarnation] = {}
     everything: list[Incarnation] = []
     recent: dict[tuple, int] = {}
+    clock = 0
     for row in rows(segments):
+        clock = max(clock, row["time_ns"])
         a = (row["version"], row["src_high"], row["src_low"], row["src_port"])
         b = (row["version"], row["dst_high"], row["dst_low"], row["dst_port"])
         pair, sender = ((a, b), 0) if a <= b else ((b, a), 1)
         row["sender"] = sender
         incarnation = present.get(pair)
-        if is_copy(recent, pair, row):
+        if is_copy(recent, clock, pair, row):
             incarnation.copies += 1
             continue
         if incarnation is None or opens_next(incarnation, row):
@@ -95,18 +97,22 @@ def split(segments: Segments) -> list[Incarnation]:
     return everything
 
 
-def is_copy(recent: dict, pair: tuple, row: dict) -> bool:
+def is_copy(recent: dict, clock: int, pair: tuple, row: dict) -> bool:
     """The same header again within a moment; longer where IP id or timestamps would tell a retransmission.
 
-    The time is measured from the newest packet of the same identity, a copy included.
+    The time is measured from the newest packet of the same identity, a copy included. `clock` is the
+    latest time of the capture so far: what it has left behind is forgotten, even if a packet's own time
+    lies back.
     """
     names = ("seq", "ack", "flags", "window", "length", "ip_id", "tsval", "tsecr", "dsack_left", "dsack_right")
     identity = (pair, row["sender"], *(row[n] for n in names))
     before = recent.get(identity)
     recent[identity] = row["time_ns"]
+    if before is None or before < clock - COPY_MARKED_NS:
+        return False
     marked = row["ip_id"] > 0 or row["has_timestamps"]
     limit = COPY_MARKED_NS if marked else COPY_NS
-    return before is not None and 0 <= row["time_ns"] - before <= limit
+    return 0 <= row["time_ns"] - before <= limit
 
 
 def opens_next(present: Incarnation, row: dict) -> bool:

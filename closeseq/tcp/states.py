@@ -1,4 +1,18 @@
-"""The states of a TCP endpoint (RFC 9293 3.3.2), spelled as kernels and people spell them."""
+"""The state machine of a TCP endpoint (RFC 9293 3.3.2 and 3.10), as data.
+
+An endpoint moves because it *sends* something or because it *receives* something. Both are put as
+`Signal`s, which have their conditions already in them ("an ACK that covers my FIN"), so that the table
+needs none. It is the same for both ends of a connection: nothing in it knows who is the client.
+
+    CLOSED --sends SYN--> SYN_SENT --receives SYN+ACK--> ESTABLISHED
+    LISTEN --receives SYN--> SYN_RECEIVED --receives ACK of SYN--> ESTABLISHED
+
+    the end that closes first:  ESTABLISHED -> FIN_WAIT_1 -> FIN_WAIT_2 -> TIME_WAIT -> CLOSED
+    the end that closes second: ESTABLISHED -> CLOSE_WAIT -> LAST_ACK -> CLOSED
+    both at once:               ESTABLISHED -> FIN_WAIT_1 -> CLOSING -> TIME_WAIT -> CLOSED
+
+A pair (state, signal) that the table leaves out changes nothing.
+"""
 
 from __future__ import annotations
 
@@ -20,3 +34,68 @@ class State(StrEnum):
     LAST_ACK = "LAST_ACK"
     TIME_WAIT = "TIME_WAIT"
     UNKNOWN = "UNKNOWN"
+
+
+class Signal(StrEnum):
+    """What can move an endpoint. The value is the cause that a reader of the timeline sees."""
+
+    SENDS_SYN = "sent SYN"
+    SENDS_FIN = "sent FIN"
+    SENDS_RST = "sent RST"
+    RECEIVES_SYN = "received SYN"
+    RECEIVES_SYN_ACK = "received SYN+ACK"
+    RECEIVES_ACK_OF_SYN = "received ACK of its SYN"
+    RECEIVES_ACK_OF_FIN = "received ACK of its FIN"
+    RECEIVES_FIN = "received FIN"
+    RECEIVES_RST = "received RST"
+    IS_ALIVE = "sent a segment of an open connection"  # only an end in UNKNOWN learns from it
+    CLOCK_RAN_OUT = "timer ran out"
+
+
+_S, _E = State, Signal
+
+# A RST ends every state, whoever sends it; the rows below add what else may happen.
+_RESET = {_E.SENDS_RST: _S.CLOSED, _E.RECEIVES_RST: _S.CLOSED}
+
+TRANSITIONS: dict[State, dict[Signal, State]] = {
+    _S.CLOSED: {_E.SENDS_SYN: _S.SYN_SENT},
+    # RFC 9293 3.10.7.2: a RST that reaches a listening socket does nothing to it.
+    _S.LISTEN: {_E.RECEIVES_SYN: _S.SYN_RECEIVED, _E.SENDS_SYN: _S.SYN_SENT, _E.SENDS_RST: _S.CLOSED},
+    # RFC 9293 3.10.7.3: a SYN without ACK is the other half of a simultaneous open.
+    _S.SYN_SENT: {
+        **_RESET,
+        _E.RECEIVES_SYN_ACK: _S.ESTABLISHED,
+        _E.RECEIVES_SYN: _S.SYN_RECEIVED,
+    },
+    _S.SYN_RECEIVED: {
+        **_RESET,
+        _E.RECEIVES_ACK_OF_SYN: _S.ESTABLISHED,
+        _E.RECEIVES_FIN: _S.CLOSE_WAIT,
+        _E.SENDS_FIN: _S.FIN_WAIT_1,
+    },
+    _S.ESTABLISHED: {**_RESET, _E.SENDS_FIN: _S.FIN_WAIT_1, _E.RECEIVES_FIN: _S.CLOSE_WAIT},
+    _S.FIN_WAIT_1: {**_RESET, _E.RECEIVES_ACK_OF_FIN: _S.FIN_WAIT_2, _E.RECEIVES_FIN: _S.CLOSING},
+    _S.FIN_WAIT_2: {**_RESET, _E.RECEIVES_FIN: _S.TIME_WAIT, _E.CLOCK_RAN_OUT: _S.CLOSED},
+    _S.CLOSE_WAIT: {**_RESET, _E.SENDS_FIN: _S.LAST_ACK},
+    _S.CLOSING: {**_RESET, _E.RECEIVES_ACK_OF_FIN: _S.TIME_WAIT},
+    _S.LAST_ACK: {**_RESET, _E.RECEIVES_ACK_OF_FIN: _S.CLOSED},
+    # RFC 9293 3.10.7.4: a repeated FIN is acknowledged and 2MSL starts again; the state stays.
+    _S.TIME_WAIT: {**_RESET, _E.CLOCK_RAN_OUT: _S.CLOSED},
+    _S.UNKNOWN: {
+        **_RESET,
+        _E.SENDS_SYN: _S.SYN_SENT,
+        _E.RECEIVES_SYN: _S.SYN_RECEIVED,
+        _E.IS_ALIVE: _S.ESTABLISHED,
+    },
+}
+assert set(TRANSITIONS) == set(State)
+
+# An end in one of these has sent its FIN.
+CLOSED_ITS_SIDE = frozenset(
+    {_S.FIN_WAIT_1, _S.FIN_WAIT_2, _S.CLOSING, _S.LAST_ACK, _S.TIME_WAIT},
+)
+
+
+def follow(state: State, signal: Signal) -> State:
+    """Return the state after a signal; the same state where the table has no entry."""
+    return TRANSITIONS[state].get(signal, state)
