@@ -1,0 +1,16 @@
+"""Reading captures: from a file's bytes to `Frames`, in the order the data goes.
+
+    source        where the bytes come from: a memory map, or a stream read piece by piece
+    compressed    gzip, unpacked as it is read
+    formats       what the first bytes say the file is, and what to do if it is nothing we read
+    pcap, pcapng  the walk along the record headers of the two formats
+    packetblocks, interfaces   what pcapng says of packets, and of the interfaces they came from
+    records       what the walks have in common
+    reader        the capture as its user sees it
+
+Nothing here looks inside a frame.
+"""
+
+from closeseq.capture.reader import Capture, open_capture
+
+__all__ = ["Capture", "open_capture"]

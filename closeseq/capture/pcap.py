@@ -1,0 +1,123 @@
+"""pcap: the classic savefile, draft-ietf-opsawg-pcap."""
+
+from __future__ import annotations
+
+import struct
+
+import numpy as np
+
+from closeseq.capture.records import CUT_REMEDY, MAXIMUM_RECORD, Trouble, Walked, first, gather
+
+MICROSECONDS, NANOSECONDS = 0xA1B2C3D4, 0xA1B23C4D
+NS_PER_UNIT = {MICROSECONDS: 1000, NANOSECONDS: 1}
+FILE_HEADER, RECORD_HEADER = 24, 16
+CAPTURED_AT = 8  # the captured length's place in a record header
+
+# tcpdump's MAXIMUM_SNAPLEN. Writers are known to announce a smaller snapshot length than they keep to.
+USUAL_SNAPLEN = 262_144
+
+
+# The link type field: 4 bits of FCS length, R, P (there is an FCS length), 10 reserved bits, 16 bits of
+# link type. R and the reserved bits: "a reader SHOULD treat a non-zero value as an error" (section 4).
+LINK_TYPE, RESERVED = 0x0000FFFF, 0x0BFF0000
+
+
+def begin(header: bytes) -> PcapWalker | Trouble:
+    """Return the walker for the records behind this file header, which has a pcap's magic number.
+
+    If nothing can be read behind it, the answer says why.
+    """
+    order = ">" if int.from_bytes(header[:4], "big") in NS_PER_UNIT else "<"
+    if len(header) < FILE_HEADER:
+        problem = f"the file ends inside its header ({len(header)} of {FILE_HEADER} bytes)"
+        return Trouble(problem, 0, CUT_REMEDY)
+    magic, major, minor, snaplen, link = struct.unpack_from(f"{order}IHH8xII", header)
+    if (major, minor) != (2, 4):
+        # In files before 2.4 the two lengths of a record may be swapped, with no telling which are.
+        problem = f"pcap version {major}.{minor} is not 2.4, the only one in use since 1998"
+        return Trouble(problem, 4, "rewrite it with `tcpdump -r OLD -w NEW`")
+    if link & RESERVED:
+        problem = f"the link type field {link:#010x} has bits set that have no meaning"
+        return Trouble(problem, 20, "the header is damaged: copy the file again")
+    return PcapWalker(order, NS_PER_UNIT[magic], snaplen, link & LINK_TYPE)
+
+
+class PcapWalker:
+    """The walk along the records of a pcap.
+
+    Args:
+        order: "<" or ">", of all numbers.
+        ns_per_unit: nanoseconds in a unit of the fraction of a second.
+        snaplen: bytes, as the header has it. It is believed only within reason.
+        link_type: LINKTYPE_ value.
+    """
+
+    begins = FILE_HEADER
+    dropped = 0  # the format has no place to say it
+    untimed = 0  # every record has its time
+
+    def __init__(self, order: str, ns_per_unit: int, snaplen: int, link_type: int) -> None:
+        self._link_type = link_type
+        self._longest = min(max(snaplen, USUAL_SNAPLEN), MAXIMUM_RECORD)
+        self._ns_per_unit = ns_per_unit
+        # Reading the captured length demands that the rest of the record header is there as well.
+        self._captured = struct.Struct(f"{order}I4x").unpack_from
+        unsigned = f"{order}u4"
+        self._layout = np.dtype(
+            [("seconds", unsigned), ("fraction", unsigned), ("captured", unsigned), ("wire", unsigned)]
+        )
+
+    def walk(self, window: memoryview, at: int, most: int) -> Walked:
+        """Go along at most `most` records from byte `at`; see `Walker`."""
+        start = self._step(window, at, most)
+        header = gather(window, start, self._layout)
+        captured = header["captured"].astype(np.int64)
+        offset = start + RECORD_HEADER
+        damaged = captured > self._longest
+        good = first(damaged | (offset + captured > len(window)))
+        end = int(offset[good - 1] + captured[good - 1]) if good else at
+        walked = Walked(end, RECORD_HEADER)
+        if good < len(start):  # the record there is damaged, or not whole
+            claimed = int(captured[good])
+            walked.wanted += claimed
+            if damaged[good]:
+                problem = (
+                    f"the record claims {claimed} captured bytes, and at most {self._longest} make sense"
+                )
+                walked.trouble = Trouble(problem, end + CAPTURED_AT)
+        header, walked.offset, walked.captured = header[:good], offset[:good], captured[:good]
+        walked.wire = np.maximum(header["wire"], walked.captured)  # section 5: a reader may put this right
+        seconds, fraction = header["seconds"].astype(np.int64), header["fraction"].astype(np.int64)
+        walked.time_ns = seconds * 1_000_000_000 + fraction * self._ns_per_unit
+        walked.link_type = np.full(good, self._link_type, np.uint16)
+        return walked
+
+    def _step(self, window: memoryview, at: int, most: int) -> np.ndarray:
+        """Return where the record headers lie.
+
+        Everything else waits until numpy can do it for all of them: this loop is the one thing that
+        runs in Python for every packet. The lengths are not yet checked here. A false one leads out of
+        the window, which ends the loop, or into the midst of it, which is no harm: what was found
+        behind a false length is thrown away.
+        """
+        unpack, found = self._captured, list[int]()
+        append = found.append
+        at += CAPTURED_AT
+        try:
+            for _ in range(most):
+                (captured,) = unpack(window, at)
+                append(at)
+                at += RECORD_HEADER + captured
+        except struct.error:  # beyond the window's end
+            pass
+        return np.array(found, np.int64) - CAPTURED_AT
+
+    def cut(self, window: memoryview, at: int) -> Trouble:
+        """Say what the file's end cuts short; see `Walker`."""
+        there = len(window) - at
+        if there < RECORD_HEADER:
+            problem = f"the file ends inside the packet's header ({there} of {RECORD_HEADER} bytes)"
+        else:
+            (claimed,) = self._captured(window, at + CAPTURED_AT)
+            problem = f"the file ends inside the packet ({there - RECORD_HEADER} of {claimed} bytes)"
+        return Trouble(problem, at, CUT_REMEDY)

@@ -1,0 +1,185 @@
+"""The capture as its user sees it: opened by name, read in batches."""
+
+from __future__ import annotations
+
+from io import FileIO
+from typing import TYPE_CHECKING, BinaryIO, Self
+
+import numpy as np
+
+from closeseq.capture.formats import HEAD, recognise
+from closeseq.capture.records import Trouble, Walked
+from closeseq.capture.source import Source, open_source, standard_input
+from closeseq.errors import CaptureError
+from closeseq.packets.frames import Frames
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+STANDARD_INPUT = "-"
+BATCH = 100_000  # packets; their columns take some 5 MB
+
+
+def open_capture(path: str, *, batch: int = BATCH) -> Capture:
+    """Open a saved capture: pcap or pcapng, plain or in gzip, in a file or coming through a pipe.
+
+    Args:
+        path: the file's name, or "-" for standard input.
+        batch: the most packets that a batch may have, at least 1.
+
+    Raises:
+        CaptureError: there is no such file, it cannot be read, or its first bytes are not those of a
+            capture. A pcapng's first section header is only looked at by the first batch.
+        ValueError: `batch` is less than 1.
+    """
+    file = _open(path)
+    try:
+        return Capture(path, open_source(file), batch=batch)
+    except BaseException:
+        if path != STANDARD_INPUT:
+            file.close()
+        raise
+
+
+def _open(path: str) -> BinaryIO:
+    if path == STANDARD_INPUT:
+        file = standard_input()
+        if file is None or file.isatty():
+            problem = "standard input is a terminal" if file else "there is no standard input"
+            raise CaptureError(problem, path=path, remedy="name a capture file, or pipe one in")
+        return file
+    try:
+        return FileIO(path)
+    except FileNotFoundError:
+        raise CaptureError("no such file", path=path, remedy="check its name") from None
+    except IsADirectoryError:
+        raise CaptureError("this is a directory", path=path, remedy="name the captures in it") from None
+    except PermissionError:
+        remedy = "ask its owner, or read it with sudo"
+        raise CaptureError("not permitted to read it", path=path, remedy=remedy) from None
+    except OSError as error:
+        raise CaptureError(
+            f"cannot be opened: {error.strerror}", path=path, remedy="check its name"
+        ) from None
+    except ValueError:  # a null byte
+        raise CaptureError("no file can have this name", path=path, remedy="check its name") from None
+
+
+class Capture:
+    """An open capture. Use it in a `with` statement, or `close` it.
+
+    Args:
+        path: the file, as the user named it.
+        source: its bytes.
+        batch: the most packets that a batch may have.
+
+    Raises:
+        CaptureError: the first bytes are not those of a capture.
+    """
+
+    def __init__(self, path: str, source: Source, *, batch: int = BATCH) -> None:
+        if batch < 1:
+            raise ValueError(f"batch must be at least 1, not {batch}")
+        self.path = path
+        self.packets = 0  # delivered so far
+        self._source = source
+        self._batch = batch
+        self._closed = False
+        if len(source.window) < HEAD:
+            source.more(HEAD)
+        head = bytes(source.window[:HEAD])
+        cut_short = source.trouble if len(head) < HEAD else None
+        walker = cut_short or recognise(head)
+        if isinstance(walker, Trouble):
+            raise CaptureError(walker.problem, path=path, remedy=walker.remedy)
+        self._walker = walker
+        self._source.at = walker.begins
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the file. Batches that were delivered stay good."""
+        self._closed = True
+        self._source.close()
+
+    @property
+    def size(self) -> int | None:
+        """Bytes on disk; None if that is not known, as of a pipe."""
+        return self._source.size
+
+    @property
+    def position(self) -> int:
+        """Bytes on disk that were used so far, up to `size`: of a gzip file, compressed bytes."""
+        return self._source.position
+
+    @property
+    def dropped(self) -> int:
+        """Packets that the capture itself says were lost, as far as it was read; 0 if it says nothing.
+
+        Only pcapng can say so: isb_ifdrop and isb_osdrop (the latest of each interface), or
+        epb_dropcount where these sum up to more.
+        """
+        return self._walker.dropped
+
+    @property
+    def untimed(self) -> int:
+        """Packets read so far that have no time of their own, and bear that of the packet before.
+
+        These are the Simple Packet Blocks of pcapng. Before any time was known, it is 0: the epoch.
+        """
+        return self._walker.untimed
+
+    def batches(self) -> Iterator[Frames]:
+        """Give what the capture holds, in batches of at most `batch` packets.
+
+        Whatever is whole before damage or a sudden end is delivered first. A batch's buffer is a
+        view of the mapped file, or memory of its own, and stays good for as long as it is held.
+
+        Raises:
+            CaptureError: the capture is damaged, or ends within a packet.
+        """
+        source = self._source
+        while True:
+            if self._closed:
+                raise ValueError("the capture is closed")
+            if not source.intact():
+                break
+            walked = self._walker.walk(source.window, source.at, self._batch)
+            moved = walked.end > source.at
+            source.at = walked.end
+            if len(walked.offset):
+                yield self._frames(walked)
+            if walked.trouble:
+                raise self._error(walked.trouble)
+            if not moved and not source.more(walked.wanted):
+                break
+        if source.trouble:
+            raise self._error(source.trouble)
+        if source.at < len(source.window):
+            raise self._error(self._walker.cut(source.window, source.at))
+
+    def _frames(self, walked: Walked) -> Frames:
+        number = np.arange(self.packets + 1, self.packets + 1 + len(walked.offset))
+        self.packets += len(number)
+        return Frames(
+            buffer=np.frombuffer(self._source.window, np.uint8),
+            offset=walked.offset,
+            captured=walked.captured,
+            wire=walked.wire,
+            time_ns=walked.time_ns,
+            number=number,
+            link_type=walked.link_type,
+        )
+
+    def _error(self, trouble: Trouble) -> CaptureError:
+        return CaptureError(
+            trouble.problem,
+            path=self.path,
+            packet=self.packets + 1,
+            byte=self._source.base + trouble.at,
+            remedy=trouble.remedy,
+        )

@@ -1,0 +1,285 @@
+"""Where captures come from: files, pipes and gzip; and all that is no capture."""
+
+import gzip
+import io
+import os
+import random
+import subprocess
+import sys
+import threading
+import zlib
+
+import pytest
+
+from capture_files import (
+    PACKETS,
+    Packet,
+    drain,
+    expected,
+    pcap,
+    pcap_header,
+    pcap_record,
+    pcapng,
+    read_file,
+    read_stream,
+)
+from closeseq.capture import Capture, open_capture
+from closeseq.capture.source import Mapped, Stream
+from closeseq.errors import CaptureError
+
+MANY = [Packet(i * 1000, random.Random(i).randbytes(i % 90)) for i in range(2000)]
+
+
+def written(path, data):
+    path.write_bytes(data)
+    return path
+
+
+# gzip
+
+
+@pytest.mark.parametrize("make", [pcap, pcapng])
+def test_gzip_is_known_by_its_magic_not_by_its_name(tmp_path, make):
+    assert read_file(written(tmp_path / "x.pcap", gzip.compress(make()))) == (expected(), None, 0)
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 100_000])
+def test_gzip_pieces_change_nothing(chunk):
+    assert read_stream(gzip.compress(pcap()), chunk) == (expected(), None, 0)
+
+
+def test_gzip_members_follow_one_another_and_padding_is_ignored():
+    data = pcap()
+    parts = gzip.compress(data[:30]) + gzip.compress(b"") + gzip.compress(data[30:])
+    for padding in (b"", b"\0" * 600, b"rubbish", b"\x1f"):
+        assert read_stream(parts + padding) == (expected(), None, 0)
+
+
+def test_gzip_cut_anywhere_gives_the_packets_before_the_cut():
+    data = gzip.compress(pcap())
+    for cut in range(2, len(data)):
+        got = read_stream(data[:cut])
+        assert got.packets == expected(PACKETS[: len(got.packets)])
+        assert "the gzip data are cut short" in str(got.error)
+
+
+def test_gzip_cut_in_the_middle_gives_half_of_the_packets():
+    packed = gzip.compress(pcap(MANY))
+    got = read_stream(packed[: len(packed) // 2])
+    assert len(got.packets) > 800
+    assert got.packets == expected(MANY[: len(got.packets)])
+    assert got.error.packet == len(got.packets) + 1
+
+
+def test_everything_before_damaged_gzip_is_read():
+    packed = bytearray(gzip.compress(pcap(MANY)))
+    packed[-8] ^= 1  # the checksum of it all
+    got = read_stream(bytes(packed))
+    assert got.packets == expected(MANY)
+    assert "the gzip data are damaged (incorrect data check)" in str(got.error)
+
+
+def test_gzip_with_flipped_bytes_gives_packets_or_a_capture_error():
+    packed = gzip.compress(pcap())
+    for at in range(2, len(packed)):
+        damaged = packed[:at] + bytes([packed[at] ^ 0x55]) + packed[at + 1 :]
+        read_stream(damaged)  # checks by itself that there is nothing else
+
+
+def test_a_compressed_bomb_does_not_fill_the_memory(tmp_path):
+    packer = zlib.compressobj(1, wbits=31)
+    records = 16 * pcap_record(Packet(0, bytes(2**16)))
+    parts = [packer.compress(pcap_header()), *(packer.compress(records) for _ in range(300)), packer.flush()]
+    program = (
+        "import resource, sys\n"
+        "from closeseq.capture import open_capture\n"
+        "with open_capture(sys.argv[1]) as capture:\n"
+        "    print(sum(map(len, capture.batches())), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)\n"
+    )
+    path = written(tmp_path / "bomb", b"".join(parts))
+    result = subprocess.run([sys.executable, "-c", program, path], capture_output=True, check=True)
+    count, most_kib = map(int, result.stdout.split())
+    assert count == 300 * 16
+    assert most_kib < 150_000
+
+
+def test_the_position_in_gzip_is_that_of_the_compressed_file(tmp_path):
+    path = written(tmp_path / "f", gzip.compress(pcap(MANY)))
+    with open_capture(str(path)) as capture:
+        drain(capture)
+        assert capture.position == capture.size == path.stat().st_size
+
+
+# Streams
+
+
+def test_a_fifo_is_read_to_its_end(tmp_path):
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    writer = threading.Thread(target=fifo.write_bytes, args=(pcap(MANY),))
+    writer.start()
+    with open_capture(str(fifo)) as capture:
+        assert capture.size is None
+        assert drain(capture) == (expected(MANY), None, 0)
+        assert capture.position == len(pcap(MANY))
+    writer.join()
+
+
+@pytest.mark.parametrize("pack", [bytes, gzip.compress])
+def test_a_dash_is_standard_input(pack):
+    program = (
+        "from closeseq.capture import open_capture\n"
+        "with open_capture('-') as capture:\n"
+        "    print(sum(map(len, capture.batches())), capture.position)\n"
+    )
+    data = pack(pcap(MANY))
+    result = subprocess.run([sys.executable, "-c", program], input=data, capture_output=True, check=True)
+    assert result.stdout.split() == [b"2000", str(len(data)).encode()]
+
+
+def test_standard_input_that_a_test_put_there_is_read(monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(pcap())))
+    assert read_file("-") == (expected(), None, 0)
+    assert not sys.stdin.closed
+
+
+def test_files_that_cannot_be_mapped_are_read_as_streams():
+    with pytest.raises(CaptureError, match=r"^/proc/self/status: not a capture: it is text; "):
+        open_capture("/proc/self/status")
+
+
+def test_an_error_of_the_device_comes_after_what_was_read():
+    class Failing(io.RawIOBase):
+        def __init__(self):
+            self.left = [pcap()[:-1]]
+
+        def readinto(self, into):
+            if not self.left:
+                raise OSError(5, "Input/output error")
+            data = self.left.pop()
+            into[: len(data)] = data
+            return len(data)
+
+    with Capture("f", Stream(Failing())) as capture:
+        got = drain(capture)
+    assert got.packets == expected(PACKETS[:-1])
+    assert f"packet 4, byte {len(pcap()) - 1}: reading failed: Input/output error" in str(got.error)
+
+
+def test_a_large_record_comes_together_from_many_pieces():
+    large = [Packet(0, bytes(200_000)), *PACKETS]
+    assert read_stream(pcap(large), chunk=1000) == (expected(large), None, 0)
+
+
+# Mapped files
+
+
+def test_batches_outlive_their_capture(tmp_path):
+    path = written(tmp_path / "f", pcap())
+    with open_capture(str(path)) as capture:
+        (frames,) = capture.batches()
+    path.unlink()
+    assert frames.buffer[frames.offset[0] :][:60].tobytes() == b"a" * 60
+
+
+def test_a_file_made_shorter_while_it_is_read_is_an_error_not_a_crash(tmp_path):
+    path = written(tmp_path / "f", pcap(MANY))
+    with open_capture(str(path), batch=10) as capture:
+        batches = capture.batches()
+        next(batches)
+        os.truncate(path, 100)
+        with pytest.raises(
+            CaptureError, match=r"packet 11, byte \d+: the file was made shorter while it was read"
+        ):
+            next(batches)
+
+
+def test_pages_that_are_done_with_go_back(tmp_path):
+    path = tmp_path / "f"
+    frame = Packet(0, bytes(200_000))
+    path.write_bytes(pcap([frame] * 200))
+    with path.open("rb") as file:
+        source = Mapped(file)
+    with Capture("f", source, batch=20) as capture:
+        most = 0
+        for frames in capture.batches():
+            frames.buffer[::4096].max()  # touch every page of the file
+            source.at = int(frames.offset[-1] + frames.captured[-1])
+            source.intact()
+            most = max(most, source._released)
+        assert most > 30_000_000
+        assert frames.buffer[:24].tobytes() == pcap([])
+
+
+def test_a_closed_capture_says_so(tmp_path):
+    capture = open_capture(str(written(tmp_path / "f", pcap())))
+    capture.close()
+    with pytest.raises(ValueError, match="the capture is closed"):
+        next(capture.batches())
+
+
+def test_a_batch_has_at_least_one_packet(tmp_path):
+    with pytest.raises(ValueError, match="batch must be at least 1, not 0"):
+        open_capture(str(written(tmp_path / "f", pcap())), batch=0)
+
+
+# No captures
+
+FOREIGN = {
+    "nothing": (b"", "the file is empty"),
+    "zstd": (b"\x28\xb5\x2f\xfd....", "compressed with zstd; unpack it first"),
+    "xz": (b"\xfd7zXZ\x00....", "compressed with xz"),
+    "bzip2": (b"BZh91AY", "compressed with bzip2"),
+    "snoop": (b"snoop\x00\x00\x00\x00\x00\x00\x02", "a Solaris snoop capture; convert it first"),
+    "modified pcap": (pcap_header(magic=0xA1B2CD34), "a modified pcap"),
+    "modified pcap, other order": (pcap_header(">", magic=0xA1B2CD34), "a modified pcap"),
+    "gzip twice": (gzip.compress(gzip.compress(pcap())), "gzip within gzip"),
+    "line ends rewritten": (pcapng().replace(b"\n", b"\r\n"), "a pcapng file whose line ends were rewritten"),
+    "text": (b"12:00:01.5 IP a.b > c.d: Flags [F.], seq 1", "not a capture: it is text"),
+    "noise": (b"\x7fELF\x01\x02", "it begins with 7f 45 4c 46 01 02; "),
+    "half a magic number": (b"\xd4\xc3", "it begins with d4 c3; "),
+    "empty gzip": (gzip.compress(b""), "the file is empty"),
+    "the begin of gzip": (b"\x1f\x8b\x08", "the gzip data are cut short"),
+    "a damaged gzip header": (b"\x1f\x8b\xff\xff" + bytes(20), "the gzip data are damaged"),
+}
+
+
+@pytest.mark.parametrize(("data", "line"), FOREIGN.values(), ids=FOREIGN)
+def test_what_is_no_capture_is_named_when_it_is_opened(tmp_path, data, line):
+    path = written(tmp_path / "f", data)
+    with pytest.raises(CaptureError) as caught:
+        open_capture(str(path))
+    assert str(caught.value).startswith(f"{path}: ")
+    assert line in str(caught.value)
+    assert caught.value.remedy
+
+
+def test_names_that_cannot_be_opened_are_one_line_with_a_remedy(tmp_path):
+    cases = {
+        "": "no such file",
+        str(tmp_path / "absent"): "no such file",
+        str(tmp_path): "this is a directory",
+        str(written(tmp_path / "file", b"") / "below"): "cannot be opened: Not a directory",
+        "nul\0byte": "no file can have this name",
+        "x" * 5000: "cannot be opened: File name too long",
+    }
+    for name, problem in cases.items():
+        with pytest.raises(CaptureError) as caught:
+            open_capture(name)
+        assert (caught.value.path, caught.value.problem) == (name, problem)
+        assert caught.value.remedy
+
+
+def test_a_file_one_may_not_read_says_what_to_do(tmp_path):
+    path = written(tmp_path / "f", pcap())
+    path.chmod(0)
+    user = os.geteuid()
+    if user == 0:  # root may read everything
+        os.seteuid(65534)
+    try:
+        with pytest.raises(
+            CaptureError, match="not permitted to read it; ask its owner, or read it with sudo"
+        ):
+            open_capture(str(path))
+    finally:
+        os.seteuid(user)
