@@ -1,0 +1,32 @@
+"""Segments: the TCP headers of a batch of frames, as columns. It knows nothing about connections.
+
+    links      the table of link types, and where the network layer of each frame begins
+    layouts    the header formats as numpy dtypes, and how to gather columns of headers
+    decode     from frames to columns: find the TCP header, judge it, read it, all frames at once
+    options    timestamps and D-SACK out of the TCP options
+    irregular  the frames that need a walk of their own, one by one: tunnels, extension headers
+    tally      the count of what gave no row, and why
+
+Every frame gives exactly one row, or is counted once in `Segments.skipped` under one of these reasons:
+
+    link type N not known       no entry in `layouts.LINKS`
+    link header cut short       the snap length ends before the network layer
+    not IP                      ARP, spanning tree, ...
+    IP header cut short         the snap length ends within the (outer) IP header
+    malformed IP header         version or header length is wrong, or the lengths contradict each other
+    IP fragment                 a piece of a segment: it does not tell where the segment ends
+    not TCP                     UDP, ICMP (also when it quotes a TCP header), encrypted payload, ...
+    encapsulation cut short     the snap length ends within a tunnel's or an extension header
+    encapsulation too deep      more headers on top of each other than anyone needs
+    TCP header cut short        the snap length ends within the fixed 20 bytes
+    malformed TCP header        the data offset is below 5 words, or there is no room for the header
+
+`Segments.notes` counts rows with a remark:
+
+    segmentation offload: IP length 0         the payload length was taken from the length on the wire
+    IP length exceeds the length on the wire  the IP length was believed
+"""
+
+from closeseq.segments.decode import decode
+
+__all__ = ["decode"]

@@ -1,0 +1,94 @@
+"""Frames put together byte by byte, for tests: `ethernet(ipv4(tcp(flags=SYN)))`.
+
+Nothing here knows dpkt, scapy or closeseq, so what they read is not what one of them wrote.
+"""
+
+from __future__ import annotations
+
+import struct
+from ipaddress import ip_address
+
+from closeseq.packets.flags import ACK
+
+IPV4_ENDS = ("192.0.2.1", "198.51.100.7")
+IPV6_ENDS = ("2001:db8::1", "fe80::ffff:2")
+NOP_NOP_TIMESTAMPS = bytes.fromhex("0101080a fedcba98 01234567")
+
+
+def tcp(
+    options: bytes = b"",
+    payload: bytes = b"",
+    *,
+    flags: int = ACK,
+    seq: int = 0xFFFFFFF0,
+    ack: int = 0x80000001,
+    words: int | None = None,
+    ports: tuple[int, int] = (50001, 80),
+) -> bytes:
+    """Return a segment; options are padded with END; `words` overrides the data offset."""
+    options += bytes(-len(options) % 4)
+    offset = 5 + len(options) // 4 if words is None else words
+    fixed = struct.pack(">HHIIBBHHH", *ports, seq, ack, offset << 4, flags, 0xFFFE, 0x1234, 0)
+    return fixed + options + payload
+
+
+def udp(payload: bytes, port: int) -> bytes:
+    return struct.pack(">HHHH", 50001, port, 8 + len(payload), 0) + payload
+
+
+def ipv4(
+    payload: bytes,
+    options: bytes = b"",
+    *,
+    protocol: int = 6,
+    fragment: int = 0x4000,
+    total: int | None = None,
+    first: int | None = None,
+) -> bytes:
+    """Return a packet; `total` overrides the total length, `first` the byte of version and header length."""
+    options += bytes(-len(options) % 4)
+    words = 5 + len(options) // 4
+    total = words * 4 + len(payload) if total is None else total
+    source, destination = (ip_address(end).packed for end in IPV4_ENDS)
+    first = 0x40 | words if first is None else first
+    header = struct.pack(">BBHHHBBH", first, 0, total & 0xFFFF, 0xABCD, fragment, 63, protocol, 0)
+    return header + source + destination + options + payload
+
+
+def ipv6(payload: bytes, *, protocol: int = 6, length: int | None = None, first: int = 0x6F) -> bytes:
+    """Return a packet; `length` overrides the payload length, `first` the first byte."""
+    length = len(payload) if length is None else length
+    source, destination = (ip_address(end).packed for end in IPV6_ENDS)
+    return struct.pack(">BBHHBB", first, 0xFF, 0xFFFF, length, protocol, 64) + source + destination + payload
+
+
+def extension(payload: bytes, protocol: int, *, units: int = 0) -> bytes:
+    """Return an IPv6 extension header of 8 + 8 * `units` bytes (RFC 8200 4.3) and what follows it."""
+    return struct.pack(">BB6x", protocol, units) + bytes(8 * units) + payload
+
+
+def fragment_header(payload: bytes, protocol: int, *, offset: int = 0, more: int = 0) -> bytes:
+    return struct.pack(">BxHI", protocol, offset << 3 | more, 0x1234) + payload
+
+
+def ethertype_of(packet: bytes) -> int:
+    return 0x86DD if packet[0] >> 4 == 6 else 0x0800
+
+
+def ethernet(packet: bytes, tags: tuple[int, ...] = (), *, ethertype: int | None = None) -> bytes:
+    """Return a frame, with a VLAN tag of each type in `tags`."""
+    ethertype = ethertype_of(packet) if ethertype is None else ethertype
+    types = [*tags, ethertype]
+    vlan = b"".join(struct.pack(">HH", 0x2064, kind) for kind in types[1:])
+    return bytes(range(12)) + struct.pack(">H", types[0]) + vlan + packet
+
+
+def cooked(packet: bytes, tags: tuple[int, ...] = (), *, ethertype: int | None = None) -> bytes:
+    """Return the packet behind a header of Linux cooked capture (link type 113)."""
+    return struct.pack(">HHH8s", 4, 1, 6, b"\x02" * 8) + ethernet(packet, tags, ethertype=ethertype)[12:]
+
+
+def cooked2(packet: bytes, *, ethertype: int | None = None) -> bytes:
+    """Return the packet behind a header of Linux cooked capture, version 2 (link type 276)."""
+    ethertype = ethertype_of(packet) if ethertype is None else ethertype
+    return struct.pack(">HHIHBB8s", ethertype, 0, 7, 772, 4, 6, b"\x02" * 8) + packet
