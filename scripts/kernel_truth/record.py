@@ -1,0 +1,236 @@
+"""Drive real connections through random programs, and write their packets and the kernel's truth."""
+
+import asyncio
+import json
+import os
+import random
+import resource
+import socket
+import struct
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from kernel_truth.loss import Losses
+from kernel_truth.namespace import enter_namespace
+from kernel_truth.programs import SIDES, Step, random_program
+from kernel_truth.socket_table import SocketTable
+from kernel_truth.tap import tap
+from kernel_truth.tracepoint import Transition, trace
+
+HOSTS = {4: "127.0.0.1", 6: "::1"}
+PORTS = range(10000, 32000)  # of servers: below those the kernel gives to clients
+STARTS = 60  # connections started a second
+WAITS = (0.5, 1.5)  # seconds, after the last step
+PATIENCE = 1.0  # seconds an application waits for data
+TIME_LIMIT = 60  # seconds a recording may take after the last start
+ABORT = struct.pack("ii", 1, 0)  # SO_LINGER of no time: close sends RST
+
+
+@dataclass
+class Connection:
+    """One connection: its program, its two sockets while they are open, and what was seen of it."""
+
+    number: int
+    host: str
+    server_port: int
+    program: list[Step]
+    client_port: int = 0
+    sockets: dict[str, socket.socket] = field(default_factory=dict)
+    done: list[str] = field(default_factory=list)
+    snapshots: list[dict[str, Any]] = field(default_factory=list)
+    end: float = 0.0
+
+    def ports(self, side: str) -> tuple[int, int]:
+        """Return the ports of this side and of the other."""
+        pair = (self.client_port, self.server_port)
+        return pair if side == "client" else pair[::-1]
+
+
+def record(capture: Path, *, connections: int, seed: int, loss: str, ip: int) -> Path:
+    """Write the file `capture` and, beside it, the truth; return the truth's path.
+
+    The programs depend on the arguments alone; what the kernel makes of them differs a little from
+    run to run. Must run as root and in the main thread, before other threads are started.
+    """
+    enter_namespace()
+    _allow_open_files(4 * connections + 100)
+    dice = random.Random(f"{seed} {loss} {ip}")
+    ports = _ports(connections)
+    jobs = [
+        Connection(number, HOSTS[ip], port, random_program(dice, loss)) for number, port in enumerate(ports)
+    ]
+    with ExitStack() as at_end:
+        # The sockets left open are closed last: closing them must add neither packets nor transitions.
+        for job in jobs:
+            at_end.callback(_close_all, job)
+        tracer = at_end.enter_context(trace(ports[0], ports[-1]))
+        with tap(capture, ports[0], ports[-1]):
+            asyncio.run(_drive(jobs))
+            capture_end = time.time()
+            transitions = tracer.transitions()
+        return _write_truth(capture, jobs, transitions, capture_end)
+
+
+def _allow_open_files(needed: int) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, needed), max(hard, needed)))
+
+
+def _ports(count: int) -> range:
+    """Choose a port for each server.
+
+    The tracepoint shows the sockets of all namespaces, so runs at the same time had better not use
+    the same ports. The kernel gives processes numbers in turn: neighbours get different ranges.
+    """
+    first = PORTS.start + os.getpid() % (len(PORTS) // count) * count
+    return range(first, first + count)
+
+
+def _close_all(job: Connection) -> None:
+    for open_socket in job.sockets.values():
+        open_socket.close()
+    job.sockets.clear()
+
+
+async def _drive(jobs: list[Connection]) -> None:
+    """Run all connections, one starting shortly after the other."""
+    with closing(Losses()) as losses, closing(SocketTable()) as table, ThreadPoolExecutor(2) as closers:
+        driver = _Driver(losses, table, closers)
+        async with asyncio.timeout(len(jobs) / STARTS + TIME_LIMIT), asyncio.TaskGroup() as group:
+            for job in jobs:
+                group.create_task(driver.run(job))
+                await asyncio.sleep(1 / STARTS)
+
+
+class _Driver:
+    """Takes connections through their programs step by step."""
+
+    def __init__(self, losses: Losses, table: SocketTable, closers: ThreadPoolExecutor) -> None:
+        self._losses = losses
+        self._table = table
+        self._closers = closers
+
+    async def run(self, job: Connection) -> None:
+        """Open the connection, take every step of its program, and look on for two seconds more."""
+        await self._open(job)
+        await asyncio.sleep(0.05)
+        self._look(job, "connect")
+        for step in job.program:
+            name = await self._take(job, step)
+            if name is not None:
+                job.done.append(name)
+                await asyncio.sleep(step.pause)
+                self._look(job, name)
+        for wait in WAITS:
+            await asyncio.sleep(wait)
+            self._look(job, f"wait {wait}")
+        job.end = time.time()
+
+    def _look(self, job: Connection, after: str) -> None:
+        """Note what the socket table shows of both ends now."""
+        states = {side: self._table.state(job.host, *job.ports(side)) for side in SIDES}
+        job.snapshots.append({"time": time.time(), **states, "after": after})
+
+    async def _open(self, job: Connection) -> None:
+        family = socket.AF_INET6 if ":" in job.host else socket.AF_INET
+        loop = asyncio.get_running_loop()
+        with socket.socket(family) as listener:
+            listener.setblocking(False)
+            listener.bind((job.host, job.server_port))
+            listener.listen(1)
+            client = job.sockets["client"] = socket.socket(family)
+            client.setblocking(False)
+            await loop.sock_connect(client, (job.host, job.server_port))
+            job.sockets["server"], peer = await loop.sock_accept(listener)
+            job.client_port = peer[1]
+
+    async def _take(self, job: Connection, step: Step) -> str | None:
+        """Take one step; return its name, with the error if it failed, or None if there was no socket."""
+        if step.action in ("drop", "heal"):
+            act = self._losses.drop if step.action == "drop" else self._losses.heal
+            act(step.hook, *job.ports(step.side))
+            return str(step)
+        wanted = SIDES if step.side == "both" else (step.side,)
+        if any(side not in job.sockets for side in wanted):
+            return None
+        try:
+            if step.side == "both":
+                await self._close_both(job)
+            else:
+                await _act(job, step)
+        except OSError as error:
+            return f"{step} !{error.errno}"  # !None when our own patience ended (TimeoutError)
+        return str(step)
+
+    async def _close_both(self, job: Connection) -> None:
+        """Close both ends in two threads that wait for each other, so that now and then FINs cross."""
+        loop, barrier = asyncio.get_running_loop(), threading.Barrier(2, timeout=5)
+
+        def close(one: socket.socket) -> None:
+            barrier.wait()
+            one.close()
+
+        ends = [job.sockets.pop(side) for side in SIDES]
+        await asyncio.gather(*(loop.run_in_executor(self._closers, close, end) for end in ends))
+
+
+async def _act(job: Connection, step: Step) -> None:
+    """Do what an application does with its socket."""
+    own = job.sockets[step.side]
+    if step.action == "send":
+        own.send(b"x" * step.size)
+    elif step.action == "recv":
+        await asyncio.wait_for(asyncio.get_running_loop().sock_recv(own, 1 << 20), PATIENCE)
+    elif step.action == "shutdown":
+        own.shutdown(socket.SHUT_WR)
+    else:
+        if step.action == "abort":
+            own.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, ABORT)
+        del job.sockets[step.side]
+        own.close()
+
+
+def _write_truth(
+    capture: Path, jobs: list[Connection], transitions: list[Transition], capture_end: float
+) -> Path:
+    path = capture.with_suffix(".truth.jsonl")
+    with path.open("w") as lines:
+        for job in jobs:
+            truth = {
+                "connection": job.number,
+                "client_port": job.client_port,
+                "server_port": job.server_port,
+                "host": job.host,
+                "program": job.done,
+                "snapshots": job.snapshots,
+                "end": job.end,
+                "left_open": sorted(job.sockets),
+                "transitions": {side: _of_end(transitions, *job.ports(side)) for side in SIDES},
+                "capture_end": capture_end,
+            }
+            lines.write(json.dumps(truth) + "\n")
+    return path
+
+
+def _of_end(transitions: list[Transition], local: int, remote: int) -> list[tuple[float, str, str]]:
+    """Pick the transitions of the socket with these two ports.
+
+    Its first line lacks one of them: a client gets its port only while it connects, and a server's
+    socket is made from the listener, with port 0 for the other end. That line stands shortly before
+    the second; the last one before it is meant, should others use the same ports elsewhere.
+    """
+    own = [one for one in transitions if (one.local, one.remote) == (local, remote)]
+    births = [
+        one
+        for one in transitions
+        if (one.old, one.new, one.local, one.remote)
+        in (("CLOSED", "SYN_SENT", 0, remote), ("LISTEN", "SYN_RECEIVED", local, 0))
+        and own
+        and one.time <= own[0].time
+    ]
+    return [(one.time, one.old, one.new) for one in births[-1:] + own]
