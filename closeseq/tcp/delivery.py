@@ -187,6 +187,10 @@ def accepted(evidence: Evidence, sender: End, number_end: int, copies: Sequence[
     return Receipt(chosen.step, False, chosen.packet, chosen.first_ns, certainty if sure else Certainty.ASSUMED)
 
 
+def _aborts(evidence: Evidence, end: End) -> bool:
+    return any(s.reset and not _answer(s) for s in evidence.said[end])
+
+
 def _answer(said: Said) -> bool:
     """Whether this is a RST without ACK: the answer of an end that has no such connection."""
     return said.event is not None and said.event.rst and not said.event.flags & ACK
@@ -216,8 +220,12 @@ def _accepted_silently(evidence: Evidence, sender: End, copies: Sequence[Said]) 
     if any(not s.reset for s in evidence.after(receiver, last.step)):
         return None  # it went on acknowledging below
     if any(_answer(s) for s in evidence.after(receiver, last.step)):
-        return None  # it had no such connection any more
-    if quiet(evidence, sender, copies) or len(copies) == 1:
+        # It had no such connection any more. Had it been gone from the start, it would have answered the
+        # first copy as well; what it sent in between, its own close included, was not captured.
+        if len(copies) > 1 and not any(evidence.copies(receiver, FIN)) and not _aborts(evidence, receiver):
+            return Receipt(copies[0].step, False, copies[0].packet, copies[0].first_ns, Certainty.ASSUMED)
+        return None
+    if len(copies) == 1:
         return Receipt(last.step, False, last.packet, last.first_ns, Certainty.ASSUMED)
     return None
 
@@ -252,12 +260,13 @@ def acknowledged(evidence: Evidence, sender: End, number_end: int, copies: Seque
         verdict = echo(evidence, sender, cover)
         if verdict is False:
             continue
-        if not verdict and not told_by_silence and (lost or _path_was_failing(evidence, sender.peer, cover)):
+        told = verdict or told_by_silence or answered(evidence, sender, cover)
+        if not told and (lost or _path_was_failing(evidence, sender.peer, cover)):
             return None  # what went before it was lost, and nothing says that this one fared better
         step = cover.step if last is None else max(cover.step, last.step)
         certainty = Certainty.PROVED if verdict else Certainty.ASSUMED
         return Receipt(step, False, cover.packet, cover.first_ns, certainty)
-    if last is not None and told_by_silence:
+    if last is not None and told_by_silence and any(not s.reset for s in evidence.after(sender, last.step)):
         # It stopped repeating: an acknowledgement reached it that was not captured.
         return Receipt(last.step, False, last.packet, last.first_ns, Certainty.ASSUMED, unseen=True)
     return None
@@ -274,11 +283,22 @@ def _path_was_failing(evidence: Evidence, sender: End, said: Said) -> bool:
     return bool(fins and heard and heard[0].ack is not None and heard[0].ack < fins[0].end)
 
 
+def answered(evidence: Evidence, receiver: End, said: Said) -> bool:
+    """Whether the receiver answered a segment with RST, which takes its number from what it answers.
+
+    So the segment reached the host (RFC 9293 3.10.7.1), though perhaps no connection there any more.
+    """
+    later = evidence.after(receiver, said.step)
+    if not later or not _answer(later[0]) or later[0].seq != said.ack:
+        return False
+    return not [s for s in evidence.after(receiver.peer, said.step) if s.step < later[0].step]
+
+
 def echo(evidence: Evidence, receiver: End, said: Said) -> bool | None:
     """Say whether a segment reached `receiver`, by what that end sent later; None if nothing tells.
 
-    It did if its data was acknowledged, if the receiver echoes its timestamp and no earlier segment had
-    the same one, or if the receiver answered it with RST. It had not when the receiver still echoed an
+    It did if its data was acknowledged, or if the receiver echoes its timestamp and no earlier segment had
+    the same one. It had not when the receiver still echoed an
     older timestamp (RFC 7323 4.3; only for a segment in order, since others leave TS.Recent alone).
     """
     event = said.event
@@ -289,9 +309,6 @@ def echo(evidence: Evidence, receiver: End, said: Said) -> bool | None:
     if event.end > event.seq and event.position is Position.NEW:
         if any(s.ack is not None and s.ack >= event.end for s in spoken):
             return True
-    if later and _answer(later[0]) and later[0].seq == said.ack:
-        between = [s for s in evidence.after(receiver.peer, said.step) if s.step < later[0].step]
-        return True if not between else None  # RFC 9293 3.10.7.1: it takes its number from what it answers
     older = [s.tsval for s in evidence.before(receiver.peer, said.step) if s.tsval is not None]
     if said.tsval is None or (older and difference(said.tsval, older[-1]) <= 0):
         return None  # an earlier segment carries the same value

@@ -27,7 +27,7 @@ from closeseq.tcp.timers import Timers
 
 # The order in which one segment is worked off (RFC 9293 3.10.7.4): what had arrived before it was sent,
 # the sending itself, and at the receiver RST, SYN, ACK, FIN.
-BEFORE, SENDING, RESET, SYNCHRONIZE, ACKNOWLEDGE, FINISH = range(6)
+BEFORE, SENDING, RESET, SYNCHRONIZE, ACKNOWLEDGE, FINISH, LATER = range(7)
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +147,9 @@ def _fin(evidence: Evidence, sender: End) -> _Fin | None:
         if s.ack is not None and s.ack >= number_end and not s.reset
     ]
     seen = min(betrayals[:1] + covers[:1], key=lambda s: s.step, default=None)
-    if seen is None:
+    if seen is None and _sent_by_probe_timer(first):
+        sent = _waiting(evidence, sender, first)
+    elif seen is None:
         sent = Happening(
             first.step, SENDING, sender, Signal.SENDS_FIN, first.packet, first.first_ns, Certainty.OBSERVED
         )
@@ -157,6 +159,24 @@ def _fin(evidence: Evidence, sender: End) -> _Fin | None:
             "had sent a FIN that was not captured",
         )  # fmt: skip
     return _Fin(number_end, copies, sent)
+
+
+def _sent_by_probe_timer(fin: Said) -> bool:
+    """Whether a FIN had waited unsent: Linux marks what its probe timer sends with PSH, data or not."""
+    return fin.event is not None and bool(fin.event.flags & PSH) and fin.event.length == 0
+
+
+def _waiting(evidence: Evidence, sender: End, fin: Said) -> Happening:
+    """Put the close as late as the probe timer allows: that long before its FIN was captured."""
+    own = evidence.before(sender, fin.step)[-1:]  # what it sent before it closed
+    since = max([fin.first_ns - PROBE_TIMER_NS, *(s.last_ns for s in own)])
+    heard = [s for s in evidence.before(sender.peer, fin.step) if s.first_ns <= since]
+    step = max((s.step for s in [*own, *heard]), default=fin.step)
+    time_ns = since if step < fin.step else fin.first_ns
+    return Happening(
+        step, SENDING if step == fin.step else LATER, sender, Signal.SENDS_FIN, fin.packet, time_ns,
+        Certainty.ASSUMED, "had closed: its FIN was waiting to be sent",
+    )  # fmt: skip
 
 
 def _fin_never_captured(evidence: Evidence, sender: End) -> _Fin | None:
@@ -214,7 +234,8 @@ SAME_BREATH_NS = 20_000
 PROGRAM_NS = 1_000_000
 # Linux sends what waits unsent when its probe timer ends, at the earliest 0.2 s after it began to wait
 # (the timer wheel may add an eighth), and marks it with PSH.
-PROBE_TIMER_NS = 225_000_000
+PROBE_TIMER_NS = 200_000_000
+PROBE_TIMER_SLACK_NS = 25_000_000
 
 
 def _when_closed(evidence: Evidence, end: End, receipt: Receipt) -> tuple[Happening | None, bool]:
@@ -232,7 +253,10 @@ def _when_closed(evidence: Evidence, end: End, receipt: Receipt) -> tuple[Happen
     fin = first.event if first is not None else None
     flushed = False
     if fin is not None and first is not None:
-        probed = fin.length == 0 and bool(fin.flags & PSH) and fin.time_ns - receipt.time_ns < PROBE_TIMER_NS
+        probed = (
+            _sent_by_probe_timer(first)
+            and fin.time_ns - receipt.time_ns < PROBE_TIMER_NS + PROBE_TIMER_SLACK_NS
+        )
         before = spoken[0]
         breath = (
             before.step < first.step
@@ -247,8 +271,7 @@ def _when_closed(evidence: Evidence, end: End, receipt: Receipt) -> tuple[Happen
         ), False  # fmt: skip
     quick = first is None or not spoken or first.first_ns - spoken[0].first_ns < PROGRAM_NS
     if first is not None:
-        pushed = fin is not None and fin.length == 0 and bool(fin.flags & PSH)
-        return None, not quick and not pushed
+        return None, not quick and not _sent_by_probe_timer(first)
     waited = bool(spoken) and evidence.now_ns - spoken[0].first_ns > FIRST_TIMEOUT_NS
     return None, waited
 
