@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING
 
-import numpy as np
-
-Column = np.ndarray[tuple[int], np.dtype[np.generic]]
+if TYPE_CHECKING:
+    import numpy as np
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,3 +27,10 @@ class Frames:
 
     def __len__(self) -> int:
         return len(self.offset)
+
+    def first(self, count: int) -> Frames:
+        """Return the first `count` frames, or all where there are fewer."""
+        if count >= len(self):
+            return self
+        columns = (getattr(self, f.name)[:count] for f in fields(self) if f.name != "buffer")
+        return Frames(self.buffer, *columns)

@@ -50,6 +50,7 @@ class Signal(StrEnum):
     RECEIVES_RST = "received RST"
     IS_ALIVE = "sent a segment of an open connection"  # only an end in UNKNOWN learns from it
     CLOCK_RAN_OUT = "timer ran out"
+    IS_SUCCEEDED = "a new connection took over its addresses and ports"
 
 
 _S, _E = State, Signal
@@ -80,7 +81,12 @@ TRANSITIONS: dict[State, dict[Signal, State]] = {
     _S.CLOSING: {**_RESET, _E.RECEIVES_ACK_OF_FIN: _S.TIME_WAIT},
     _S.LAST_ACK: {**_RESET, _E.RECEIVES_ACK_OF_FIN: _S.CLOSED},
     # RFC 9293 3.10.7.4: a repeated FIN is acknowledged and 2MSL starts again; the state stays.
-    _S.TIME_WAIT: {**_RESET, _E.CLOCK_RAN_OUT: _S.CLOSED},
+    _S.TIME_WAIT: {
+        **_RESET,
+        _E.RECEIVES_FIN: _S.TIME_WAIT,
+        _E.CLOCK_RAN_OUT: _S.CLOSED,
+        _E.IS_SUCCEEDED: _S.CLOSED,
+    },
     _S.UNKNOWN: {
         **_RESET,
         _E.SENDS_SYN: _S.SYN_SENT,

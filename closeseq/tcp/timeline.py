@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
 from closeseq.connections.conversation import Conversation, End, Event, Opener, Traffic
 from closeseq.tcp.states import State
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 class Certainty(StrEnum):
@@ -91,6 +94,13 @@ class Step:
         return max((t.certainty for t in self.transitions), key=order.index, default=None)
 
 
+def first_state(conversation: Conversation, end: End) -> State:
+    """Return an end's state before the first step: CLOSED and LISTEN, or UNKNOWN without a beginning."""
+    if conversation.opener is not Opener.SEEN:
+        return State.UNKNOWN
+    return State.CLOSED if end is End.CLIENT else State.LISTEN
+
+
 @dataclass(frozen=True, slots=True)
 class Timeline:
     """Both ends' states through the whole of a connection.
@@ -112,9 +122,7 @@ class Timeline:
 
     def first_state(self, end: End) -> State:
         """Return the state before the first step: LISTEN and CLOSED, or UNKNOWN without a beginning."""
-        if not self.began:
-            return State.UNKNOWN
-        return State.CLOSED if end is End.CLIENT else State.LISTEN
+        return first_state(self.conversation, end)
 
     @property
     def began(self) -> bool:

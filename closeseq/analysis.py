@@ -1,0 +1,405 @@
+"""The road end to end: a capture in, analysed connections out.
+
+Everything up to the events works on whole batches. What comes after is done when someone looks: replay
+and verdict of a single connection when it is asked for, and the counts of a whole capture by judging one
+connection of each class (see connections/classes.py).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from ipaddress import ip_address
+from typing import TYPE_CHECKING, Any, overload
+
+from closeseq.connections import Connections, shape
+from closeseq.connections.conversation import Conversation, End, Opener
+from closeseq.errors import CaptureError
+from closeseq.tcp.fins import TELLING_TIMES_NS
+from closeseq.tcp.replay import replay
+from closeseq.tcp.timers import SECOND, Timers
+from closeseq.verdict import Judgement, judge
+from closeseq.verdict.findings import Finding, Initiator, Role, Severity
+from closeseq.verdict.limits import Limits
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from closeseq.capture import Capture
+    from closeseq.packets.segments import Segments
+    from closeseq.tcp.states import State
+    from closeseq.tcp.timeline import Timeline
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What to look at, and when a wait or a timer counts as over."""
+
+    ports: frozenset[int] = frozenset()  # only connections with one of these ports; empty: all
+    hosts: frozenset[str] = frozenset()  # only connections with one of these IP addresses; empty: all
+    limits: Limits = field(default_factory=Limits)
+    timers: Timers = field(default_factory=Timers)
+
+    @property
+    def telling_times_ns(self) -> tuple[int, ...]:
+        """Every length of time that anything is compared with on the way to a verdict, in nanoseconds."""
+        limits, timers = self.limits, self.timers
+        own = (limits.stuck_after_ns, limits.slow_close_ns, timers.time_wait_ns, timers.fin_timeout_ns)
+        return tuple(sorted({*own, *TELLING_TIMES_NS}))
+
+
+@dataclass(slots=True)
+class Reading:
+    """What was read of a capture."""
+
+    path: str
+    packets: int = 0
+    segments: int = 0  # TCP segments, before --port and --host choose among them
+    skipped: dict[str, int] = field(default_factory=dict)  # reason -> frames
+    notes: dict[str, int] = field(default_factory=dict)  # remark -> segments
+    dropped: int = 0  # packets that the capture itself says it lost
+    copies: int = 0  # packets captured more than once and counted once
+    first_ns: int | None = None  # time of the earliest packet, since the Unix epoch
+    last_ns: int | None = None  # time of the latest packet
+    error: CaptureError | None = None  # why reading stopped early; what was read is analysed
+
+    def add(self, packets: int, segments: Segments) -> None:
+        """Count a batch."""
+        self.packets += packets
+        self.segments += len(segments)
+        self.skipped = dict(Counter(self.skipped) + Counter(segments.skipped))
+        self.notes = dict(Counter(self.notes) + Counter(segments.notes))
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """One end of an analysed connection, as it stands at the end of the capture."""
+
+    address: str
+    port: int
+    state: State
+    role: Role
+    packets: int
+    bytes: int  # of payload, retransmissions included
+
+
+class Connection:
+    """One connection, analysed. What is costly is computed when it is first looked at."""
+
+    def __init__(
+        self,
+        conversation: Conversation,
+        settings: Settings,
+        now_ns: int,
+        *,
+        capture: str = "",
+        dropped: int = 0,
+    ) -> None:
+        self.conversation = conversation
+        self.settings = settings
+        self.capture = capture
+        self._now_ns = now_ns
+        self._dropped = dropped
+
+    def __repr__(self) -> str:
+        return (
+            f"<Connection {self.id} {self.conversation.client} -> {self.conversation.server} {self.verdict}>"
+        )
+
+    @cached_property
+    def timeline(self) -> Timeline:
+        """Both ends' states, step by step."""
+        return replay(self.conversation, self.settings.timers, self._now_ns)
+
+    @cached_property
+    def judgement(self) -> Judgement:
+        """The verdict with its reasons, and the findings."""
+        return judge(self.timeline, self.settings.limits, dropped=self._dropped)
+
+    @cached_property
+    def shape(self) -> str:
+        """The close in short, such as "C:S S:SA C:A ~ C:FA S:A S:FA C:A"."""
+        return shape(self.conversation)
+
+    @property
+    def id(self) -> int:
+        """The number of the connection in its capture, from 1 in the order of the first packet."""
+        return self.conversation.id
+
+    @property
+    def incarnation(self) -> int:
+        """Which of the successive connections of its pair of addresses and ports this is, from 1."""
+        return self.conversation.incarnation
+
+    @property
+    def opener(self) -> Opener:
+        return self.conversation.opener
+
+    @property
+    def start_ns(self) -> int:
+        """The time of the first packet, in nanoseconds since the Unix epoch."""
+        return self.conversation.first_ns
+
+    @property
+    def duration(self) -> float:
+        """Seconds from the first packet to the last."""
+        return (self.conversation.last_ns - self.conversation.first_ns) / SECOND
+
+    @property
+    def packets(self) -> int:
+        return self.conversation.client_packets + self.conversation.server_packets
+
+    @property
+    def client(self) -> Endpoint:
+        return self.end(End.CLIENT)
+
+    @property
+    def server(self) -> Endpoint:
+        return self.end(End.SERVER)
+
+    def end(self, end: End) -> Endpoint:
+        """Return one end, with its state at the end of the capture."""
+        c = self.conversation
+        client = end is End.CLIENT
+        address = c.address(end)
+        return Endpoint(
+            address.address,
+            address.port,
+            self.timeline.state(end),
+            self.judgement.verdict.role(end),
+            c.client_packets if client else c.server_packets,
+            c.client_bytes if client else c.server_bytes,
+        )
+
+    @property
+    def verdict(self) -> str:
+        """The code of the verdict; `closeseq explain CODE` tells what it means."""
+        return self.judgement.verdict.code
+
+    @property
+    def initiator(self) -> Initiator:
+        """Who began the end."""
+        return self.judgement.verdict.initiator
+
+    @property
+    def summary(self) -> str:
+        """How it closed, in one line."""
+        return self.judgement.verdict.summary
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        return self.judgement.findings
+
+    def has(self, code: str) -> bool:
+        """Whether there is a finding with this code."""
+        return any(finding.code == code for finding in self.findings)
+
+    @property
+    def has_problem(self) -> bool:
+        """Whether there is something to mend."""
+        return any(finding.severity is Severity.PROBLEM for finding in self.findings)
+
+
+class Analysis(Sequence[Connection]):
+    """The connections of one capture, in the order of their first packets.
+
+    Batches are fed with `feed`; after that it is a sequence of `Connection`s. The counts `verdicts`,
+    `shapes` and `findings` look at one connection a class, so they are quick for any size.
+    """
+
+    def __init__(self, path: str = "", settings: Settings | None = None) -> None:
+        self.path = path
+        self.settings = settings or Settings()
+        self.reading = Reading(path)
+        self._connections = Connections(ports=self.settings.ports)
+
+    def feed(self, segments: Segments) -> None:
+        """Add a batch of segments, which follow those fed before."""
+        from closeseq.segments.narrow import narrow
+
+        if len(segments):
+            reading = self.reading
+            first, last = int(segments.time_ns.min()), int(segments.time_ns.max())
+            reading.first_ns = first if reading.first_ns is None else min(first, reading.first_ns)
+            reading.last_ns = last if reading.last_ns is None else max(last, reading.last_ns)
+        self._connections.feed(narrow(segments, self.settings.ports, self.settings.hosts))
+        self.reading.copies = self._connections.copies
+        self.__dict__.pop("_judged", None)
+
+    @property
+    def now_ns(self) -> int:
+        """The moment for which the states hold: the last packet's time, since the Unix epoch."""
+        return self.reading.last_ns or 0
+
+    def __len__(self) -> int:
+        return len(self._connections)
+
+    @overload
+    def __getitem__(self, index: int) -> Connection: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Connection]: ...
+    def __getitem__(self, index: int | slice) -> Connection | list[Connection]:
+        if isinstance(index, slice):
+            return [self._connection(i) for i in range(*index.indices(len(self)))]
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"connection {index} of {len(self)}")
+        return self._connection(index % len(self))
+
+    def _connection(self, index: int) -> Connection:
+        conversation = self._connections.conversation(index)
+        dropped = self.reading.dropped
+        return Connection(conversation, self.settings, self.now_ns, capture=self.path, dropped=dropped)
+
+    @cached_property
+    def _judged(self) -> list[tuple[Connection, Sequence[int]]]:
+        """One connection of each class, and the indices of all its members."""
+        classes = self._connections.classes(self.now_ns, self.settings.telling_times_ns)
+        return [(self._connection(int(c.members[0])), c.members) for c in classes]
+
+    @property
+    def verdicts(self) -> Counter[str]:
+        """How many connections have each verdict."""
+        return self._count(lambda connection: (connection.verdict,))
+
+    @property
+    def shapes(self) -> Counter[str]:
+        """How many connections have each shape."""
+        return self._count(lambda connection: (connection.shape,))
+
+    @property
+    def findings(self) -> Counter[str]:
+        """How many connections have each finding."""
+        return self._count(lambda connection: {finding.code for finding in connection.findings})
+
+    def _count(self, codes: Callable[[Connection], Iterable[str]]) -> Counter[str]:
+        counts: Counter[str] = Counter()
+        for connection, members in self._judged:
+            for code in codes(connection):
+                counts[code] += len(members)
+        return Counter(dict(counts.most_common()))
+
+    def problems(self) -> Iterator[Connection]:
+        """Yield the connections that have something to mend, in the order of their first packets."""
+        found = (members for connection, members in self._judged if connection.has_problem)
+        for index in sorted(int(i) for members in found for i in members):
+            yield self._connection(index)
+
+
+def analyze(
+    path: str,
+    *,
+    port: int | Iterable[int] | None = None,
+    host: str | Iterable[str] | None = None,
+    stuck_after: float = 60.0,
+    os: str = "linux",
+    time_wait: float | None = None,
+    fin_timeout: float | None = None,
+    count: int | None = None,
+    progress: Callable[[int, int | None], None] | None = None,
+) -> Analysis:
+    """Analyse a saved capture.
+
+    Args:
+        path: a pcap or pcapng file, plain or gzipped; "-" is standard input.
+        port: look only at connections with one of these ports, and take it for the server's where the
+            beginning of a connection was not captured.
+        host: look only at connections with one of these IP addresses.
+        stuck_after: from how many seconds on a wait counts as stuck.
+        os: whose timers apply: linux, macos, bsd or windows.
+        time_wait: seconds that TIME_WAIT lasts (2MSL, RFC 9293 3.6.1), instead of the system's.
+        fin_timeout: seconds that FIN_WAIT_2 lasts without an owner, instead of the system's.
+        count: stop after this many packets.
+        progress: is called after each batch with the bytes consumed and the size of the file, if known.
+
+    Returns:
+        The analysis; where the file turned bad in the middle, that of all before, with `reading.error`.
+
+    Raises:
+        CaptureError: the file cannot be read at all.
+        ValueError: a host that is no IP address, a time below zero, or a system that is not known.
+    """
+    settings = Settings(
+        ports=frozenset(_several(port)),
+        hosts=frozenset(str(ip_address(one)) for one in _several(host)),
+        limits=Limits(stuck_after_ns=_nanoseconds(stuck_after)),
+        timers=_timers(os, time_wait, fin_timeout),
+    )
+    analysis = Analysis(path, settings)
+    from closeseq.capture import open_capture
+
+    with open_capture(path) as capture:
+        try:
+            _read(capture, analysis, count, progress)
+        except CaptureError as error:
+            if not capture.packets:
+                raise
+            analysis.reading.error = error
+        analysis.reading.dropped = capture.dropped
+    return analysis
+
+
+def _read(
+    capture: Capture,
+    analysis: Analysis,
+    count: int | None,
+    progress: Callable[[int, int | None], None] | None,
+) -> None:
+    from closeseq.segments import decode
+
+    for frames in capture.batches():
+        batch = frames
+        if count is not None:
+            batch = frames.first(count - analysis.reading.packets)
+        segments = decode(batch)
+        analysis.reading.add(len(batch), segments)
+        analysis.feed(segments)
+        if progress is not None:
+            progress(capture.position, capture.size)
+        if count is not None and analysis.reading.packets >= count:
+            return
+
+
+def from_script(script: str, *, now: float | None = None, stuck_after: float = 60.0) -> Connection:
+    """Analyse a connection written down as a script, such as "C:S S:SA C:A C:FA S:A".
+
+    Args:
+        script: one word a segment; closeseq/script.py explains the language.
+        now: for which moment, in seconds after the connection began; by default its last packet's.
+        stuck_after: from how many seconds on a wait counts as stuck.
+
+    Raises:
+        ScriptError: the script says something that no segment can.
+    """
+    from closeseq.script import conversation
+
+    told = conversation(script)
+    now_ns = told.last_ns if now is None else told.first_ns + round(now * SECOND)
+    settings = Settings(limits=Limits(stuck_after_ns=_nanoseconds(stuck_after)))
+    return Connection(told, settings, now_ns, capture="script")
+
+
+def _several(given: Any) -> Iterable[Any]:
+    if given is None:
+        return ()
+    if isinstance(given, Iterable) and not isinstance(given, str):
+        return given
+    return (given,)
+
+
+def _nanoseconds(seconds: float) -> int:
+    if not seconds >= 0:
+        raise ValueError(f"{seconds} is not a length of time in seconds")
+    return round(seconds * SECOND)
+
+
+def _timers(os: str, time_wait: float | None, fin_timeout: float | None) -> Timers:
+    try:
+        return Timers.of(
+            os,
+            time_wait_ns=None if time_wait is None else _nanoseconds(time_wait),
+            fin_timeout_ns=None if fin_timeout is None else _nanoseconds(fin_timeout),
+        )
+    except KeyError:
+        raise ValueError(f"the timers of {os!r} are not known; linux, macos, bsd and windows are") from None

@@ -1,0 +1,132 @@
+"""For each event: did it reach the other end, and what should a reader know of it?"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from closeseq.connections.conversation import End, Event, Position
+from closeseq.packets.flags import FIN, SYN
+from closeseq.tcp import resets
+from closeseq.tcp.delivery import Echo, Receipt, accepted, echo, refuted
+from closeseq.tcp.timeline import Arrival, Certainty
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from closeseq.tcp.evidence import Evidence, Said
+
+Fate = tuple[Arrival, str | None]
+
+
+def arrivals(evidence: Evidence) -> dict[int, Fate]:
+    """Return, by index of the step, whether each event arrived and a note about it (or None)."""
+    fates: dict[int, Fate] = {}
+    for sender in End:
+        for said in evidence.said[sender]:
+            if said.event is not None:
+                fates[said.step] = _fate(evidence, sender, said, said.event)
+        for flag in (SYN, FIN):
+            fates |= _fates_of_copies(evidence, sender, flag)
+    return fates
+
+
+def _fate(evidence: Evidence, sender: End, said: Said, event: Event) -> Fate:
+    if event.rst:
+        return _fate_of_reset(evidence, sender, said)
+    lost = _repeated_all_the_same(evidence, sender, said)
+    if lost is not None:
+        name = "FIN" if lost.event is not None and lost.event.fin else "SYN"
+        return Arrival.NO, f"lost: the {name} that it acknowledges comes again in #{lost.packet}"
+    told = echo(evidence, sender.peer, said)
+    if told is Echo.ARRIVED:
+        return Arrival.PROVED, _remark(event)
+    if told is Echo.MISSED:
+        return Arrival.NO, f"lost: the {sender.peer} still echoes an older timestamp afterwards"
+    return Arrival.ASSUMED, _remark(event)
+
+
+def _remark(event: Event) -> str | None:
+    if event.position is Position.GAP:
+        return "what the sender sent just before was not captured"
+    if event.position is Position.PROBE:
+        return "keepalive or window probe"
+    return None
+
+
+def _repeated_all_the_same(evidence: Evidence, sender: End, said: Said) -> Said | None:
+    """Return the copy of a SYN or FIN that was sent although this segment acknowledges it."""
+    if said.ack is None:
+        return None
+    for flag in (FIN, SYN):
+        copies = evidence.copies(sender.peer, flag)
+        later = [s for s in copies if s.step > said.step and s.end <= said.ack and refuted(evidence, said, s)]
+        if later and any(s.step < said.step for s in copies):
+            return later[0]
+    return None
+
+
+def _fates_of_copies(evidence: Evidence, sender: End, flag: int) -> dict[int, Fate]:
+    """Return the fates of an end's SYNs or FINs, of which the first that arrived counts."""
+    copies = evidence.copies(sender, flag)
+    if not copies:
+        return {}
+    name = "SYN" if flag == SYN else "FIN"
+    number_end = (copies[0].seq or 0) + 1 if flag == SYN else copies[0].end
+    taken = accepted(evidence, sender, number_end, copies)
+    if taken is None:
+        return _fates_of_untaken(evidence, sender, copies, name)
+    chosen = next((s for s in copies if s.packet == taken.packet), None)
+    fates: dict[int, Fate] = {}
+    for index, copy in enumerate(copies):
+        before = chosen is not None and copy.step < chosen.step
+        if before:
+            fates[copy.step] = (Arrival.NO, f"lost: its {name} comes again in #{copies[index + 1].packet}")
+        elif copy is chosen:
+            fates[copy.step] = (_arrival(taken), None)
+        else:
+            fates[copy.step] = _fate_of_duplicate(evidence, sender, copy, name)
+    return fates
+
+
+def _arrival(receipt: Receipt) -> Arrival:
+    return Arrival.PROVED if receipt.certainty is Certainty.PROVED else Arrival.ASSUMED
+
+
+def _fates_of_untaken(evidence: Evidence, sender: End, copies: Sequence[Said], name: str) -> dict[int, Fate]:
+    fates: dict[int, Fate] = {}
+    for index, copy in enumerate(copies):
+        if index + 1 < len(copies):
+            note = f"unanswered: its {name} comes again in #{copies[index + 1].packet}"
+        elif any(s.reset for s in evidence.after(sender.peer, copy.step)):
+            note = "answered with RST"
+            fates[copy.step] = (Arrival.PROVED, note)
+            continue
+        else:
+            note = "unanswered"
+        fates[copy.step] = (Arrival.NO, note)
+    return fates
+
+
+def _fate_of_duplicate(evidence: Evidence, sender: End, copy: Said, name: str) -> Fate:
+    """A SYN or FIN that had arrived before: D-SACK or an echo may say that this copy did as well."""
+    note = f"this {name} had arrived before"
+    for s in evidence.after(sender.peer, copy.step)[:1]:
+        if s.event is not None and s.event.dsack is not None:
+            left, right = s.event.dsack
+            if left < copy.end <= right:
+                return Arrival.PROVED, note  # RFC 2883
+        if s.tsecr is not None and s.tsecr == copy.tsval:
+            return Arrival.PROVED, note
+    return Arrival.ASSUMED, note
+
+
+def _fate_of_reset(evidence: Evidence, sender: End, said: Said) -> Fate:
+    if resets.taken(evidence, said, sender) is not None:
+        return Arrival.ASSUMED, None
+    challenge = resets.challenge(evidence, said, sender)
+    if challenge is not None:
+        return Arrival.PROVED, f"not exactly in place: challenged by #{challenge.packet}"
+    later = resets.goes_on(evidence, sender.peer, said)
+    if later is not None:
+        return Arrival.NO, f"lost or ignored: the {sender.peer} goes on in #{later.packet}"
+    return Arrival.ASSUMED, None

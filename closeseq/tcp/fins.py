@@ -1,0 +1,165 @@
+"""An end's FIN: when it was sent, also where it was not captured, or waited before it could be sent.
+
+A program closes, and TCP sends FIN. Between the two lies whatever keeps segments waiting: a closed
+window, data before it, a packet filter before the capture point. The state changes when the program
+closes, so a FIN that waited means that the end was in FIN_WAIT_1 before its FIN was captured.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from closeseq.packets.flags import FIN, PSH
+from closeseq.tcp.delivery import FIRST_TIMEOUT_NS, Receipt
+from closeseq.tcp.evidence import MILLISECOND, Evidence, Said
+from closeseq.tcp.timeline import Certainty
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from closeseq.connections.conversation import End
+
+# One run through the kernel's receive path answers and sends within this; no program reacts as fast.
+SAME_BREATH_NS = 20_000
+ANSWER_NS = 4 * SAME_BREATH_NS
+PROGRAM_NS = MILLISECOND  # a program that is told end of file needs less than this only when it is idle
+# Linux sends what waits unsent when its probe timer ends, at the earliest 0.2 s after it began to wait
+# (the timer wheel may add an eighth), and marks it with PSH.
+PROBE_TIMER_NS = 200 * MILLISECOND
+PROBE_TIMER_LATE_NS = PROBE_TIMER_NS + 25 * MILLISECOND
+
+# Every length of time that the distance of two events is compared with in the replay of a clean close.
+TELLING_TIMES_NS = (
+    SAME_BREATH_NS,
+    ANSWER_NS,
+    PROGRAM_NS,
+    PROBE_TIMER_NS,
+    PROBE_TIMER_LATE_NS,
+    FIRST_TIMEOUT_NS,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """When an end closed, as a place among the steps."""
+
+    step: int
+    when: int  # -1 before the step's own segment, 0 with it, 1 after all that the step did
+    packet: int
+    time_ns: int
+    certainty: Certainty
+    why: str | None = None  # how we know, where it is not the FIN itself
+
+
+@dataclass(frozen=True, slots=True)
+class Fin:
+    """The FIN of one end."""
+
+    end: int  # the number after it
+    copies: Sequence[Said]  # as captured; empty if only its number betrays it
+    sent: Sent
+
+
+def find(evidence: Evidence, sender: End) -> Fin | None:
+    """Find an end's FIN: captured, or betrayed by a segment that could only follow it."""
+    copies = evidence.copies(sender, FIN)
+    if not copies:
+        return _never_captured(evidence, sender)
+    number_end, first = copies[0].end, copies[0]
+    own = (s for s in evidence.before(sender, first.step) if s.seq is not None and s.seq >= number_end)
+    peers = (s for s in evidence.before(sender.peer, first.step) if s.ack is not None and s.ack >= number_end)
+    betrayals = [s for s in (next(own, None), next(peers, None)) if s is not None and not s.reset]
+    if betrayals:
+        sent = _betrayed(min(betrayals, key=lambda s: s.step), Certainty.PROVED)
+    elif _by_probe_timer(first):
+        sent = _waited(evidence, sender, first)
+    else:
+        sent = Sent(first.step, 0, first.packet, first.first_ns, Certainty.OBSERVED)
+    return Fin(number_end, copies, sent)
+
+
+def _never_captured(evidence: Evidence, sender: End) -> Fin | None:
+    """Find a FIN that only its number betrays: one past all that was captured, and nothing came after.
+
+    A single byte of data would leave the same trace, so this is never more than assumed.
+    """
+    end = None
+    for said in evidence.said[sender]:
+        if end is not None and said.event and said.event.pure_ack and said.event.seq == end + 1:
+            if any(s.end > said.end for s in evidence.after(sender, said.step)):
+                return None
+            return Fin(end + 1, (), _betrayed(said, Certainty.ASSUMED))
+        if not said.reset:
+            end = said.end if end is None else max(end, said.end)
+    for said in evidence.said[sender.peer]:
+        if end is not None and said.ack == end + 1 and not said.reset:
+            return Fin(end + 1, (), _betrayed(said, Certainty.ASSUMED))
+    return None
+
+
+def _betrayed(said: Said, certainty: Certainty) -> Sent:
+    return Sent(said.step, -1, said.packet, said.first_ns, certainty, "had sent a FIN that was not captured")
+
+
+def _by_probe_timer(fin: Said) -> bool:
+    """Whether a FIN had waited unsent: Linux marks what its probe timer sends with PSH, data or not."""
+    return fin.event is not None and bool(fin.event.flags & PSH) and fin.event.length == 0
+
+
+def _waited(evidence: Evidence, sender: End, fin: Said) -> Sent:
+    """Put the close as late as the probe timer allows: that long before its FIN was captured."""
+    own = evidence.before(sender, fin.step)[-1:]  # what it sent before it closed
+    since = max([fin.first_ns - PROBE_TIMER_NS, *(s.last_ns for s in own)])
+    heard = [s for s in evidence.before(sender.peer, fin.step) if s.first_ns <= since]
+    step = max((s.step for s in [*own, *heard]), default=fin.step)
+    why = "had closed: its FIN was waiting to be sent"
+    if step == fin.step:
+        return Sent(step, 0, fin.packet, fin.first_ns, Certainty.ASSUMED, why)
+    return Sent(step, 1, fin.packet, since, Certainty.ASSUMED, why)
+
+
+def closed_before(evidence: Evidence, end: End, receipt: Receipt) -> Sent | None:
+    """Say whether an end had closed before it took its peer's FIN, with its own FIN still unsent.
+
+    Two things give that away: the FIN comes in one breath with the ACK that answers the peer's, faster
+    than any program; or the probe timer sent it, and that had begun before the peer's FIN came.
+    """
+    first = next(iter(evidence.copies(end, FIN)), None)
+    if first is None or first.step <= receipt.step:
+        return None
+    spoken = _spoken(evidence, end, receipt)[0]
+    breath = (
+        spoken.step < first.step
+        and first.first_ns - spoken.first_ns < SAME_BREATH_NS
+        and spoken.first_ns - receipt.time_ns < ANSWER_NS
+    )
+    probed = _by_probe_timer(first) and first.first_ns - receipt.time_ns < PROBE_TIMER_LATE_NS
+    if not breath and not probed:
+        return None
+    return Sent(
+        receipt.step, -1 if receipt.before else 0, receipt.packet, receipt.time_ns,
+        Certainty.ASSUMED, "had closed before: its FIN was waiting to be sent",
+    )  # fmt: skip
+
+
+def surely_open(evidence: Evidence, end: End, receipt: Receipt) -> bool:
+    """Whether an end, when it took its peer's FIN, surely had not closed itself.
+
+    An end that acknowledges the FIN, and could send its own but does not, has none. What it might have
+    waiting would have gone out in the same breath.
+    """
+    first = next(iter(evidence.copies(end, FIN)), None)
+    if first is not None and first.step <= receipt.step:
+        return True  # it had sent its FIN before, which is observed
+    spoken = _spoken(evidence, end, receipt)
+    if not spoken:
+        return False
+    if first is None:
+        return evidence.now_ns - spoken[0].first_ns > FIRST_TIMEOUT_NS
+    return first.first_ns - spoken[0].first_ns >= PROGRAM_NS and not _by_probe_timer(first)
+
+
+def _spoken(evidence: Evidence, end: End, receipt: Receipt) -> list[Said]:
+    since = receipt.step - 1 if receipt.before else receipt.step
+    return [s for s in evidence.after(end, since) if not s.reset and s.ack is not None]

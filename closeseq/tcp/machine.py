@@ -1,0 +1,123 @@
+"""Both ends' states while the happenings of a conversation are followed through the table."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from closeseq.connections.conversation import End
+from closeseq.tcp import fins
+from closeseq.tcp.states import Signal, State, follow
+from closeseq.tcp.timeline import Arrival, Certainty, Step, Timeline, Transition, first_state
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from closeseq.tcp.evidence import Evidence
+    from closeseq.tcp.timers import Timers
+
+# The order in which one segment is worked off: what had arrived before it was sent, the sending itself,
+# then at the receiver RST, SYN, ACK, FIN (RFC 9293 3.10.7.4), and what came after.
+BEFORE, SENDING, RESET, SYNCHRONIZE, ACKNOWLEDGE, FINISH, LATER = range(7)
+
+
+@dataclass(frozen=True, slots=True)
+class Happening:
+    """One signal to one end, with its place in the order of things."""
+
+    step: int
+    phase: int
+    endpoint: End
+    signal: Signal
+    packet: int
+    time_ns: int
+    certainty: Certainty
+    cause: str | None = None  # where the signal does not say it all
+
+    @property
+    def order(self) -> tuple[int, int]:
+        return self.step, self.phase
+
+
+class Machine:
+    """Follows the table for both ends, and runs their timers."""
+
+    def __init__(self, evidence: Evidence, timers: Timers) -> None:
+        self.evidence = evidence
+        self.timers = timers
+        self.state = {end: first_state(evidence.conversation, end) for end in End}
+        self.expiries: dict[End, int] = {}  # of TIME_WAIT or FIN_WAIT_2, running or run out
+        self.transitions: list[Transition] = []
+        self.by_step: dict[int, list[Transition]] = {}
+
+    def take(self, happening: Happening) -> None:
+        """Give one signal to one end."""
+        self.let_time_pass(happening.time_ns)
+        end = happening.endpoint
+        before = self.state[end]
+        after = follow(before, happening.signal)
+        if after is not before:
+            self._move(happening, before, after)
+        if after is State.TIME_WAIT and happening.signal in (Signal.RECEIVES_FIN, Signal.RECEIVES_ACK_OF_FIN):
+            self.expiries[end] = happening.time_ns + self.timers.time_wait_ns  # 2MSL starts (again)
+        elif after is State.FIN_WAIT_2 and before is not after and not self._owned(end):
+            self.expiries[end] = happening.time_ns + self.timers.fin_timeout_ns
+
+    def _move(self, happening: Happening, before: State, after: State) -> None:
+        # Times follow the order of the steps; what is known only by a later segment is not put earlier.
+        time_ns = max([happening.time_ns, *(t.time_ns for t in self.transitions[-1:])])
+        transition = Transition(
+            happening.packet,
+            time_ns,
+            happening.endpoint,
+            before,
+            after,
+            happening.cause or happening.signal.value,
+            happening.certainty,
+        )
+        self.state[happening.endpoint] = after
+        self.expiries.pop(happening.endpoint, None)
+        self.transitions.append(transition)
+        self.by_step.setdefault(happening.step, []).append(transition)
+
+    def _owned(self, end: End) -> bool:
+        """Whether a program still reads from an end that has sent FIN: it accepted data since.
+
+        Linux answers data with RST when the owner has gone, and times such a FIN_WAIT_2 out; with an
+        owner FIN_WAIT_2 has no timer (RFC 9293 3.6.1).
+        """
+        fin = fins.find(self.evidence, end)
+        other = fins.find(self.evidence, end.peer)
+        if fin is None or not fin.copies or fin.copies[0].ack is None:
+            return False
+        acks = [s.ack for s in self.evidence.after(end, fin.copies[0].step) if s.ack is not None]
+        return max(acks, default=0) - (other is not None) > fin.copies[0].ack
+
+    def let_time_pass(self, now_ns: int) -> None:
+        """Let the timers run out that end before a moment."""
+        for end, due in sorted(self.expiries.items(), key=lambda item: item[1]):
+            before = self.state[end]
+            if due >= now_ns or before not in (State.TIME_WAIT, State.FIN_WAIT_2):
+                continue
+            if any(not s.reset and s.last_ns > due for s in self.evidence.said[end]):
+                continue  # it was still there later: its timers are longer
+            cause = "2MSL passed" if before is State.TIME_WAIT else "no FIN came and no program owns it"
+            self.state[end] = follow(before, Signal.CLOCK_RAN_OUT)
+            self.transitions.append(
+                Transition(None, due, end, before, self.state[end], cause, Certainty.TIMER)
+            )
+
+    def timeline(self, arrivals: Mapping[int, tuple[Arrival, str | None]]) -> Timeline:
+        """Return the finished timeline; `arrivals` has what became of each event, by step."""
+        conversation = self.evidence.conversation
+        state = {end: first_state(conversation, end) for end in End}
+        steps = []
+        for index, what in enumerate(conversation.steps):
+            made = tuple(self.by_step.get(index, ()))
+            for transition in made:
+                state[transition.endpoint] = transition.after
+            arrived, note = arrivals.get(index, (None, None))
+            client, server = state[End.CLIENT], state[End.SERVER]
+            steps.append(Step(what, conversation.first_ns, client, server, arrived, note, made))
+        ordered = tuple(sorted(self.transitions, key=lambda t: t.time_ns))
+        return Timeline(conversation, tuple(steps), ordered, self.evidence.now_ns, dict(self.expiries))

@@ -1,0 +1,83 @@
+"""RST: whether it arrived, and whether its receiver acted on it (RFC 9293 3.10.7.4, RFC 5961 3)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from closeseq.connections.conversation import End, Event, Position
+from closeseq.packets.flags import FIN, SYN
+from closeseq.tcp.delivery import BACKOFF, Receipt
+from closeseq.tcp.timeline import Certainty
+
+if TYPE_CHECKING:
+    from closeseq.tcp.evidence import Evidence, Said
+
+
+def taken(evidence: Evidence, reset: Said, sender: End) -> Receipt | None:
+    """Say whether a RST ended the connection at the other end.
+
+    That is never more than assumed: an end that was reset has nothing more to say.
+    """
+    event = reset.event
+    assert event is not None
+    receiver = sender.peer
+    if not acceptable(evidence, event, reset.step, sender):
+        return None
+    if goes_on(evidence, receiver, reset) is not None:
+        return None
+    if _insists(evidence, receiver, reset) and any(s.reset for s in evidence.before(sender, reset.step)):
+        return None  # RSTs before this one had not stopped it, and its next repetition is not due yet
+    return Receipt.of(reset, Certainty.ASSUMED)
+
+
+def goes_on(evidence: Evidence, end: End, reset: Said) -> Said | None:
+    """Return the segment that shows an end still to have the connection after a RST was sent to it."""
+    for s in evidence.after(end, reset.step):
+        if not s.answer and s.last_ns - reset.first_ns > evidence.crossing_ns:
+            return s  # it went on as before, or was still there to abort
+    return None
+
+
+def challenge(evidence: Evidence, reset: Said, sender: End) -> Said | None:
+    """Return the challenge ACK with which a RST was answered that was not exact (RFC 5961 3.2)."""
+    event = reset.event
+    assert event is not None
+    for s in evidence.after(sender.peer, reset.step)[:1]:
+        inexact = s.ack is not None and s.ack != event.seq
+        if s.event is not None and s.event.pure_ack and inexact and evidence.crossed(reset, s):
+            return s
+    return None
+
+
+def acceptable(evidence: Evidence, event: Event, step: int, sender: End) -> bool:
+    """Whether a RST has the number that its receiver expects next, as far as its ACKs tell."""
+    receiver = sender.peer
+    expected = evidence.acked_before(receiver, step)
+    if expected is None:
+        # Only an end in SYN_SENT has acknowledged nothing: to it a RST counts if it acknowledges its SYN.
+        return event.ack is not None and any(s.end <= event.ack for s in evidence.copies(receiver, SYN))
+    if event.seq == expected:
+        return True
+    fin = [s for s in evidence.copies(sender, FIN) if s.step < step]
+    if fin and event.seq == expected - 1 and fin[-1].end == expected:
+        return True  # Linux takes a RST at the number of the FIN as well, as some systems send it
+    outstanding = [s for s in evidence.before(sender, step) if not s.reset and s.end > expected]
+    if event.seq < expected or not outstanding or event.seq > max(s.end for s in outstanding):
+        return False
+    # Something before it is not acknowledged: it must have arrived for the RST to be in order.
+    fresh = any(s.event is None or s.event.position is Position.NEW for s in outstanding)
+    challenged = any(
+        s.event is not None and s.event.pure_ack and s.ack is not None and s.ack < event.seq
+        for s in evidence.after(receiver, step)[:1]
+    )
+    return fresh and not challenged
+
+
+def _insists(evidence: Evidence, receiver: End, reset: Said) -> bool:
+    """Whether an end was repeating something, and the time of its next repetition had not clearly passed."""
+    sent = [s for s in evidence.before(receiver, reset.step) if s.seq is not None and s.end > s.seq]
+    if len(sent) < 2:
+        return False
+    gap = sent[-1].first_ns - sent[-2].first_ns
+    fresh = sent[-1].event is not None and sent[-1].event.position is Position.NEW
+    return not fresh and evidence.now_ns - sent[-1].first_ns < gap * BACKOFF
