@@ -95,16 +95,19 @@ def _accepted_unanswered(evidence: Evidence, sender: End, copies: Sequence[Said]
     """Say whether a SYN or FIN that no captured acknowledgement covers was taken all the same."""
     if not copies:
         return None
-    receiver = sender.peer
+    receiver, first = sender.peer, copies[0]
     since = evidence.after(receiver, copies[-1].step)
     if any(not s.reset for s in since):
         return None  # it went on acknowledging below
+    if any(s.aborts and not evidence.crossed(copies[-1], s) for s in since):
+        return None  # it gave up without having heard of it: that RST acknowledges below as well
     if any(s.answer for s in since):
         # It had no such connection any more. Had it been gone from the start, it would have answered
         # the first copy as well; what it sent in between, its own close included, was not captured.
         closed = evidence.copies(receiver, FIN) or any(s.aborts for s in evidence.said[receiver])
-        return Receipt.of(copies[0], Certainty.ASSUMED) if len(copies) > 1 and not closed else None
-    return Receipt.of(copies[0], Certainty.ASSUMED) if len(copies) == 1 else None
+        up_to_date = evidence.acked_before(receiver, first.step) == first.seq
+        return Receipt.of(first, Certainty.ASSUMED) if len(copies) > 1 and up_to_date and not closed else None
+    return Receipt.of(first, Certainty.ASSUMED) if len(copies) == 1 else None
 
 
 def acknowledged(evidence: Evidence, sender: End, number_end: int, copies: Sequence[Said]) -> Receipt | None:

@@ -158,7 +158,9 @@ def _reset(evidence: Evidence, sender: End, said: Said) -> Iterator[Happening]:
         else:
             # RFC 9293 3.10.7.1: it had no such connection, and does not tell since when.
             why = "answered with RST: it no longer had this connection"
-            yield _sent(said, sender, Signal.SENDS_RST, Certainty.ASSUMED, why)
+            gone = _sent(said, sender, Signal.SENDS_RST, Certainty.ASSUMED, why)
+            step, time_ns = resets.gone_since(evidence, sender, said)
+            yield gone if step == said.step else replace(gone, step=step, phase=LATER, time_ns=time_ns)
     taken = resets.taken(evidence, said, sender)
     if taken is not None:
         yield _received(taken, RESET, sender.peer, Signal.RECEIVES_RST)

@@ -73,6 +73,29 @@ def acceptable(evidence: Evidence, event: Event, step: int, sender: End) -> bool
     return fresh and not challenged
 
 
+def gone_since(evidence: Evidence, end: End, reset: Said) -> tuple[int, int]:
+    """Return the step, and the time in nanoseconds, since when an end had no connection any more.
+
+    That it answers with RST tells that it is gone, not since when. Data that it left unanswered before
+    tells of an earlier moment: an end that is there acknowledges (RFC 9293 3.8.6.3).
+    """
+    own = [s for s in evidence.before(end, reset.step) if not s.answer]
+    # An abort tells exactly, and an end in FIN_WAIT_1 or FIN_WAIT_2 is still there when it answers data.
+    if not own or own[-1].reset or evidence.copies(end, FIN):
+        return reset.step, reset.first_ns
+    acked = max((s.ack for s in own if s.ack is not None), default=0)
+    steps = evidence.conversation.steps
+    for s in evidence.before(end.peer, reset.step):
+        if s.step < own[-1].step or not s.bytes or s.end <= acked:
+            continue
+        what = steps[s.step]
+        since = s.first_ns if isinstance(what, Event) else what.of(end.peer).unanswered_ns
+        if s.last_ns < reset.first_ns - evidence.crossing_ns:
+            return s.step, since
+        break
+    return reset.step, reset.first_ns
+
+
 def _insists(evidence: Evidence, receiver: End, reset: Said) -> bool:
     """Whether an end was repeating something, and the time of its next repetition had not clearly passed."""
     sent = [s for s in evidence.before(receiver, reset.step) if s.seq is not None and s.end > s.seq]
