@@ -54,6 +54,8 @@ def accepted(evidence: Evidence, sender: End, number_end: int, copies: Sequence[
     happened yet. So it happened between the last of those below and the first at or past it.
     """
     receiver = sender.peer
+    if all(s.reset for s in evidence.said[receiver]) and evidence.said[receiver]:
+        return None  # RST was all it had to say: it never was part of this connection
     cover = next((s for s in evidence.said[receiver] if s.ack is not None and s.ack >= number_end), None)
     if cover is None:
         return _accepted_unanswered(evidence, sender, copies)
@@ -62,7 +64,12 @@ def accepted(evidence: Evidence, sender: End, number_end: int, copies: Sequence[
     earlier = [s for s in copies if s.step < cover.step]
     if not earlier:  # it was sent, since it is acknowledged, but not captured
         return Receipt.of(cover, certainty, before=True)
-    below = [s for s in evidence.before(receiver, cover.step) if s.ack is not None and not s.reset]
+    # A SYN without ACK says as well that nothing had been received.
+    below = [s for s in evidence.before(receiver, cover.step) if not s.reset and (s.ack is not None or s.opens)]
+    if below and below[-1].opens and earlier[0].opens:
+        # Both sent SYN: the two crossed (RFC 9293 3.5, figure 7).
+        step = max(below[-1].step, earlier[0].step)
+        return Receipt(step, False, earlier[0].packet, max(below[-1].last_ns, earlier[0].first_ns), certainty)
     candidates = [s for s in earlier if not below or s.step > below[-1].step]
     if candidates:
         chosen, sure = _which_copy(candidates, cover, number_end)
@@ -130,12 +137,33 @@ def acknowledged(evidence: Evidence, sender: End, number_end: int, copies: Seque
         ):
             return None  # what went before it was lost, and nothing says that this one fared better
         step = cover.step if last is None else max(cover.step, last.step)
+        certain = certain or _left_handshake(evidence, sender, last, cover)
         certainty = Certainty.PROVED if certain else Certainty.ASSUMED
         return Receipt(step, False, cover.packet, cover.first_ns, certainty)
     if last is not None and silent and any(not s.reset for s in evidence.after(sender, last.step)):
         # It is still there and stopped repeating: an acknowledgement reached it that was not captured.
         return Receipt.of(last, Certainty.ASSUMED)
     return None
+
+
+def unsettled(evidence: Evidence, sender: End, step: int) -> bool:
+    """Whether it is open if an end's FIN was acknowledged to it before a step.
+
+    An acknowledgement was sent after the last copy, and nothing tells whether it arrived.
+    """
+    copies = evidence.copies(sender, FIN)
+    if not copies or acknowledged(evidence, sender, copies[0].end, copies) is not None:
+        return False
+    before = evidence.before(sender.peer, step)
+    covers = [s for s in before if s.ack is not None and s.ack >= copies[0].end]
+    return any(not refuted(evidence, s, copies[-1]) for s in covers)
+
+
+def _left_handshake(evidence: Evidence, sender: End, last_copy: Said | None, cover: Said) -> bool:
+    """Whether an end went on to send without SYN, which one in SYN_RECEIVED cannot (but for RFC 7413)."""
+    if last_copy is None or last_copy.event is None or not last_copy.event.syn:
+        return False
+    return any(not s.reset for s in evidence.after(sender, cover.step - (cover.event is None)))
 
 
 def refuted(evidence: Evidence, cover: Said, last_copy: Said | None) -> bool:

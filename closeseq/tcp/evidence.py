@@ -48,6 +48,11 @@ class Said:
         return self.event is not None and self.event.rst and bool(self.event.flags & ACK)
 
     @property
+    def opens(self) -> bool:
+        """A SYN without ACK."""
+        return self.event is not None and self.event.syn and not self.event.flags & ACK
+
+    @property
     def repeated(self) -> bool:
         """Whether it had been sent before."""
         return self.event is not None and self.event.position in (Position.RETRANSMISSION, Position.OVERLAP)

@@ -14,7 +14,7 @@ from closeseq.connections.conversation import Conversation, End, Opener
 from closeseq.packets.flags import ACK, SYN
 from closeseq.tcp import fins, resets
 from closeseq.tcp.arrivals import arrivals
-from closeseq.tcp.delivery import Receipt, accepted, acknowledged
+from closeseq.tcp.delivery import Receipt, accepted, acknowledged, unsettled
 from closeseq.tcp.evidence import Evidence, Said
 from closeseq.tcp.machine import (
     ACKNOWLEDGE,
@@ -93,6 +93,10 @@ def _synchronize(evidence: Evidence, sender: End) -> Iterator[Happening]:
             yield _sent(copies[0], sender, Signal.SENDS_SYN, Certainty.OBSERVED)
     elif evidence.conversation.opener is Opener.SEEN:
         answers, number_end = sender is End.SERVER, 1  # it was not captured, but there must have been one
+        answer = next((s for s in evidence.said[sender.peer] if s.ack is not None and not s.reset), None)
+        if not answers and answer is not None:
+            sent = _sent(answer, sender, Signal.SENDS_SYN, Certainty.PROVED, "had sent a SYN that was not captured")
+            yield replace(sent, phase=BEFORE)
     else:
         return
     taken = accepted(evidence, sender, number_end, copies)
@@ -154,7 +158,10 @@ def _reset(evidence: Evidence, sender: End, said: Said) -> Iterator[Happening]:
     """Yield what a RST does at its sender and at its receiver."""
     if all(s.reset for s in evidence.after(sender, said.step)):
         if said.aborts:
-            yield _sent(said, sender, Signal.SENDS_RST, Certainty.OBSERVED)
+            # What it sent is observed; from which state, only if that is settled.
+            open_question = unsettled(evidence, sender, said.step)
+            certainty = Certainty.ASSUMED if open_question else Certainty.OBSERVED
+            yield _sent(said, sender, Signal.SENDS_RST, certainty)
         else:
             # RFC 9293 3.10.7.1: it had no such connection, and does not tell since when.
             why = "answered with RST: it no longer had this connection"
