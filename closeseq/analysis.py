@@ -256,7 +256,7 @@ class Analysis(Sequence[Connection]):
     def _judged(self) -> list[tuple[Connection, Sequence[int]]]:
         """One connection of each class, and the indices of all its members."""
         classes = self._connections.classes(self.now_ns, self.settings.telling_times_ns)
-        return [(self._connection(int(c.members[0])), c.members) for c in classes]
+        return [(self._connection(int(c.members[0])), c.members.tolist()) for c in classes]
 
     @property
     def verdicts(self) -> Counter[str]:
@@ -283,7 +283,7 @@ class Analysis(Sequence[Connection]):
     def problems(self) -> Iterator[Connection]:
         """Yield the connections that have something to mend, in the order of their first packets."""
         found = (members for connection, members in self._judged if connection.has_problem)
-        for index in sorted(int(i) for members in found for i in members):
+        for index in sorted(i for members in found for i in members):
             yield self._connection(index)
 
 

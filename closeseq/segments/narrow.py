@@ -39,4 +39,5 @@ def _has(segments: Segments, host: str) -> np.ndarray:
     high, low = np.uint64(int(address) >> 64), np.uint64(int(address) & LOW_HALF)
     source = (segments.src_high == high) & (segments.src_low == low)
     destination = (segments.dst_high == high) & (segments.dst_low == low)
-    return (segments.version == address.version) & (source | destination)
+    named: np.ndarray = (segments.version == address.version) & (source | destination)
+    return named

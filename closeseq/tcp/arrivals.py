@@ -1,4 +1,4 @@
-"""For each event: did it reach the other end, and what should a reader know of it?"""
+"""What became of each event: whether it reached the other end, and what a reader should know of it."""
 
 from __future__ import annotations
 

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 from closeseq.connections.conversation import End, Position
 from closeseq.packets.flags import FIN
 from closeseq.packets.sequence import difference
+from closeseq.tcp.evidence import MILLISECOND
 from closeseq.tcp.timeline import Certainty
 
 if TYPE_CHECKING:
@@ -65,7 +66,9 @@ def accepted(evidence: Evidence, sender: End, number_end: int, copies: Sequence[
     if not earlier:  # it was sent, since it is acknowledged, but not captured
         return Receipt.of(cover, certainty, before=True)
     # A SYN without ACK says as well that nothing had been received.
-    below = [s for s in evidence.before(receiver, cover.step) if not s.reset and (s.ack is not None or s.opens)]
+    below = [
+        s for s in evidence.before(receiver, cover.step) if not s.reset and (s.ack is not None or s.opens)
+    ]
     if below and below[-1].opens and earlier[0].opens:
         # Both sent SYN: the two crossed (RFC 9293 3.5, figure 7).
         step = max(below[-1].step, earlier[0].step)
@@ -89,7 +92,7 @@ def _which_copy(candidates: Sequence[Said], cover: Said, number_end: int) -> tup
     if cover.event is not None and cover.event.dsack is not None:
         left, right = cover.event.dsack
         if left < number_end <= right:  # RFC 2883: it arrived twice, so an earlier one did as well
-            both = len(candidates) == 2
+            both = len(candidates) == 2  # noqa: PLR2004 - of two that arrived twice, both arrived
             return candidates[0], both
     # An echo proves that this copy arrived. A TIME_WAIT socket keeps the value of the first FIN it took.
     echoed = [s for s in candidates if s.tsval is not None and s.tsval == cover.tsecr]
@@ -104,17 +107,19 @@ def _accepted_unanswered(evidence: Evidence, sender: End, copies: Sequence[Said]
         return None
     receiver, first = sender.peer, copies[0]
     since = evidence.after(receiver, copies[-1].step)
-    if any(not s.reset for s in since):
-        return None  # it went on acknowledging below
-    if any(s.aborts and not evidence.crossed(copies[-1], s) for s in since):
-        return None  # it gave up without having heard of it: that RST acknowledges below as well
+    if any(not s.answer and not evidence.crossed(copies[-1], s) for s in since):
+        return None  # it went on, or gave up, acknowledging below
     if any(s.answer for s in since):
         # It had no such connection any more. Had it been gone from the start, it would have answered
         # the first copy as well; what it sent in between, its own close included, was not captured.
         closed = evidence.copies(receiver, FIN) or any(s.aborts for s in evidence.said[receiver])
         up_to_date = evidence.acked_before(receiver, first.step) == first.seq
         return Receipt.of(first, Certainty.ASSUMED) if len(copies) > 1 and up_to_date and not closed else None
-    return Receipt.of(first, Certainty.ASSUMED) if len(copies) == 1 else None
+    if len(copies) > 1:
+        return None
+    crossing = [s for s in since if not s.reset]  # they went out before it came in
+    step, time_ns = max([(first.step, first.first_ns), *((s.step, s.last_ns) for s in crossing)])
+    return Receipt(step, False, first.packet, time_ns, Certainty.ASSUMED)
 
 
 def acknowledged(evidence: Evidence, sender: End, number_end: int, copies: Sequence[Said]) -> Receipt | None:
@@ -126,18 +131,17 @@ def acknowledged(evidence: Evidence, sender: End, number_end: int, copies: Seque
     covers = [s for s in evidence.said[sender.peer] if s.ack is not None and s.ack >= number_end]
     last = copies[-1] if copies else None
     lost = [s for s in covers if refuted(evidence, s, last)]
-    silent = quiet(evidence, sender, copies)
-    for cover in covers[len(lost) :]:
-        told = echo(evidence, sender, cover)
-        if told is Echo.MISSED:
-            continue
-        certain = told is Echo.ARRIVED
-        if not (certain or silent or answered(evidence, sender, cover)) and (
-            lost or _path_was_failing(evidence, sender.peer, cover)
-        ):
+    silent = quiet(evidence, copies)
+    heard = [(s, echo(evidence, sender, s)) for s in covers[len(lost) :]]
+    heard = [(s, told) for s, told in heard if told is not Echo.MISSED]
+    surely = next((s for s, told in heard if told is Echo.ARRIVED), None)
+    if heard:
+        cover = heard[0][0]
+        failing = len(lost) > 1 or _path_was_failing(evidence, sender.peer, cover)
+        if surely is None and failing and not silent and not answered(evidence, sender, cover):
             return None  # what went before it was lost, and nothing says that this one fared better
         step = cover.step if last is None else max(cover.step, last.step)
-        certain = certain or _left_handshake(evidence, sender, last, cover)
+        certain = cover is surely or _left_handshake(evidence, sender, last, cover)
         certainty = Certainty.PROVED if certain else Certainty.ASSUMED
         return Receipt(step, False, cover.packet, cover.first_ns, certainty)
     if last is not None and silent and any(not s.reset for s in evidence.after(sender, last.step)):
@@ -171,7 +175,7 @@ def refuted(evidence: Evidence, cover: Said, last_copy: Said | None) -> bool:
     return last_copy is not None and cover.step < last_copy.step and not evidence.crossed(cover, last_copy)
 
 
-def quiet(evidence: Evidence, sender: End, copies: Sequence[Said]) -> bool:
+def quiet(evidence: Evidence, copies: Sequence[Said]) -> bool:
     """Whether the sender stopped repeating its SYN or FIN long before it had reason to give up."""
     if not copies:
         return False
@@ -230,9 +234,9 @@ def echo(evidence: Evidence, receiver: End, said: Said) -> Echo:
     if event is None:
         return Echo.SILENT
     later = [s for s in evidence.after(receiver, said.step) if not s.answer]
-    if event.end > event.seq and event.position is Position.NEW:
-        if any(s.ack is not None and s.ack >= event.end for s in later):
-            return Echo.ARRIVED
+    counted = event.end > event.seq and event.position is Position.NEW
+    if counted and any(s.ack is not None and s.ack >= event.end for s in later):
+        return Echo.ARRIVED
     older = [s.tsval for s in evidence.before(receiver.peer, said.step) if s.tsval is not None]
     if said.tsval is None or (older and difference(said.tsval, older[-1]) <= 0):
         return Echo.SILENT  # without timestamps, or an earlier segment carries the same value
@@ -240,7 +244,17 @@ def echo(evidence: Evidence, receiver: End, said: Said) -> Echo:
         if s.tsecr is None or s.event is None:
             continue
         if difference(s.tsecr, said.tsval) >= 0:
-            return Echo.ARRIVED if s is later[0] or s.tsecr == said.tsval else Echo.SILENT
+            return Echo.ARRIVED if _echoes_no_later(evidence, receiver.peer, said, s.tsecr) else Echo.SILENT
         if not evidence.crossed(said, s) and s.ack is not None and s.ack >= event.seq:
             return Echo.MISSED
     return Echo.SILENT
+
+
+def _echoes_no_later(evidence: Evidence, sender: End, said: Said, tsecr: int) -> bool:
+    """Whether an echoed timestamp is too old to be that of anything the sender sent after this segment."""
+    following = next((s for s in evidence.after(sender, said.step) if s.tsval is not None), None)
+    if following is None or following.tsval is None:
+        return True
+    if following.event is None:  # of traffic only the last value is kept; the clock ticks at least each 10 ms
+        return tsecr == said.tsval and following.first_ns - said.last_ns > 10 * MILLISECOND
+    return difference(tsecr, following.tsval) < 0

@@ -95,7 +95,9 @@ def _synchronize(evidence: Evidence, sender: End) -> Iterator[Happening]:
         answers, number_end = sender is End.SERVER, 1  # it was not captured, but there must have been one
         answer = next((s for s in evidence.said[sender.peer] if s.ack is not None and not s.reset), None)
         if not answers and answer is not None:
-            sent = _sent(answer, sender, Signal.SENDS_SYN, Certainty.PROVED, "had sent a SYN that was not captured")
+            sent = _sent(
+                answer, sender, Signal.SENDS_SYN, Certainty.PROVED, "had sent a SYN that was not captured"
+            )
             yield replace(sent, phase=BEFORE)
     else:
         return

@@ -99,7 +99,7 @@ def gone_since(evidence: Evidence, end: End, reset: Said) -> tuple[int, int]:
 def _insists(evidence: Evidence, receiver: End, reset: Said) -> bool:
     """Whether an end was repeating something, and the time of its next repetition had not clearly passed."""
     sent = [s for s in evidence.before(receiver, reset.step) if s.seq is not None and s.end > s.seq]
-    if len(sent) < 2:
+    if len(sent) < 2:  # noqa: PLR2004 - it takes two to see the distance
         return False
     gap = sent[-1].first_ns - sent[-2].first_ns
     fresh = sent[-1].event is not None and sent[-1].event.position is Position.NEW

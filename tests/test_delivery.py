@@ -1,0 +1,155 @@
+"""Was it received? One test for each kind of evidence, strongest first, and for what each may not say."""
+
+from __future__ import annotations
+
+import pytest
+
+from closeseq.connections.conversation import End
+from closeseq.script import conversation
+from closeseq.tcp.replay import replay
+from closeseq.tcp.states import State
+from closeseq.tcp.timeline import Arrival, Certainty
+from closeseq.tcp.timers import SECOND, Timers
+
+OPEN = "C:S S:SA C:A ~ "
+
+
+def run(script: str, *, after: float = 0.0, timestamps: bool = False):
+    told = conversation(OPEN + script, timestamps=timestamps)
+    return replay(told, Timers(), told.last_ns + round(after * SECOND))
+
+
+def fins(timeline, end: End):
+    return [s for s in timeline if s.sender is end and "F" in s.flags]
+
+
+def entered(timeline, end: End, state: State):
+    """Return the transition of an end into a state; None if it was never there."""
+    return next((t for t in timeline.transitions if t.endpoint is end and t.after is state), None)
+
+
+def test_a_later_acknowledgement_proves_that_a_fin_arrived():
+    timeline = run("C:FA S:A")
+    assert fins(timeline, End.CLIENT)[0].arrived is Arrival.PROVED
+
+
+def test_an_acknowledgement_below_it_proves_that_a_fin_had_not_arrived():
+    timeline = run("C:FA! +0.1s S:A+10 C:A +0.1s C:FA* S:A")
+    first, second = fins(timeline, End.CLIENT)
+    assert (first.arrived, second.arrived) == (Arrival.NO, Arrival.PROVED)
+    assert entered(timeline, End.SERVER, State.CLOSE_WAIT).packet == second.packet
+
+
+def test_a_timestamp_echo_tells_which_of_several_copies_got_through():
+    lost_first = run("C:FA! +0.2s C:FA* S:A", timestamps=True)
+    assert [s.arrived for s in fins(lost_first, End.CLIENT)] == [Arrival.NO, Arrival.PROVED]
+    lost_answer = run("C:FA S:A? +0.2s C:FA* S:A", timestamps=True)
+    assert fins(lost_answer, End.CLIENT)[1].arrived in (Arrival.PROVED, Arrival.ASSUMED)
+
+
+def test_without_timestamps_which_of_several_copies_got_through_is_only_assumed():
+    timeline = run("C:FA! +0.2s C:FA* S:A")
+    assert entered(timeline, End.SERVER, State.CLOSE_WAIT).certainty is Certainty.ASSUMED
+
+
+def test_a_timestamp_echo_proves_that_a_pure_ack_arrived():
+    timeline = run("C:FA S:A +0.1s S:A+10 C:A", timestamps=True)
+    ack = next(s for s in timeline if s.sender is End.SERVER and s.flags == "A")
+    assert ack.arrived is Arrival.ASSUMED  # the client echoes the data's timestamp, which tells nothing of it
+    told = run("C:FA S:A +0.1s C:A", timestamps=True)
+    ack = next(s for s in told if s.sender is End.SERVER and s.flags == "A")
+    assert ack.arrived is Arrival.PROVED
+    assert entered(told, End.CLIENT, State.FIN_WAIT_2).certainty is Certainty.PROVED
+
+
+def test_an_echo_of_the_same_millisecond_proves_nothing():
+    told = conversation("C:S S:SA C:A C:FA S:A C:A", timestamps=True, gap_ns=1000)
+    timeline = replay(told, Timers(), told.last_ns)
+    assert entered(timeline, End.CLIENT, State.FIN_WAIT_2).certainty is Certainty.ASSUMED
+
+
+def test_a_fin_sent_again_shows_that_its_acknowledgement_did_not_arrive():
+    timeline = run("C:FA S:A! +0.3s C:FA* S:A")
+    lost, second = [s for s in timeline if s.sender is End.SERVER and s.flags == "A"]
+    assert lost.arrived is Arrival.NO
+    assert f"#{fins(timeline, End.CLIENT)[1].packet}" in lost.note
+    assert entered(timeline, End.CLIENT, State.FIN_WAIT_2).packet == second.packet
+
+
+def test_an_acknowledgement_that_crossed_a_repeated_fin_is_not_called_lost():
+    told = conversation("C:S +50ms S:SA C:A ~ C:FA +49ms S:A|C:FA*", gap_ns=100_000)
+    timeline = replay(told, Timers(), told.last_ns)
+    assert timeline.steps[-2].arrived is not Arrival.NO
+
+
+def test_an_older_echo_in_what_the_receiver_sends_later_shows_that_an_ack_had_not_arrived():
+    timeline = run("C:FA S:A! +0.1s C:A", timestamps=True)
+    ack = next(s for s in timeline if s.sender is End.SERVER and s.flags == "A")
+    assert ack.arrived is Arrival.NO
+    assert entered(timeline, End.CLIENT, State.FIN_WAIT_2) is None
+
+
+def test_an_end_that_goes_on_after_a_reset_did_not_receive_it():
+    timeline = run("C:RA! +0.5s S:A+100")
+    reset = next(s for s in timeline if "R" in s.flags)
+    assert reset.arrived is Arrival.NO
+    assert reset.server is State.ESTABLISHED
+
+
+def test_what_was_under_way_when_a_reset_was_sent_is_no_sign_that_it_did_not_arrive():
+    told = conversation("C:S +50ms S:SA C:A ~ S:A+100|C:RA +30ms S:A+0", gap_ns=100_000)
+    timeline = replay(told, Timers(), told.last_ns)
+    assert timeline.state(End.SERVER) is State.CLOSED
+
+
+def test_a_reset_with_another_number_than_expected_changes_nothing():
+    told = conversation(OPEN + "C:A+100! C:RA +0.5s")
+    timeline = replay(told, Timers(), told.last_ns)
+    assert timeline.state(End.CLIENT) is State.CLOSED  # it sent the RST
+    challenged = conversation(OPEN + "C:A+100! C:RA S:A")
+    assert replay(challenged, Timers(), challenged.last_ns).state(End.SERVER) is State.ESTABLISHED
+
+
+def test_a_fin_repeated_again_and_again_without_answer_is_not_assumed_to_have_arrived():
+    timeline = run("C:FA! +0.2s C:FA*! +0.4s C:FA*!", after=0.1)
+    assert timeline.state(End.SERVER) is State.ESTABLISHED
+    assert {s.arrived for s in fins(timeline, End.CLIENT)} == {Arrival.NO}
+
+
+def test_a_single_fin_just_before_the_end_is_assumed_to_have_arrived():
+    timeline = run("C:FA")
+    assert entered(timeline, End.SERVER, State.CLOSE_WAIT).certainty is Certainty.ASSUMED
+
+
+def test_a_number_past_everything_seen_betrays_a_fin_that_was_not_captured():
+    timeline = run("(C:FA) S:A S:A+10 C:A")
+    sent = entered(timeline, End.CLIENT, State.FIN_WAIT_1)
+    assert sent.certainty is Certainty.ASSUMED  # one byte of data would leave the same trace
+    assert "not captured" in sent.cause
+    assert timeline.state(End.SERVER) is State.CLOSE_WAIT
+
+
+def test_when_that_fin_is_captured_later_it_is_proved():
+    timeline = run("(C:FA) +0.1s S:A+10! C:A +0.1s C:FA*")
+    sent = entered(timeline, End.CLIENT, State.FIN_WAIT_1)
+    if sent.certainty is not Certainty.OBSERVED:
+        assert sent.certainty is Certainty.PROVED
+
+
+def test_a_fin_in_one_breath_with_the_ack_of_the_peers_had_been_waiting():
+    told = conversation("C:S S:SA C:A ~ +1s C:FA S:A S:FA C:A", gap_ns=5_000)
+    timeline = replay(told, Timers(), told.last_ns)
+    assert entered(timeline, End.SERVER, State.CLOSING).certainty is Certainty.ASSUMED
+
+
+@pytest.mark.parametrize("gap_ns", [100_000, 40_000_000])
+def test_a_program_needs_longer_than_that(gap_ns):
+    told = conversation("C:S S:SA C:A ~ +1s C:FA S:A S:FA C:A", gap_ns=gap_ns)
+    timeline = replay(told, Timers(), told.last_ns)
+    assert entered(timeline, End.SERVER, State.CLOSE_WAIT) is not None
+    assert entered(timeline, End.SERVER, State.LAST_ACK).certainty is Certainty.OBSERVED
+
+
+def test_nothing_assumed_is_ever_called_proved_in_the_final_ack():
+    timeline = run("C:FA S:A S:FA C:A", after=100, timestamps=True)
+    assert entered(timeline, End.SERVER, State.CLOSED).certainty is Certainty.ASSUMED
