@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from closeseq.connections.conversation import End, Position
 from closeseq.packets.flags import FIN
 from closeseq.packets.sequence import difference
-from closeseq.tcp.evidence import MILLISECOND
+from closeseq.tcp.evidence import MILLISECOND, asked_once
 from closeseq.tcp.timeline import Certainty
 
 if TYPE_CHECKING:
@@ -48,6 +48,7 @@ class Receipt:
         return cls(said.step, before, said.packet, said.first_ns, certainty)
 
 
+@asked_once
 def accepted(evidence: Evidence, sender: End, number_end: int, copies: Sequence[Said]) -> Receipt | None:
     """Say when the receiver took the sender's SYN or FIN whose number is `number_end - 1`.
 
@@ -122,6 +123,7 @@ def _accepted_unanswered(evidence: Evidence, sender: End, copies: Sequence[Said]
     return Receipt(step, False, first.packet, time_ns, Certainty.ASSUMED)
 
 
+@asked_once
 def acknowledged(evidence: Evidence, sender: End, number_end: int, copies: Sequence[Said]) -> Receipt | None:
     """Say when the sender received an acknowledgement of its SYN or FIN.
 
@@ -223,6 +225,7 @@ class Echo(Enum):
     SILENT = "nothing tells"
 
 
+@asked_once
 def echo(evidence: Evidence, receiver: End, said: Said) -> Echo:
     """Say whether a segment reached `receiver`, by what that end sent later.
 

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import itertools
 from bisect import bisect_left, bisect_right
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import wraps
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from closeseq.connections.conversation import Conversation, End, Event, Position, Traffic
-from closeseq.packets.flags import ACK
+from closeseq.connections.conversation import Conversation, End, Event, Traffic
+from closeseq.packets.flags import ACK, RST, SYN
 from closeseq.tcp.timers import SECOND
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 MILLISECOND = SECOND // 1000
+F = TypeVar("F", bound=Callable[..., Any])
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Said:
     """What one end sent in one step: a single event, or its half of a stretch of traffic."""
 
@@ -31,31 +34,11 @@ class Said:
     tsval: int | None
     tsecr: int | None
     bytes: int  # of payload
-    event: Event | None  # None for traffic
-
-    @property
-    def reset(self) -> bool:
-        return self.event is not None and self.event.rst
-
-    @property
-    def answer(self) -> bool:
-        """A RST without ACK: the answer of an end that has no such connection (RFC 9293 3.10.7.1)."""
-        return self.event is not None and self.event.rst and not self.event.flags & ACK
-
-    @property
-    def aborts(self) -> bool:
-        """A RST with ACK: an end that still had the connection gives it up."""
-        return self.event is not None and self.event.rst and bool(self.event.flags & ACK)
-
-    @property
-    def opens(self) -> bool:
-        """A SYN without ACK."""
-        return self.event is not None and self.event.syn and not self.event.flags & ACK
-
-    @property
-    def repeated(self) -> bool:
-        """Whether it had been sent before."""
-        return self.event is not None and self.event.position in (Position.RETRANSMISSION, Position.OVERLAP)
+    event: Event | None = None  # None for traffic
+    reset: bool = False
+    answer: bool = False  # RST without ACK: of an end that has no such connection (RFC 9293 3.10.7.1)
+    aborts: bool = False  # RST with ACK: of an end that still has the connection and gives it up
+    opens: bool = False  # SYN without ACK
 
 
 class Evidence:
@@ -72,6 +55,8 @@ class Evidence:
                 for end in End:
                     self.said[end] += _stream(index, step, end)
         self._steps = {end: [s.step for s in said] for end, said in self.said.items()}
+        self._copies: dict[tuple[End, int], Sequence[Said]] = {}
+        self.answers: dict[object, Any] = {}  # what was asked before, see `asked_once`
         self.round_trip_ns = _round_trip(conversation)
         # Two segments this close may have crossed: neither end had seen the other's when it sent its own.
         self.crossing_ns = 2 * self.round_trip_ns + MILLISECOND
@@ -88,9 +73,14 @@ class Evidence:
         """Return the highest acknowledgement an end had sent before a step."""
         return max((s.ack for s in self.before(end, step) if s.ack is not None), default=None)
 
-    def copies(self, sender: End, flag: int) -> list[Said]:
+    def copies(self, sender: End, flag: int) -> Sequence[Said]:
         """Return the events of a sender that carry SYN or FIN, in order of time."""
-        return [s for s in self.said[sender] if s.event and s.event.flags & flag and not s.event.rst]
+        found = self._copies.get((sender, flag))
+        if found is None:
+            said = self.said[sender]
+            found = [s for s in said if s.event and s.event.flags & flag and not s.reset]
+            self._copies[sender, flag] = found
+        return found
 
     def crossed(self, earlier: Said, later: Said) -> bool:
         """Whether the later of two segments, of different senders, may have been sent without the earlier."""
@@ -98,6 +88,7 @@ class Evidence:
 
 
 def _event(index: int, event: Event) -> Said:
+    syn, rst, ack = event.flags & SYN, event.flags & RST, event.flags & ACK
     return Said(
         index,
         event.packet,
@@ -110,6 +101,10 @@ def _event(index: int, event: Event) -> Said:
         event.tsecr,
         event.length,
         event,
+        reset=bool(rst),
+        answer=bool(rst and not ack),
+        aborts=bool(rst and ack),
+        opens=bool(syn and not ack and not rst),
     )
 
 
@@ -129,7 +124,6 @@ def _stream(index: int, traffic: Traffic, end: End) -> list[Said]:
             stream.tsval,
             stream.tsecr,
             stream.bytes,
-            None,
         )
     ]
 
@@ -143,3 +137,17 @@ def _round_trip(conversation: Conversation) -> int:
         if earlier.syn and later.sender is not earlier.sender
     ]
     return max(waits, default=0)
+
+
+def asked_once(question: F) -> F:
+    """Make a question about (evidence, end, number, ...) remember its answer; the first three identify it."""
+
+    @wraps(question)
+    def ask(evidence: Evidence, end: End, number: Any = None, *rest: Any) -> Any:
+        key = (question, end, number)
+        if key not in evidence.answers:
+            arguments = rest if number is None else (number, *rest)
+            evidence.answers[key] = question(evidence, end, *arguments)
+        return evidence.answers[key]
+
+    return ask  # type: ignore[return-value]

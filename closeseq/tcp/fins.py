@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from closeseq.packets.flags import FIN, PSH
 from closeseq.tcp.delivery import FIRST_TIMEOUT_NS, Receipt
-from closeseq.tcp.evidence import MILLISECOND, Evidence, Said
+from closeseq.tcp.evidence import MILLISECOND, Evidence, Said, asked_once
 from closeseq.tcp.timeline import Certainty
 
 if TYPE_CHECKING:
@@ -61,6 +61,7 @@ class Fin:
     sent: Sent
 
 
+@asked_once
 def find(evidence: Evidence, sender: End) -> Fin | None:
     """Find an end's FIN: captured, or betrayed by a segment that could only follow it."""
     copies = evidence.copies(sender, FIN)
