@@ -20,13 +20,17 @@ from closeseq.connections.conversation import (
     Stream,
     Traffic,
 )
-from closeseq.packets.flags import ACK, FIN, RST, SYN
+from closeseq.packets.flags import ACK, FIN, PSH, RST, SYN, letters
 from closeseq.packets.segments import COLUMNS, Segments
 from closeseq.packets.sequence import difference
 
 MINOR_LIMIT = 32
 COPY_NS = 1_000_000
 COPY_MARKED_NS = 10_000_000
+IDENTITY = (
+    *("seq", "ack", "flags", "window", "length", "ip_id"),
+    *("tsval", "tsecr", "dsack_left", "dsack_right"),
+)
 
 
 def rows(segments: Segments):
@@ -104,8 +108,7 @@ def is_copy(recent: dict, clock: int, pair: tuple, row: dict) -> bool:
     latest time of the capture so far: what it has left behind is forgotten, even if a packet's own time
     lies back.
     """
-    names = ("seq", "ack", "flags", "window", "length", "ip_id", "tsval", "tsecr", "dsack_left", "dsack_right")
-    identity = (pair, row["sender"], *(row[n] for n in names))
+    identity = (pair, row["sender"], *(row[name] for name in IDENTITY))
     before = recent.get(identity)
     recent[identity] = row["time_ns"]
     if before is None or before < clock - COPY_MARKED_NS:
@@ -120,7 +123,9 @@ def opens_next(present: Incarnation, row: dict) -> bool:
     if not row["flags"] & SYN or row["flags"] & RST:
         return False  # what trails behind a close never opens a connection
     own, peer = present.sides[row["sender"]], present.sides[1 - row["sender"]]
-    answers = bool(row["flags"] & ACK) and peer.syn_raw is not None and difference(row["ack"], peer.syn_raw) == 1
+    answers = (
+        bool(row["flags"] & ACK) and peer.syn_raw is not None and difference(row["ack"], peer.syn_raw) == 1
+    )
     if own.syn_raw is not None:
         return own.syn_raw != row["seq"] and not answers
     if own.origin is not None:
@@ -163,7 +168,14 @@ def add(incarnation: Incarnation, row: dict) -> None:
     betrays = position is Position.GAP and length == 0
     major = bool(flags & (SYN | FIN | RST)) or covers_syn or covers_fin
     minor = not major and (beyond or betrays or incarnation.closing) and incarnation.minor < MINOR_LIMIT
-    row |= {"seq_rel": seq, "ack_rel": ack, "position": position, "dsack_rel": dsack, "end": end}
+    row |= {
+        "seq_rel": seq,
+        "ack_rel": ack,
+        "position": position,
+        "dsack_rel": dsack,
+        "end": end,
+        "major": major,
+    }
     if major or minor:
         incarnation.steps.append(("event", row))
         incarnation.minor += minor
@@ -205,11 +217,24 @@ def where(own: Side, flags: int, seq: int, end: int) -> Position:
 def conversations(segments: Segments, ports: frozenset[int] = frozenset()) -> list[Conversation]:
     """Return every connection of these segments, in the order of their first packets."""
     incarnations = split(segments)
+    clients_of = count_clients(incarnations)
+    return [describe(one, clients_of, ports) for one in incarnations]
+
+
+def shapes(segments: Segments) -> list[str]:
+    """Return the shape of every connection."""
+    incarnations = split(segments)
+    clients_of = count_clients(incarnations)
+    return [shape(one, orient(one, clients_of, frozenset())[0]) for one in incarnations]
+
+
+def count_clients(incarnations: list[Incarnation]) -> dict[tuple, set[tuple]]:
+    """Return with whom each endpoint talks."""
     clients_of = defaultdict(set)
     for one in incarnations:
         for i in (0, 1):
             clients_of[one.pair[i]].add(one.pair[1 - i])
-    return [describe(one, clients_of, ports) for one in incarnations]
+    return clients_of
 
 
 def describe(one: Incarnation, clients_of: dict, ports: frozenset[int]) -> Conversation:
@@ -220,7 +245,8 @@ def describe(one: Incarnation, clients_of: dict, ports: frozenset[int]) -> Conve
         if kind == "event" and what["flags"] & SYN:
             shift[what["sender"]] = what["seq_rel"]
     steps = tuple(
-        event(what, ends, shift) if kind == "event" else traffic(what, ends, shift) for kind, what in one.steps
+        event(what, ends, shift) if kind == "event" else traffic(what, ends, shift)
+        for kind, what in one.steps
     )
     named = [text(endpoint) for endpoint in one.pair]
     return Conversation(
@@ -257,6 +283,17 @@ def orient(one: Incarnation, clients_of: dict, ports: frozenset[int]) -> tuple[i
     if port[0] != port[1]:
         return (0 if port[0] > port[1] else 1), Opener.INFERRED
     return one.first_sender, Opener.INFERRED
+
+
+def shape(one: Incarnation, client: int) -> str:
+    """Return the words of the major events, one `~` for whatever lies between two of them."""
+    words = []
+    for kind, what in one.steps:
+        if kind == "event" and what["major"]:
+            words.append("CS"[what["sender"] != client] + ":" + letters(what["flags"] & ~PSH))
+        elif words[-1:] != ["~"]:
+            words.append("~")
+    return " ".join(words)
 
 
 def event(row: dict, ends: tuple[End, End], shift: list[int]) -> Event:
@@ -301,7 +338,8 @@ def traffic(stretch: list[dict], ends: tuple[End, End], shift: list[int]) -> Tra
             first_ns=own[0]["time_ns"],
             last_ns=last["time_ns"],
             retransmissions=sum(
-                row["position"] in (Position.RETRANSMISSION, Position.OVERLAP) and row["length"] > 0 for row in own
+                row["position"] in (Position.RETRANSMISSION, Position.OVERLAP) and row["length"] > 0
+                for row in own
             ),
             gaps=positions[Position.GAP],
             probes=positions[Position.PROBE],

@@ -1,1 +1,25 @@
-"""From rows of TCP headers to connections: who talks to whom, and the few segments that matter."""
+"""From rows of TCP headers to connections: who talks to whom, and the few segments that matter.
+
+    connections   `Connections`: all of a capture, fed in batches; begin reading here
+    table         which rows belong together: pairs, their incarnations, copies left out
+    incarnations  which SYN begins the next connection of a pair
+    copies        identical copies of a packet
+    sequence      relative, unwrapped numbers, and each segment's position
+    relevance     which rows are events
+    steps         the events, kept whole, chained with the traffic between them
+    traffic       its digest
+    events        the border: one connection as plain Python, a `Conversation`
+    guess         which end is the client where no SYN tells it
+    shape         a conversation's major events in one line
+    classes       connections that must have the same replay (skeleton, signature)
+    conversation  the types that the right half of closeseq works on
+
+and below them: `state` (what is kept from batch to batch), `growing` (its columns), `grouping` (which rows
+are alike), `batch` (one batch on its way).
+"""
+
+from closeseq.connections.classes import ConnectionClass
+from closeseq.connections.connections import Connections
+from closeseq.connections.shape import shape
+
+__all__ = ["ConnectionClass", "Connections", "shape"]

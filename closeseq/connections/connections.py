@@ -1,0 +1,86 @@
+"""All connections of a capture, fed in batches."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from closeseq.connections.batch import Batch
+from closeseq.connections.classes import ConnectionClass, classes
+from closeseq.connections.events import describe
+from closeseq.connections.guess import Guess
+from closeseq.connections.relevance import events
+from closeseq.connections.sequence import Senders, number
+from closeseq.connections.signature import Thresholds
+from closeseq.connections.steps import Steps
+from closeseq.connections.table import Table
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from closeseq.connections.conversation import Conversation
+    from closeseq.packets.segments import Segments
+
+
+class Connections:
+    """All connections of a capture, fed in batches.
+
+    Args:
+        ports: ports that are known to be servers' ports; they decide which end is the client where no
+            SYN was captured.
+    """
+
+    def __init__(self, *, ports: frozenset[int] = frozenset()) -> None:
+        self._table = Table()
+        self._steps = Steps()
+        self._guess = Guess(self._table.pairs, ports)
+        self.touched = np.empty(0, np.int64)  # indices of the connections to which the last batch added
+
+    def __len__(self) -> int:
+        """Return the number of connections so far (incarnations of pairs)."""
+        return len(self._table.histories)
+
+    @property
+    def copies(self) -> int:
+        """How many identical copies of packets were left out."""
+        return int(self._table.histories.copies.sum())
+
+    def feed(self, segments: Segments) -> None:
+        """Add the segments of a batch, which follow those of the batches before in the capture."""
+        if not len(segments):
+            self.touched = np.empty(0, np.int64)
+            return
+        rows = self._table.assign(segments)
+        self.touched = np.unique(rows.connection)
+        if not len(rows.index):
+            return
+        histories, sides = self._table.histories, self._table.sides
+        senders = Senders(rows)
+        sent = segments.take(rows.index[senders.order])
+        batch = Batch(
+            rows, np.repeat(rows.connection, rows.length), senders, sent, number(senders, sent, sides)
+        )
+        self._steps.add(batch, events(batch, histories, sides), histories)
+
+    def conversation(self, index: int) -> Conversation:
+        """Return the connection with this index as plain Python; 0 is the one that was seen first."""
+        return describe(index, self._table, self._steps, self._guess)
+
+    def classes(
+        self,
+        now_ns: int,
+        thresholds_ns: Sequence[int],
+        *,
+        scaled_ns: Sequence[tuple[int, int]] = (),
+    ) -> list[ConnectionClass]:
+        """Return all connections in classes whose members must have the same replay.
+
+        Args:
+            now_ns: the moment for which it is asked, since the Unix epoch.
+            thresholds_ns: whatever a time between two events is compared with, by `>` or `>=`.
+            scaled_ns: thresholds that depend on a connection's round trip, as (base, factor):
+                base + factor times the longest answer time of its handshake.
+        """
+        fixed = np.unique(np.array([-1, *thresholds_ns], np.int64))  # -1: whether it is past at all
+        return classes(self._table, self._steps, self._guess, now_ns, Thresholds(fixed, scaled_ns))

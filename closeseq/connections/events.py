@@ -1,0 +1,171 @@
+"""The border: one connection out of the columns, as plain Python. No numpy value passes it."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Address, IPv6Address
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from closeseq.connections.conversation import (
+    Address,
+    Conversation,
+    End,
+    Event,
+    Opener,
+    Stream,
+    Traffic,
+)
+from closeseq.connections.guess import Endpoint, Guess, endpoints
+from closeseq.connections.sequence import POSITIONS
+from closeseq.connections.state import NONE, Histories
+from closeseq.packets.flags import ACK, SYN
+
+if TYPE_CHECKING:
+    from closeseq.connections.growing import Growing
+    from closeseq.connections.steps import Steps
+    from closeseq.connections.table import Table
+
+IPV6 = 6
+
+Row = dict[str, Any]  # one row of a table, as plain Python values
+
+
+def row_of(table: Growing, index: int) -> Row:
+    """Return a row as plain Python values."""
+    return {name: getattr(table, name)[index].tolist() for name in table.declared()}
+
+
+def describe(index: int, table: Table, steps: Steps, guess: Guess) -> Conversation:
+    """Return one connection."""
+    history = row_of(table.histories, index)
+    chain = walk(history["last_event"], history["open_stretch"], steps)
+    client, opener = orient(chain, history, guess)
+    ends = (End.CLIENT, End.SERVER) if client == 0 else (End.SERVER, End.CLIENT)
+    origins = syn_numbers(chain)
+    sides = [row_of(table.sides, 2 * index + end) for end in (client, 1 - client)]
+    named = [text(end) for end in endpoints(table.pairs, history["pair"], history["pair"] + 1)[0]]
+    successor = history["successor"]
+    return Conversation(
+        id=index + 1,
+        incarnation=history["incarnation"],
+        client=named[client],
+        server=named[1 - client],
+        opener=opener,
+        steps=tuple(
+            event(row, ends, origins) if "flags" in row else traffic(row, client, origins) for row in chain
+        ),
+        client_packets=sides[0]["packets"],
+        server_packets=sides[1]["packets"],
+        client_bytes=sides[0]["bytes"],
+        server_bytes=sides[1]["bytes"],
+        first_ns=history["first_ns"],
+        last_ns=history["last_ns"],
+        copies=history["copies"],
+        successor=None
+        if successor < 0
+        else event(first_event(successor, table.histories, steps), ends, (0, 0)),
+    )
+
+
+def walk(last_event: int, open_stretch: int, steps: Steps) -> list[Row]:
+    """Return the steps of a connection, first to last: rows of `Kept` and of `Stretches`."""
+    chain = [] if open_stretch < 0 else [row_of(steps.stretches, open_stretch)]
+    at = last_event
+    while at >= 0:
+        row = row_of(steps.kept, at)
+        chain.append(row)
+        if row["stretch"] >= 0:
+            chain.append(row_of(steps.stretches, row["stretch"]))
+        at = row["previous"]
+    return chain[::-1]
+
+
+def first_event(index: int, histories: Histories, steps: Steps) -> Row:
+    """Return the SYN that opened a connection."""
+    return next(
+        row
+        for row in walk(int(histories.last_event[index]), int(histories.open_stretch[index]), steps)
+        if "flags" in row
+    )
+
+
+def orient(chain: list[Row], history: Row, guess: Guess) -> tuple[int, Opener]:
+    """Return which end is the client, 0 or 1, and how we know."""
+    for wanted in (SYN, SYN | ACK):
+        for row in chain:
+            if "flags" in row and row["flags"] & (SYN | ACK) == wanted:
+                return (row["sender"] if wanted == SYN else 1 - row["sender"]), Opener.SEEN
+    guessed = guess.clients(np.array([history["pair"]]), np.array([history["first_sender"]]))
+    return int(guessed[0]), Opener.INFERRED
+
+
+def syn_numbers(chain: list[Row]) -> tuple[int, int]:
+    """Return the number of each end's first SYN, 0 without one: numbers count from there."""
+    numbers = [0, 0]
+    for row in reversed(chain):
+        if "flags" in row and row["flags"] & SYN:
+            numbers[row["sender"]] = row["seq"]
+    return numbers[0], numbers[1]
+
+
+def event(row: Row, ends: tuple[End, End], origins: tuple[int, int]) -> Event:
+    """Return a row of `Kept` as an event."""
+    sender = row["sender"]
+    acknowledges = bool(row["flags"] & ACK)
+    ack = row["ack"] - origins[1 - sender]
+    dsack = (ack + row["dsack_left"], ack + row["dsack_right"])
+    return Event(
+        packet=row["number"],
+        time_ns=row["time_ns"],
+        sender=ends[sender],
+        flags=row["flags"],
+        seq=row["seq"] - origins[sender],
+        ack=ack if acknowledges else None,
+        length=row["length"],
+        position=POSITIONS[row["position"]],
+        window=row["window"],
+        tsval=row["tsval"] if row["has_timestamps"] else None,
+        tsecr=row["tsecr"] if row["has_timestamps"] else None,
+        dsack=dsack if acknowledges and dsack[0] != dsack[1] else None,
+        ttl=row["ttl"],
+        ip_id=None if row["ip_id"] < 0 else row["ip_id"],
+    )
+
+
+def traffic(row: Row, client: int, origins: tuple[int, int]) -> Traffic:
+    """Return a row of `Stretches` as traffic."""
+    return Traffic(client=stream(row, client, origins), server=stream(row, 1 - client, origins))
+
+
+def stream(row: Row, end: int, origins: tuple[int, int]) -> Stream:
+    """Return what one end, 0 or 1, sent in a stretch of traffic."""
+    if not row["segments"][end]:
+        return Stream()
+    stamped = row["has_timestamps"][end]
+    return Stream(
+        segments=row["segments"][end],
+        bytes=row["bytes"][end],
+        first_packet=row["first_number"][end],
+        last_packet=row["last_number"][end],
+        first_ns=row["first_ns"][end],
+        last_ns=row["last_ns"][end],
+        retransmissions=row["retransmissions"][end],
+        gaps=row["gaps"][end],
+        probes=row["probes"][end],
+        end=row["end"][end] - origins[end],
+        ack=None if row["ack"][end] == NONE else row["ack"][end] - origins[1 - end],
+        tsval=row["tsval"][end] if stamped else None,
+        tsecr=row["tsecr"][end] if stamped else None,
+        zero_windows=row["zero_windows"][end],
+        unanswered=row["unanswered"][end],
+        unanswered_packet=row["unanswered_number"][end],
+        unanswered_ns=row["unanswered_ns"][end],
+    )
+
+
+def text(end: Endpoint) -> Address:
+    """Return an endpoint as text."""
+    version, high, low, port = end
+    number = high << 64 | low
+    return Address(str(IPv6Address(number) if version == IPV6 else IPv4Address(number)), port)

@@ -1,0 +1,82 @@
+"""Which rows are alike: the one way in which rows are grouped, and small helpers over groups.
+
+A hash only groups. The real values decide: where two different rows share a hash, the whole batch is
+sorted by its values instead, so a collision costs time and never merges anything. The hash is keyed
+afresh in each process, so nobody can prepare packets that cost that time.
+"""
+
+from __future__ import annotations
+
+import secrets
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+KEY = np.uint64(secrets.randbits(64))
+FACTOR = np.uint64(secrets.randbits(64) | 1)
+HALF = np.uint64(32)
+
+
+def packed(high: np.ndarray, low: np.ndarray) -> np.ndarray:
+    """Return two columns of up to 32 bits as one of 64 bits."""
+    return (high.astype(np.uint64) << HALF) | low.astype(np.uint64)
+
+
+def hashed(words: Sequence[np.ndarray]) -> np.ndarray:
+    """Return a 64-bit hash of each row of these uint64 columns."""
+    result = np.full(len(words[0]), KEY)
+    for word in words:
+        result ^= word
+        result *= FACTOR
+        result ^= result >> HALF
+    return result
+
+
+def arrange(words: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Bring alike rows together.
+
+    Returns an order in which they are neighbours, each group as captured, and a mask over that order
+    that is set where a group begins.
+    """
+    digest = hashed(words)
+    order = np.argsort(digest, kind="stable")
+    digest = digest[order]
+    differ = unlike_neighbours(words, order)
+    if np.any(differ[1:] & (digest[1:] == digest[:-1])):
+        order = np.lexsort(tuple(words))
+        differ = unlike_neighbours(words, order)
+    return order, differ
+
+
+def unlike_neighbours(words: Sequence[np.ndarray], order: np.ndarray) -> np.ndarray:
+    """Return a mask that is set where a row in this order differs from the one before it."""
+    differ = np.zeros(len(order), np.bool_)
+    differ[:1] = True
+    for word in words:
+        ordered = word[order]
+        differ[1:] |= ordered[1:] != ordered[:-1]
+    return differ
+
+
+def lengths(start: np.ndarray, total: int) -> np.ndarray:
+    """Return the lengths of groups that begin at `start` and together fill `total` rows."""
+    return np.diff(start, append=total)
+
+
+def next_where(mask: np.ndarray) -> np.ndarray:
+    """Return, for each row and one past the end, the first row at or after it where the mask is set.
+
+    Where there is none it is the number of rows.
+    """
+    rows = np.append(np.where(mask, np.arange(len(mask)), len(mask)), len(mask))
+    return np.minimum.accumulate(rows[::-1])[::-1]
+
+
+def rank(mask: np.ndarray, start: np.ndarray, length: np.ndarray) -> np.ndarray:
+    """Return how many rows of its group up to and including it are set in the mask."""
+    total = np.cumsum(mask)
+    result: np.ndarray = total - np.repeat(total[start] - mask[start], length)
+    return result

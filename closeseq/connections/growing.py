@@ -1,0 +1,68 @@
+"""Tables of columns that grow at their end: what is kept from batch to batch.
+
+A table is a class with one declared column a line; its instances hold them as plain numpy arrays:
+
+    class Pairs(Growing):
+        present: np.ndarray = column(np.int64, -1)  # index of the newest connection
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+SMALLEST_ROOM = 256
+
+
+class Declared(NamedTuple):
+    """A column's type, what its new rows hold, and how many values stand in a row (0: the value itself)."""
+
+    dtype: npt.DTypeLike
+    default: int
+    width: int
+
+
+def column(dtype: npt.DTypeLike, default: int = 0, *, width: int = 0) -> Any:
+    """Declare a column of a `Growing` table."""
+    return Declared(dtype, default, width)
+
+
+class Growing:
+    """Columns of equal length. The arrays may be written to; they are replaced when the table grows."""
+
+    _declared: ClassVar[dict[str, Declared]]
+
+    def __init_subclass__(cls) -> None:
+        cls._declared = {name: what for name, what in vars(cls).items() if isinstance(what, Declared)}
+
+    @classmethod
+    def declared(cls) -> dict[str, Declared]:
+        """Return the columns' declarations, by name."""
+        return cls._declared
+
+    def __init__(self) -> None:
+        self._length = 0
+        self._room = {
+            name: np.empty((0, what.width) if what.width else 0, what.dtype)
+            for name, what in self._declared.items()
+        }
+        self.grow(0)
+
+    def __len__(self) -> int:
+        return self._length
+
+    def grow(self, count: int, **values: npt.ArrayLike) -> int:
+        """Append `count` rows with these values, the others by default; return the index of the first."""
+        first, self._length = self._length, self._length + count
+        for name, what in self._declared.items():
+            room = self._room[name]
+            if self._length > len(room):  # doubling keeps the cost of appending in proportion to the rows
+                shape = (max(2 * len(room), self._length, SMALLEST_ROOM), *room.shape[1:])
+                larger = np.empty(shape, room.dtype)
+                larger[:first] = room[:first]
+                room = self._room[name] = larger
+            room[first : self._length] = values.get(name, what.default)
+            setattr(self, name, room[: self._length])
+        return first

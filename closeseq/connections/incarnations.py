@@ -1,0 +1,155 @@
+"""Where a new incarnation of a pair begins (RFC 9293 3.6.1 for reopening from TIME_WAIT).
+
+- Only a SYN without RST ever begins one on a pair that is known: what trails behind a close does not.
+- The number of this end's first SYN again is a retransmission; a SYN+ACK that acknowledges the peer's
+  SYN answers it. Both belong to the present connection.
+- A SYN of an end whose SYN was not seen belongs to the present connection if it fits right in front of
+  the first number known of that end (it is late), or if nothing but SYNs went by (simultaneous open).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from closeseq.connections.grouping import next_where
+from closeseq.packets.flags import ACK, RST, SYN
+from closeseq.packets.sequence import difference
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from closeseq.connections.state import Histories, Sides
+    from closeseq.packets.segments import Segments
+
+
+class PairRows:
+    """The rows of a batch, pair by pair, with what the rules of incarnations look at."""
+
+    def __init__(
+        self,
+        segments: Segments,
+        index: np.ndarray,
+        sender: np.ndarray,
+        start: np.ndarray,
+        present: np.ndarray,
+    ) -> None:
+        self.index = index  # int64, row in the batch
+        self.sender = sender  # uint8, 0 or 1
+        self.start = start  # int64, per pair: its first row
+        self.present = present  # int64, per pair: its connection before this batch; -1 if none
+        self.seq = segments.seq[index]
+        self.ack = segments.ack[index]
+        self.flags = segments.flags[index]
+
+    def first_numbers(self, end: int) -> np.ndarray:
+        """Return for each row, and one past the last, the first row from there that tells the end's origin.
+
+        That is a segment of its own, or one of its peer that acknowledges something.
+        """
+        return next_where((self.sender == end) | (self.flags & ACK > 0))
+
+    def origin(self, end: int, row: np.ndarray) -> np.ndarray:
+        """Return the number that is relative 0 of this end, as these rows tell it."""
+        own = self.seq[row] - (self.flags[row] & SYN == 0).astype(np.uint32)
+        result: np.ndarray = np.where(self.sender[row] == end, own, self.ack[row] - np.uint32(1))
+        return result
+
+
+def opening_rows(rows: PairRows, histories: Histories, sides: Sides) -> np.ndarray:
+    """Return a mask of the rows that begin a connection."""
+    opens = np.zeros(len(rows.index), np.bool_)
+    opens[rows.start[rows.present < 0]] = True
+    at = np.flatnonzero(rows.flags & SYN)
+    if not len(at):
+        return opens
+    # Regular, and so left alone: the first row of a new pair, and the SYN+ACK that answers the SYN before it.
+    before = np.roll(at, 1)
+    kind = rows.flags & (SYN | ACK | RST)
+    answers = (kind[at] == SYN | ACK) & (kind[before] == SYN) & (before < at)
+    answers &= (rows.sender[at] != rows.sender[before]) & (rows.ack[at] == rows.seq[before] + np.uint32(1))
+    group = np.searchsorted(rows.start, at, side="right") - 1
+    answers &= group == np.roll(group, 1)
+    irregular = np.isin(group, group[~(answers | opens[at])])
+    for row in irregular_openings(rows, histories, sides, at[irregular], group[irregular]):
+        opens[row] = True
+    return opens
+
+
+def irregular_openings(
+    rows: PairRows, histories: Histories, sides: Sides, at: np.ndarray, group: np.ndarray
+) -> Iterator[int]:
+    """Go through the SYNs of irregular pairs one by one; yield those that begin a connection."""
+    if not len(at):
+        return
+    first_number = [rows.first_numbers(end) for end in (0, 1)]
+    first_other = next_where(rows.flags & (SYN | ACK) != SYN)  # than a SYN without ACK
+    present, pair = Present(0), -1
+    for row, its_pair in zip(at.tolist(), group.tolist(), strict=True):
+        if its_pair != pair:
+            pair = its_pair
+            start, connection = int(rows.start[pair]), int(rows.present[pair])
+            present = Present(start) if connection < 0 else carried(start, connection, histories, sides)
+        sender = int(rows.sender[row])
+        syn = Syn(sender, int(rows.flags[row]), int(rows.seq[row]), int(rows.ack[row]))
+        origin = present.origin[sender]
+        if origin is None:
+            telling = int(first_number[sender][present.first])
+            origin = int(rows.origin(sender, np.array([telling]))[0]) if telling < row else None
+        only_syns = present.only_syns and first_other[present.first] >= row
+        if opens_next(present, syn, origin, only_syns=only_syns):
+            present = Present(row)
+            yield row
+        if present.syn[sender] is None:
+            present.syn[sender] = syn.seq
+
+
+@dataclass(slots=True)
+class Present:
+    """The connection that a pair has at some moment, as far as SYNs ask."""
+
+    first: int  # its first row in this batch
+    syn: list[int | None] = field(default_factory=lambda: [None, None])  # number of each end's first SYN
+    origin: list[int | None] = field(default_factory=lambda: [None, None])  # known before this batch
+    only_syns: bool = True  # before this batch
+
+
+def carried(first: int, connection: int, histories: Histories, sides: Sides) -> Present:
+    """Return what earlier batches left of a connection."""
+    ends = (2 * connection, 2 * connection + 1)
+    return Present(
+        first,
+        [int(sides.syn_raw[end]) if sides.syn[end] else None for end in ends],
+        [int(sides.origin[end]) if sides.known[end] else None for end in ends],
+        bool(histories.only_syns[connection]),
+    )
+
+
+class Syn(NamedTuple):
+    """A segment with SYN, and what of it says whether it begins a connection."""
+
+    sender: int
+    flags: int
+    seq: int
+    ack: int
+
+
+def opens_next(present: Present, syn: Syn, origin: int | None, *, only_syns: bool) -> bool:
+    """Return whether a SYN begins a new connection instead of belonging to the present one.
+
+    `origin` is the number in front of the first one known of its sender, and `only_syns` tells that
+    nothing but SYNs without ACK went by.
+    """
+    if syn.flags & RST:
+        return False
+    own, peer = present.syn[syn.sender], present.syn[1 - syn.sender]
+    answers = bool(syn.flags & ACK) and peer is not None and difference(syn.ack, peer) == 1
+    if own is not None:
+        return own != syn.seq and not answers
+    if origin is not None:
+        return origin != syn.seq and not answers
+    if syn.flags & ACK:
+        return peer is None
+    return not only_syns  # RFC 9293 3.5: else both ends open at once

@@ -1,0 +1,84 @@
+"""Which rows matter: the *events*, segments that can change a state or prove something.
+
+Major events: SYN, FIN, RST, and the ACKs that first cover a SYN or a FIN.
+Minor events, of which a connection keeps a limited number: all that happens once a close has begun,
+ACKs past everything captured, and pure ACKs that betray something not captured.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from closeseq.connections.grouping import rank
+from closeseq.connections.sequence import GAP
+from closeseq.connections.state import NONE, Histories, Sides
+from closeseq.packets.flags import FIN, RST, SYN
+
+if TYPE_CHECKING:
+    from closeseq.connections.batch import Batch
+
+MINOR_LIMIT = 32
+
+
+def events(batch: Batch, histories: Histories, sides: Sides) -> np.ndarray:
+    """Return a mask, in the order by connection, of the rows that are events; update what is kept."""
+    senders, segments, numbers = batch.senders, batch.segments, batch.numbers
+    major = segments.flags & (SYN | FIN | RST) > 0
+    major |= covers_syn(batch, sides) | covers_fin(batch, sides)
+    beyond = (numbers.sent_by_peer != NONE) & (numbers.ack > numbers.sent_by_peer)
+    betrays = (numbers.position == GAP) & (segments.length == 0)
+    major, noteworthy = major[senders.place], (beyond | betrays)[senders.place]
+
+    start, length, connection = batch.rows.start, batch.rows.length, batch.rows.connection
+    closes = (segments.flags & (FIN | RST) > 0)[senders.place]
+    closing = np.repeat(histories.closing[connection], length) | (rank(closes, start, length) > closes)
+    histories.closing[connection] |= np.logical_or.reduceat(closes, start)
+
+    minor = ~major & (noteworthy | closing)
+    minor &= np.repeat(histories.minor[connection], length) + rank(minor, start, length) <= MINOR_LIMIT
+    histories.minor[connection] += np.add.reduceat(minor.astype(np.int32), start)
+    result: np.ndarray = major | minor
+    return result
+
+
+def covers_syn(batch: Batch, sides: Sides) -> np.ndarray:
+    """Return which rows (by sender) are the first ACK of their sender after the peer's SYN."""
+    senders = batch.senders
+    syn = batch.segments.flags & SYN > 0
+    known = (
+        senders.of_peer(rank(syn, senders.start, senders.length), np.zeros(len(senders.start), np.int64)) > 0
+    )
+    result: np.ndarray = batch.numbers.first_ack & (known | senders.spread(sides.syn[senders.side ^ 1]))
+
+    first = np.flatnonzero(syn)
+    side = senders.spread(senders.side)[first]
+    new = (np.diff(side, prepend=-1) != 0) & ~sides.syn[side]
+    sides.syn[side[new]], sides.syn_raw[side[new]] = True, batch.segments.seq[first[new]]
+    return result
+
+
+def covers_fin(batch: Batch, sides: Sides) -> np.ndarray:
+    """Return which rows (by sender) are the first to acknowledge the peer's newest FIN."""
+    senders, numbers = batch.senders, batch.numbers
+    result = np.zeros(len(numbers.ack), np.bool_)
+    fin = batch.segments.flags & FIN > 0
+    fins = rank(fin, senders.start, senders.length)
+    before = senders.of_peer(fins, np.zeros(len(senders.start), np.int64))  # the peer's FINs in this batch
+    covered = (before == 0) & senders.spread(sides.fin_covered[senders.side ^ 1])
+    rows = np.flatnonzero((numbers.fin_of_peer != NONE) & (numbers.ack >= numbers.fin_of_peer) & ~covered)
+
+    side, before = senders.spread(senders.side)[rows], before[rows]
+    first = (np.diff(side, prepend=-1) != 0) | (np.diff(before, prepend=-1) != 0)
+    rows, side, before = rows[first], side[first], before[first]
+    result[rows] = True
+
+    # A FIN sent again is not covered until it is acknowledged again.
+    sides.fin_covered[side[before == 0] ^ 1] = True
+    sides.fin_covered[senders.side[fins[senders.last] > 0]] = False
+    all_fins = senders.spread(fins[senders.last])
+    newest = senders.newest[rows]
+    final = (newest >= 0) & (before == all_fins[newest])
+    sides.fin_covered[side[final] ^ 1] = True
+    return result

@@ -1,0 +1,60 @@
+"""What is kept of pairs and connections from one batch to the next, in columns.
+
+The two ends of a pair are 0 and 1: 0 is the one with the smaller address (then port). Who of them is
+the client is decided when someone asks (events.py), for later packets can tell. A connection's ends
+stand in `Sides` at 2 * connection and 2 * connection + 1, so that the peer's row is `side ^ 1`.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from closeseq.connections.growing import Growing, column
+
+NONE = np.iinfo(np.int64).min  # "nothing yet" in a column of sequence numbers
+
+
+class Pairs(Growing):
+    """One row a pair of endpoints."""
+
+    version: np.ndarray = column(np.uint8)  # 4 or 6
+    high: np.ndarray = column(np.uint64, width=2)  # addresses of end 0 and end 1
+    low: np.ndarray = column(np.uint64, width=2)
+    port: np.ndarray = column(np.uint16, width=2)
+    present: np.ndarray = column(np.int64, -1)  # index of the newest connection of this pair
+
+
+class Histories(Growing):
+    """One row a connection, in the order of their first packets."""
+
+    pair: np.ndarray = column(np.int64)  # index into Pairs
+    incarnation: np.ndarray = column(np.int32)  # from 1, among the connections of the pair
+    successor: np.ndarray = column(np.int64, -1)  # the next connection of the pair
+    first_sender: np.ndarray = column(np.uint8)  # 0 or 1
+    first_ns: np.ndarray = column(np.int64)  # since the epoch
+    last_ns: np.ndarray = column(np.int64)
+    copies: np.ndarray = column(np.int32)  # identical copies that were left out
+    only_syns: np.ndarray = column(np.bool_, True)  # nothing yet but SYNs without ACK
+    closing: np.ndarray = column(np.bool_)  # a FIN or RST went by
+    minor: np.ndarray = column(np.int32)  # minor events kept so far
+    last_event: np.ndarray = column(np.int64, -1)  # index into steps.Kept
+    open_stretch: np.ndarray = column(np.int64, -1)  # index into steps.Stretches, of traffic after that event
+
+
+class Sides(Growing):
+    """Two rows a connection: what each end has sent, as far as captured."""
+
+    known: np.ndarray = column(np.bool_)  # whether the next column holds something
+    origin: np.ndarray = column(np.uint32)  # the number that is relative 0
+    last_raw: np.ndarray = column(np.uint32)  # of the last segment, as on the wire
+    last_seq: np.ndarray = column(np.int64)  # the same, relative and unwrapped
+    acked: np.ndarray = column(np.bool_)  # has sent an ACK, so the next two columns hold something
+    ack_raw: np.ndarray = column(np.uint32)  # the last acknowledgement it sent
+    last_ack: np.ndarray = column(np.int64)
+    sent_end: np.ndarray = column(np.int64, NONE)  # highest number past any segment but RST
+    fin_end: np.ndarray = column(np.int64, NONE)  # highest number past a segment with FIN
+    fin_covered: np.ndarray = column(np.bool_)  # the peer has acknowledged the newest FIN
+    syn: np.ndarray = column(np.bool_)  # a SYN was captured
+    syn_raw: np.ndarray = column(np.uint32)  # the first one's number
+    packets: np.ndarray = column(np.int64)
+    bytes: np.ndarray = column(np.int64)  # of payload, retransmissions included

@@ -1,0 +1,111 @@
+"""The steps of a connection: the events that matter, kept whole, and the traffic between them.
+
+A connection's steps are a chain that is walked backwards: `Histories.last_event` and the stretch of
+traffic after it, then `Kept.previous` and the stretch before it, and so on.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from closeseq.connections.growing import Growing, column
+from closeseq.connections.traffic import Stretches, digest, merge
+from closeseq.packets.sequence import differences
+
+if TYPE_CHECKING:
+    from closeseq.connections.batch import Batch
+    from closeseq.connections.state import Histories
+
+
+class Kept(Growing):
+    """One row an event. Numbers are relative to the origins of the sides."""
+
+    connection: np.ndarray = column(np.int32)  # index into Histories
+    previous: np.ndarray = column(np.int32)  # the event before it in the connection; -1 if none
+    stretch: np.ndarray = column(np.int32)  # the traffic right before it, index into Stretches; -1 if none
+    number: np.ndarray = column(np.int64)  # of the packet
+    time_ns: np.ndarray = column(np.int64)  # since the epoch
+    sender: np.ndarray = column(np.uint8)  # 0 or 1
+    flags: np.ndarray = column(np.uint8)
+    position: np.ndarray = column(np.uint8)  # index into sequence.POSITIONS
+    seq: np.ndarray = column(np.int64)
+    ack: np.ndarray = column(np.int64)  # NONE without ACK
+    length: np.ndarray = column(np.int64)  # bytes of payload
+    window: np.ndarray = column(np.uint16)
+    has_timestamps: np.ndarray = column(np.bool_)
+    tsval: np.ndarray = column(np.uint32)
+    tsecr: np.ndarray = column(np.uint32)
+    dsack_left: np.ndarray = column(np.int32)  # against `ack`; equal to dsack_right if there is none
+    dsack_right: np.ndarray = column(np.int32)
+    ttl: np.ndarray = column(np.uint8)
+    ip_id: np.ndarray = column(np.int32)  # -1 for IPv6
+
+
+AS_CAPTURED = (
+    *("number", "time_ns", "flags", "length", "window", "ttl", "ip_id"),
+    *("has_timestamps", "tsval", "tsecr"),
+)
+
+
+class Steps:
+    """The steps of all connections."""
+
+    def __init__(self) -> None:
+        self.kept = Kept()
+        self.stretches = Stretches()
+
+    def add(self, batch: Batch, event: np.ndarray, histories: Histories) -> None:
+        """Append the rows of a batch; `event` is a mask in the order by connection."""
+        rows = batch.rows
+        begins_run = np.zeros(len(event), np.bool_)
+        begins_run[rows.start] = True
+        stretch = self._add_traffic(batch, event, begins_run, histories)
+        before = np.roll(stretch, 1)
+        before[rows.start] = histories.open_stretch[rows.connection]
+        self._add_events(batch, np.flatnonzero(event), before, histories)
+        histories.open_stretch[rows.connection] = stretch[rows.start + rows.length - 1]
+
+    def _add_traffic(
+        self, batch: Batch, event: np.ndarray, begins_run: np.ndarray, histories: Histories
+    ) -> np.ndarray:
+        """Digest the rows that are no events; return each row's stretch, -1 for an event."""
+        begins = ~event & (begins_run | np.roll(event, 1))
+        ends = ~event & np.roll(begins_run | event, -1)
+        local = np.where(event, -1, np.cumsum(begins) - 1)
+        found = digest(batch, local, begins, ends)
+
+        connection = batch.connection[begins]
+        # At the start of a run a stretch may go on that an earlier batch began.
+        earlier = np.where(begins_run[begins], histories.open_stretch[connection], -1)
+        goes_on = earlier >= 0
+        merge(self.stretches, earlier[goes_on], {name: values[goes_on] for name, values in found.items()})
+        new = {name: values[~goes_on] for name, values in found.items()}
+        count = int(np.count_nonzero(~goes_on))
+        first = self.stretches.grow(count, connection=connection[~goes_on], **new)
+        earlier[~goes_on] = first + np.arange(count)
+        return np.append(earlier, -1)[local]
+
+    def _add_events(self, batch: Batch, at: np.ndarray, before: np.ndarray, histories: Histories) -> None:
+        """Keep these rows (in the order by connection) whole; `before` is the stretch before each row."""
+        place = batch.senders.place[at]
+        segments, numbers, connection = batch.segments, batch.numbers, batch.connection[at]
+        first_of_run = np.diff(connection, prepend=-1) != 0
+        new = len(self.kept) + np.arange(len(at))
+        raw_ack = segments.ack[place]
+        self.kept.grow(
+            len(at),
+            connection=connection,
+            previous=np.where(first_of_run, histories.last_event[connection], new - 1),
+            stretch=before[at],
+            sender=batch.rows.sender[at],
+            position=numbers.position[place],
+            seq=numbers.seq[place],
+            ack=numbers.ack[place],
+            dsack_left=differences(segments.dsack_left[place], raw_ack),
+            dsack_right=differences(segments.dsack_right[place], raw_ack),
+            **{name: getattr(segments, name)[place] for name in AS_CAPTURED},
+        )
+        last_of_run = np.roll(first_of_run, -1)
+        histories.last_event[connection[last_of_run]] = new[last_of_run]

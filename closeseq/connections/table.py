@@ -1,0 +1,190 @@
+"""Which rows belong together: pairs, their incarnations, and copies left out.
+
+Python runs here once per pair and batch (the look-up) and once per SYN that is not simply the first
+packet of a new pair or the answer to it; everything else is columns.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from closeseq.connections.copies import Copies
+from closeseq.connections.grouping import arrange, lengths, packed, rank
+from closeseq.connections.incarnations import PairRows, opening_rows
+from closeseq.connections.state import Histories, Pairs, Sides
+from closeseq.packets.flags import ACK, SYN
+
+if TYPE_CHECKING:
+    from closeseq.packets.segments import Segments
+
+PAIR_KEY = np.dtype((np.void, 40))  # the five words of 64 bits that `pair_words` gives
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """The rows of a batch without copies: connection by connection, each as captured.
+
+    A *run* is the rows of one connection in this batch.
+    """
+
+    index: np.ndarray  # int64, row in the batch's Segments
+    sender: np.ndarray  # uint8, 0 or 1
+    start: np.ndarray  # int64, per run: its first row
+    connection: np.ndarray  # int64, per run: index into Histories
+
+    @property
+    def length(self) -> np.ndarray:
+        return lengths(self.start, len(self.index))
+
+
+class Table:
+    """Pairs and connections, and the way from a batch's rows to them."""
+
+    def __init__(self) -> None:
+        self.pairs = Pairs()
+        self.histories = Histories()
+        self.sides = Sides()
+        self._pair_of: dict[bytes, int] = {}
+        self._copies = Copies()
+
+    def assign(self, segments: Segments) -> Rows:
+        """Find each row's connection; make new ones where they begin."""
+        sender = senders(segments)
+        words = pair_words(segments, sender)
+        order, begins = arrange(words)
+        key = np.stack([word[order[begins]] for word in words], axis=1)
+        pair = np.repeat(self._look_up(key), lengths(np.flatnonzero(begins), len(order)))
+        sides = np.empty(len(order), np.int64)
+        sides[order] = pair * 2 + sender[order]
+        copy = self._copies.find(segments, sides)[order]
+
+        index, pair_kept = order[~copy], pair[~copy]
+        new_pair = np.diff(pair_kept, prepend=-1) != 0
+        present = self.pairs.present[pair_kept[new_pair]]
+        lines = PairRows(segments, index, sender[index], np.flatnonzero(new_pair), present)
+        opens = opening_rows(lines, self.histories, self.sides)
+        rows = self._runs(lines, pair_kept, opens, segments.time_ns)
+        self._count_copies(copy, pair, rows, pair_kept)
+        self.pairs.present[pair_kept[rows.start]] = rows.connection  # of several runs the last one stays
+        if len(index):
+            self._find_origins(lines, rows)
+            self._count(lines, rows, segments)
+        return rows
+
+    def _look_up(self, key: np.ndarray) -> np.ndarray:
+        """Return the index of each of these distinct pairs; new ones are added."""
+        pair_of = self._pair_of
+        before = len(pair_of)
+        names = np.ascontiguousarray(key).view(PAIR_KEY)[:, 0].tolist()
+        found = np.array([pair_of.setdefault(name, len(pair_of)) for name in names], np.int64)
+        new = key[found >= before]
+        self.pairs.grow(
+            len(new),
+            high=new[:, 0:2],
+            low=new[:, 2:4],
+            port=np.stack([new[:, 4] >> np.uint64(16), new[:, 4]], axis=1).astype(np.uint16),
+            version=new[:, 4] >> np.uint64(32),
+        )
+        return found
+
+    def _runs(self, lines: PairRows, pair: np.ndarray, opens: np.ndarray, time_ns: np.ndarray) -> Rows:
+        """Cut the rows of each pair into runs, and make the connections that begin."""
+        first_of_pair = np.zeros(len(opens), np.bool_)
+        first_of_pair[lines.start] = True
+        start = np.flatnonzero(first_of_pair | opens)
+        first_of_pair, new = first_of_pair[start], opens[start]
+        opened = start[new]
+        by_time = np.argsort(lines.index[opened])
+        opened = opened[by_time]
+
+        connection = np.zeros(len(start), np.int64)
+        connection[np.flatnonzero(new)[by_time]] = len(self.histories) + np.arange(len(opened))
+        present = self.pairs.present[pair[start]]
+        connection[~new] = present[~new]
+        before = np.where(first_of_pair, present, np.roll(connection, 1))
+
+        # The n-th connection of a pair in this batch comes n after the one that was present.
+        incarnation = np.zeros(len(start), np.int64)
+        incarnation[present >= 0] = self.histories.incarnation[present[present >= 0]]
+        group = np.flatnonzero(first_of_pair)
+        incarnation += rank(new, group, lengths(group, len(start)))
+
+        times = time_ns[lines.index[opened]]
+        self.histories.grow(
+            len(opened),
+            pair=pair[opened],
+            incarnation=incarnation[new][by_time],
+            first_sender=lines.sender[opened],
+            first_ns=times,
+            last_ns=times,
+        )
+        self.sides.grow(2 * len(opened))
+        replaced = new & (before >= 0)
+        self.histories.successor[before[replaced]] = connection[replaced]
+        return Rows(lines.index, lines.sender, start, connection)
+
+    def _find_origins(self, lines: PairRows, rows: Rows) -> None:
+        """Fix the number that is relative 0 of every end of which these rows tell it first."""
+        end_of_run = rows.start + rows.length
+        for end in (0, 1):
+            telling = lines.first_numbers(end)[rows.start]
+            side = 2 * rows.connection + end
+            new = ~self.sides.known[side] & (telling < end_of_run)
+            origin, side = lines.origin(end, telling[new]), side[new]
+            self.sides.known[side] = True
+            self.sides.origin[side] = self.sides.last_raw[side] = origin
+
+    def _count(self, lines: PairRows, rows: Rows, segments: Segments) -> None:
+        """Count packets and bytes, and keep the times."""
+        histories, sides, connection = self.histories, self.sides, rows.connection
+        time_ns, length = segments.time_ns[rows.index], segments.length[rows.index]
+        for end in (0, 1):
+            own = (rows.sender == end).astype(np.int64)
+            sides.packets[2 * connection + end] += np.add.reduceat(own, rows.start)
+            sides.bytes[2 * connection + end] += np.add.reduceat(own * length, rows.start)
+        first, last = np.minimum.reduceat(time_ns, rows.start), np.maximum.reduceat(time_ns, rows.start)
+        histories.first_ns[connection] = np.minimum(histories.first_ns[connection], first)
+        histories.last_ns[connection] = np.maximum(histories.last_ns[connection], last)
+        histories.only_syns[connection] &= np.logical_and.reduceat(
+            lines.flags & (SYN | ACK) == SYN, rows.start
+        )
+
+    def _count_copies(self, copy: np.ndarray, pair: np.ndarray, rows: Rows, pair_kept: np.ndarray) -> None:
+        """Count each copy with the connection that its pair had at that moment."""
+        at = np.flatnonzero(copy)
+        if not len(at):
+            return
+        newest = at - np.arange(len(at)) - 1  # the kept row before it, counted among the kept rows
+        same_pair = newest >= 0
+        same_pair[same_pair] = pair_kept[newest[same_pair]] == pair[at[same_pair]]
+        run = np.searchsorted(rows.start, newest[same_pair], side="right") - 1
+        np.add.at(self.histories.copies, rows.connection[run], 1)
+        np.add.at(self.histories.copies, self.pairs.present[pair[at[~same_pair]]], 1)
+
+
+def senders(segments: Segments) -> np.ndarray:
+    """Return 1 where the sender is end 1 of its pair, the one with the larger address (then port)."""
+    later = segments.src_port > segments.dst_port
+    for source, destination in (
+        (segments.src_low, segments.dst_low),
+        (segments.src_high, segments.dst_high),
+    ):
+        later = (source > destination) | ((source == destination) & later)
+    return later.view(np.uint8)
+
+
+def pair_words(segments: Segments, sender: np.ndarray) -> list[np.ndarray]:
+    """Return addresses and ports of end 0 and end 1, packed into uint64 columns without loss."""
+    swap = sender.view(np.bool_)
+    words = []
+    for source, destination in (
+        (segments.src_high, segments.dst_high),
+        (segments.src_low, segments.dst_low),
+    ):
+        words += [np.where(swap, destination, source), np.where(swap, source, destination)]
+    low = np.where(swap, segments.dst_port, segments.src_port).astype(np.uint32)
+    high = np.where(swap, segments.src_port, segments.dst_port).astype(np.uint32)
+    return [*words, packed(segments.version, low << np.uint32(16) | high)]

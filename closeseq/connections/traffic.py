@@ -1,0 +1,122 @@
+"""The digest of the traffic between two events: all that is kept of most packets."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from closeseq.connections.growing import Growing, column
+from closeseq.connections.sequence import GAP, OVERLAP, PROBE, RETRANSMISSION
+from closeseq.connections.state import NONE
+
+if TYPE_CHECKING:
+    from closeseq.connections.batch import Batch
+
+Columns = dict[str, np.ndarray]
+
+
+class Stretches(Growing):
+    """One row a stretch of traffic between two events; two values a row, of end 0 and end 1."""
+
+    connection: np.ndarray = column(np.int32)  # index into Histories
+    segments: np.ndarray = column(np.int64, width=2)
+    bytes: np.ndarray = column(np.int64, width=2)
+    first_number: np.ndarray = column(np.int64, width=2)  # of the packet
+    last_number: np.ndarray = column(np.int64, width=2)
+    first_ns: np.ndarray = column(np.int64, width=2)
+    last_ns: np.ndarray = column(np.int64, width=2)
+    retransmissions: np.ndarray = column(np.int64, width=2)
+    gaps: np.ndarray = column(np.int64, width=2)
+    probes: np.ndarray = column(np.int64, width=2)
+    end: np.ndarray = column(np.int64, NONE, width=2)  # highest
+    ack: np.ndarray = column(np.int64, NONE, width=2)  # highest
+    has_timestamps: np.ndarray = column(np.bool_, width=2)  # the last segment has
+    tsval: np.ndarray = column(np.uint32, width=2)
+    tsecr: np.ndarray = column(np.uint32, width=2)
+    zero_windows: np.ndarray = column(np.int64, width=2)
+    unanswered: np.ndarray = column(np.int64, width=2)  # segments after the other end's last one
+    unanswered_number: np.ndarray = column(np.int64, width=2)  # the first of them
+    unanswered_ns: np.ndarray = column(np.int64, width=2)
+
+
+ADDED = ("segments", "bytes", "retransmissions", "gaps", "probes", "zero_windows")
+HIGHEST = ("end", "ack")
+OF_FIRST = ("first_number", "first_ns")
+OF_LAST = ("last_number", "last_ns", "has_timestamps", "tsval", "tsecr")
+TAIL = ("unanswered_number", "unanswered_ns")
+
+
+def digest(batch: Batch, stretch: np.ndarray, begins: np.ndarray, ends: np.ndarray) -> Columns:
+    """Return the columns of `Stretches` for the stretches of a batch.
+
+    All three columns stand in the order by connection: `stretch` is each row's, counted in this batch,
+    or -1 for an event; `begins` and `ends` are masks of the first and last row of each.
+    """
+    count = int(np.count_nonzero(begins))
+    result = {
+        name: np.full((count, 2), what.default, what.dtype)
+        for name, what in Stretches.declared().items()
+        if what.width
+    }
+    place = np.flatnonzero(stretch[batch.senders.order] >= 0)  # rows of traffic, by sender
+    if not len(place):
+        return result
+    of_row = stretch[batch.senders.order[place]]
+    sender = batch.rows.sender[batch.senders.order[place]]
+    start = np.flatnonzero(np.diff(of_row * 2 + sender, prepend=-1))
+    first, last = place[start], place[np.append(start[1:], len(place)) - 1]
+    cell = (of_row[start], sender[start])
+    segments, numbers = batch.segments, batch.numbers
+
+    position, length = numbers.position[place], segments.length[place]
+    again = ((position == RETRANSMISSION) | (position == OVERLAP)) & (length > 0)
+    for name, values in (
+        ("segments", np.ones(len(place), np.int64)),
+        ("bytes", length),
+        ("retransmissions", again.astype(np.int64)),
+        ("gaps", (position == GAP).astype(np.int64)),
+        ("probes", (position == PROBE).astype(np.int64)),
+        ("zero_windows", (segments.window[place] == 0).astype(np.int64)),
+    ):
+        result[name][cell] = np.add.reduceat(values, start)
+    result["end"][cell] = np.maximum.reduceat(numbers.end[place], start)
+    result["ack"][cell] = np.maximum.reduceat(numbers.ack[place], start)  # NONE is the lowest number
+    result["first_number"][cell], result["first_ns"][cell] = segments.number[first], segments.time_ns[first]
+    result["last_number"][cell], result["last_ns"][cell] = segments.number[last], segments.time_ns[last]
+    for name in ("has_timestamps", "tsval", "tsecr"):
+        result[name][cell] = getattr(segments, name)[last]
+    add_tails(result, batch, begins, np.flatnonzero(ends))
+    return result
+
+
+def add_tails(result: Columns, batch: Batch, begins: np.ndarray, last: np.ndarray) -> None:
+    """Fill in the segments of each stretch after which the other end sent nothing."""
+    sender = batch.rows.sender
+    turns = begins | (np.diff(sender, prepend=sender[:1]) != 0)
+    first = np.maximum.accumulate(np.where(turns, np.arange(len(turns)), 0))[last]
+    cell = (np.arange(len(last)), sender[last])
+    place = batch.senders.place[first]
+    result["unanswered"][cell] = last - first + 1
+    result["unanswered_number"][cell] = batch.segments.number[place]
+    result["unanswered_ns"][cell] = batch.segments.time_ns[place]
+
+
+def merge(stretches: Stretches, which: np.ndarray, newer: Columns) -> None:
+    """Add what came later to stretches that had not ended; `which` names each at most once."""
+    older = {name: getattr(stretches, name)[which] for name in newer}
+    had, has = older["segments"] > 0, newer["segments"] > 0
+    answered = has[:, ::-1]  # the other end sent something since
+    unanswered = np.where(answered, 0, older["unanswered"]) + newer["unanswered"]
+    for name in TAIL:
+        stays = ~answered & (older["unanswered"] > 0)
+        getattr(stretches, name)[which] = np.where(stays, older[name], newer[name])
+    stretches.unanswered[which] = unanswered
+    for name in ADDED:
+        getattr(stretches, name)[which] = older[name] + newer[name]
+    for name in HIGHEST:
+        getattr(stretches, name)[which] = np.maximum(older[name], newer[name])
+    for name in OF_FIRST:
+        getattr(stretches, name)[which] = np.where(had, older[name], newer[name])
+    for name in OF_LAST:
+        getattr(stretches, name)[which] = np.where(has, newer[name], older[name])

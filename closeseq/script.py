@@ -1,0 +1,367 @@
+"""A small language for connections: one word a segment, as real columns.
+
+    C:S S:SA C:A ~ C:FA S:A ~ S:FA C:A
+
+Each segment acknowledges all that its sender has received: whatever the other end sent before it, unless
+that was lost. Words:
+
+    C:FA        the client sends a segment with FIN and ACK; letters out of S F R A P
+    S:A+100     the server sends 100 bytes of data
+    S:A/0       with a window of 0; by default it is 65535
+    C:K         a keepalive probe: an ACK numbered one below the next number
+    C:FA|S:FA   they cross: neither sender knows of the other segment
+    ~           a little ordinary traffic: C:PA+100 S:PA+200 C:A; data only of ends that sent no FIN
+    +2.5s       a pause; also +300ms
+    C:FA!       lost after the capture: it was captured and is never received (or !C:FA)
+    C:FA?       lost before the capture: it is sent, but neither captured nor received (or ?C:FA)
+    (C:FA)      missed by the capture: it is sent and received, but not captured
+    C:FA*       sent again with its old numbers: the oldest of this kind (SYN, FIN, RST or else data) that
+                its sender does not know to be received, or the newest if all are; today's acknowledgement
+
+What follows by itself:
+
+    C:S again   a new connection of the same two ends, with new numbers, unless marked by *
+    C:FA again  the same FIN again, as with *; also C:SA after C:S, in a simultaneous open
+    S:R         answers what the server received last, so its number is that segment's acknowledgement
+    S:RA        answers a SYN, with number 0, if the server has sent nothing (RFC 9293 3.10.7.1);
+                else it aborts, and has the next number
+    C:A ...     a script that does not begin with SYNs begins in the middle of a connection
+
+Times are fixed: segments are a millisecond apart by default, and begin at `START_NS`.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict, Unpack
+
+import numpy as np
+
+from closeseq.connections import Connections
+from closeseq.errors import ScriptError
+from closeseq.packets.flags import ACK, FIN, RST, SYN, from_letters
+from closeseq.packets.segments import COLUMNS, DTYPES, Segments
+from closeseq.packets.sequence import MODULUS
+
+if TYPE_CHECKING:
+    from closeseq.connections.conversation import Conversation
+
+START_NS = 1_700_000_000_000_000_000  # since the Unix epoch
+GAP_NS = 1_000_000
+NUMBERS = (MODULUS - 3, MODULUS - 120)  # initial numbers: both ends' wrap within the first bytes
+NEXT_CONNECTION = 1_000_000  # how far the numbers of the next connection lie past those of this one
+ADDRESSES = (0xC0000201, 0xC6336402)  # 192.0.2.1 and 198.51.100.2, for documentation (RFC 5737)
+PORTS = (40000, 80)
+WINDOW = 65535
+MOST_BYTES = 1 << 30  # of a segment; beyond half the sequence space nobody could order them
+TTL = 64
+TIMESTAMPS = (1_000_000, 5_000_000)  # the ends' clocks at the start, in ms
+
+TRAFFIC = {
+    (False, False): "C:PA+100 S:PA+200 C:A",  # (client, server) has sent FIN
+    (True, False): "S:PA+200 C:A",
+    (False, True): "C:PA+100 S:A",
+}
+PAUSE = re.compile(r"\+(?P<number>[0-9]{1,9}(\.[0-9]{1,9})?)(?P<unit>ms|s)")
+WORD = re.compile(
+    r"(?P<missed>\()?(?P<before>[!?]?)(?P<end>[CS]):(?P<letters>[SFRAPK]+)"
+    r"(\+(?P<length>[0-9]+))?(/(?P<window>[0-9]+))?(?P<after>[*!?]*)(?(missed)\))"
+)
+
+
+class Word(NamedTuple):
+    """What one word says."""
+
+    text: str
+    end: int  # 0 the client, 1 the server
+    flags: int
+    length: int | None  # None if the word does not say
+    window: int
+    keepalive: bool
+    again: bool
+    captured: bool
+    received: bool
+
+
+class Sent(NamedTuple):
+    """A segment on its way. Numbers begin at the initial ones and do not wrap."""
+
+    word: Word
+    seq: int
+    ack: int
+    flags: int
+    length: int
+    tsval: int | None
+    tsecr: int | None
+
+    @property
+    def end(self) -> int:
+        return self.seq + self.length + bool(self.flags & SYN) + bool(self.flags & FIN)
+
+    @property
+    def kind(self) -> int:
+        return self.flags & (SYN | FIN | RST)
+
+
+@dataclass(slots=True)
+class Talker:
+    """One end: what it has sent and received."""
+
+    next: int  # number of the next new byte
+    expected: int  # number of the next byte from the peer
+    acked: int  # by the peer, as far as this end knows
+    sent: list[Sent] = field(default_factory=list)
+    early: list[Sent] = field(default_factory=list)  # received, behind a hole
+    last: Sent | None = None  # received last
+    recent: int = 0  # timestamp to echo (RFC 7323 4.3)
+
+    def receive(self, segment: Sent) -> None:
+        """Take in a segment of the peer."""
+        self.last = segment
+        if segment.flags & ACK:
+            self.acked = max(self.acked, segment.ack)
+        if segment.flags & RST:
+            return
+        if segment.tsval is not None and segment.seq <= self.expected:
+            self.recent = max(self.recent, segment.tsval)
+        self.early.append(segment)
+        for waiting in sorted(self.early, key=lambda one: one.seq):
+            if waiting.seq <= self.expected:
+                self.expected = max(self.expected, waiting.end)
+                self.early.remove(waiting)
+
+
+class Script:
+    """Plays a script, and keeps what the capture sees of it."""
+
+    def __init__(self, numbers: tuple[int, int], start_ns: int, gap_ns: int, *, timestamps: bool) -> None:
+        self._numbers = numbers
+        self._start_ns = self._time_ns = start_ns
+        self._gap_ns = gap_ns
+        self._timestamps = timestamps
+        self._talkers = self._new_talkers(numbers)
+        self._packets = [0, 0]
+        self.rows: list[dict[str, int]] = []
+
+    @staticmethod
+    def _new_talkers(numbers: tuple[int, int]) -> tuple[Talker, Talker]:
+        client, server = numbers
+        return Talker(client, server, client), Talker(server, client, server)
+
+    def play(self, script: str) -> None:
+        """Play all words."""
+        for words in script.split():
+            pause = PAUSE.fullmatch(words)
+            if pause:
+                unit = 1_000_000 if pause["unit"] == "ms" else 1_000_000_000
+                self._time_ns += round(float(pause["number"]) * unit)
+            elif words == "~":
+                self.play(self._traffic())
+            else:
+                self._cross([read(word, words) for word in words.split("|")])
+
+    def _traffic(self) -> str:
+        """Return the words for a little traffic: data of the ends that may still send some."""
+        client, server = (any(one.flags & FIN for one in talker.sent) for talker in self._talkers)
+        if client and server:
+            raise ScriptError("~: both ends have sent FIN, so no data can go by")
+        return TRAFFIC[client, server]
+
+    def _cross(self, words: list[Word]) -> None:
+        """Send these segments, then let them arrive."""
+        flying = []
+        for word in words:
+            segment = self._send(word)
+            self._talkers[word.end].sent.append(segment)
+            flying.append(segment)
+            if word.captured:
+                self._capture(segment)
+            self._packets[word.end] += 1
+            self._time_ns += self._gap_ns
+        for segment in flying:
+            if segment.word.received:
+                self._talkers[1 - segment.word.end].receive(segment)
+
+    def _send(self, word: Word) -> Sent:
+        """Return the segment that a stack would send, and count it as sent."""
+        own = self._talkers[word.end]
+        if word.flags & (SYN | ACK) == SYN and not word.again and any(one.flags & SYN for one in own.sent):
+            client, server = self._numbers
+            self._numbers = (client + NEXT_CONNECTION, server + NEXT_CONNECTION)
+            self._talkers = self._new_talkers(self._numbers)
+            own = self._talkers[word.end]
+        elif not word.flags & SYN and not own.sent and not (word.flags & RST and own.last):
+            self._begin_in_the_middle(word.end)
+        length = word.length or 0
+        once = word.flags & (SYN | FIN)
+        if word.again or (once and any(one.flags & once == once for one in own.sent)):
+            return self._send_again(word, own)
+        if word.flags & RST:
+            return self._reset(word, own)
+        if (length or once) and any(one.flags & FIN for one in own.sent):
+            raise ScriptError(f"{word.text}: this end has sent its FIN, and nothing new can follow that")
+        segment = self._segment(word, own, own.next - word.keepalive, length)
+        own.next = max(own.next, segment.end)
+        return segment
+
+    def _begin_in_the_middle(self, end: int) -> None:
+        """Let the numbers of an end that sends no SYN begin after it."""
+        own, peer = self._talkers[end], self._talkers[1 - end]
+        if own.next == self._numbers[end]:
+            own.next = own.acked = peer.expected = own.next + 1
+        if not peer.sent:
+            self._talkers[end].expected = self._numbers[1 - end] + 1
+
+    def _send_again(self, word: Word, own: Talker) -> Sent:
+        """Return an old segment of this end, with today's acknowledgement and time."""
+        kind = word.flags & (SYN | FIN | RST)
+        old = [one for one in own.sent if one.kind == kind and (kind or one.length)]
+        if word.length is not None:
+            old = [one for one in old if one.length == word.length]
+        if not old:
+            raise ScriptError(f"{word.text}: this end has sent nothing of this kind that it could send again")
+        open_ = [one for one in old if one.end > own.acked]
+        again = open_[0] if open_ else old[-1]
+        return self._segment(word, own, again.seq, again.length)
+
+    def _reset(self, word: Word, own: Talker) -> Sent:
+        """Return a RST, numbered as RFC 9293 3.10.7 says."""
+        length, answered = word.length or 0, own.last
+        if answered is None or (word.flags & ACK and own.sent):
+            return self._segment(word, own, own.next, length)  # an abort
+        if answered.flags & ACK:
+            seq = answered.ack
+        elif word.flags & ACK:
+            seq = 0  # as on the wire
+        else:
+            seq = own.next
+        return self._segment(word, own, seq, length)._replace(tsval=None, tsecr=None)
+
+    def _segment(self, word: Word, own: Talker, seq: int, length: int) -> Sent:
+        elapsed = (self._time_ns - self._start_ns) // 1_000_000
+        stamped = self._timestamps
+        return Sent(
+            word=word,
+            seq=seq,
+            ack=own.expected if word.flags & ACK else 0,
+            flags=word.flags,
+            length=length,
+            tsval=TIMESTAMPS[word.end] + elapsed if stamped else None,
+            tsecr=own.recent if stamped else None,
+        )
+
+    def _capture(self, segment: Sent) -> None:
+        end = segment.word.end
+        stamped = segment.tsval is not None
+        self.rows.append(
+            {
+                "number": len(self.rows) + 1,
+                "time_ns": self._time_ns,
+                "version": 4,
+                "src_high": 0,
+                "src_low": ADDRESSES[end],
+                "dst_high": 0,
+                "dst_low": ADDRESSES[1 - end],
+                "src_port": PORTS[end],
+                "dst_port": PORTS[1 - end],
+                "seq": segment.seq % MODULUS,
+                "ack": segment.ack % MODULUS,
+                "flags": segment.flags,
+                "window": segment.word.window,
+                "length": segment.length,
+                "ttl": TTL,
+                "ip_id": self._packets[end] % 65535 + 1,
+                "has_timestamps": stamped,
+                "tsval": (segment.tsval or 0) % MODULUS,
+                "tsecr": (segment.tsecr or 0) % MODULUS,
+                "dsack_left": 0,
+                "dsack_right": 0,
+            }
+        )
+
+
+def read(text: str, words: str) -> Word:
+    """Read one word; `words` are those it stands among, for the error."""
+    match = WORD.fullmatch(text)
+    if match is None:
+        where = f"{text!r} in {words!r}" if text != words else repr(text)
+        raise ScriptError(f"{where}: not a word such as C:FA, S:A+100, C:FA|S:FA, ~ or +2.5s")
+    letters = match["letters"]
+    keepalive = letters == "K"
+    if "K" in letters and not keepalive:
+        raise ScriptError(f"{text}: K is a keepalive and stands alone")
+    marks = match["before"] + match["after"]
+    length, window = match["length"], match["window"] or str(WINDOW)
+    if len(window) > len(str(WINDOW)) or int(window) > WINDOW:
+        raise ScriptError(f"{text}: a window is at most {WINDOW}")
+    if length and (len(length) > len(str(MOST_BYTES)) or int(length) > MOST_BYTES):
+        raise ScriptError(f"{text}: a segment has at most {MOST_BYTES} bytes here")
+    lost = "!" in marks or "?" in marks
+    if match["missed"] and lost:
+        raise ScriptError(f"{text}: what was lost cannot be received, as the brackets say")
+    return Word(
+        text=text,
+        end="CS".index(match["end"]),
+        flags=ACK if keepalive else from_letters(letters),
+        length=int(length) if length else None,
+        window=int(window),
+        keepalive=keepalive,
+        again="*" in marks,
+        captured="?" not in marks and not match["missed"],
+        received=not lost,
+    )
+
+
+class Options(TypedDict, total=False):
+    """What may be said besides the script."""
+
+    numbers: tuple[int, int]  # the initial sequence numbers of client and server, 0 to 2**32 - 1
+    start_ns: int  # time of the first segment, since the Unix epoch
+    gap_ns: int  # time between two segments
+    timestamps: bool  # with the timestamps option (RFC 7323), in milliseconds
+
+
+def segments(
+    script: str,
+    *,
+    numbers: tuple[int, int] = NUMBERS,
+    start_ns: int = START_NS,
+    gap_ns: int = GAP_NS,
+    timestamps: bool = False,
+) -> Segments:
+    """Return the segments that a capture of this script holds.
+
+    Args:
+        script: the module's docstring explains the language.
+        numbers: the initial sequence numbers of client and server, 0 to 2**32 - 1.
+        start_ns: time of the first segment, in nanoseconds since the Unix epoch.
+        gap_ns: time between two segments, in nanoseconds.
+        timestamps: with the timestamps option (RFC 7323), in milliseconds.
+
+    Raises:
+        ScriptError: a word says something that no segment can; its text names the word.
+    """
+    played = Script(numbers, start_ns, gap_ns, timestamps=timestamps)
+    played.play(script)
+    columns: list[Any] = [np.array([row[name] for row in played.rows], DTYPES[name]) for name in COLUMNS]
+    return Segments(*columns)
+
+
+def conversations(script: str, **options: Unpack[Options]) -> list[Conversation]:
+    """Return every connection of this script, the earliest first. Arguments as `segments`."""
+    found = Connections()
+    found.feed(segments(script, **options))
+    return [found.conversation(index) for index in range(len(found))]
+
+
+def conversation(script: str, **options: Unpack[Options]) -> Conversation:
+    """Return the first connection of this script. Arguments as `segments`.
+
+    Raises:
+        ScriptError: a word says something that no segment can, or nothing at all was captured.
+    """
+    found = conversations(script, **options)
+    if not found:
+        raise ScriptError(f"{script!r}: no segment of it was captured")
+    return found[0]

@@ -1,0 +1,50 @@
+"""Two roads, one answer: the columns against tests/reference.py, in batches of any size."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import reference
+from closeseq.connections import Connections, shape
+from segment_rows import CAPTURES, captured, conversations, joined, soups
+
+
+@pytest.mark.parametrize("path", CAPTURES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("size", [7, 100_000])
+def test_captures_give_what_the_reference_gives(path, size):
+    segments = captured(path)
+    assert conversations(segments, size) == reference.conversations(segments)
+
+
+def test_all_captures_at_once_one_row_at_a_time_give_what_the_reference_gives():
+    segments = joined([captured(path) for path in CAPTURES[::4]])
+    assert conversations(segments, 1) == reference.conversations(segments)
+
+
+PORTS = st.sampled_from([frozenset(), frozenset({80}), frozenset({80, 1000})])
+
+
+@settings(max_examples=150, deadline=None)
+@given(soups(), st.integers(1, 20), PORTS)
+def test_random_rows_in_random_batches_give_what_the_reference_gives(segments, size, ports):
+    expected = reference.conversations(segments, ports)
+    assert conversations(segments, size, ports) == expected
+    assert conversations(segments, ports=ports) == expected
+
+
+@settings(max_examples=50, deadline=None)
+@given(soups())
+def test_the_shape_is_made_of_the_major_events_of_the_reference(segments):
+    assert [shape(one) for one in conversations(segments)] == reference.shapes(segments)
+
+
+@settings(max_examples=30, deadline=None)
+@given(soups(most=20), st.integers(1, 8))
+def test_connections_can_be_looked_at_between_batches(segments, size):
+    connections = Connections()
+    for first in range(0, len(segments), size):
+        connections.feed(segments.take(slice(first, first + size)))
+        expected = reference.conversations(segments.take(slice(0, first + size)))
+        assert [connections.conversation(index) for index in range(len(connections))] == expected
