@@ -1,0 +1,125 @@
+"""Tell how a TCP connection closed, who closed it, and who is to blame if it is not closed.
+
+The way the data goes, one line a stage; a later stage may import an earlier one, never the other way:
+
+    packets      the shapes of data that the stages hand on, and 32-bit sequence arithmetic
+    capture      a capture file or interface -> frames
+    segments     frames -> columns of TCP headers, one row a segment
+    connections  rows -> who talks to whom, and the few events that matter, as plain Python
+    tcp          events -> the eleven states of both ends, step by step, each with its certainty
+    verdict      states -> how it closed, what deserves attention, with evidence and advice
+    analysis     the road end to end
+    report       text, records, pictures
+    cli          the command `closeseq`
+
+    import closeseq
+
+    analysis = closeseq.analyze("web.pcapng", port=8080)
+    for connection in analysis:
+        print(connection.verdict, connection.initiator, connection.server.state)
+
+Everything public is named here, and loaded when it is first used: `closeseq --help` waits for nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from closeseq.analysis import Analysis, Connection, Endpoint, Reading, Settings, analyze, from_script
+    from closeseq.connections.conversation import (
+        Address,
+        Conversation,
+        End,
+        Event,
+        Opener,
+        Position,
+        Stream,
+        Traffic,
+    )
+    from closeseq.errors import CaptureError, CloseseqError, ScriptError, UnknownWordError
+    from closeseq.report.records import record
+    from closeseq.report.timeline import format_timeline
+    from closeseq.tcp.states import State
+    from closeseq.tcp.timeline import Arrival, Certainty, Step, Timeline, Transition
+    from closeseq.tcp.timers import Timers
+    from closeseq.verdict.findings import Finding, Initiator, Role, Severity, Verdict
+    from closeseq.verdict.limits import Limits
+
+__all__ = [
+    "Address",
+    "Analysis",
+    "Arrival",
+    "CaptureError",
+    "Certainty",
+    "CloseseqError",
+    "Connection",
+    "Conversation",
+    "End",
+    "Endpoint",
+    "Event",
+    "Finding",
+    "Initiator",
+    "Limits",
+    "Opener",
+    "Position",
+    "Reading",
+    "Role",
+    "ScriptError",
+    "Settings",
+    "Severity",
+    "State",
+    "Step",
+    "Stream",
+    "Timeline",
+    "Timers",
+    "Traffic",
+    "Transition",
+    "UnknownWordError",
+    "Verdict",
+    "analyze",
+    "format_timeline",
+    "from_script",
+    "record",
+]
+
+_HOMES = {
+    "analysis": ("Analysis", "Connection", "Endpoint", "Reading", "Settings", "analyze", "from_script"),
+    "connections.conversation": (
+        *("Address", "Conversation", "End", "Event", "Opener", "Position", "Stream", "Traffic"),
+    ),
+    "errors": ("CaptureError", "CloseseqError", "ScriptError", "UnknownWordError"),
+    "report.records": ("record",),
+    "report.timeline": ("format_timeline",),
+    "tcp.states": ("State",),
+    "tcp.timeline": ("Arrival", "Certainty", "Step", "Timeline", "Transition"),
+    "tcp.timers": ("Timers",),
+    "verdict.findings": ("Finding", "Initiator", "Role", "Severity", "Verdict"),
+    "verdict.limits": ("Limits",),
+}
+_HOME = {name: home for home, names in _HOMES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name from the module it lives in (PEP 562)."""
+    if name == "__version__":
+        return _version()
+    if name not in _HOME:
+        raise AttributeError(f"module 'closeseq' has no attribute {name!r}")
+    value = getattr(import_module(f"closeseq.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__, "__version__"})
+
+
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version  # costs 30 ms
+
+    try:
+        return version("closeseq")
+    except PackageNotFoundError:
+        return "0+unknown"  # run from a source tree that is not installed

@@ -1,0 +1,61 @@
+"""`closeseq analyze` and `closeseq timeline`: how the connections of some captures closed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from closeseq.cli.options import CAPTURES, CHOOSING, FORMATS, READING, SHOWING, WRITING, options
+
+ANALYZE_EPILOG = """\b
+Examples:
+  closeseq analyze web.pcap
+  closeseq analyze web.pcap -p 8080 --stuck-after 10
+  closeseq analyze web.pcap --verdict reset -f table
+  closeseq analyze web.pcap -f jsonl | jq 'select(.server.state == "CLOSE_WAIT")'
+  tcpdump -i any -w - tcp | closeseq analyze -
+  closeseq analyze ci.pcap --fail-on stuck-close-wait || echo 'sockets leak'
+"""
+TIMELINE_EPILOG = """\b
+Examples:
+  closeseq timeline web.pcap --connection 12
+  closeseq timeline web.pcap --finding final-ack-lost
+  closeseq timeline web.pcap -p 8080 --all --ascii | less
+"""
+
+
+@click.command(epilog=ANALYZE_EPILOG)
+@CAPTURES
+@click.option(
+    *("-f", "--format", "form"),
+    type=click.Choice(FORMATS),
+    default="summary",
+    show_default=True,
+    help="What to print.",
+)
+@options(CHOOSING, READING, SHOWING, WRITING)
+@click.pass_context
+def analyze(ctx: click.Context, /, captures: tuple[str, ...], form: str, **given: Any) -> None:
+    """Tell how every connection in these captures closed, and who is to blame for those that did not.
+
+    CAPTURE is a pcap or pcapng file, also compressed; - reads standard input. Each capture is analysed by
+    itself.
+    """
+    from closeseq.cli.job import Job, Request
+
+    ctx.exit(Job(Request.of(captures, form, given)).run())
+
+
+@click.command(epilog=TIMELINE_EPILOG)
+@CAPTURES
+@options(CHOOSING, READING, SHOWING, WRITING)
+@click.pass_context
+def timeline(ctx: click.Context, /, captures: tuple[str, ...], **given: Any) -> None:
+    """Show the close of each connection packet by packet, with the states of both ends.
+
+    Of more connections than --limit those with a problem are shown first.
+    """
+    from closeseq.cli.job import Job, Request
+
+    ctx.exit(Job(Request.of(captures, "timeline", given)).run())

@@ -1,0 +1,105 @@
+"""The six formats of a report: pieces of text for one capture after the other."""
+
+from __future__ import annotations
+
+import json
+from itertools import chain, islice
+from typing import TYPE_CHECKING
+
+from closeseq.report.records import SCHEMA, csv_header, csv_lines, json_object, jsonl
+from closeseq.report.summary import summary
+from closeseq.report.table import table
+from closeseq.report.text import Style, printable
+from closeseq.report.timeline import format_timeline
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from closeseq.analysis import Connection
+    from closeseq.report.selection import Selection
+
+
+def pieces(
+    form: str, selections: Iterable[Selection], style: Style, *, most: int | None, several: bool
+) -> Iterator[str]:
+    """Yield the report on captures in one of options.FORMATS.
+
+    Args:
+        form: the format.
+        selections: what is to be shown of each capture, as they are read one after the other.
+        style: how text may look.
+        most: of how many problem connections, or timelines; None for all.
+        several: whether more than one capture was asked for, whatever became of them.
+    """
+    if form == "json":
+        yield from _json(selections, several=several)
+    elif form == "jsonl":
+        yield from chain.from_iterable(map(jsonl, selections))
+    elif form == "csv":
+        yield csv_header()
+        yield from chain.from_iterable(map(csv_lines, selections))
+    else:
+        yield from _text(form, selections, style, most=most, several=several)
+
+
+def _json(selections: Iterable[Selection], *, several: bool) -> Iterator[str]:
+    if not several:
+        for selection in selections:
+            yield from json_object(selection)
+            yield "\n"
+        return
+    yield f'{{"schema": {json.dumps(SCHEMA)}, "captures": ['
+    between = "\n"
+    for selection in selections:
+        yield between
+        yield from json_object(selection)
+        between = ",\n"
+    yield "\n]}\n"
+
+
+def _text(
+    form: str, selections: Iterable[Selection], style: Style, *, most: int | None, several: bool
+) -> Iterator[str]:
+    between = ""
+    for selection in selections:
+        yield between
+        between = "\n"
+        if several and form != "summary":
+            yield style.paint(printable(selection.analysis.path), "heading") + "\n\n"
+        for line in _lines(form, selection, style, most):
+            yield line + "\n"
+
+
+def _lines(form: str, selection: Selection, style: Style, most: int | None) -> Iterator[str]:
+    if form == "summary":
+        return summary(selection, style, most)
+    return table(selection, style) if form == "table" else timelines(selection, style, most)
+
+
+def timelines(selection: Selection, style: Style, most: int | None) -> Iterator[str]:
+    """Yield the timelines of the selected connections; of too many those with a problem first."""
+    number = len(selection)
+    named = bool(selection.wanted.ids)
+    chosen: Iterable[Connection] = selection
+    if most is not None and number > most and not named:
+        chosen = first_of(selection, most)
+    for index, connection in enumerate(chosen):
+        if index:
+            yield ""
+        drawn = format_timeline(connection, width=style.width, ascii=style.ascii, color=style.color)
+        yield drawn.removesuffix("\n")
+    if most is not None and number > most and not named:
+        yield ""
+        rest = (
+            f"{number - most:,} more of {number:,} connections are not shown, those with a problem come first"
+        )
+        yield from style.wrap(f"{rest}: --all shows every one, --connection ID one of them")
+
+
+def first_of(selection: Selection, most: int) -> Iterator[Connection]:
+    """Yield the connections to show of too many: those with a problem, then others as they come."""
+    problems = list(islice(selection.problems(), most))
+    yield from problems
+    shown = {connection.id for connection in problems}
+    others = (connection for connection in selection if connection.id not in shown)
+    yield from islice(others, most - len(problems))

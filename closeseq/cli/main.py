@@ -1,0 +1,110 @@
+"""The command `closeseq` with its subcommands, and what becomes of its exit status."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import traceback
+
+import click
+
+from closeseq.cli.analyze import analyze, timeline
+from closeseq.cli.explain import explain
+from closeseq.cli.states import states
+from closeseq.cli.status import Status, complain
+
+EPILOG = """\b
+Examples:
+  closeseq analyze web.pcap              which program leaves its sockets open?
+  closeseq analyze web.pcap -p 8080 --finding stuck-close-wait -f timeline
+  closeseq timeline web.pcap --connection 12
+  closeseq states web.pcap --at 12.5     netstat, 12.5 s into the capture
+  closeseq analyze *.pcapng -f jsonl -o records.jsonl
+  closeseq analyze ci.pcap --fail-on stuck-close-wait,data-after-close
+  closeseq explain CLOSE_WAIT
+
+\b
+Exit status: 0 done; 1 done, and something named with --fail-on was found;
+2 wrong usage; 3 a capture could not be read, or not to its end (what was read
+is still reported); 130 interrupted.
+"""
+
+
+def _print_version(ctx: click.Context, _parameter: click.Parameter, wanted: bool) -> None:
+    if wanted and not ctx.resilient_parsing:
+        import closeseq
+
+        click.echo(f"closeseq {closeseq.__version__}")
+        ctx.exit()
+
+
+@click.group(
+    epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+)
+@click.option(
+    *("--version", "-V"),
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_print_version,
+    help="Show the version and exit.",
+)
+def cli() -> None:
+    """Tell how TCP connections closed, who closed them, and who is to blame if they are not closed.
+
+    closeseq answers from the packets alone, says how sure it is, and shows its evidence.
+    """
+
+
+for command in (analyze, timeline, states, explain):
+    cli.add_command(command)
+
+
+def main() -> None:
+    """Run the command line and exit."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: list[str]) -> int:
+    """Run the command line and return its exit status."""
+    try:
+        return _run(arguments)
+    except click.exceptions.Exit as leaving:
+        return leaving.exit_code
+    except click.ClickException as error:
+        with contextlib.suppress(BrokenPipeError):
+            error.show()
+        return Status.USAGE
+    except BrokenPipeError:
+        _forget_output()  # whoever reads has seen enough, as with `| head`
+        return Status.DONE
+    except (click.Abort, KeyboardInterrupt):
+        complain("interrupted")
+        return Status.INTERRUPTED
+    except OSError as error:  # of captures CaptureError tells; this one is of the output
+        complain(f"{error.filename or 'output'}: {error.strerror}")
+        _forget_output()
+        return Status.USAGE
+    except Exception:  # noqa: BLE001 - a bug, with everything needed to mend it
+        traceback.print_exc()
+        return Status.BUG
+
+
+def _run(arguments: list[str]) -> int:
+    if "_CLOSESEQ_COMPLETE" in os.environ:  # the shell asks for completions
+        cli.main(arguments, prog_name="closeseq")
+    try:
+        with cli.make_context("closeseq", arguments) as ctx:
+            cli.invoke(ctx)
+        return Status.DONE
+    finally:
+        # here, so that a closed pipe is met here and not while the interpreter shuts down
+        sys.stdout.flush()
+
+
+def _forget_output() -> None:
+    """Send what is still buffered for a closed pipe nowhere."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)

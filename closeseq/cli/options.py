@@ -1,0 +1,186 @@
+"""The options that commands share, and the kinds of values they take."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from ipaddress import ip_address
+from typing import Any, TypeVar
+
+import click
+
+from closeseq.errors import UnknownWordError
+from closeseq.tcp.timers import BY_SYSTEM
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def seconds(text: str | float) -> float:
+    """Return a length of time in seconds: zero or more, and finite. Raises BadParameter."""
+    try:
+        number = float(text)
+    except ValueError as error:
+        raise click.BadParameter(f"{text!r} is not a number of seconds") from error
+    if not (math.isfinite(number) and number >= 0):
+        raise click.BadParameter(f"{text!r} is not a length of time")
+    return number
+
+
+def host(text: str) -> str:
+    """Return an IP address as closeseq writes it; names are not looked up, here or anywhere."""
+    try:
+        return str(ip_address(text))
+    except ValueError as error:
+        raise click.BadParameter(f"{text!r} is not an IP address; names are never looked up") from error
+
+
+def codes(*kinds: str) -> Callable[[str], frozenset[str]]:
+    """Return what converts codes of these kinds of words, separated by commas, and refuses others."""
+
+    def convert(text: str) -> frozenset[str]:
+        return frozenset(code(word.strip(), kinds) for word in text.split(",") if word.strip())
+
+    return convert
+
+
+def code(word: str, kinds: tuple[str, ...]) -> str:
+    """Return the code of a word that `explain` knows. Raises BadParameter."""
+    from closeseq.verdict import vocabulary
+
+    try:
+        entry = vocabulary.lookup(word)
+    except UnknownWordError as unknown:
+        raise click.BadParameter(str(unknown)) from unknown
+    if entry.kind not in kinds:
+        raise click.BadParameter(f"{word!r} is a {entry.kind}, not a {' or a '.join(kinds)}")
+    return entry.code
+
+
+FORMATS = ("summary", "table", "timeline", "json", "jsonl", "csv")
+
+READING = (
+    click.option(
+        "-p",
+        "--port",
+        type=click.IntRange(0, 65535),
+        multiple=True,
+        help="Only connections of this port, at either end. May be given more than once.",
+    ),
+    click.option(
+        "--host",
+        type=host,
+        metavar="ADDRESS",
+        multiple=True,
+        help="Only connections of this IP address, at either end. May be given more than once.",
+    ),
+    click.option(
+        "-c", "--count", type=click.IntRange(min=1), metavar="N", help="Stop after reading N packets."
+    ),
+    click.option(
+        "--stuck-after",
+        type=seconds,
+        metavar="SECONDS",
+        default=60.0,
+        show_default=True,
+        help="From when on a wait counts as stuck.",
+    ),
+    click.option(
+        "--os",
+        "os",
+        type=click.Choice(sorted(BY_SYSTEM)),
+        default="linux",
+        show_default=True,
+        help="Whose timers end TIME_WAIT and FIN_WAIT_2.",
+    ),
+    click.option(
+        "--time-wait",
+        type=seconds,
+        metavar="SECONDS",
+        help="How long TIME_WAIT lasts (2MSL), instead of what --os says.",
+    ),
+    click.option(
+        "--fin-timeout",
+        type=seconds,
+        metavar="SECONDS",
+        help="How long FIN_WAIT_2 lasts without an owner, instead of what --os says.",
+    ),
+    click.option(
+        "-n",
+        "numeric",
+        is_flag=True,
+        expose_value=False,
+        help="Resolve no names. Always on: closeseq never does.",
+    ),
+)
+
+CHOOSING = (
+    click.option(
+        "--verdict",
+        type=codes("verdict"),
+        metavar="CODE,...",
+        multiple=True,
+        help="Only connections that ended so, e.g. reset,closing.",
+    ),
+    click.option(
+        "--finding",
+        type=codes("finding"),
+        metavar="CODE,...",
+        multiple=True,
+        help="Only connections with one of these findings.",
+    ),
+    click.option(
+        "--connection",
+        type=click.IntRange(min=1),
+        multiple=True,
+        metavar="ID",
+        help="Only the connection with this number. May be given more than once.",
+    ),
+)
+
+WRITING = (
+    click.option(
+        "-o",
+        "--output",
+        type=click.Path(dir_okay=False, allow_dash=True),
+        metavar="FILE",
+        help="Write to this file, which must not be there yet.",
+    ),
+    click.option("--force", is_flag=True, help="With -o: overwrite the file."),
+    click.option("--ascii", "ascii_only", is_flag=True, help="Draw without line-drawing characters."),
+)
+
+SHOWING = (
+    click.option(
+        "--all", "show_all", is_flag=True, help="Show every problem, shape and timeline, however many."
+    ),
+    click.option(
+        "--limit",
+        type=click.IntRange(min=0),
+        default=20,
+        show_default=True,
+        metavar="N",
+        help="Show at most N problem connections, or N timelines.",
+    ),
+    click.option(
+        "--fail-on",
+        type=codes("verdict", "finding"),
+        metavar="CODE,...",
+        multiple=True,
+        help="Exit with status 1 if a connection shown has one of these verdicts or findings.",
+    ),
+)
+
+CAPTURES = click.argument(
+    "captures", nargs=-1, required=True, metavar="CAPTURE...", type=click.Path(allow_dash=True)
+)
+
+
+def options(*groups: tuple[Callable[[F], F], ...]) -> Callable[[F], F]:
+    """Return a decorator that gives a command all options of these groups, in this order."""
+
+    def decorate(command: F) -> F:
+        for option in reversed([option for group in groups for option in group]):
+            command = option(command)
+        return command
+
+    return decorate

@@ -1,0 +1,103 @@
+"""Where the report goes: standard output as it is, or a file that appears whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import tempfile
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
+
+import click
+
+from closeseq.cli.status import Refusal
+from closeseq.report.text import Style
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+DRAWN = "─◀▶→~"
+
+
+class Output:
+    """An open place to write to. A file is kept only if something asked for it to be."""
+
+    def __init__(self, stream: TextIO, path: str | None) -> None:
+        self.stream = stream
+        self.path = path
+        self.keep = False
+
+    def write(self, pieces: Iterable[str]) -> None:
+        """Write pieces of text as they come."""
+        for piece in pieces:
+            self.stream.write(piece)
+        self.stream.flush()
+
+    def style(self, *, ascii_only: bool) -> Style:
+        """Return how text may look here: colour and the whole width only on a terminal."""
+        terminal = self.path is None and self.stream.isatty()
+        width = shutil.get_terminal_size((100, 24)).columns if terminal else 100
+        color = terminal and "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb"
+        return Style(max(width, 40), ascii_only or not self._draws(), color)
+
+    def _draws(self) -> bool:
+        try:
+            DRAWN.encode(self.stream.encoding or "ascii")
+        except (UnicodeEncodeError, LookupError):
+            return False
+        return True
+
+
+@contextmanager
+def opened(path: str | None, *, force: bool = False, captures: Iterable[str] = ()) -> Iterator[Output]:
+    """Open the output; raises Refusal if it cannot be or would overwrite something.
+
+    A regular file is written under another name beside it, and renamed when the block ends with `keep`
+    set: a run that fails leaves no half file and does not harm the one that was there.
+    """
+    if path is None or path == "-":
+        if hasattr(sys.stdout, "reconfigure"):
+            sys.stdout.reconfigure(errors="backslashreplace")
+        yield Output(sys.stdout, None)
+        return
+    target = Path(path)
+    if target.exists() and not target.is_file():  # /dev/null, a named pipe
+        with target.open("w", encoding="utf-8") as stream:
+            yield Output(stream, path)
+        return
+    _refuse(target, force=force, captures=captures)
+    try:
+        handle, temporary = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+    except OSError as error:
+        raise Refusal(f"{click.format_filename(path)} cannot be written: {error.strerror}") from error
+    try:
+        with open(handle, "w", encoding="utf-8", errors="backslashreplace") as stream:  # noqa: PTH123 - a descriptor
+            output = Output(stream, path)
+            yield output
+        if output.keep:
+            _refuse(target, force=force, captures=captures)
+            Path(temporary).chmod(_mode(target))
+            Path(temporary).replace(target)
+    finally:
+        Path(temporary).unlink(missing_ok=True)
+
+
+def _refuse(target: Path, *, force: bool, captures: Iterable[str]) -> None:
+    if not target.exists():
+        return
+    name = click.format_filename(target)
+    if any(capture != "-" and Path(capture).exists() and target.samefile(capture) for capture in captures):
+        raise Refusal(f"{name} is one of the captures; nothing was written")
+    if not force:
+        raise Refusal(f"{name} is there already; --force overwrites it")
+
+
+def _mode(target: Path) -> int:
+    """Return the permissions that the file would have if it had been opened in place."""
+    if target.exists():
+        return target.stat().st_mode & 0o7777
+    mask = os.umask(0)
+    os.umask(mask)
+    return 0o666 & ~mask

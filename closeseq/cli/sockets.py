@@ -1,0 +1,59 @@
+"""One run of `states`: the socket table of a capture at a moment."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from closeseq.cli.job import Reading, analyzed, mention, wanted
+from closeseq.cli.output import opened
+from closeseq.cli.status import Status, complain
+from closeseq.errors import CaptureError
+from closeseq.report.census import census_json, census_table
+from closeseq.report.selection import Selection
+from closeseq.report.text import Style, span
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from closeseq.analysis import Reading as Found
+    from closeseq.cli.states import Moment
+
+
+def show(capture: str, at: Moment, form: str, given: dict[str, Any]) -> Status:
+    """Write the table; return the exit status."""
+    with opened(given["output"], force=given["force"], captures=[capture]) as output:
+        try:
+            selection = Selection(analyzed(capture, Reading.of(given)), wanted(given))
+        except CaptureError as error:
+            complain(str(error))
+            return Status.CAPTURE
+        output.keep = True
+        found = selection.analysis.reading
+        at_ns = clamped(at, found, capture)
+        style = output.style(ascii_only=given["ascii_only"])
+        output.write(_census(selection, at_ns, form, style, everything=given["show_all"]))
+        mention(selection)
+        if found.error is None:
+            return Status.DONE
+        complain(str(found.error))
+        return Status.CAPTURE
+
+
+def _census(selection: Selection, at_ns: int, form: str, style: Style, *, everything: bool) -> Iterator[str]:
+    if form == "json":
+        yield census_json(selection, at_ns, everything=everything) + "\n"
+        return
+    for line in census_table(selection, at_ns, style, everything=everything):
+        yield line + "\n"
+
+
+def clamped(at: Moment, found: Found, capture: str) -> int:
+    """Return the moment to show; after the end of the capture nothing is known, so its end is shown."""
+    first_ns, last_ns = found.first_ns or 0, found.last_ns or 0
+    at_ns = at.within(first_ns, last_ns)
+    if at_ns > last_ns:
+        complain(f"{capture}: the capture ended {span(at_ns - last_ns)} before that moment; shown is its end")
+        return last_ns
+    if at_ns < first_ns:
+        complain(f"{capture}: the capture began {span(first_ns - at_ns)} after that moment")
+    return at_ns

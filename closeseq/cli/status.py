@@ -1,0 +1,38 @@
+"""Exit statuses, and how anything is said on standard error: in one line."""
+
+from __future__ import annotations
+
+import contextlib
+from enum import IntEnum
+from typing import IO, Any
+
+import click
+
+from closeseq.report.text import printable
+
+
+class Status(IntEnum):
+    """How the command ended."""
+
+    DONE = 0
+    FOUND = 1  # done, and something named with --fail-on was found
+    USAGE = 2
+    CAPTURE = 3  # a capture could not be read, or not to its end
+    BUG = 70  # ours; not 1, which would pass for FOUND
+    INTERRUPTED = 130
+
+
+class Refusal(click.ClickException):
+    """Wrong usage that is said in one line, without the command's synopsis."""
+
+    exit_code = Status.USAGE
+
+    def show(self, file: IO[Any] | None = None) -> None:  # noqa: ARG002 - click's signature
+        """Say it on standard error."""
+        complain(self.message)
+
+
+def complain(text: str) -> None:
+    """Say one line on standard error."""
+    with contextlib.suppress(BrokenPipeError):
+        click.echo(f"closeseq: {printable(text)}", err=True)

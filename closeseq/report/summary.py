@@ -1,0 +1,215 @@
+"""What `analyze` prints: what was read, what to mend and where, how the connections closed.
+
+The first screen must tell which program to fix, so the blame stands before the counts: the problems are
+gathered by what is wrong and at whose address, since one faulty program makes many stuck connections.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from closeseq.connections.conversation import Address, End
+from closeseq.report.selection import gravity, troubles
+from closeseq.report.text import Style, count, evidence, printable, span, when
+from closeseq.verdict import vocabulary
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from closeseq.analysis import Connection, Reading
+    from closeseq.report.selection import Selection
+    from closeseq.verdict.findings import Finding
+
+MOST_GROUPS = 5  # of problems, named at the top
+MOST_SHAPES = 10
+
+
+@dataclass(slots=True)
+class Group:
+    """Connections with the same problem at the same address."""
+
+    code: str
+    end: End | None
+    address: Address | None
+    connections: list[tuple[Connection, Finding]] = field(default_factory=list)
+    number: int = 0
+
+
+def summary(selection: Selection, style: Style, most: int | None) -> Iterator[str]:
+    """Yield the lines of the summary, with at most so many problem connections (None: all of them)."""
+    yield from what_was_read(selection, style)
+    if not len(selection):
+        return
+    groups, number = gather(selection, most)
+    yield ""
+    yield from blame(groups, number, style)
+    yield ""
+    yield from _counts("Verdicts", selection.verdicts, style)
+    yield ""
+    yield from _shapes(selection.shapes, style, all_of_them=most is None)
+    if groups:
+        yield ""
+        yield from _details(groups, number, style)
+
+
+def what_was_read(selection: Selection, style: Style) -> Iterator[str]:
+    """Yield what the capture held, what was skipped and why, and what the capture lost."""
+    analysis = selection.analysis
+    reading = analysis.reading
+    lasted = ""
+    if reading.first_ns is not None and reading.last_ns is not None:
+        lasted = f" in {span(reading.last_ns - reading.first_ns)} from {when(reading.first_ns)}"
+    read = f"{printable(reading.path)}: {count(reading.packets, 'packet')}{lasted}, "
+    read += count(len(analysis), "TCP connection")
+    if selection.wanted:
+        read += f"; {len(selection):,} of them with {selection.wanted}"
+    yield from (style.paint(line, "heading") for line in style.wrap(read, then="  "))
+    for text in remarks_on(reading):
+        yield from style.wrap(text, first="  ", then="    ")
+    if not len(analysis):
+        yield from style.wrap(nothing(selection), first="  ", then="    ")
+
+
+def remarks_on(reading: Reading) -> Iterator[str]:
+    """Yield what a reader must know of the reading before trusting what follows."""
+    if reading.error is not None:
+        yield f"not read to its end: {printable(str(reading.error))}"
+    if reading.dropped:
+        yield f"the capture lost {count(reading.dropped, 'packet')} (its own drop counter)"
+    if reading.skipped:
+        yield f"skipped: {_named(reading.skipped)}"
+    if reading.copies:
+        yield f"copies: {count(reading.copies, 'packet')} captured more than once, counted once"
+    if reading.notes:
+        yield f"noted: {_named(reading.notes)}"
+
+
+def nothing(selection: Selection) -> str:
+    """Return why an analysis has no connection, in one line."""
+    reading, settings = selection.analysis.reading, selection.analysis.settings
+    asked = [f"port {port}" for port in sorted(settings.ports)] + [
+        f"host {host}" for host in sorted(settings.hosts)
+    ]
+    if not reading.packets:
+        return "the capture holds no packets"
+    if not reading.segments:
+        instead = f"; it holds {_named(reading.skipped)}" if reading.skipped else ""
+        return f"no TCP in this capture{instead}"
+    if asked:
+        instead = f"; {selection.instead}" if selection.instead else ""
+        return f"no TCP packets of {' or '.join(asked)}{instead}"
+    return "no TCP connection in this capture"
+
+
+def _named(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{number:,} {printable(reason)}" for reason, number in counts.items())
+
+
+def gather(selection: Selection, most: int | None) -> tuple[list[Group], int]:
+    """Return the problems by what and where, the most frequent first, and how many connections have one.
+
+    Of the connections only so many are kept as will be shown, a share of each group.
+    """
+    found: dict[tuple[str, End | None, Address | None], Group] = {}
+    number = 0
+    for connection in selection.problems():
+        number += 1
+        finding = min(troubles(connection), key=gravity)
+        end = finding.endpoint
+        place = None if end is None else _place(connection.conversation.address(end), end)
+        group = found.setdefault((finding.code, end, place), Group(finding.code, end, place))
+        group.number += 1
+        if most is None or len(group.connections) < most:
+            group.connections.append((connection, finding))
+    groups = sorted(found.values(), key=lambda group: -group.number)
+    if most is not None:
+        for group, share in zip(groups, allot([len(g.connections) for g in groups], most), strict=True):
+            del group.connections[share:]
+    return groups, number
+
+
+def _place(address: Address, end: End) -> Address:
+    """Return where a program is: a server by address and port, a client by its address, as its ports vary."""
+    return Address(address.address, 0) if end is End.CLIENT else address
+
+
+def blame(groups: list[Group], number: int, style: Style) -> Iterator[str]:
+    """Yield what is wrong and where, most frequent first."""
+    if not groups:
+        yield style.paint("No problems found.", "good")
+        return
+    yield style.paint(f"{count(number, 'connection')} with a problem", "problem")
+    for group in groups[:MOST_GROUPS]:
+        place = f"at {_where(group)}: " if group.end is not None else ""
+        text = f"{group.code} {place}{vocabulary.lookup(group.code).meaning}"
+        yield from style.wrap(text, first=f"{group.number:>7,}  ")
+    if len(groups) > MOST_GROUPS:
+        rest = groups[MOST_GROUPS:]
+        yield f"{sum(group.number for group in rest):>7,}  others"
+
+
+def _where(group: Group) -> str:
+    if group.address is None:
+        return "both ends"
+    host = group.address.address if group.end is End.CLIENT else str(group.address)
+    return f"the {group.end} {host}"
+
+
+def _counts(title: str, counts: Mapping[str, int], style: Style) -> Iterator[str]:
+    yield style.paint(title, "heading")
+    for code, number in sorted(counts.items(), key=lambda item: -item[1]):
+        if number:
+            text = f"{code:13} {vocabulary.lookup(code).meaning}"
+            yield from style.wrap(text, first=f"{number:>7,}  ", then=" " * 23)
+
+
+def _shapes(shapes: Mapping[str, int], style: Style, *, all_of_them: bool) -> Iterator[str]:
+    total = sum(shapes.values())
+    yield style.paint("Shapes (C client, S server, ~ traffic)", "heading")
+    shown = list(shapes.items())[: None if all_of_them else MOST_SHAPES]
+    for shape, number in shown:
+        share = f"{100 * number / total:.1f} %"
+        yield from style.wrap(shape, first=f"{number:>7,}  {share:>7}  ")
+    rest = len(shapes) - len(shown)
+    if rest:
+        yield f"{total - sum(n for _, n in shown):>7,}  in {count(rest, 'more shape')}; --all shows them"
+
+
+def _details(groups: list[Group], number: int, style: Style) -> Iterator[str]:
+    """Yield a line for each problem connection that is kept, under what is to be done about it."""
+    yield style.paint("Problems", "heading")
+    for group in (group for group in groups if group.connections):
+        place = f" at {_where(group)}" if group.end is not None else ""
+        title = f"{group.code}{place} ({count(group.number, 'connection')})"
+        yield from (style.paint(line, "problem") for line in style.wrap(title, first="  "))
+        _, finding = group.connections[0]
+        yield from style.wrap(printable(finding.advice), first="    ")
+        for connection, found in group.connections:
+            yield from _problem(connection, found, style)
+    shown = sum(len(group.connections) for group in groups)
+    if shown < number:
+        yield f"  {number - shown:,} more problem connections; --all shows them, --limit N the first N"
+
+
+def _problem(connection: Connection, finding: Finding, style: Style) -> list[str]:
+    conversation = connection.conversation
+    peer = conversation.server if finding.endpoint is None else conversation.address(finding.endpoint.peer)
+    other = f"{conversation.client} {style.to} {peer}"
+    if finding.endpoint is not None:
+        port = f":{conversation.client.port} " if finding.endpoint is End.CLIENT else ""
+        other = f"{port}with {peer}"
+    shown = evidence(finding, 4)
+    text = f"{other}: {printable(finding.summary)}{f' [{shown}]' if shown else ''}"
+    return style.wrap(text, first=f"    #{connection.id}  ")
+
+
+def allot(sizes: list[int], most: int) -> list[int]:
+    """Return how many of each group to show so that `most` are shown and each group has its share."""
+    shares = [0] * len(sizes)
+    while most and shares != sizes:
+        for i, size in enumerate(sizes):
+            if most and shares[i] < size:
+                shares[i] += 1
+                most -= 1
+    return shares

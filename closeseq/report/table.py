@@ -1,0 +1,81 @@
+"""One line a connection."""
+
+from __future__ import annotations
+
+from itertools import islice
+from typing import TYPE_CHECKING
+
+from closeseq.report.selection import troubles
+from closeseq.report.text import Style, span
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from closeseq.analysis import Connection
+    from closeseq.report.selection import Selection
+
+HEADERS = (
+    "id",
+    "client",
+    "server",
+    "verdict",
+    "closed by",
+    "client state",
+    "server state",
+    "lasted",
+    "problems",
+)
+RIGHT = ("id", "lasted")
+DISPENSABLE = ("lasted", "closed by")
+PAGE = 10_000  # rows whose columns are fitted together; a capture may have a million connections
+
+
+def table(selection: Selection, style: Style) -> Iterator[str]:
+    """Yield the lines of the table; nothing when there is no connection."""
+    rows = (row(connection, style) for connection in selection)
+    columns: list[int] = []
+    while page := list(islice(rows, PAGE)):
+        columns = columns or fitting(page, style)
+        yield from _fitted([[cells[i] for i in columns] for cells in page], columns, style)
+
+
+def fitting(page: list[tuple[str, ...]], style: Style) -> list[int]:
+    """Return the numbers of the columns to show: where the width is short, some can be done without."""
+    widths = [
+        max(len(HEADERS[i]), *(len(_plain(cells[i])) for cells in page)) + 2 for i in range(len(HEADERS))
+    ]
+    columns = list(range(len(HEADERS)))
+    for dispensable in DISPENSABLE:
+        if sum(widths[i] for i in columns) - 2 > style.width:
+            columns.remove(HEADERS.index(dispensable))
+    return columns
+
+
+def _plain(cell: str) -> str:
+    return cell.split("m", 1)[1].removesuffix("\x1b[0m") if cell.startswith("\x1b[") else cell
+
+
+def row(connection: Connection, style: Style) -> tuple[str, ...]:
+    """Return the cells of one connection."""
+    problems = dict.fromkeys(finding.code for finding in troubles(connection))
+    return (
+        str(connection.id),
+        str(connection.conversation.client),
+        str(connection.conversation.server),
+        style.paint(connection.verdict, "good") if connection.verdict == "graceful" else connection.verdict,
+        str(connection.initiator),
+        str(connection.client.state),
+        str(connection.server.state),
+        span(connection.conversation.last_ns - connection.conversation.first_ns),
+        style.paint(" ".join(problems), "problem"),
+    )
+
+
+def _fitted(page: list[list[str]], columns: list[int], style: Style) -> list[str]:
+    from tabulate import tabulate  # costs 50 ms, and only tables need it
+
+    headers = [HEADERS[i] for i in columns]
+    align = ["right" if header in RIGHT else "left" for header in headers]
+    text = tabulate(page, headers, tablefmt="plain", colalign=align, disable_numparse=True)
+    lines = text.split("\n")
+    return [style.paint(lines[0], "heading"), *(line.rstrip() for line in lines[1:])]

@@ -1,0 +1,111 @@
+"""Words, numbers and times as people read them, and nothing that a terminal could obey."""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from closeseq.verdict.findings import Finding
+
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+NS = 1_000_000_000
+LONG = 180  # so many seconds are said in minutes, so many minutes in hours
+
+STYLES = {"problem": "1;31", "good": "32", "lost": "31", "state": "1", "dim": "2", "heading": "1"}
+
+
+@dataclass(frozen=True, slots=True)
+class Style:
+    """How text may look: how wide, with which characters, in colour or not."""
+
+    width: int = 100
+    ascii: bool = False
+    color: bool = False
+
+    def paint(self, text: str, style: str) -> str:
+        """Return the text in one of STYLES; as it is without colour."""
+        return f"\x1b[{STYLES[style]}m{text}\x1b[0m" if self.color and text.strip() else text
+
+    @property
+    def to(self) -> str:
+        """An arrow from one thing to another."""
+        return "->" if self.ascii else "→"
+
+    def wrap(self, text: str, *, first: str = "", then: str | None = None) -> list[str]:
+        """Return the text in lines of at most `width`, the first and the later ones indented as given."""
+        later = " " * len(first) if then is None else then
+        return textwrap.wrap(
+            text,
+            max(self.width, len(later) + 20),
+            initial_indent=first,
+            subsequent_indent=later,
+            break_long_words=False,
+            break_on_hyphens=False,
+        ) or [first.rstrip()]
+
+
+def printable(text: str) -> str:
+    r"""Return the text with every character that is not plainly visible written as an escape.
+
+    File names and the like come from anywhere: escape sequences, line ends, characters that turn the
+    direction of writing, and bytes that are no UTF-8 must not reach a terminal as they are.
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def count(number: int, noun: str, plural: str | None = None) -> str:
+    """Return `1 packet`, `12,345 packets`."""
+    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
+
+
+def span(ns: int) -> str:
+    """Return a length of time with three significant digits: `0.35 ms`, `12.4 s`, `5 min 20 s`."""
+    seconds = ns / NS
+    if abs(seconds) < 1:
+        return f"{seconds * 1000:.3g} ms" if ns else "0 s"
+    if abs(seconds) < LONG:
+        return f"{seconds:.3g} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < LONG:
+        return f"{minutes} min {rest} s" if rest else f"{minutes} min"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours:,} h {minutes} min" if minutes else f"{hours:,} h"
+
+
+def seconds(ns: int) -> float:
+    """Return nanoseconds as seconds, with no digit that is not known."""
+    return round(ns / NS, 9)
+
+
+def moment(ns: int, digits: int = 9) -> str:
+    """Return a time since the Unix epoch as ISO 8601 in UTC, from integers: `2026-11-20T12:18:06.194Z`."""
+    whole, rest = divmod(ns, NS)
+    date = (EPOCH + timedelta(seconds=whole)).strftime("%Y-%m-%dT%H:%M:%S")
+    return f"{date}.{rest:09d}"[: len(date) + 1 + digits].rstrip(".") + "Z"
+
+
+def when(ns: int, digits: int = 6) -> str:
+    """Return a time since the Unix epoch for a person: `2026-11-20 12:18:06.194806 UTC`."""
+    return moment(ns, digits).replace("T", " ").replace("Z", " UTC")
+
+
+def evidence(finding: Finding, most: int = 6) -> str:
+    """Return the packets that show a finding, without those that its summary names itself."""
+    said = {int(number) for number in re.findall(r"#(\d+)", finding.summary)}
+    return packets((number for number in finding.packets if number not in said), most)
+
+
+def packets(numbers: Iterable[int], most: int = 6) -> str:
+    """Return packet numbers as `#8 #9 #12`; of many the first ones and how many more."""
+    named = list(dict.fromkeys(numbers))
+    shown = " ".join(f"#{number}" for number in named[:most])
+    return shown if len(named) <= most else f"{shown} and {len(named) - most} more"

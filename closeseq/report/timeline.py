@@ -1,0 +1,226 @@
+"""The close of one connection, packet by packet: the client's states left, the server's right.
+
+    #1  127.0.0.1:43286 → 127.0.0.1:19999  graceful: server closed first; final ACK lost
+        began 2026-11-20 12:18:06.194806 UTC, lasted 3.65 s, 21 packets
+
+              client :43286                        server :19999
+      0.000000  SYN_SENT      ── SYN ──────────▶  LISTEN         #1
+      0.000018  ESTABLISHED   ◀────── SYN ACK ──  SYN_RECEIVED   #2
+    ...
+
+A state is printed where it changes.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from closeseq.connections.conversation import End, Event, Opener, Position, Traffic
+from closeseq.packets.flags import ACK, FIN, PSH, RST, SYN
+from closeseq.report.ending import found, standing
+from closeseq.report.text import Style, count, printable, span, when
+from closeseq.tcp.timeline import Arrival, Certainty, Step, Transition
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from closeseq.analysis import Connection
+
+WORDS = ((SYN, "SYN"), (FIN, "FIN"), (RST, "RST"), (PSH, "PSH"), (ACK, "ACK"))
+POSITIONS = {
+    Position.RETRANSMISSION: "sent again",
+    Position.OVERLAP: "sent again, with more",
+    Position.GAP: "after a gap in the capture",
+    Position.PROBE: "keepalive probe",
+}
+STATE = 13  # columns: the longest name, SYN_RECEIVED, and a mark
+ROOMY = 90  # columns from which the arrows are long
+NOTE = 36  # columns that a note needs to stand beside its packet
+LEGEND = {
+    "?": "? assumed: nothing in the capture contradicts it, and nothing proves it",
+    "x": "x did not arrive at the other end",
+}
+
+
+def format_timeline(
+    connection: Connection,
+    *,
+    width: int = 100,
+    ascii: bool = False,  # noqa: A002 - what the command's option is called
+    color: bool = False,
+) -> str:
+    """Return the timeline of one connection as text, ending in a newline.
+
+    Args:
+        connection: one connection of an analysis.
+        width: columns to fill; at least 72 are used.
+        ascii: draw with `-`, `<` and `>` instead of line-drawing characters.
+        color: colour the text with ANSI escape sequences.
+    """
+    style = Style(max(width, 72), ascii, color)
+    return "\n".join(Drawing(connection, style).lines()) + "\n"
+
+
+class Drawing:
+    """One connection being drawn, line by line."""
+
+    def __init__(self, connection: Connection, style: Style) -> None:
+        self.connection = connection
+        self.timeline = connection.timeline
+        self.style = style
+        self.start_ns = connection.conversation.first_ns
+        self.arrow = 19 if style.width >= ROOMY else 15
+        last = max([self.timeline.now_ns, *(t.time_ns for t in self.timeline.transitions)])
+        self.clock = max(9, len(f"{(last - self.start_ns) / 1e9:.6f}"))
+        self.marks: set[str] = set()
+        self.shown = {end: self.timeline.first_state(end) for end in End}
+
+    def lines(self) -> Iterator[str]:
+        """Yield the whole drawing."""
+        yield from self.heading()
+        timers = [t for t in self.timeline.transitions if t.packet is None]
+        for index, step in enumerate(self.timeline.steps):
+            while timers and timers[0].time_ns <= step.time_ns:
+                yield from self.timer(timers.pop(0))
+            yield from self.step(step, first=index == 0)
+        for transition in timers:
+            yield from self.timer(transition)
+        yield from standing(self.connection, self.style)
+        for mark, meaning in LEGEND.items():
+            if mark in self.marks:
+                for row in self.style.wrap(meaning, first="    ", then="      "):
+                    yield self.style.paint(row, "dim")
+        yield from found(self.connection, self.style)
+
+    def heading(self) -> Iterator[str]:
+        """Yield who, when, and how it closed."""
+        connection, style = self.connection, self.style
+        conversation = connection.conversation
+        who = f"#{connection.id}  {conversation.client} {style.to} {conversation.server}"
+        again = f" (incarnation {connection.incarnation})" if connection.incarnation > 1 else ""
+        verdict = f"{connection.verdict}: {printable(connection.summary)}"
+        yield from (
+            style.paint(line, "heading") for line in style.wrap(f"{who}{again}  {verdict}", then="    ")
+        )
+        packets = count(connection.packets, "packet")
+        lasted = span(conversation.last_ns - conversation.first_ns)
+        began = f"began {when(self.start_ns)}, lasted {lasted}, {packets}"
+        if connection.opener is Opener.INFERRED:
+            began += "; no opening captured: client inferred"
+        yield from style.wrap(began, first="    ")
+        yield ""
+        left = f"client :{conversation.client.port}"
+        right = f"server :{conversation.server.port}"
+        yield f"{'':{self.clock + 4}}{left:{STATE + self.arrow + 3}}{right}"
+
+    def step(self, step: Step, *, first: bool) -> Iterator[str]:
+        """Draw one event, or the traffic between two."""
+        event, traffic = step.event, step.traffic
+        states = {end: self.state(step, end, first=first) for end in End}
+        if traffic is not None:
+            yield from self.digest(step, traffic)
+            if any(states.values()):
+                yield self.row("", states, "")
+        elif event is not None:
+            lost = step.arrived is Arrival.NO
+            self.marks |= {"x"} if lost else set()
+            yield from self.noted(
+                self.row(self.time(step.time_ns), states, self.packet(event, lost=lost), lost=lost),
+                f"#{event.packet}",
+                remarks(step, self.style),
+            )
+
+    def timer(self, transition: Transition) -> Iterator[str]:
+        """Draw what a clock did, without a packet."""
+        self.shown[transition.endpoint] = transition.after
+        states = {end: str(transition.after) if end is transition.endpoint else "" for end in End}
+        row = self.row(self.time(transition.time_ns), states, "timer".center(self.arrow))
+        yield from self.noted(row, "", f"{transition.endpoint}: {printable(transition.cause)}")
+
+    def state(self, step: Step, end: End, *, first: bool) -> str:
+        """Return the state to print for an end: empty where it did not change."""
+        now = step.client if end is End.CLIENT else step.server
+        moves = [t for t in step.transitions if t.endpoint is end]
+        changed = now is not self.shown[end] or moves
+        self.shown[end] = now
+        if not changed and not first:
+            return ""
+        if any(t.certainty is Certainty.ASSUMED for t in moves):
+            self.marks.add("?")
+            return f"{now}?"
+        return str(now)
+
+    def row(self, time: str, states: dict[End, str], arrow: str, *, lost: bool = False) -> str:
+        """Lay out a line: the time, the client's state, what passed, the server's state."""
+        style = self.style
+        client = style.paint(f"{states[End.CLIENT]:{STATE}}", "state")
+        server = style.paint(f"{states[End.SERVER]:{STATE}}", "state")
+        drawn = f"{arrow:{self.arrow}}"
+        clock = style.paint(f"{time:>{self.clock}}", "dim")
+        return f"  {clock}  {client} {style.paint(drawn, 'lost') if lost else drawn}  {server}"
+
+    def noted(self, row: str, number: str, note: str) -> Iterator[str]:
+        """Add a packet's number and its note, on the same line or under it."""
+        indent = self.clock + 4 + STATE + 1 + self.arrow + 2 + STATE + 1
+        style = self.style
+        text = f"{number:4} {note}".strip() if number else note
+        if len(text) <= style.width - indent:
+            yield f"{row} {text}".rstrip()
+        elif style.width - indent >= NOTE:
+            lines = style.wrap(text, first=" " * indent, then=" " * (indent + 5))
+            yield f"{row} {lines[0].strip()}"
+            yield from lines[1:]
+        else:
+            yield f"{row} {number}".rstrip()
+            yield from style.wrap(note, first=" " * (self.clock + 6))
+
+    def time(self, time_ns: int) -> str:
+        """Return seconds since the connection began."""
+        return f"{(time_ns - self.start_ns) / 1e9:.6f}"
+
+    def packet(self, event: Event, *, lost: bool) -> str:
+        """Draw an arrow of `self.arrow` columns in the direction of a segment."""
+        line, left, right = ("-", "<", ">") if self.style.ascii else ("─", "◀", "▶")
+        label = " ".join(
+            word for bit, word in WORDS if event.flags & bit and (bit != PSH or not event.length)
+        )
+        if lost:  # the arrow stops short of the other end
+            left, right = "  x", "x  "
+        free = self.arrow - len(label) - 2 - len(right)
+        if event.sender is End.CLIENT:
+            return f"{line * 2} {label} {line * (free - 2)}{right}"
+        return f"{left}{line * (free - 2)} {label} {line * 2}"
+
+    def digest(self, step: Step, traffic: Traffic) -> Iterator[str]:
+        """Tell of a stretch of traffic."""
+        up, down = traffic.client, traffic.server
+        parts = [count(traffic.segments, "segment")]
+        parts += [f"{count(up.bytes, 'byte')} up"] if up.bytes else []
+        parts += [f"{count(down.bytes, 'byte')} down"] if down.bytes else []
+        again, probes = up.retransmissions + down.retransmissions, up.probes + down.probes
+        gaps = up.gaps + down.gaps
+        parts += [count(again, "retransmission")] if again else []
+        parts += [count(probes, "keepalive probe")] if probes else []
+        parts += [f"{count(gaps, 'gap')} in the capture"] if gaps else []
+        lasted = traffic.last_ns - traffic.time_ns
+        parts += [span(lasted)] if lasted else []
+        note = f"; {printable(step.note)}" if step.note else ""
+        clock = f"  {self.time(step.time_ns):>{self.clock}}  "
+        for row in self.style.wrap(f"~ {', '.join(parts)}{note}", first=clock, then=" " * len(clock) + "  "):
+            yield self.style.paint(row, "dim")
+
+
+def remarks(step: Step, style: Style) -> str:
+    """Return what else is to be said of a packet: its data, its note, the states it only passed through."""
+    event = step.event
+    notes = [count(event.length, "byte")] if event is not None and event.length else []
+    if step.note:
+        notes.append(printable(step.note))
+    elif event is not None:
+        notes += [POSITIONS[event.position]] if event.position in POSITIONS else []
+        notes += ["lost"] if step.arrived is Arrival.NO else []
+    for end in End:
+        passed = [t.after for t in step.transitions if t.endpoint is end and t.after is not t.before][:-1]
+        if passed:
+            notes.append(f"{end} by way of {f' {style.to} '.join(passed)}")
+    return "; ".join(notes)
