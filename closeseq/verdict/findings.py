@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
-from closeseq.connections.conversation import End
-from closeseq.tcp.timeline import Certainty
+if TYPE_CHECKING:
+    from closeseq.connections.conversation import End
+    from closeseq.tcp.timeline import Certainty
 
 
 class Severity(StrEnum):
+    """How grave a finding is."""
+
     PROBLEM = "problem"  # something to mend
     NOTICE = "notice"  # something to know
 
@@ -46,7 +50,7 @@ class Verdict:
     packets: tuple[int, ...]  # that show it
 
     def role(self, end: End) -> Role:
-        return self.client_role if end is End.CLIENT else self.server_role
+        return self.client_role if end.value == "client" else self.server_role
 
 
 @dataclass(frozen=True, slots=True)

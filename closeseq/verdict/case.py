@@ -1,0 +1,266 @@
+"""A timeline, arranged for judging: what each end did in the close, how long it stayed where.
+
+Everything here is a fact read off the timeline; what follows from it is said by the rules. Nothing
+knows which end is the client: swapping both ends swaps every answer.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from closeseq.connections.conversation import Conversation, End, Event, Position, Traffic
+from closeseq.tcp.states import State
+from closeseq.tcp.timeline import Arrival, Certainty, Timeline, Transition
+from closeseq.verdict.facts import Close, Stay
+from closeseq.verdict.missing import Missing, missing
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from closeseq.verdict.limits import Limits
+
+# An end that came here has the whole handshake behind it.
+SYNCHRONIZED = frozenset(
+    {State.ESTABLISHED, State.CLOSE_WAIT, State.FIN_WAIT_2, State.LAST_ACK, State.TIME_WAIT}
+)
+
+
+class Case:
+    """One connection before the judge."""
+
+    def __init__(self, timeline: Timeline, limits: Limits, dropped: int = 0) -> None:
+        self.timeline = timeline
+        self.limits = limits
+        self.dropped = dropped
+
+    @property
+    def conversation(self) -> Conversation:
+        return self.timeline.conversation
+
+    @cached_property
+    def now_ns(self) -> int:
+        """Until when a wait is measured: now, or when the next connection of the pair began."""
+        successor = self.conversation.successor
+        now = self.timeline.now_ns
+        return now if successor is None else min(now, successor.time_ns)
+
+    @cached_property
+    def made(self) -> tuple[Transition, ...]:
+        """All transitions but those of timers that would have run out after the next connection began."""
+        timed = (t for t in self.timeline.transitions if t.certainty is Certainty.TIMER)
+        late = {id(t) for t in timed if t.time_ns > self.now_ns}
+        return tuple(t for t in self.timeline.transitions if id(t) not in late)
+
+    @cached_property
+    def events(self) -> tuple[Event, ...]:
+        return self.conversation.events
+
+    @cached_property
+    def resets(self) -> tuple[Event, ...]:
+        return tuple(event for event in self.events if event.rst)
+
+    @cached_property
+    def by_packet(self) -> dict[int, Event]:
+        return {event.packet: event for event in self.events}
+
+    @cached_property
+    def lost(self) -> frozenset[int]:
+        """Packets that are known not to have arrived."""
+        return frozenset(step.packet for step in self.timeline if step.arrived is Arrival.NO)
+
+    @cached_property
+    def missing(self) -> tuple[Missing, ...]:
+        return missing(self.conversation, self.dropped)
+
+    def state(self, end: End) -> State:
+        """Return the end's state at the moment for which the case is judged."""
+        stay = self.present(end)
+        return self.timeline.first_state(end) if stay is None else stay.state
+
+    def transitions(self, end: End) -> list[Transition]:
+        return [t for t in self.made if t.endpoint is end]
+
+    def stays(self, end: End, *states: State) -> Iterator[Stay]:
+        """Yield the stays of an end in these states, in order."""
+        made = self.transitions(end)
+        for entered, left in zip(made, [*made[1:], None], strict=False):
+            if entered.after in states:
+                yield Stay(end, entered.after, entered, left)
+
+    def present(self, end: End) -> Stay | None:
+        """Return the stay that has no end yet; None if the end never left its first state."""
+        made = self.transitions(end)
+        return Stay(end, made[-1].after, made[-1], None) if made else None
+
+    def unacknowledged(self, end: End, *states: State) -> Stay | None:
+        """Return the stay in which an end waits, or may well wait, in vain for the ACK of its FIN."""
+        for stay in self.stays(end, *states):
+            if stay.left is None or self.by_reset(stay.left) is not None or self.doubtful(stay):
+                return stay
+        return None
+
+    def doubtful(self, stay: Stay) -> bool:
+        """Whether the ACK that ended a wait may have been lost like those before it.
+
+        Nothing shows that it arrived, and the next repetition of the FIN, after about twice the time
+        between the last two (RFC 6298 5.5), was not due yet.
+        """
+        close = self.close(stay.end)
+        if stay.left is None or stay.left.certainty is not Certainty.ASSUMED or len(close.copies) < 2:  # noqa: PLR2004
+            return False
+        earlier, last = close.copies[-2:]
+        lost = any(packet < last.packet for packet, _ in close.covers)
+        return lost and self.now_ns - last.time_ns <= 2 * (last.time_ns - earlier.time_ns)
+
+    def until(self, stay: Stay) -> int:
+        """Return when a stay ended, or until when it has lasted."""
+        if stay.left is None or (self.by_reset(stay.left) is None and self.doubtful(stay)):
+            return max(self.now_ns, stay.since_ns)
+        return stay.left.time_ns
+
+    def lasted(self, stay: Stay) -> int:
+        """Return how long a stay lasted, or has lasted so far."""
+        return self.until(stay) - stay.since_ns
+
+    def by_reset(self, transition: Transition | None) -> Event | None:
+        """Return the RST that made a transition to CLOSED; None if something else made it."""
+        if transition is None or transition.packet is None or transition.after is not State.CLOSED:
+            return None
+        event = self.by_packet.get(transition.packet)
+        return event if event is not None and event.rst else None
+
+    @cached_property
+    def endings(self) -> tuple[tuple[Transition, Event], ...]:
+        """The transitions to CLOSED that a RST made, with it, in order of time."""
+        found = [(t, self.by_reset(t)) for t in self.made]
+        return tuple((t, reset) for t, reset in found if reset is not None)
+
+    def synchronized(self, end: End) -> bool:
+        """Whether an end ever completed the handshake."""
+        if not self.timeline.began:
+            return True
+        return any(t.after in SYNCHRONIZED for t in self.transitions(end))
+
+    def close(self, end: End) -> Close:
+        """Return what is known of an end's FIN."""
+        return self._closes[end]
+
+    @cached_property
+    def _closes(self) -> dict[End, Close]:
+        return {end: self._close(end) for end in End}
+
+    def _close(self, end: End) -> Close:
+        sent = taken = heard = None
+        order = len(self.made)
+        for place, t in enumerate(self.made):
+            own, move = t.endpoint is end, (t.before, t.after)
+            if own and t.after in (State.FIN_WAIT_1, State.LAST_ACK):
+                sent = t
+            elif own and (t.after is State.FIN_WAIT_2 or move in _HEARD) and self.by_reset(t) is None:
+                heard = t if t.packet is not None else heard
+            if not own and (t.after in (State.CLOSE_WAIT, State.CLOSING) or move in _TAKEN):
+                taken = t
+            if t is sent or t is taken:
+                order = min(order, place)
+        copies = tuple(e for e in self.events if e.sender is end and e.fin and not e.rst)
+        return Close(end, copies, sent, taken, heard, order, self._covers(end, copies))
+
+    def _covers(self, end: End, copies: tuple[Event, ...]) -> tuple[tuple[int, int], ...]:
+        """Return what acknowledges a captured FIN. A RST ends the connection instead of acknowledging."""
+        if not copies:
+            return ()
+        found = []
+        for step in self.conversation.steps:
+            if isinstance(step, Traffic):
+                ack, rst, packet = step.of(end.peer).ack, False, step.of(end.peer).last_packet
+                time_ns = step.of(end.peer).last_ns
+            else:
+                ack, rst, packet, time_ns = (
+                    step.ack,
+                    step.rst or step.sender is end,
+                    step.packet,
+                    step.time_ns,
+                )
+            if ack is not None and not rst and ack >= copies[0].end:
+                found.append((packet, time_ns))
+        return tuple(found)
+
+    @cached_property
+    def crossed(self) -> bool:
+        """Whether both ends sent FIN before receiving the other's."""
+        return all(
+            (sent := self.close(end).sent) is not None and sent.after is State.FIN_WAIT_1 for end in End
+        )
+
+    @cached_property
+    def first_closer(self) -> End | None:
+        """The end that sent its FIN first; None without a FIN."""
+        closes = [self.close(end) for end in End if self.close(end)]
+        return min(closes, key=lambda close: (close.began, close.order)).end if closes else None
+
+    def last_data(self, end: End, after: Transition) -> tuple[int, int] | None:
+        """Return when an end sent its last data after a transition, and the packet; None without any."""
+        for step in reversed(self.conversation.steps):
+            if isinstance(step, Traffic):
+                stream = step.of(end)
+                if stream.bytes and stream.last_packet > (after.packet or 0):
+                    return stream.last_ns, stream.last_packet
+            elif step.sender is end and step.length and step.packet > (after.packet or 0):
+                return step.time_ns, step.packet
+        return None
+
+    def keepalives(self, end: End, step: Event | Traffic) -> int:
+        """Return how many keepalives of an end a step holds.
+
+        Numbered one below the next, they look like probes of a closed window, which only the peer's
+        window tells apart, and like the repetition of a single byte, which was not acknowledged before.
+        """
+        probes = step.of(end).probes if isinstance(step, Traffic) else step.position is Position.PROBE
+        own = isinstance(step, Traffic) or step.sender is end
+        if not own or not probes or self.window_closed(end.peer, step):
+            return 0
+        sent, acked = 1, 0
+        for earlier in self.conversation.steps[: self.conversation.steps.index(step)]:
+            if isinstance(earlier, Traffic):
+                sent = max(sent, earlier.of(end).end or 0)
+                acked = max(acked, earlier.of(end.peer).ack or 0)
+            elif earlier.sender is end:
+                sent = max(sent, 0 if earlier.rst else earlier.end)
+            else:
+                acked = max(acked, earlier.ack or 0)
+        if not isinstance(step, Traffic):
+            return int(step.length == 0 or acked >= step.end)
+        if step.of(end.peer).zero_windows:
+            return 0
+        stream = step.of(end)
+        sent_again = stream.bytes - max((stream.end or 0) - sent, 0)
+        return max(stream.probes - max(sent_again, 0), 0)
+
+    def window_closed(self, end: End, before: Event | Traffic | None = None) -> bool:
+        """Whether the last window that an end announced (before a step) was 0, or may have been."""
+        closed = False
+        for step in self.conversation.steps:
+            if step is before:
+                break
+            if isinstance(step, Traffic):
+                closed = step.of(end).zero_windows > 0 if step.of(end) else closed
+            elif step.sender is end and not step.rst:
+                closed = step.window == 0
+        return closed
+
+    def absence(self, certainty: Certainty) -> Certainty:
+        """Return the certainty of something that rests on a packet *not* having been sent as well."""
+        return Certainty.ASSUMED if self.missing else certainty
+
+
+# Transitions by which an end learned that its FIN was acknowledged, and by which it took its peer's.
+_HEARD = frozenset({(State.CLOSING, State.TIME_WAIT), (State.LAST_ACK, State.CLOSED)})
+_TAKEN = frozenset({(State.FIN_WAIT_2, State.TIME_WAIT)})
+
+
+def weakest(*certainties: Certainty) -> Certainty:
+    """Return how sure something is that rests on all of these. What a timer ended is assumed to be so."""
+    if {Certainty.ASSUMED, Certainty.TIMER} & {*certainties}:
+        return Certainty.ASSUMED
+    return Certainty.PROVED if Certainty.PROVED in certainties else Certainty.OBSERVED

@@ -1,0 +1,143 @@
+"""What the capture did not see of a connection, told from the connection itself and the drop counters.
+
+What rests on the *absence* of a packet ("never acknowledged") is no more than assumed where packets of
+the connection are known, or likely, to be missing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from closeseq.connections.conversation import Conversation, End, Event, Opener, Position, Traffic
+from closeseq.verdict.text import count
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """Packets that were not captured."""
+
+    what: str  # for a person, a clause
+    consequence: str  # what cannot be concluded
+    endpoint: End | None  # whose packets they are; None when it may be anyone's
+    packet: int | None  # that shows it
+    time_ns: int
+
+
+def missing(conversation: Conversation, dropped: int) -> tuple[Missing, ...]:
+    """Return what is missing of a connection, most telling first."""
+    found: list[Missing] = []
+    if one := _one_direction(conversation):
+        found.append(one)
+    elif beginning := _beginning(conversation):
+        found.append(beginning)
+    for end in End:
+        if not one or one.endpoint is not end:
+            found += _holes(conversation, end)
+    if dropped:
+        found.append(
+            Missing(
+                f"the capture lost {count(dropped, 'packet')} of all its connections",
+                "a packet that seems never to have been sent may be one of them",
+                None,
+                None,
+                conversation.first_ns,
+            )
+        )
+    return tuple(found)
+
+
+def captured(conversation: Conversation, end: End) -> int:
+    """Return how many packets of an end were captured."""
+    return conversation.client_packets if end is End.CLIENT else conversation.server_packets
+
+
+def _one_direction(conversation: Conversation) -> Missing | None:
+    """Return whose direction is missing: the other end acknowledges somebody of whom nothing was seen."""
+    for end in End:
+        if captured(conversation, end):
+            continue
+        for step in conversation.steps:
+            answers = step.ack if isinstance(step, Event) else step.of(end.peer).ack
+            if answers is not None:
+                return Missing(
+                    f"nothing that the {end} sent was captured, though the {end.peer} answers it",
+                    f"only the {end.peer}'s part of the close is known",
+                    end,
+                    step.packet,
+                    step.time_ns,
+                )
+    return None
+
+
+def _beginning(conversation: Conversation) -> Missing | None:
+    first = conversation.steps[0] if conversation.steps else None
+    if first is None or (isinstance(first, Event) and first.syn):
+        return None
+    guessed = conversation.opener is Opener.INFERRED
+    return Missing(
+        "the beginning of the connection was not captured",
+        "what was closed before is not known, and which end is the client is a guess"
+        if guessed
+        else "what was sent before is not known",
+        None,
+        first.packet,
+        first.time_ns,
+    )
+
+
+def _holes(conversation: Conversation, end: End) -> Iterator[Missing]:
+    """Find what an end sent and the capture did not see: holes in its numbers, and what was acknowledged.
+
+    A RST's number is not part of the stream: a stray or forged one lies anywhere.
+    """
+    highest = _highest(conversation, end)
+    for step in conversation.steps:
+        if _leaves_gap(step, end):
+            yield Missing(
+                f"there is a hole in what the {end} sent, before packet #{step.packet}",
+                f"the {end} may have sent data or a FIN that was not captured",
+                end,
+                step.packet,
+                step.time_ns,
+            )
+            return
+        ack = _acknowledges(step, end.peer)
+        if ack is not None and highest is not None and ack > highest:
+            yield Missing(
+                f"packet #{step.packet} acknowledges {count(ack - highest, 'number')} of the {end} more than "
+                "was captured",
+                "it was a FIN, or as little as a byte of data: the numbers look alike"
+                if ack == highest + 1
+                else f"what the {end} sent there is not known",
+                end,
+                step.packet,
+                step.time_ns,
+            )
+            return
+
+
+def _highest(conversation: Conversation, end: End) -> int | None:
+    ends = []
+    for step in conversation.steps:
+        if isinstance(step, Traffic):
+            ends.append(step.of(end).end)
+        elif step.sender is end and not step.rst:
+            # A probe or a stray ACK numbered past everything stands for what was not captured.
+            ends.append(step.end if step.position is not Position.GAP or step.length else None)
+    return max((number for number in ends if number is not None), default=None)
+
+
+def _leaves_gap(step: Event | Traffic, end: End) -> bool:
+    if isinstance(step, Traffic):
+        return step.of(end).gaps > 0
+    return step.sender is end and step.position is Position.GAP and not step.rst and not step.syn
+
+
+def _acknowledges(step: Event | Traffic, end: End) -> int | None:
+    if isinstance(step, Traffic):
+        return step.of(end).ack
+    return step.ack if step.sender is end and not step.rst else None

@@ -1,0 +1,200 @@
+"""What is good to know: challenge ACKs, keepalives, the form of the close, what the capture missed."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+from closeseq.connections.conversation import End, Event, Position, Traffic
+from closeseq.tcp.timeline import Certainty
+from closeseq.verdict.found import found
+from closeseq.verdict.text import count, listed, span, times
+from closeseq.verdict.vanished import vanished
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from closeseq.verdict.case import Case
+    from closeseq.verdict.findings import Finding
+
+
+def challenge_ack(case: Case) -> Iterator[Finding]:
+    """An out-of-place RST or SYN was answered with an ACK (RFC 5961 3 and 4)."""
+    for cause, ack in challenges(case):
+        own = cause.packet in case.by_packet
+        what = "SYN" if cause.syn else "RST"
+        yield found(
+            "challenge-ack",
+            ack.sender,
+            Certainty.ASSUMED,
+            since_ns=cause.time_ns,
+            until_ns=ack.time_ns,
+            packets=[*([cause.packet] if own else []), ack.packet],
+            summary=(
+                f"the {ack.sender} answered a {what} from the {cause.sender} (#{cause.packet}) with an ACK "
+                f"(#{ack.packet}) and went on: it did not fit the connection"
+            ),
+            advice=(
+                f"the {ack.sender} still has a connection that the {cause.sender} has not; after the "
+                f"challenge the {cause.sender}'s RST ends it and the SYN is tried again, so only look why "
+                "the first one was left behind (crash, reboot, a RST that was lost)"
+                if cause.syn
+                else "such a RST is late, or forged by somebody who guessed the number; the connection is "
+                "safe, so only look where it comes from if there are many"
+            ),
+        )
+
+
+def challenges(case: Case) -> Iterator[tuple[Event, Event]]:
+    """Yield each RST or SYN that was answered with an ACK, and the ACK."""
+    taken = {reset.packet for transition, reset in case.endings if transition.endpoint is not reset.sender}
+    for step, following in pairwise(case.conversation.steps):
+        if not isinstance(step, Event) or not isinstance(following, Event):
+            continue
+        stray = step.letters == "S" or (step.rst and step.packet not in taken)
+        if stray and following.pure_ack and following.sender is not step.sender:
+            yield step, following
+    successor = case.conversation.successor
+    if successor is not None:
+        for event in case.events:
+            if event.packet > successor.packet and event.pure_ack and event.sender is not successor.sender:
+                yield successor, event
+                break
+
+
+def keepalive(case: Case) -> Iterator[Finding]:
+    """Probes of an idle connection were seen (RFC 9293 3.8.4).
+
+    Probes of a window of 0 have the same numbers, but are no keepalives.
+    """
+    for end in End:
+        probes = [(step, n) for step in case.conversation.steps if (n := case.keepalives(end, step))]
+        if not probes:
+            continue
+        number, first, last = sum(n for _, n in probes), probes[0][0], probes[-1][0]
+        gone = vanished(case, end)
+        in_vain = gone.probes if gone is not None else 0
+        answers = "and was answered" if not in_vain else f"the last {times(in_vain)} without an answer"
+        if not in_vain and _ends_with_probe(case, end):
+            answers = "the last time without an answer before the capture ended"
+        yield found(
+            "keepalive",
+            end,
+            Certainty.OBSERVED,
+            since_ns=first.time_ns if isinstance(first, Event) else first.of(end).first_ns,
+            until_ns=last.time_ns if isinstance(last, Event) else last.of(end).last_ns,
+            packets=[packet for step, _ in probes for packet in _own_packets(step, end)],
+            summary=f"the {end} probed the idle connection {times(number)}, {answers}",
+            advice=(
+                f"the {end.peer} did not answer: see the other findings"
+                if in_vain
+                else (
+                    f"nothing: the {end} has SO_KEEPALIVE set (TCP_KEEPIDLE and TCP_KEEPINTVL tell how "
+                    "often it probes)"
+                )
+            ),
+        )
+
+
+def _own_packets(step: Event | Traffic, end: End) -> tuple[int, ...]:
+    return (
+        (step.packet,) if isinstance(step, Event) else (step.of(end).first_packet, step.of(end).last_packet)
+    )
+
+
+def _ends_with_probe(case: Case, end: End) -> bool:
+    last = case.conversation.steps[-1]
+    if isinstance(last, Event):
+        return last.sender is end and last.position is Position.PROBE
+    return last.of(end).probes > 0 and last.of(end).unanswered > 1
+
+
+def three_segment_close(case: Case) -> Iterator[Finding]:
+    """The ACK of the first FIN and the second FIN were one segment."""
+    end = case.first_closer
+    if end is None or case.crossed:
+        return
+    close, other = case.close(end), case.close(end.peer)
+    if not close.covers or not other.copies or close.covers[0][0] != other.copies[0].packet:
+        return
+    fin, both = close.copies[0], other.copies[0]
+    if both.packet < fin.packet:
+        return
+    yield found(
+        "three-segment-close",
+        end.peer,
+        Certainty.OBSERVED,
+        since_ns=fin.time_ns,
+        until_ns=both.time_ns,
+        packets=[fin.packet, both.packet],
+        summary=(
+            f"the {end.peer} acknowledged the FIN (#{fin.packet}) and closed in one segment "
+            f"(#{both.packet}), {span(both.time_ns - fin.time_ns)} later"
+        ),
+        advice=f"nothing: the {end.peer} closed at once when it read end of file",
+    )
+
+
+def fin_with_data(case: Case) -> Iterator[Finding]:
+    """A FIN rode on data."""
+    for end in End:
+        for fin in case.close(end).copies[:1]:
+            if fin.length:
+                yield found(
+                    "fin-with-data",
+                    end,
+                    Certainty.OBSERVED,
+                    since_ns=fin.time_ns,
+                    until_ns=None,
+                    packets=[fin.packet],
+                    summary=(
+                        f"the {end}'s FIN (#{fin.packet}) rode on its last {count(fin.length, 'byte')} "
+                        "of data"
+                    ),
+                    advice="nothing: the program closed before its last data had been sent",
+                )
+
+
+def capture_incomplete(case: Case) -> Iterator[Finding]:
+    """Packets of the connection were not captured."""
+    gaps = case.missing
+    if not gaps:
+        return
+    ends = {gap.endpoint for gap in gaps}
+    whats = listed(list(dict.fromkeys(gap.what for gap in gaps)))
+    yield found(
+        "capture-incomplete",
+        ends.pop() if len(ends) == 1 else None,
+        Certainty.PROVED,
+        since_ns=min(gap.time_ns for gap in gaps),
+        until_ns=None,
+        packets=[gap.packet for gap in gaps if gap.packet is not None],
+        summary=f"{whats}; so {'; '.join(dict.fromkeys(gap.consequence for gap in gaps))}",
+        advice=(
+            "capture anew, before the connection begins and in both directions: at one of the two ends (a "
+            "mirror port may show one direction only), with short packets (-s 128), a large buffer (-B "
+            "65536) and a filter on the port alone, not on flags"
+        ),
+    )
+
+
+def duplicate_packets(case: Case) -> Iterator[Finding]:
+    """The same packet was captured more than once."""
+    copies = case.conversation.copies
+    if copies:
+        yield found(
+            "duplicate-packets",
+            None,
+            Certainty.OBSERVED,
+            since_ns=case.conversation.first_ns,
+            until_ns=case.conversation.last_ns,
+            packets=[],
+            summary=(
+                f"{count(copies, 'packet')} {'was' if copies == 1 else 'were'} captured again within a "
+                "moment, and counted once"
+            ),
+            advice=(
+                "nothing is wrong with the connection; capture on one interface instead of 'any' "
+                "(loopback, bridges, bonds and VLANs show each packet once an interface)"
+            ),
+        )

@@ -1,0 +1,69 @@
+"""Every state, verdict and finding: what it means, why it happens, how to see it, what to do.
+
+This is the one place for meaning and severity; the rules take them from here. It is data and imports
+nothing of the machinery, so that `closeseq explain` is quick.
+"""
+
+from __future__ import annotations
+
+import re
+from difflib import get_close_matches
+
+from closeseq.errors import UnknownWordError
+from closeseq.verdict.vocabulary.entry import Entry
+from closeseq.verdict.vocabulary.notices import NOTICES
+from closeseq.verdict.vocabulary.problems import PROBLEMS
+from closeseq.verdict.vocabulary.states import STATES
+from closeseq.verdict.vocabulary.verdicts import VERDICTS
+
+_ENTRIES = (*STATES, *VERDICTS, *PROBLEMS, *NOTICES)
+
+# Spellings of other tools and books that are no variation of ours.
+SYNONYMS = {
+    "2msl": "time-wait",
+    "estab": "established",  # ss
+    "finwait1": "fin-wait-1",  # Windows: FIN_WAIT_1 and FINWAIT1, ss: FIN-WAIT-1
+    "finwait2": "fin-wait-2",
+    "fin-wait1": "fin-wait-1",  # netstat: FIN_WAIT1
+    "fin-wait2": "fin-wait-2",
+    "syn-recv": "syn-received",  # ss and netstat
+    "syn-rcvd": "syn-received",  # RFC 793's figure
+    "unconn": "closed",  # ss
+}
+
+
+def _plain(word: str) -> str:
+    return re.sub(r"[\s_-]+", "-", word.strip().lower())
+
+
+_BY_CODE = {entry.code: entry for entry in _ENTRIES}
+assert len(_BY_CODE) == len(_ENTRIES), "two entries have the same code"
+# The state CLOSING and the verdict closing differ in case only; in any other spelling it is the state.
+_BY_NAME = {_plain(entry.code): entry for entry in reversed(_ENTRIES)}
+
+
+def entries() -> tuple[Entry, ...]:
+    """Return all entries: states, verdicts, and findings, problems before notices."""
+    return _ENTRIES
+
+
+def lookup(word: str) -> Entry:
+    """Return the entry of a word in any case, with `-`, `_` or spaces, or as other tools spell it.
+
+    Only `CLOSING`, a state, and `closing`, a verdict, are told apart by their case.
+
+    Raises:
+        UnknownWordError: nothing has this name; its text names the nearest words.
+    """
+    name = _plain(word)
+    found = _BY_CODE.get(word) or _BY_NAME.get(SYNONYMS.get(name, name))
+    if found is not None:
+        return found
+    near = [entry.code for entry in _ENTRIES if name and name in _plain(entry.code)]
+    near += [_BY_NAME[match].code for match in get_close_matches(name, _BY_NAME, n=3, cutoff=0.5)]
+    named = list(dict.fromkeys(near))[:5]
+    hint = f"did you mean {' or '.join(named)}?" if named else "`closeseq explain` lists all words"
+    raise UnknownWordError(f"{word!r} is no state, verdict or finding; {hint}")
+
+
+__all__ = ["Entry", "entries", "lookup"]

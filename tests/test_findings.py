@@ -1,0 +1,337 @@
+"""What deserves attention: each rule on small scripts, and where it must keep silent."""
+
+from __future__ import annotations
+
+import pytest
+
+from closeseq.connections.conversation import End
+from closeseq.tcp.timeline import Certainty
+from closeseq.tcp.timers import SECOND, Timers
+from closeseq.verdict import Limits, Severity, judge
+from closeseq.verdict.rules import RULES
+from closeseq.verdict.vocabulary import lookup
+from verdict_examples import OPEN, codes, judged, packets, rows, the, timeline, timelines
+
+CLOSE = OPEN + "C:FA S:A S:FA C:A"
+NOTHING: set[str] = set()
+
+
+def test_an_ordinary_close_has_no_finding():
+    assert codes(judged(CLOSE)) == NOTHING
+    assert codes(judged(CLOSE, wait=3600)) == NOTHING
+
+
+@pytest.mark.parametrize("wait", [0, 75])
+@pytest.mark.parametrize("capture", [row.capture for row in rows()])
+def test_a_finding_rests_on_packets_of_its_connection(capture, wait):
+    limits = Limits(stuck_after_ns=wait * SECOND)
+    for one in timelines(capture, Timers(fin_timeout_ns=3 * SECOND)):
+        judgement = judge(one, limits)
+        assert set(judgement.verdict.packets) <= packets(one.conversation)
+        for finding in judgement.findings:
+            assert set(finding.packets) <= packets(one.conversation)
+            assert list(finding.packets) == sorted(set(finding.packets))
+            assert finding.duration_ns is None or finding.duration_ns >= 0
+            assert finding.severity is lookup(finding.code).severity
+            assert finding.certainty is not Certainty.TIMER
+            assert finding.summary
+            assert finding.advice
+            assert "\n" not in finding.summary + finding.advice
+            assert not (finding.summary + finding.advice).endswith(".")
+
+
+def test_findings_come_in_the_order_of_the_table():
+    judgement = judged(OPEN + "S:FA C:A +3s C:FA S:A! +0.3s C:FA* S:A")
+    order = [list(RULES).index(finding.code) for finding in judgement.findings]
+    assert order == sorted(order)
+    assert len(order) > 2
+
+
+# --- waiting ---------------------------------------------------------------------------------------------
+
+
+def test_an_end_that_does_not_close_is_stuck_in_close_wait_and_its_peer_in_fin_wait_2():
+    judgement = judged(OPEN + "C:FA S:A", wait=60)
+    stuck, waiting = the(judgement, "stuck-close-wait"), the(judgement, "stuck-fin-wait-2")
+    assert (stuck.endpoint, stuck.severity, waiting.endpoint) == (End.SERVER, Severity.PROBLEM, End.CLIENT)
+    assert "the server was told end of file by #7 and had not closed for 60 s" in stuck.summary
+    assert "program at the server 198.51.100.2:80" in stuck.advice
+    assert "fault is at the server 198.51.100.2:80" in waiting.advice
+
+
+def test_a_short_wait_is_not_stuck():
+    assert codes(judged(OPEN + "C:FA S:A", wait=59)) == NOTHING
+
+
+def test_a_wait_is_stuck_when_the_peers_fin_wait_2_ran_out_however_patient_one_is():
+    found = codes(judged(OPEN + "C:FA S:A", wait=4, fin_timeout=3))
+    assert found == {"stuck-close-wait", "stuck-fin-wait-2"}
+
+
+def test_close_wait_is_not_stuck_while_data_still_flows():
+    streaming = OPEN + "C:FA S:A +50s S:PA+100 C:A"
+    assert codes(judged(streaming, wait=40, fin_timeout=3600)) == {"half-close"}
+    assert "stuck-close-wait" in codes(judged(streaming, wait=70, fin_timeout=3600))
+
+
+def test_close_wait_of_an_end_that_may_never_have_got_the_fin_is_not_blamed_on_it():
+    assert "stuck-close-wait" not in codes(judged(OPEN + "C:FA", wait=600))
+
+
+def test_what_rests_on_an_absence_is_assumed_when_the_capture_lost_packets():
+    certain = the(judged(OPEN + "C:FA S:A", wait=75), "stuck-close-wait")
+    doubtful = the(judged(OPEN + "C:FA S:A", wait=75, dropped=1), "stuck-close-wait")
+    assert (certain.certainty, doubtful.certainty) == (Certainty.PROVED, Certainty.ASSUMED)
+
+
+def test_a_fin_that_is_never_acknowledged():
+    judgement = judged(OPEN + "C:FA! +0.3s C:FA*! +0.6s C:FA*! +60s C:FA*!")
+    finding = the(judgement, "stuck-fin-wait-1")
+    assert finding.endpoint is End.CLIENT
+    assert "sent 4 times" in finding.summary
+    assert not codes(judgement) & {"half-open", "fin-lost", "final-ack-lost"}
+
+
+def test_a_fin_behind_a_closed_window_is_blamed_on_the_reader():
+    finding = the(judged("C:S S:SA C:A C:PA+100 S:A/0 C:FA! +60s C:FA*!"), "stuck-fin-wait-1")
+    assert "window is 0" in finding.summary
+    assert "make the program at the server read" in finding.advice
+
+
+def test_the_last_ack_never_comes():
+    judgement = judged(OPEN + "C:FA S:A S:FA! +0.3s S:FA*! +60s S:FA*!")
+    assert the(judgement, "stuck-last-ack").endpoint is End.SERVER
+    assert "final-ack-lost" in codes(judgement)
+
+
+def test_closing_that_stays():
+    judgement = judged(OPEN + "C:FA|S:FA C:A S:A! +0.3s C:FA* S:A! +70s C:FA* S:A!")
+    assert judgement.verdict.code == "closing"
+    assert the(judgement, "stuck-closing").endpoint is End.CLIENT
+    assert "final-ack-lost" not in codes(judgement)
+
+
+# --- an end is gone --------------------------------------------------------------------------------------
+
+REPEATING = OPEN + "C:PA+10! +0.2s C:PA+10*! +0.4s C:PA+10*! +0.8s C:PA+10*!"
+
+
+def test_data_sent_again_and_again_without_an_answer():
+    finding = the(judged(REPEATING, wait=60), "half-open")
+    assert finding.endpoint is End.CLIENT
+    assert "data sent again" in finding.summary
+    assert codes(judged(REPEATING, wait=10)) == NOTHING
+
+
+def test_keepalives_without_an_answer_until_it_gave_up():
+    judgement = judged(OPEN + "+5s C:K! +1s C:K! +1s C:K! +1s C:RA!")
+    assert codes(judgement) == {"half-open", "keepalive", "reset-cause"}
+    assert "gave up" in the(judgement, "reset-cause").summary
+
+
+def test_keepalives_that_are_answered():
+    finding = the(judged(OPEN + "+5s C:K S:A +5s C:K S:A " + "C:FA S:A S:FA C:A"), "keepalive")
+    assert finding.endpoint is End.CLIENT
+    assert "twice, and was answered" in finding.summary
+
+
+def test_probes_of_a_closed_window_are_no_keepalives():
+    assert codes(judged("C:S S:SA C:A S:PA+100 C:A/0 +1s S:K C:A/0 +1s S:K C:A/0")) == NOTHING
+
+
+def test_a_single_byte_sent_again_is_no_keepalive():
+    found = codes(judged(OPEN + "C:PA+1! +0.3s C:PA+1* S:A C:FA S:A S:FA C:A"))
+    assert "keepalive" not in found
+
+
+# --- loss ------------------------------------------------------------------------------------------------
+
+
+def test_a_lost_fin():
+    finding = the(judged(OPEN + "C:FA! +0.2s C:FA*! +0.4s C:FA* S:A S:FA C:A"), "fin-lost")
+    assert (finding.endpoint, finding.certainty) == (End.CLIENT, Certainty.PROVED)
+    assert "was lost twice" in finding.summary
+    assert finding.packets == (7, 8, 9)
+
+
+def test_a_lost_final_ack_that_time_wait_repeats():
+    judgement = judged(OPEN + "S:FA C:A C:FA S:A! +0.3s C:FA* S:A")
+    lost, again = the(judgement, "final-ack-lost"), the(judgement, "time-wait-restarted")
+    assert (lost.endpoint, again.endpoint) == (End.CLIENT, End.SERVER)
+    assert lost.packets == (9, 10, 11)
+    assert "acknowledged again from TIME_WAIT (#12)" in lost.summary
+    assert again.packets == (11, 12)
+
+
+def test_a_lost_final_ack_when_time_wait_is_gone():
+    judgement = judged(OPEN + "S:FA C:A C:FA S:A! +0.3s C:FA* S:R")
+    assert judgement.verdict.code == "graceful"
+    assert "TIME_WAIT was already gone" in the(judgement, "final-ack-lost").summary
+
+
+def test_a_final_ack_that_was_lost_before_the_capture():
+    # A capture holds this one: Linux's TIME_WAIT goes on echoing the first FIN, and that tells.
+    (one,) = timelines("final-ack-lost-unseen.pcap")
+    judgement = judge(one)
+    assert "without having been captured" in the(judgement, "final-ack-lost").summary
+    assert "fin-lost" not in codes(judgement)
+
+
+# --- TIME_WAIT -------------------------------------------------------------------------------------------
+
+
+def test_a_reset_in_time_wait():
+    finding = the(judged(CLOSE + " +1s S:RA"), "time-wait-assassinated")
+    assert (finding.endpoint, finding.severity) == (End.CLIENT, Severity.PROBLEM)
+    assert "RFC 1337" in lookup(finding.code).explanation
+
+
+def test_a_pair_that_is_used_again_in_time_wait():
+    again = CLOSE + " +10s C:S S:SA C:A"
+    finding = the(judged(again), "time-wait-reused")
+    assert finding.endpoint is End.CLIENT
+    assert "10 s into the client's TIME_WAIT" in finding.summary
+    assert codes(judged(CLOSE + " +61s C:S S:SA C:A")) == NOTHING
+
+
+@pytest.mark.parametrize(
+    ("script", "state"),
+    [
+        ("S:FA C:A C:FA S:A", "TIME_WAIT"),
+        ("S:FA!", "FIN_WAIT_1"),
+        ("S:FA C:A", "FIN_WAIT_2"),
+        ("C:FA S:A S:FA!", "LAST_ACK"),
+    ],
+)
+def test_a_listening_end_that_waits_blocks_its_port(script, state):
+    finding = the(judged(OPEN + script), "bind-blocked")
+    assert finding.endpoint is End.SERVER
+    assert f"in {state}: bind() to its port 80 " in finding.summary
+    assert "SO_REUSEADDR" in finding.advice
+
+
+def test_a_port_is_free_again_after_2msl():
+    assert codes(judged(OPEN + "S:FA C:A C:FA S:A", wait=61)) == NOTHING
+    assert "for another 50 s" in the(judged(OPEN + "S:FA C:A C:FA S:A", wait=10), "bind-blocked").summary
+
+
+# --- data and forms of the close -------------------------------------------------------------------------
+
+
+def test_data_to_an_end_that_had_closed():
+    judgement = judged(OPEN + "C:FA S:A S:PA+50 C:R")
+    finding = the(judgement, "data-after-close")
+    assert (finding.endpoint, finding.packets) == (End.SERVER, (9, 10))
+    assert "50 bytes" in finding.summary
+    assert "which had closed" in the(judgement, "reset-cause").summary
+
+
+def test_data_to_an_end_that_has_lost_the_connection_is_not_data_after_close():
+    judgement = judged(OPEN + "S:PA+50 C:R")
+    assert codes(judgement) == {"reset-cause"}
+    assert "no longer has this connection" in the(judgement, "reset-cause").summary
+
+
+def test_a_half_close():
+    finding = the(judged(OPEN + "C:FA S:A S:PA+1000 C:A S:PA+500 C:A S:FA C:A"), "half-close")
+    assert finding.endpoint is End.CLIENT
+    assert "1,500 bytes" in finding.summary
+
+
+def test_data_that_was_sent_before_the_fin_is_no_half_close():
+    assert codes(judged("C:S S:SA C:A C:PA+10 S:PA+100|C:FA C:A S:A S:FA C:A")) == NOTHING
+
+
+def test_a_slow_close():
+    finding = the(judged(OPEN + "C:FA S:A +1.5s S:FA C:A"), "slow-close")
+    assert finding.endpoint is End.SERVER
+    assert "1.5 s" in finding.summary
+    assert codes(judged(OPEN + "C:FA S:A +0.9s S:FA C:A")) == NOTHING
+
+
+def test_a_close_is_not_slow_while_data_still_flows():
+    assert codes(judged(OPEN + "C:FA S:A +2s S:PA+10 C:A S:FA C:A")) == {"half-close"}
+
+
+def test_a_close_in_three_segments():
+    assert codes(judged(OPEN + "C:FA S:FA C:A")) == {"three-segment-close"}
+
+
+def test_a_fin_on_data():
+    finding = the(judged(OPEN + "C:FPA+14 S:A S:FA C:A"), "fin-with-data")
+    assert "14 bytes" in finding.summary
+
+
+# --- RSTs ------------------------------------------------------------------------------------------------
+
+CAUSES = {
+    "refused": ("C:S S:RA", "nobody listens on port 80"),
+    "a scan": ("C:S S:SA C:R", "no socket for the SYN"),
+    "request not read": ("C:S S:SA C:A C:PA+17 S:A S:RA", "closed with unread data"),
+    "aborted after the answer": ("C:S S:SA C:A C:PA+5 S:PA+5 C:A +0.1s C:RA", "closed with SO_LINGER 0"),
+    "data after close": (OPEN + "C:FA S:A S:PA+5 C:R", "sent data (#9) to the client, which had closed"),
+    "after FIN_WAIT_2": (OPEN + "C:FA S:A +61s S:FA C:R", "FIN_WAIT_2 had run out"),
+    "after TIME_WAIT": (CLOSE + " +61s S:FA* C:R", "no longer has this connection"),
+}
+
+
+@pytest.mark.parametrize("name", CAUSES)
+def test_the_likeliest_cause_of_a_reset(name):
+    script, cause = CAUSES[name]
+    finding = the(judged(script), "reset-cause")
+    first = finding.summary.split("; or ")[0]
+    assert cause in first
+    assert "for: " in first
+    assert finding.certainty is Certainty.ASSUMED
+
+
+def test_resets_that_are_repeated_are_one_finding():
+    finding = the(judged(OPEN + "C:FA S:A S:PA+5 C:R S:PA+5 C:R S:PA+5 C:R"), "reset-cause")
+    assert len(finding.packets) == 3
+    assert "3 times in all" in finding.summary
+
+
+def test_a_reset_with_another_ttl_comes_from_a_middlebox():
+    from dataclasses import replace
+
+    one = timeline(OPEN + "C:RA")
+    conversation = one.conversation
+    odd = replace(conversation.steps[-1], ttl=51)
+    steps = (*one.steps[:-1], replace(one.steps[-1], what=odd))
+    changed = replace(
+        one, conversation=replace(conversation, steps=(*conversation.steps[:-1], odd)), steps=steps
+    )
+    summary = the(judge(changed), "reset-cause").summary
+    assert "a middlebox or somebody else" in summary.split("; or ")[0]
+    assert "TTL is 51" in summary
+
+
+def test_a_reset_that_does_not_fit_is_challenged():
+    # A capture holds this one: no script can send a RST with a number of its own choice.
+    (one,) = timelines("challenge-ack.pcap")
+    finding = the(judge(one), "challenge-ack")
+    assert (finding.endpoint, finding.packets) == (End.SERVER, (8, 9))
+
+
+# --- the capture -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("script", "words"),
+    [
+        ("C:PA+5 S:A C:FA S:A S:FA C:A", "beginning"),
+        (OPEN + "(C:FA) S:A S:FA C:A", "acknowledges"),
+        (OPEN + "(C:PA+100) C:PA+5 S:A C:FA S:A S:FA C:A", "hole"),
+        ("C:S (S:SA) C:A C:PA+5 (S:A) C:FA (S:A)", "nothing that the server sent"),
+    ],
+)
+def test_what_the_capture_missed(script, words):
+    assert words in the(judged(script), "capture-incomplete").summary
+
+
+def test_packets_that_the_capture_itself_reports_lost():
+    assert "lost 7 packets" in the(judged(CLOSE, dropped=7), "capture-incomplete").summary
+
+
+def test_a_capture_that_simply_ends_is_not_incomplete():
+    assert codes(judged(OPEN + "C:FA S:A")) == NOTHING
