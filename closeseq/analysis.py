@@ -15,9 +15,9 @@ from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, overload
 
 from closeseq.connections import Connections, shape
-from closeseq.connections.conversation import Conversation, End, Opener
+from closeseq.connections.conversation import Address, Conversation, End, Opener
 from closeseq.errors import CaptureError
-from closeseq.tcp.fins import TELLING_TIMES_NS
+from closeseq.tcp.fins import TELLING_TIMES_NS, TELLING_TRIPS_NS
 from closeseq.tcp.replay import replay
 from closeseq.tcp.timers import SECOND, Timers
 from closeseq.verdict import Judgement, judge
@@ -202,6 +202,14 @@ class Connection:
         return any(finding.severity is Severity.PROBLEM for finding in self.findings)
 
 
+@dataclass(frozen=True, slots=True)
+class ConnectionClass:
+    """Connections that closed the same way, with the same findings; only addresses and times differ."""
+
+    example: Connection  # the first of them
+    members: list[int]  # indices into the analysis, ascending
+
+
 class Analysis(Sequence[Connection]):
     """The connections of one capture, in the order of their first packets.
 
@@ -226,7 +234,7 @@ class Analysis(Sequence[Connection]):
             reading.last_ns = last if reading.last_ns is None else max(last, reading.last_ns)
         self._connections.feed(narrow(segments, self.settings.ports, self.settings.hosts))
         self.reading.copies = self._connections.copies
-        self.__dict__.pop("_judged", None)
+        self.__dict__.pop("classes", None)  # they are of what has been fed
 
     @property
     def now_ns(self) -> int:
@@ -253,10 +261,19 @@ class Analysis(Sequence[Connection]):
         return Connection(conversation, self.settings, self.now_ns, capture=self.path, dropped=dropped)
 
     @cached_property
-    def _judged(self) -> list[tuple[Connection, Sequence[int]]]:
-        """One connection of each class, and the indices of all its members."""
-        classes = self._connections.classes(self.now_ns, self.settings.telling_times_ns)
-        return [(self._connection(int(c.members[0])), c.members.tolist()) for c in classes]
+    def classes(self) -> list[ConnectionClass]:
+        """All connections in classes with the same verdict and findings, in the order of their first ones."""
+        found = self._connections.classes(
+            self.now_ns, self.settings.telling_times_ns, scaled_ns=TELLING_TRIPS_NS
+        )
+        return [ConnectionClass(self._connection(int(c.members[0])), c.members.tolist()) for c in found]
+
+    def places(self, indices: Sequence[int], end: End) -> list[tuple[Address, list[int]]]:
+        """Group connections, given by index, by where the program at one end is.
+
+        That is an address and port for a server; for a client, whose ports vary, the port is given as 0.
+        """
+        return self._connections.places(indices, end, with_port=end is End.SERVER)
 
     @property
     def verdicts(self) -> Counter[str]:
@@ -275,14 +292,14 @@ class Analysis(Sequence[Connection]):
 
     def _count(self, codes: Callable[[Connection], Iterable[str]]) -> Counter[str]:
         counts: Counter[str] = Counter()
-        for connection, members in self._judged:
-            for code in codes(connection):
-                counts[code] += len(members)
+        for one in self.classes:
+            for code in codes(one.example):
+                counts[code] += len(one.members)
         return Counter(dict(counts.most_common()))
 
     def problems(self) -> Iterator[Connection]:
         """Yield the connections that have something to mend, in the order of their first packets."""
-        found = (members for connection, members in self._judged if connection.has_problem)
+        found = (one.members for one in self.classes if one.example.has_problem)
         for index in sorted(i for members in found for i in members):
             yield self._connection(index)
 

@@ -105,7 +105,7 @@ def test_any_resolution_gives_nanoseconds(tsresol, ticks, time_ns, order):
 
 @given(st.integers(0, 255), st.integers(-(2**63), 2**63 - 1), st.lists(st.integers(0, 2**64 - 1), min_size=1))
 def test_a_column_of_ticks_is_what_exact_arithmetic_says(resolution, offset, ticks):
-    import numpy as np  # noqa: PLC0415
+    import numpy as np
 
     clock = Clock(resolution, offset)
     times, beyond = clock.column(np.array(ticks, np.uint64))

@@ -94,26 +94,17 @@ class MadeAnalysis:
     def __getitem__(self, index):
         return self.connections[index]
 
-    def tally(self, values):
-        counts = {}
-        for value in values:
-            counts[value] = counts.get(value, 0) + 1
-        return dict(sorted(counts.items(), key=lambda item: -item[1]))
-
     @property
-    def verdicts(self):
-        return self.tally(c.verdict for c in self)
+    def classes(self):
+        return [SimpleNamespace(example=one, members=[i]) for i, one in enumerate(self)]
 
-    @property
-    def shapes(self):
-        return self.tally(c.shape for c in self)
-
-    @property
-    def findings(self):
-        return self.tally(code for c in self for code in {f.code for f in c.findings})
-
-    def problems(self):
-        return (c for c in self if any(f.severity is Severity.PROBLEM for f in c.findings))
+    def places(self, indices, end):
+        found = {}
+        for i in indices:
+            address = self[i].conversation.address(end)
+            place = address if end is End.SERVER else Address(address.address, 0)
+            found.setdefault(place, []).append(i)
+        return list(found.items())
 
 
 def reading(path="made.pcap", *, packets=0, segments=None, **more):

@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from closeseq.connections.batch import Batch
-from closeseq.connections.classes import ConnectionClass, classes
+from closeseq.connections.classes import ConnectionClass, classes, clients
+from closeseq.connections.conversation import End
 from closeseq.connections.events import describe
 from closeseq.connections.guess import Guess
+from closeseq.connections.places import places
 from closeseq.connections.relevance import events
 from closeseq.connections.sequence import Senders, number
 from closeseq.connections.signature import Thresholds
@@ -19,7 +21,7 @@ from closeseq.connections.table import Table
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from closeseq.connections.conversation import Conversation
+    from closeseq.connections.conversation import Address, Conversation
     from closeseq.packets.segments import Segments
 
 
@@ -35,6 +37,7 @@ class Connections:
         self._table = Table()
         self._steps = Steps()
         self._guess = Guess(self._table.pairs, ports)
+        self._clients: np.ndarray | None = None  # of each connection, 0 or 1, as known when last asked for
         self.touched = np.empty(0, np.int64)  # indices of the connections to which the last batch added
 
     def __len__(self) -> int:
@@ -48,6 +51,7 @@ class Connections:
 
     def feed(self, segments: Segments) -> None:
         """Add the segments of a batch, which follow those of the batches before in the capture."""
+        self._clients = None
         if not len(segments):
             self.touched = np.empty(0, np.int64)
             return
@@ -66,6 +70,19 @@ class Connections:
     def conversation(self, index: int) -> Conversation:
         """Return the connection with this index as plain Python; 0 is the one that was seen first."""
         return describe(index, self._table, self._steps, self._guess)
+
+    def places(self, indices: Sequence[int], end: End, *, with_port: bool) -> list[tuple[Address, list[int]]]:
+        """Group connections by the address, or the address and port, of one end.
+
+        Without `with_port` the port is given as 0: a client's varies from connection to connection.
+        """
+        if self._clients is None or len(self._clients) != len(self):
+            self._clients, _ = clients(self._table, self._steps, self._guess)
+        index = np.asarray(indices, np.int64)
+        client = self._clients[index]
+        column = client if end is End.CLIENT else 1 - client
+        found = places(self._table.pairs, self._table.histories.pair[index], column, with_port=with_port)
+        return [(address, index[members].tolist()) for address, members in found]
 
     def classes(
         self,

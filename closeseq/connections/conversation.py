@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
+from itertools import pairwise
 from typing import NamedTuple
 
 from closeseq.packets.flags import ACK, FIN, RST, SYN, letters
@@ -184,3 +185,14 @@ class Conversation:
 
     def address(self, end: End) -> Address:
         return self.client if end is End.CLIENT else self.server
+
+    @property
+    def round_trip_ns(self) -> int:
+        """The longest answer time of the handshake, in nanoseconds: how long packets can cross."""
+        first = [step for step in self.steps[:4] if isinstance(step, Event) and not step.rst]
+        waits = [
+            answer.time_ns - asked.time_ns
+            for asked, answer in pairwise(first)
+            if asked.syn and answer.sender is not asked.sender
+        ]
+        return max([0, *waits])

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from closeseq.verdict.findings import Finding, Severity
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from closeseq.analysis import Analysis, Connection
 
@@ -26,12 +26,11 @@ class Wanted:
     def __bool__(self) -> bool:
         return bool(self.verdicts or self.findings or self.ids)
 
-    def __contains__(self, connection: Connection) -> bool:
-        if self.ids and connection.id not in self.ids:
+    def of_class(self, example: Connection) -> bool:
+        """Whether the connections of this class are asked for, as far as verdicts and findings go."""
+        if self.verdicts and example.verdict not in self.verdicts:
             return False
-        if self.verdicts and connection.verdict not in self.verdicts:
-            return False
-        return not self.findings or any(connection.has(code) for code in self.findings)
+        return not self.findings or any(example.has(code) for code in self.findings)
 
     def __str__(self) -> str:
         named = [f"--connection {number}" for number in sorted(self.ids)]
@@ -44,8 +43,8 @@ class Wanted:
 class Selection:
     """The connections of one analysis that are asked for, in the order of their first packets.
 
-    Without a wish everything comes from the analysis, which knows its counts without looking at each
-    connection; a capture may have a million.
+    Whatever can be told of a whole class is told by looking at one connection of it; a capture may have
+    a million connections.
     """
 
     analysis: Analysis
@@ -53,41 +52,49 @@ class Selection:
     instead: str = ""  # what the capture holds in place of the ports or hosts asked for
 
     def __iter__(self) -> Iterator[Connection]:
-        return iter(self._chosen) if self.wanted else iter(self.analysis)
+        if not self.wanted:
+            return iter(self.analysis)
+        return (self.analysis[i] for i in sorted(i for _, members in self.classes for i in members))
 
     def __len__(self) -> int:
-        return len(self._chosen) if self.wanted else len(self.analysis)
+        return sum(len(members) for _, members in self.classes) if self.wanted else len(self.analysis)
 
     @cached_property
-    def _chosen(self) -> list[Connection]:
-        analysis, ids = self.analysis, self.wanted.ids
-        asked = (analysis[i - 1] for i in sorted(ids) if i <= len(analysis)) if ids else analysis
-        return [connection for connection in asked if connection in self.wanted]
+    def classes(self) -> list[tuple[Connection, list[int]]]:
+        """One connection of each class, and the indices of those members that are asked for."""
+        ids = self.wanted.ids
+        found = [(c.example, c.members) for c in self.analysis.classes if self.wanted.of_class(c.example)]
+        if not ids:
+            return found
+        found = [(example, [i for i in members if i + 1 in ids]) for example, members in found]
+        return [(example, members) for example, members in found if members]
 
     @cached_property
     def verdicts(self) -> Mapping[str, int]:
         """How many connections have each verdict."""
-        return Counter(c.verdict for c in self._chosen) if self.wanted else self.analysis.verdicts
+        return self._count(lambda example: {example.verdict})
 
     @cached_property
     def findings(self) -> Mapping[str, int]:
         """How many connections have each finding."""
-        if not self.wanted:
-            return self.analysis.findings
-        return Counter(code for c in self._chosen for code in {f.code for f in c.findings})
+        return self._count(lambda example: {finding.code for finding in example.findings})
 
     @cached_property
     def shapes(self) -> Mapping[str, int]:
         """How many connections have each shape, the most frequent first."""
-        if not self.wanted:
-            return self.analysis.shapes
-        return dict(Counter(c.shape for c in self._chosen).most_common())
+        return self._count(lambda example: {example.shape})
+
+    def _count(self, codes: Callable[[Connection], set[str]]) -> Mapping[str, int]:
+        counts: Counter[str] = Counter()
+        for example, members in self.classes:
+            for code in codes(example):
+                counts[code] += len(members)
+        return dict(counts.most_common())
 
     def problems(self) -> Iterator[Connection]:
         """Yield the connections with something to mend, in the order of their first packets."""
-        if self.wanted:
-            return (connection for connection in self._chosen if troubles(connection))
-        return self.analysis.problems()
+        found = (members for example, members in self.classes if troubles(example))
+        return (self.analysis[i] for i in sorted(i for members in found for i in members))
 
 
 def troubles(connection: Connection) -> list[Finding]:

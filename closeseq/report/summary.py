@@ -32,8 +32,12 @@ class Group:
     code: str
     end: End | None
     address: Address | None
-    connections: list[tuple[Connection, Finding]] = field(default_factory=list)
-    number: int = 0
+    indices: list[int] = field(default_factory=list)
+    connections: list[tuple[Connection, Finding]] = field(default_factory=list)  # those to be shown
+
+    @property
+    def number(self) -> int:
+        return len(self.indices)
 
 
 def summary(selection: Selection, style: Style, most: int | None) -> Iterator[str]:
@@ -112,26 +116,21 @@ def gather(selection: Selection, most: int | None) -> tuple[list[Group], int]:
     Of the connections only so many are kept as will be shown, a share of each group.
     """
     found: dict[tuple[str, End | None, Address | None], Group] = {}
-    number = 0
-    for connection in selection.problems():
-        number += 1
-        finding = min(troubles(connection), key=gravity)
-        end = finding.endpoint
-        place = None if end is None else _place(connection.conversation.address(end), end)
-        group = found.setdefault((finding.code, end, place), Group(finding.code, end, place))
-        group.number += 1
-        if most is None or len(group.connections) < most:
-            group.connections.append((connection, finding))
-    groups = sorted(found.values(), key=lambda group: -group.number)
-    if most is not None:
-        for group, share in zip(groups, allot([len(g.connections) for g in groups], most), strict=True):
-            del group.connections[share:]
-    return groups, number
-
-
-def _place(address: Address, end: End) -> Address:
-    """Return where a program is: a server by address and port, a client by its address, as its ports vary."""
-    return Address(address.address, 0) if end is End.CLIENT else address
+    for example, members in selection.classes:
+        if not troubles(example):
+            continue
+        worst = min(troubles(example), key=gravity)
+        code, end = worst.code, worst.endpoint
+        places = [(None, members)] if end is None else selection.analysis.places(members, end)
+        for place, indices in places:
+            group = found.setdefault((code, end, place), Group(code, end, place))
+            group.indices += indices
+    groups = sorted(found.values(), key=lambda group: -len(group.indices))
+    sizes = [len(group.indices) for group in groups]
+    for group, share in zip(groups, sizes if most is None else allot(sizes, most), strict=True):
+        shown = (selection.analysis[i] for i in sorted(group.indices)[:share])
+        group.connections = [(one, min(troubles(one), key=gravity)) for one in shown]
+    return groups, sum(sizes)
 
 
 def blame(groups: list[Group], number: int, style: Style) -> Iterator[str]:

@@ -100,7 +100,7 @@ def _find_irregular(frames: Frames, networks: Networks, rows: np.ndarray, tally:
     """Return the innermost packets of the frames that only a walk along their headers can read."""
     if not len(rows):
         return []
-    from closeseq.segments import irregular  # noqa: PLC0415  # dpkt is imported for few captures only
+    from closeseq.segments import irregular  # dpkt is imported for few captures only
 
     found: dict[int, list[tuple[int, int, int]]] = {family.version: [] for family in FAMILIES}
     for row in rows.tolist():

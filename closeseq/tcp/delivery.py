@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 # RFC 6298 2.1 has the first retransmission time-out at 1 s; Linux waits at least 0.2 s. Silence counts
 # as silence when it is clearly longer than the more patient of the two.
 FIRST_TIMEOUT_NS = 1_200_000_000
+SHORTEST_TIMEOUT_NS = 200_000_000
+PATIENCE_TRIPS = 3  # round trips that a time-out may be longer on a slow path
+CLOCK_TICK_NS = 10 * MILLISECOND  # timestamp clocks tick at least so often (RFC 7323 5.4: 1 ms to 1 s)
 BACKOFF = 2.5  # each wait about doubles (RFC 6298 5.5)
 
 
@@ -140,7 +143,9 @@ def acknowledged(evidence: Evidence, sender: End, number_end: int, copies: Seque
     if heard:
         cover = heard[0][0]
         failing = len(lost) > 1 or _path_was_failing(evidence, sender.peer, cover)
-        if surely is None and failing and not silent and not answered(evidence, sender, cover):
+        watched = evidence.now_ns - cover.last_ns >= SHORTEST_TIMEOUT_NS  # not the capture's last packet
+        told = surely is not None or silent or answered(evidence, sender, cover)
+        if failing and watched and not told:
             return None  # what went before it was lost, and nothing says that this one fared better
         step = cover.step if last is None else max(cover.step, last.step)
         certain = cover is surely or _left_handshake(evidence, sender, last, cover)
@@ -192,7 +197,7 @@ def patience(evidence: Evidence, copies: Sequence[Said]) -> int:
     if len(copies) > 1:
         gap = copies[-1].first_ns - copies[-2].first_ns
         return max(int(gap * BACKOFF), FIRST_TIMEOUT_NS // 2)
-    return FIRST_TIMEOUT_NS + 3 * evidence.round_trip_ns
+    return FIRST_TIMEOUT_NS + PATIENCE_TRIPS * evidence.round_trip_ns
 
 
 def _path_was_failing(evidence: Evidence, sender: End, said: Said) -> bool:
@@ -258,6 +263,6 @@ def _echoes_no_later(evidence: Evidence, sender: End, said: Said, tsecr: int) ->
     following = next((s for s in evidence.after(sender, said.step) if s.tsval is not None), None)
     if following is None or following.tsval is None:
         return True
-    if following.event is None:  # of traffic only the last value is kept; the clock ticks at least each 10 ms
-        return tsecr == said.tsval and following.first_ns - said.last_ns > 10 * MILLISECOND
+    if following.event is None:  # of traffic only the last value is kept
+        return tsecr == said.tsval and following.first_ns - said.last_ns > CLOCK_TICK_NS
     return difference(tsecr, following.tsval) < 0

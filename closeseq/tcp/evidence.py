@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 MILLISECOND = SECOND // 1000
+CROSSING_NS, CROSSING_TRIPS = MILLISECOND, 2  # base, and round trips
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -57,9 +57,9 @@ class Evidence:
         self._steps = {end: [s.step for s in said] for end, said in self.said.items()}
         self._copies: dict[tuple[End, int], Sequence[Said]] = {}
         self.answers: dict[object, Any] = {}  # what was asked before, see `asked_once`
-        self.round_trip_ns = _round_trip(conversation)
+        self.round_trip_ns = conversation.round_trip_ns
         # Two segments this close may have crossed: neither end had seen the other's when it sent its own.
-        self.crossing_ns = 2 * self.round_trip_ns + MILLISECOND
+        self.crossing_ns = CROSSING_NS + CROSSING_TRIPS * self.round_trip_ns
 
     def after(self, end: End, step: int) -> Sequence[Said]:
         """Return what an end said after a step."""
@@ -126,17 +126,6 @@ def _stream(index: int, traffic: Traffic, end: End) -> list[Said]:
             stream.bytes,
         )
     ]
-
-
-def _round_trip(conversation: Conversation) -> int:
-    """Return the longest answer time of the handshake, in nanoseconds: how long packets can cross."""
-    first = [step for step in conversation.steps[:4] if isinstance(step, Event) and not step.rst]
-    waits = [
-        later.time_ns - earlier.time_ns
-        for earlier, later in itertools.pairwise(first)
-        if earlier.syn and later.sender is not earlier.sender
-    ]
-    return max(waits, default=0)
 
 
 def asked_once(question: F) -> F:

@@ -11,8 +11,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from closeseq.packets.flags import FIN, PSH
-from closeseq.tcp.delivery import FIRST_TIMEOUT_NS, Receipt
-from closeseq.tcp.evidence import MILLISECOND, Evidence, Said, asked_once
+from closeseq.tcp.delivery import (
+    CLOCK_TICK_NS,
+    FIRST_TIMEOUT_NS,
+    PATIENCE_TRIPS,
+    SHORTEST_TIMEOUT_NS,
+    Receipt,
+)
+from closeseq.tcp.evidence import CROSSING_NS, CROSSING_TRIPS, MILLISECOND, Evidence, Said, asked_once
 from closeseq.tcp.timeline import Certainty
 
 if TYPE_CHECKING:
@@ -37,7 +43,11 @@ TELLING_TIMES_NS = (
     PROBE_TIMER_NS,
     PROBE_TIMER_LATE_NS,
     FIRST_TIMEOUT_NS,
+    SHORTEST_TIMEOUT_NS,
+    CLOCK_TICK_NS,
 )
+# The same, where it depends on the round trip of the handshake: (base, factor of the round trip).
+TELLING_TRIPS_NS = ((CROSSING_NS, CROSSING_TRIPS), (FIRST_TIMEOUT_NS, PATIENCE_TRIPS))
 
 
 @dataclass(frozen=True, slots=True)

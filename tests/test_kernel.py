@@ -1,0 +1,42 @@
+"""Held against the kernel's own record of its sockets: real connections, driven at random, captured here."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+TOOLS = ("tcpdump", "nft", "ip")
+MISSING = [
+    tool for tool in TOOLS if not shutil.which(tool, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
+]
+
+pytestmark = [
+    pytest.mark.skipif(
+        os.geteuid() != 0, reason="recording real connections with the kernel's answers needs root"
+    ),
+    pytest.mark.skipif(bool(MISSING), reason=f"needs {', '.join(MISSING)}, not installed here"),
+]
+
+
+@pytest.mark.parametrize(
+    ("loss", "ip", "sequences", "moments"),
+    [("none", 4, 100.0, 100.0), ("after", 4, 90.0, 92.0), ("before", 6, 88.0, 85.0)],
+)
+def test_nothing_called_observed_or_proved_is_wrong(loss, ip, sequences, moments):
+    command = [sys.executable, "scripts/verify_against_kernel", "--connections", "60", "--seed", "5"]
+    command += ["--loss", loss, "--ip", str(ip)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    if "tracefs" in done.stderr and done.returncode == 2:
+        pytest.skip(f"no tracepoints here: {done.stderr.strip().splitlines()[-1]}")
+    assert done.returncode == 0, done.stdout + done.stderr
+    shares = {name: float(share) for name, share in re.findall(r"(\w+)\s+([\d.]+) %", done.stdout)}
+    assert re.search(r"overclaims\s+0\b", done.stdout)
+    assert shares["sequences"] >= sequences
+    assert shares["moments"] >= moments
