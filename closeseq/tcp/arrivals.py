@@ -79,13 +79,25 @@ def _fates_of_copies(evidence: Evidence, sender: End, flag: int) -> dict[int, Fa
     fates: dict[int, Fate] = {}
     for index, copy in enumerate(copies):
         before = chosen is not None and copy.step < chosen.step
-        if before:
+        challenge = _challenge(evidence, sender, copy) if flag == SYN else None
+        if before and challenge is not None:
+            fates[copy.step] = (Arrival.PROVED, f"did not fit: answered with the ACK #{challenge.packet}")
+        elif before:
             fates[copy.step] = (Arrival.NO, f"lost: its {name} comes again in #{copies[index + 1].packet}")
         elif copy is chosen:
             fates[copy.step] = (_arrival(taken), None)
         else:
             fates[copy.step] = _fate_of_duplicate(evidence, sender, copy, name)
     return fates
+
+
+def _challenge(evidence: Evidence, sender: End, syn: Said) -> Said | None:
+    """Return the ACK with which a SYN was answered that does not acknowledge it (RFC 9293 3.10.7.4)."""
+    for s in evidence.after(sender.peer, syn.step)[:1]:
+        below = s.ack is not None and s.ack != syn.end
+        if below and s.event is not None and s.event.pure_ack and evidence.crossed(syn, s):
+            return s
+    return None
 
 
 def _arrival(receipt: Receipt) -> Arrival:

@@ -241,7 +241,7 @@ def echo(evidence: Evidence, receiver: End, said: Said) -> Echo:
     event = said.event
     if event is None:
         return Echo.SILENT
-    later = [s for s in evidence.after(receiver, said.step) if not s.answer]
+    later = [s for s in evidence.after(receiver, said.step) if not s.answer and not s.stale]
     counted = event.end > event.seq and event.position is Position.NEW
     if counted and any(s.ack is not None and s.ack >= event.end for s in later):
         return Echo.ARRIVED
@@ -253,7 +253,8 @@ def echo(evidence: Evidence, receiver: End, said: Said) -> Echo:
             continue
         if difference(s.tsecr, said.tsval) >= 0:
             return Echo.ARRIVED if _echoes_no_later(evidence, receiver.peer, said, s.tsecr) else Echo.SILENT
-        if not evidence.crossed(said, s) and s.ack is not None and s.ack >= event.seq:
+        without = evidence.crossed(said, s) or s.made_ns < said.first_ns  # it may have been sent before
+        if not without and s.ack is not None and s.ack >= event.seq:
             return Echo.MISSED
     return Echo.SILENT
 

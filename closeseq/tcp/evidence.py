@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import wraps
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from closeseq.connections.conversation import Conversation, End, Event, Traffic
 from closeseq.packets.flags import ACK, RST, SYN
+from closeseq.packets.sequence import difference
 from closeseq.tcp.timers import SECOND
 
 if TYPE_CHECKING:
@@ -39,6 +40,8 @@ class Said:
     answer: bool = False  # RST without ACK: of an end that has no such connection (RFC 9293 3.10.7.1)
     aborts: bool = False  # RST with ACK: of an end that still has the connection and gives it up
     opens: bool = False  # SYN without ACK
+    stale: bool = False  # its timestamp is older than that of an earlier one: it has wandered about
+    made_ns: int = 0  # when it was made, at the latest, by its timestamp: it may have waited before the tap
 
 
 class Evidence:
@@ -54,6 +57,7 @@ class Evidence:
             else:
                 for end in End:
                     self.said[end] += _stream(index, step, end)
+        self.said = {end: dated(said) for end, said in self.said.items()}
         self._steps = {end: [s.step for s in said] for end, said in self.said.items()}
         self._copies: dict[tuple[End, int], Sequence[Said]] = {}
         self.answers: dict[object, Any] = {}  # what was asked before, see `asked_once`
@@ -85,6 +89,28 @@ class Evidence:
     def crossed(self, earlier: Said, later: Said) -> bool:
         """Whether the later of two segments, of different senders, may have been sent without the earlier."""
         return later.first_ns - earlier.last_ns < self.crossing_ns
+
+
+def dated(said: list[Said]) -> list[Said]:
+    """Return what one end said, with what its timestamps (RFC 7323) tell of when each was made.
+
+    A clock may tick once in 1 ms (Linux) or more slowly. Taking a tick for 1 ms, the time that a segment
+    was made is never put later than it was.
+    """
+    newest, least_wait = None, None
+    found = []
+    for one in said:
+        made_ns, stale = one.first_ns, False
+        if one.tsval is not None:
+            ticks = 0 if newest is None else newest[1] + difference(one.tsval, newest[0])
+            stale = newest is not None and ticks < newest[1]
+            if not stale:
+                newest = (one.tsval, ticks)
+            wait = one.last_ns - ticks * MILLISECOND
+            least_wait = wait if least_wait is None else min(wait, least_wait)
+            made_ns = min(made_ns, ticks * MILLISECOND + least_wait + MILLISECOND)
+        found.append(replace(one, stale=stale, made_ns=made_ns))
+    return found
 
 
 def _event(index: int, event: Event) -> Said:

@@ -96,17 +96,20 @@ def _never_captured(evidence: Evidence, sender: End) -> Fin | None:
     A single byte of data would leave the same trace, so this is never more than assumed.
     """
     end = None
+    betrayals = []
     for said in evidence.said[sender]:
         if end is not None and said.event and said.event.pure_ack and said.event.seq == end + 1:
-            if any(s.end > said.end for s in evidence.after(sender, said.step)):
-                return None
-            return Fin(end + 1, (), _betrayed(said, Certainty.ASSUMED))
+            betrayals.append(said)
+            break
         if not said.reset:
             end = said.end if end is None else max(end, said.end)
-    for said in evidence.said[sender.peer]:
-        if end is not None and said.ack == end + 1 and not said.reset:
-            return Fin(end + 1, (), _betrayed(said, Certainty.ASSUMED))
-    return None
+    if end is None or any(s.end > end + 1 for s in evidence.said[sender]):
+        return None
+    acks = evidence.said[sender.peer]
+    betrayals += [s for s in acks if s.ack == end + 1 and not s.reset][:1]
+    if not betrayals:
+        return None
+    return Fin(end + 1, (), _betrayed(min(betrayals, key=lambda s: s.step), Certainty.ASSUMED))
 
 
 def _betrayed(said: Said, certainty: Certainty) -> Sent:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from closeseq.connections.conversation import End, Event, Position
+from closeseq.connections.conversation import End, Event, Position, Traffic
 from closeseq.packets.flags import FIN, SYN
-from closeseq.tcp.delivery import BACKOFF, Receipt
+from closeseq.tcp.delivery import BACKOFF, FIRST_TIMEOUT_NS, Receipt
 from closeseq.tcp.timeline import Certainty
 
 if TYPE_CHECKING:
@@ -25,6 +25,8 @@ def taken(evidence: Evidence, reset: Said, sender: End) -> Receipt | None:
         return None
     if goes_on(evidence, receiver, reset) is not None:
         return None
+    if _probed_in_vain(evidence, sender, reset):
+        return None  # nothing had got through before it
     if _insists(evidence, receiver, reset) and any(s.reset for s in evidence.before(sender, reset.step)):
         return None  # RSTs before this one had not stopped it, and its next repetition is not due yet
     return Receipt.of(reset, Certainty.ASSUMED)
@@ -94,6 +96,17 @@ def gone_since(evidence: Evidence, end: End, reset: Said) -> tuple[int, int]:
             return s.step, since
         break
     return reset.step, reset.first_ns
+
+
+def _probed_in_vain(evidence: Evidence, sender: End, reset: Said) -> bool:
+    """Whether keepalives right before a RST had no answer: then the path or the other end was gone."""
+    what = evidence.conversation.steps[reset.step - 1] if reset.step else None
+    if not isinstance(what, Traffic):
+        return False
+    stream = what.of(sender)
+    return bool(
+        stream.probes and stream.unanswered and reset.first_ns - stream.last_ns > FIRST_TIMEOUT_NS // 2
+    )
 
 
 def _insists(evidence: Evidence, receiver: End, reset: Said) -> bool:
