@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, overload
 from closeseq.connections import Connections, shape
 from closeseq.connections.conversation import Address, Conversation, End, Opener
 from closeseq.errors import CaptureError
-from closeseq.tcp.fins import TELLING_TIMES_NS, TELLING_TRIPS_NS
+from closeseq.tcp.fins import TELLING_BREATHS_NS, TELLING_TIMES_NS, TELLING_TRIPS_NS
 from closeseq.tcp.replay import replay
 from closeseq.tcp.timers import SECOND, Timers
 from closeseq.verdict import Judgement, judge
@@ -264,7 +264,10 @@ class Analysis(Sequence[Connection]):
     def classes(self) -> list[ConnectionClass]:
         """All connections in classes with the same verdict and findings, in the order of their first ones."""
         found = self._connections.classes(
-            self.now_ns, self.settings.telling_times_ns, scaled_ns=TELLING_TRIPS_NS
+            self.now_ns,
+            self.settings.telling_times_ns,
+            brief_ns=TELLING_BREATHS_NS,
+            scaled_ns=TELLING_TRIPS_NS,
         )
         return [ConnectionClass(self._connection(int(c.members[0])), c.members.tolist()) for c in found]
 

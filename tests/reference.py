@@ -328,6 +328,8 @@ def traffic(stretch: list[dict], ends: tuple[End, End], shift: list[int]) -> Tra
         last = own[-1]
         other = [i for i, row in enumerate(stretch) if row["sender"] != s]
         tail = stretch[other[-1] + 1 :] if other else stretch
+        # Only what takes numbers, and a probe, calls for an answer (RFC 9293 3.8.4, 3.8.6.3).
+        tail = [row for row in tail if row["end"] > row["seq_rel"] or row["position"] is Position.PROBE]
         acks = [row["ack_rel"] for row in own if row["ack_rel"] is not None]
         positions = Counter(row["position"] for row in own)
         streams[ends[s]] = Stream(

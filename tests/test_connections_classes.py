@@ -14,7 +14,7 @@ from closeseq.connections import Connections, shape
 from closeseq.connections.conversation import Event
 from closeseq.errors import ScriptError
 from closeseq.script import PORTS, segments
-from closeseq.tcp.fins import TELLING_TIMES_NS
+from closeseq.tcp.fins import TELLING_BREATHS_NS, TELLING_TIMES_NS
 from closeseq.tcp.replay import replay
 from closeseq.tcp.timers import Timers
 from segment_rows import CAPTURES, captured, fed, joined
@@ -48,7 +48,7 @@ def classes_of(scripts, now_ns=None, **options):
     rows = together([segments(script, **options) for script in scripts])
     connections = fed(rows)
     now_ns = int(rows.time_ns.max()) if now_ns is None else now_ns
-    return connections, connections.classes(now_ns, FIXED, scaled_ns=SCALED)
+    return connections, connections.classes(now_ns, FIXED, brief_ns=TELLING_BREATHS_NS, scaled_ns=SCALED)
 
 
 def members(classes):
@@ -161,7 +161,9 @@ def test_members_are_replayed_alike_in_all_captures():
     for wait in (0, SECOND, 100 * SECOND):
         now_ns = int(rows.time_ns.max()) + wait
         assert_members_are_replayed_alike(
-            connections, connections.classes(now_ns, FIXED, scaled_ns=SCALED), now_ns
+            connections,
+            connections.classes(now_ns, FIXED, brief_ns=TELLING_BREATHS_NS, scaled_ns=SCALED),
+            now_ns,
         )
 
 
@@ -195,7 +197,7 @@ def test_members_are_replayed_alike_in_random_scripts(data, scripts):
     )
     connections = fed(rows)
     assert_members_are_replayed_alike(
-        connections, connections.classes(now_ns, FIXED, scaled_ns=SCALED), now_ns
+        connections, connections.classes(now_ns, FIXED, brief_ns=TELLING_BREATHS_NS, scaled_ns=SCALED), now_ns
     )
 
 

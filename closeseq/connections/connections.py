@@ -89,6 +89,7 @@ class Connections:
         now_ns: int,
         thresholds_ns: Sequence[int],
         *,
+        brief_ns: Sequence[int] = (),
         scaled_ns: Sequence[tuple[int, int]] = (),
     ) -> list[ConnectionClass]:
         """Return all connections in classes whose members must have the same replay.
@@ -96,8 +97,11 @@ class Connections:
         Args:
             now_ns: the moment for which it is asked, since the Unix epoch.
             thresholds_ns: whatever a time between two events is compared with, by `>` or `>=`.
+            brief_ns: the same, but only between a FIN and the other end's ACK, or an ACK and its own
+                sender's FIN.
             scaled_ns: thresholds that depend on a connection's round trip, as (base, factor):
                 base + factor times the longest answer time of its handshake.
         """
         fixed = np.unique(np.array([-1, *thresholds_ns], np.int64))  # -1: whether it is past at all
-        return classes(self._table, self._steps, self._guess, now_ns, Thresholds(fixed, scaled_ns))
+        thresholds = Thresholds(np.unique(np.array(brief_ns, np.int64)), fixed, scaled_ns)
+        return classes(self._table, self._steps, self._guess, now_ns, thresholds)

@@ -122,7 +122,7 @@ class Stream:
     tsval: int | None = None  # of the last segment
     tsecr: int | None = None  # of the last segment
     zero_windows: int = 0  # segments that announced a window of 0
-    unanswered: int = 0  # segments after the other direction's last one
+    unanswered: int = 0  # segments after the other direction's last one that call for an answer
     unanswered_packet: int = 0  # the first of those
     unanswered_ns: int = 0  # and its time
 

@@ -22,7 +22,6 @@ from closeseq.connections.state import NONE, Histories
 from closeseq.packets.flags import ACK, SYN
 
 if TYPE_CHECKING:
-    from closeseq.connections.growing import Growing
     from closeseq.connections.steps import Steps
     from closeseq.connections.table import Table
 
@@ -31,19 +30,14 @@ IPV6 = 6
 Row = dict[str, Any]  # one row of a table, as plain Python values
 
 
-def row_of(table: Growing, index: int) -> Row:
-    """Return a row as plain Python values."""
-    return {name: getattr(table, name)[index].tolist() for name in table.declared()}
-
-
 def describe(index: int, table: Table, steps: Steps, guess: Guess) -> Conversation:
     """Return one connection."""
-    history = row_of(table.histories, index)
+    history = table.histories.row(index)
     chain = walk(history["last_event"], history["open_stretch"], steps)
     client, opener = orient(chain, history, guess)
     ends = (End.CLIENT, End.SERVER) if client == 0 else (End.SERVER, End.CLIENT)
     origins = syn_numbers(chain)
-    sides = [row_of(table.sides, 2 * index + end) for end in (client, 1 - client)]
+    sides = [table.sides.row(2 * index + end) for end in (client, 1 - client)]
     named = [text(end) for end in endpoints(table.pairs, history["pair"], history["pair"] + 1)[0]]
     successor = history["successor"]
     return Conversation(
@@ -70,13 +64,13 @@ def describe(index: int, table: Table, steps: Steps, guess: Guess) -> Conversati
 
 def walk(last_event: int, open_stretch: int, steps: Steps) -> list[Row]:
     """Return the steps of a connection, first to last: rows of `Kept` and of `Stretches`."""
-    chain = [] if open_stretch < 0 else [row_of(steps.stretches, open_stretch)]
+    chain = [] if open_stretch < 0 else [steps.stretches.row(open_stretch)]
     at = last_event
     while at >= 0:
-        row = row_of(steps.kept, at)
+        row = steps.kept.row(at)
         chain.append(row)
         if row["stretch"] >= 0:
-            chain.append(row_of(steps.stretches, row["stretch"]))
+            chain.append(steps.stretches.row(row["stretch"]))
         at = row["previous"]
     return chain[::-1]
 

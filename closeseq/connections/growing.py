@@ -53,6 +53,14 @@ class Growing:
     def __len__(self) -> int:
         return self._length
 
+    def row(self, index: int) -> dict[str, Any]:
+        """Return a row as plain Python values; a column that is wider as a list."""
+        room = self._room
+        return {
+            name: room[name][index].tolist() if what.width else room[name].item(index)
+            for name, what in self._declared.items()
+        }
+
     def grow(self, count: int, **values: npt.ArrayLike) -> int:
         """Append `count` rows with these values, the others by default; return the index of the first."""
         first, self._length = self._length, self._length + count

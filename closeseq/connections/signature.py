@@ -33,15 +33,17 @@ UNKNOWN = 9
 class Thresholds(NamedTuple):
     """What the time between two events is compared with, in nanoseconds."""
 
+    brief: (
+        np.ndarray
+    )  # int64, ascending; only between a FIN and the other end's ACK, or an ACK and its own FIN
     fixed: np.ndarray  # int64, ascending
     scaled: Sequence[tuple[int, int]]  # (base, factor): base + factor * round trip of the handshake
 
-    def buckets(self, span: np.ndarray, round_trip: np.ndarray) -> Iterator[np.ndarray]:
+    def buckets(self, span: np.ndarray, round_trip: np.ndarray, *, answers: bool) -> Iterator[np.ndarray]:
         """Yield columns that tell how times lie to the thresholds: below, equal or above."""
-        bucket = np.searchsorted(self.fixed, span, side="left") + np.searchsorted(
-            self.fixed, span, side="right"
-        )
-        yield bucket.astype(np.uint8)
+        for fixed in (self.fixed, self.brief) if answers else (self.fixed,):
+            bucket = np.searchsorted(fixed, span, side="left") + np.searchsorted(fixed, span, side="right")
+            yield bucket.astype(np.uint8)
         for base, factor in self.scaled:
             yield (np.sign(span - base - factor * round_trip) + 1).astype(np.uint8)
 
@@ -143,6 +145,7 @@ class Signature:
         yield new.view(np.uint8)
         for earlier, was_new in peer.stamps:
             order = np.sign(differences(tsecr, earlier)) + 1
+            self.irregular |= stamped & was_new & (order == 0)  # it had not arrived, or one of them waited
             yield np.where(stamped & was_new, order, UNKNOWN).astype(np.uint8)
         own.stamps.append((tsval, new))
         own.tsval = np.where(stamped, tsval, own.tsval)
@@ -182,15 +185,15 @@ class Signature:
             return
         round_trip = self._round_trip()
         ends = [moments.now] if moments.successor is None else [moments.now, moments.successor]
-        spans = [end - moments.last for end in ends] + self._waits
+        spans = [(end - moments.last, False) for end in ends] + [(wait, False) for wait in self._waits]
         for place, (_, code, time_ns) in enumerate(timed):
-            spans += [end - time_ns for end in ends]
+            spans += [(end - time_ns, False) for end in ends]
             for step, later, later_ns in timed[place + 1 :]:
                 # Only a RST tells something about the traffic before it: who was gone since when.
                 if step >= closes and (code & EVENT or later & RST):
-                    spans.append(later_ns - time_ns)
-        for span in spans:
-            yield from thresholds.buckets(span, round_trip)
+                    spans.append((later_ns - time_ns, answers(code, later)))
+        for span, brief in spans:
+            yield from thresholds.buckets(span, round_trip, answers=brief)
 
     def _timed(self) -> Iterator[tuple[int, int, np.ndarray]]:
         """Yield the steps with their codes and times; traffic gives one for each end."""
@@ -212,6 +215,12 @@ class Signature:
                 time_ns = self._steps.kept.time_ns
                 result = np.maximum(result, time_ns[self._rows[:, later]] - time_ns[self._rows[:, step]])
         return result
+
+
+def answers(code: int, later: int) -> bool:
+    """Whether two events may be of one breath: a FIN and its ACK, or an ACK and its sender's own FIN."""
+    same = (code ^ later) & FROM_SERVER == 0
+    return bool(later & FIN) if same else bool(code & FIN and not later & FIN)
 
 
 def covered(ack: np.ndarray, peer: Talker) -> Iterator[np.ndarray]:

@@ -91,15 +91,23 @@ def digest(batch: Batch, stretch: np.ndarray, begins: np.ndarray, ends: np.ndarr
 
 
 def add_tails(result: Columns, batch: Batch, begins: np.ndarray, last: np.ndarray) -> None:
-    """Fill in the segments of each stretch after which the other end sent nothing."""
-    sender = batch.rows.sender
+    """Fill in what one end sent at the end of each stretch and the other has not answered.
+
+    Only what takes sequence numbers, and a probe, calls for an answer (RFC 9293 3.8.4, 3.8.6.3).
+    """
+    sender, place = batch.rows.sender, batch.senders.place
     turns = begins | (np.diff(sender, prepend=sender[:1]) != 0)
     first = np.maximum.accumulate(np.where(turns, np.arange(len(turns)), 0))[last]
-    cell = (np.arange(len(last)), sender[last])
-    place = batch.senders.place[first]
-    result["unanswered"][cell] = last - first + 1
-    result["unanswered_number"][cell] = batch.segments.number[place]
-    result["unanswered_ns"][cell] = batch.segments.time_ns[place]
+    numbers = batch.numbers
+    calls = (numbers.end > numbers.seq) | (numbers.position == PROBE)
+    calling = np.flatnonzero(calls[place])
+    begin, past = np.searchsorted(calling, first), np.searchsorted(calling, last, side="right")
+    stretch = np.flatnonzero(past > begin)
+    cell = (stretch, sender[last[stretch]])
+    row = place[calling[begin[stretch]]]
+    result["unanswered"][cell] = (past - begin)[stretch]
+    result["unanswered_number"][cell] = batch.segments.number[row]
+    result["unanswered_ns"][cell] = batch.segments.time_ns[row]
 
 
 def merge(stretches: Stretches, which: np.ndarray, newer: Columns) -> None:

@@ -46,7 +46,7 @@ def send_syn(port: int, to: int) -> None:
 def _scapy() -> Any:
     """Import scapy, which takes a while, only where it is used, and keep its cache out of the home."""
     os.environ.setdefault("XDG_CACHE_HOME", tempfile.gettempdir())
-    import scapy.all  # noqa: PLC0415
+    import scapy.all
 
     # Packets for loopback have to go through the IP layer, not onto a wire.
     scapy.all.conf.L3socket = scapy.all.L3RawSocket
