@@ -27,7 +27,12 @@ class End(StrEnum):
 
     @property
     def peer(self) -> End:
-        return End.SERVER if self is End.CLIENT else End.CLIENT
+        return PEERS[self]
+
+
+# Looked up, not computed, and not iterated over: a replay asks for them hundreds of times.
+ENDS = (End.CLIENT, End.SERVER)
+PEERS = {End.CLIENT: End.SERVER, End.SERVER: End.CLIENT}
 
 
 class Position(StrEnum):

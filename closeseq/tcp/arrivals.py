@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from closeseq.connections.conversation import End, Event, Position
+from closeseq.connections.conversation import ENDS, End, Event, Position
 from closeseq.packets.flags import FIN, SYN
 from closeseq.tcp import resets
 from closeseq.tcp.delivery import Echo, Receipt, accepted, echo, refuted
@@ -21,7 +21,7 @@ Fate = tuple[Arrival, str | None]
 def arrivals(evidence: Evidence) -> dict[int, Fate]:
     """Return, by index of the step, whether each event arrived and a note about it (or None)."""
     fates: dict[int, Fate] = {}
-    for sender in End:
+    for sender in ENDS:
         for said in evidence.said[sender]:
             if said.event is not None:
                 fates[said.step] = _fate(evidence, sender, said, said.event)

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from closeseq.connections.conversation import End, Position
+from closeseq.connections.conversation import ENDS, End, Position
 from closeseq.packets.flags import FIN
 from closeseq.packets.sequence import difference
 from closeseq.tcp.evidence import MILLISECOND, asked_once
@@ -188,7 +188,7 @@ def quiet(evidence: Evidence, copies: Sequence[Said]) -> bool:
         return False
     last = copies[-1]
     # A RST of either end gives another reason to be silent.
-    resets = [s.first_ns for end in End for s in evidence.after(end, last.step) if s.reset]
+    resets = [s.first_ns for end in ENDS for s in evidence.after(end, last.step) if s.reset]
     return min([evidence.now_ns, *resets]) - last.first_ns > patience(evidence, copies)
 
 

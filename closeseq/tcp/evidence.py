@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import wraps
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from closeseq.connections.conversation import Conversation, End, Event, Traffic
+from closeseq.connections.conversation import ENDS, Conversation, End, Event, Traffic
 from closeseq.packets.flags import ACK, RST, SYN
 from closeseq.packets.sequence import difference
 from closeseq.tcp.timers import SECOND
@@ -51,13 +51,13 @@ class Evidence:
         self.conversation = conversation
         self.now_ns = now_ns
         self.said: dict[End, list[Said]] = {End.CLIENT: [], End.SERVER: []}
+        clocks = {End.CLIENT: Clock(), End.SERVER: Clock()}
         for index, step in enumerate(conversation.steps):
             if isinstance(step, Event):
-                self.said[step.sender].append(_event(index, step))
+                self.said[step.sender].append(_event(index, step, clocks[step.sender]))
             else:
-                for end in End:
-                    self.said[end] += _stream(index, step, end)
-        self.said = {end: dated(said) for end, said in self.said.items()}
+                for end in ENDS:
+                    self.said[end] += _stream(index, step, end, clocks[end])
         self._steps = {end: [s.step for s in said] for end, said in self.said.items()}
         self._copies: dict[tuple[End, int], Sequence[Said]] = {}
         self.answers: dict[object, Any] = {}  # what was asked before, see `asked_once`
@@ -91,30 +91,34 @@ class Evidence:
         return later.first_ns - earlier.last_ns < self.crossing_ns
 
 
-def dated(said: list[Said]) -> list[Said]:
-    """Return what one end said, with what its timestamps (RFC 7323) tell of when each was made.
+class Clock:
+    """One end's timestamp clock (RFC 7323): what it tells of when each of its segments was made.
 
     A clock may tick once in 1 ms (Linux) or more slowly. Taking a tick for 1 ms, the time that a segment
     was made is never put later than it was.
     """
-    newest, least_wait = None, None
-    found = []
-    for one in said:
-        made_ns, stale = one.first_ns, False
-        if one.tsval is not None:
-            ticks = 0 if newest is None else newest[1] + difference(one.tsval, newest[0])
-            stale = newest is not None and ticks < newest[1]
-            if not stale:
-                newest = (one.tsval, ticks)
-            wait = one.last_ns - ticks * MILLISECOND
-            least_wait = wait if least_wait is None else min(wait, least_wait)
-            made_ns = min(made_ns, ticks * MILLISECOND + least_wait + MILLISECOND)
-        found.append(replace(one, stale=stale, made_ns=made_ns))
-    return found
+
+    def __init__(self) -> None:
+        self._newest: int | None = None
+        self._ticks = 0  # of the newest value since the first
+        self._least_wait: int | None = None
+
+    def read(self, tsval: int | None, time_ns: int) -> tuple[bool, int]:
+        """Return whether a value is older than one before, and when its segment was made at the latest."""
+        if tsval is None:
+            return False, time_ns
+        ticks = 0 if self._newest is None else self._ticks + difference(tsval, self._newest)
+        stale = ticks < self._ticks
+        if not stale:
+            self._newest, self._ticks = tsval, ticks
+        wait = time_ns - ticks * MILLISECOND
+        self._least_wait = wait if self._least_wait is None else min(wait, self._least_wait)
+        return stale, min(time_ns, ticks * MILLISECOND + self._least_wait + MILLISECOND)
 
 
-def _event(index: int, event: Event) -> Said:
+def _event(index: int, event: Event, clock: Clock) -> Said:
     syn, rst, ack = event.flags & SYN, event.flags & RST, event.flags & ACK
+    stale, made_ns = clock.read(event.tsval, event.time_ns)
     return Said(
         index,
         event.packet,
@@ -131,13 +135,16 @@ def _event(index: int, event: Event) -> Said:
         answer=bool(rst and not ack),
         aborts=bool(rst and ack),
         opens=bool(syn and not ack and not rst),
+        stale=stale,
+        made_ns=made_ns,
     )
 
 
-def _stream(index: int, traffic: Traffic, end: End) -> list[Said]:
+def _stream(index: int, traffic: Traffic, end: End, clock: Clock) -> list[Said]:
     stream = traffic.of(end)
     if not stream or stream.end is None:
         return []
+    stale, made_ns = clock.read(stream.tsval, stream.last_ns)
     return [
         Said(
             index,
@@ -150,6 +157,8 @@ def _stream(index: int, traffic: Traffic, end: End) -> list[Said]:
             stream.tsval,
             stream.tsecr,
             stream.bytes,
+            stale=stale,
+            made_ns=made_ns,
         )
     ]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from closeseq.connections.conversation import End
+from closeseq.connections.conversation import ENDS, End
 from closeseq.tcp import fins
 from closeseq.tcp.states import Signal, State, follow
 from closeseq.tcp.timeline import Arrival, Certainty, Step, Timeline, Transition, first_state
@@ -45,7 +45,7 @@ class Machine:
     def __init__(self, evidence: Evidence, timers: Timers) -> None:
         self.evidence = evidence
         self.timers = timers
-        self.state = {end: first_state(evidence.conversation, end) for end in End}
+        self.state = {end: first_state(evidence.conversation, end) for end in ENDS}
         self.expiries: dict[End, int] = {}  # of TIME_WAIT or FIN_WAIT_2, running or run out
         self.transitions: list[Transition] = []
         self.by_step: dict[int, list[Transition]] = {}
@@ -110,7 +110,7 @@ class Machine:
     def timeline(self, arrivals: Mapping[int, tuple[Arrival, str | None]]) -> Timeline:
         """Return the finished timeline; `arrivals` has what became of each event, by step."""
         conversation = self.evidence.conversation
-        state = {end: first_state(conversation, end) for end in End}
+        state = {end: first_state(conversation, end) for end in ENDS}
         steps = []
         for index, what in enumerate(conversation.steps):
             made = tuple(self.by_step.get(index, ()))

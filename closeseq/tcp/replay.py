@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from closeseq.connections.conversation import Conversation, End, Opener
+from closeseq.connections.conversation import ENDS, Conversation, End, Opener
 from closeseq.packets.flags import ACK, SYN
 from closeseq.tcp import fins, resets
 from closeseq.tcp.arrivals import arrivals
@@ -47,7 +47,7 @@ def replay(conversation: Conversation, timers: Timers, now_ns: int) -> Timeline:
 
 
 def _happenings(evidence: Evidence) -> Iterator[Happening]:
-    for sender in End:
+    for sender in ENDS:
         yield from _alive(evidence, sender)
         yield from _synchronize(evidence, sender)
         yield from _finish(evidence, sender)
@@ -180,7 +180,7 @@ def _succeeded(evidence: Evidence) -> Iterator[Happening]:
     successor = evidence.conversation.successor
     if successor is not None:
         last = len(evidence.conversation.steps)
-        for end in End:
+        for end in ENDS:
             yield Happening(
                 last, LATER, end, Signal.IS_SUCCEEDED, successor.packet, successor.time_ns, Certainty.ASSUMED
             )

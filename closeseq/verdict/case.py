@@ -9,7 +9,7 @@ from __future__ import annotations
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from closeseq.connections.conversation import Conversation, End, Event, Position, Traffic
+from closeseq.connections.conversation import ENDS, Conversation, End, Event, Position, Traffic
 from closeseq.tcp.states import State
 from closeseq.tcp.timeline import Arrival, Certainty, Timeline, Transition
 from closeseq.verdict.facts import Close, Stay
@@ -148,7 +148,7 @@ class Case:
 
     @cached_property
     def _closes(self) -> dict[End, Close]:
-        return {end: self._close(end) for end in End}
+        return {end: self._close(end) for end in ENDS}
 
     def _close(self, end: End) -> Close:
         sent = taken = heard = None
@@ -190,13 +190,13 @@ class Case:
     def crossed(self) -> bool:
         """Whether both ends sent FIN before receiving the other's."""
         return all(
-            (sent := self.close(end).sent) is not None and sent.after is State.FIN_WAIT_1 for end in End
+            (sent := self.close(end).sent) is not None and sent.after is State.FIN_WAIT_1 for end in ENDS
         )
 
     @cached_property
     def first_closer(self) -> End | None:
         """The end that sent its FIN first; None without a FIN."""
-        closes = [self.close(end) for end in End if self.close(end)]
+        closes = [self.close(end) for end in ENDS if self.close(end)]
         return min(closes, key=lambda close: (close.began, close.order)).end if closes else None
 
     def last_data(self, end: End, after: Transition) -> tuple[int, int] | None:

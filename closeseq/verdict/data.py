@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from closeseq.connections.conversation import End, Event, Traffic
+from closeseq.connections.conversation import ENDS, End, Event, Traffic
 from closeseq.tcp.states import State
 from closeseq.tcp.timeline import Certainty
 from closeseq.verdict.case import weakest
@@ -24,7 +24,7 @@ def half_close(case: Case) -> Iterator[Finding]:
 
     A socket that was closed altogether refuses data, so the end must have called shutdown(SHUT_WR).
     """
-    for end in End:
+    for end in ENDS:
         close = case.close(end)
         if not close.copies:
             continue
@@ -83,7 +83,7 @@ def _without_fin(case: Case, sender: End, ack: int) -> int:
 
 def data_after_close(case: Case) -> Iterator[Finding]:
     """Data sent to an end that had closed were answered by RST, and are lost."""
-    for end in End:
+    for end in ENDS:
         refused = list(_refused(case, end))
         if not refused:
             continue
@@ -148,7 +148,7 @@ def _certainty(case: Case, end: End, data: Event) -> Certainty:
 
 def slow_close(case: Case) -> Iterator[Finding]:
     """CLOSE_WAIT lasted long before its FIN. While data still flow it is in use, not slow."""
-    for end in End:
+    for end in ENDS:
         for stay in case.stays(end, State.CLOSE_WAIT):
             if stay.left is None or stay.left.after is not State.LAST_ACK:
                 continue

@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from closeseq.connections.conversation import End
+from closeseq.connections.conversation import ENDS, End
 from closeseq.tcp.states import State
 from closeseq.tcp.timeline import Certainty
 from closeseq.verdict.found import found
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 def fin_lost(case: Case) -> Iterator[Finding]:
     """A FIN had to be sent again, and it was the FIN that was lost, not its acknowledgement."""
-    for end in End:
+    for end in ENDS:
         close = case.close(end)
         taken = close.taken
         lost = [e for e in close.copies if taken is not None and e.packet < (taken.packet or 0)]
@@ -50,7 +50,7 @@ def fin_lost(case: Case) -> Iterator[Finding]:
 
 def final_ack_lost(case: Case) -> Iterator[Finding]:
     """LAST_ACK sends its FIN again though it was acknowledged, or without any answer."""
-    for end in End:
+    for end in ENDS:
         lost, again = final_acks_lost(case, end), repeated_in_vain(case, end)
         if not again:
             continue

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from closeseq.connections.conversation import Conversation, End, Event, Opener, Position, Traffic
+from closeseq.connections.conversation import ENDS, Conversation, End, Event, Opener, Position, Traffic
 from closeseq.verdict.text import count
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def missing(conversation: Conversation, dropped: int) -> tuple[Missing, ...]:
         found.append(one)
     elif beginning := _beginning(conversation):
         found.append(beginning)
-    for end in End:
+    for end in ENDS:
         if not one or one.endpoint is not end:
             found += _holes(conversation, end)
     if dropped:
@@ -57,7 +57,7 @@ def captured(conversation: Conversation, end: End) -> int:
 
 def _one_direction(conversation: Conversation) -> Missing | None:
     """Return whose direction is missing: the other end acknowledges somebody of whom nothing was seen."""
-    for end in End:
+    for end in ENDS:
         if captured(conversation, end):
             continue
         for step in conversation.steps:

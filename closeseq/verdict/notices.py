@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from closeseq.connections.conversation import End, Event, Position, Traffic
+from closeseq.connections.conversation import ENDS, End, Event, Position, Traffic
 from closeseq.tcp.timeline import Certainty
 from closeseq.verdict.found import found
 from closeseq.verdict.text import count, listed, span, times
@@ -67,7 +67,7 @@ def keepalive(case: Case) -> Iterator[Finding]:
 
     Probes of a window of 0 have the same numbers, but are no keepalives.
     """
-    for end in End:
+    for end in ENDS:
         probes = [(step, n) for step in case.conversation.steps if (n := case.keepalives(end, step))]
         if not probes:
             continue
@@ -137,7 +137,7 @@ def three_segment_close(case: Case) -> Iterator[Finding]:
 
 def fin_with_data(case: Case) -> Iterator[Finding]:
     """A FIN rode on data."""
-    for end in End:
+    for end in ENDS:
         for fin in case.close(end).copies[:1]:
             if fin.length:
                 yield found(

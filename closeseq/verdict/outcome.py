@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
-from closeseq.connections.conversation import End, Event
+from closeseq.connections.conversation import ENDS, End, Event
 from closeseq.tcp.states import State
 from closeseq.verdict.findings import Initiator, Role, Verdict
 from closeseq.verdict.missing import captured
@@ -55,7 +55,7 @@ def verdict(case: Case) -> Verdict:
 
 def unanswered(case: Case) -> Ending | None:
     """SYN, no answer."""
-    for end in End:
+    for end in ENDS:
         sent = [event for event in case.events if event.sender is end]
         only_syns = bool(sent) and all(event.letters == "S" for event in sent)
         if (
@@ -74,7 +74,7 @@ def unanswered(case: Case) -> Ending | None:
 
 def refused(case: Case) -> Ending | None:
     """SYN answered by RST: the answering end never sent anything else (RFC 9293 3.10.7.1)."""
-    for end in End:
+    for end in ENDS:
         asked = [event for event in case.events if event.sender is end and event.letters == "S"]
         answers = [event for event in case.events if event.sender is end.peer]
         talked = any(not isinstance(step, Event) for step in case.conversation.steps)
@@ -90,7 +90,7 @@ def refused(case: Case) -> Ending | None:
 
 def aborted_open(case: Case) -> Ending | None:
     """The handshake was reset, or given up, before both ends were ESTABLISHED."""
-    if all(case.synchronized(end) for end in End):
+    if all(case.synchronized(end) for end in ENDS):
         return None
     how_far = (
         f"the client had come to {_reached(case, End.CLIENT)}, the server to {_reached(case, End.SERVER)}"
@@ -137,7 +137,9 @@ def reset(case: Case) -> Ending | None:
 def _by_whom(case: Case, reset: Event) -> str:
     """Say who reset the connection, and in which phase."""
     sender = reset.sender
-    fins = sum(bool(case.close(end)) and case.close(end).began < (reset.time_ns, reset.packet) for end in End)
+    fins = sum(
+        bool(case.close(end)) and case.close(end).began < (reset.time_ns, reset.packet) for end in ENDS
+    )
     phase = ("before any FIN", "after one FIN", "after both FINs")[fins]
     aborts = [t for t, by in case.endings if by is reset and t.endpoint is sender]
     if reset.ack is not None and aborts and aborts[0].before is not State.UNKNOWN:
@@ -160,7 +162,7 @@ def completed(case: Case) -> bool:
     An acknowledgement that was seen counts until the waiting for it shows that it cannot have arrived.
     One that was lost counts as well once a RST has ended the wait: all data had been delivered.
     """
-    for end in End:
+    for end in ENDS:
         close = case.close(end)
         ended = any(t.endpoint is end for t, _ in case.endings)
         if not close or not (close.acknowledged or (close.covers and ended)):
@@ -206,7 +208,7 @@ def replaced(case: Case) -> Ending | None:
     if successor is None:
         return None
     begun = _begun(case)
-    states = listed([f"the {end} was in {case.state(end)}" for end in End])
+    states = listed([f"the {end} was in {case.state(end)}" for end in ENDS])
     return Ending(
         f"a new connection of the same addresses and ports began with this one not ended; {states}",
         begun.packets if begun else tuple(event.packet for event in case.events[-1:]),
@@ -224,8 +226,8 @@ def _begun(case: Case) -> Ending | None:
     first = case.first_closer
     if first is None:
         return None
-    packets = sorted({packet for end in End for packet in case.close(end).packets})
-    said = "; ".join(text for end in End if (text := standing(case, end)))
+    packets = sorted({packet for end in ENDS for packet in case.close(end).packets})
+    said = "; ".join(text for end in ENDS if (text := standing(case, end)))
     if case.crossed:
         roles = ((End.CLIENT, Role.BOTH_CLOSERS), (End.SERVER, Role.BOTH_CLOSERS))
         return Ending(f"both closed; {said}", tuple(packets), Initiator.BOTH, roles)
@@ -241,14 +243,14 @@ def _begun(case: Case) -> Ending | None:
 def open_(case: Case) -> Ending:
     """No FIN, no RST."""
     last = tuple(event.packet for event in case.events[-1:])
-    states = {case.state(end) for end in End}
-    if not all(case.synchronized(end) for end in End):
+    states = {case.state(end) for end in ENDS}
+    if not all(case.synchronized(end) for end in ENDS):
         return Ending(
             f"the handshake was not complete when the capture ended: client {case.state(End.CLIENT)}, "
             f"server {case.state(End.SERVER)}",
             last,
         )
-    gone = next((found for end in End if (found := vanished(case, end))), None)
+    gone = next((found for end in ENDS if (found := vanished(case, end))), None)
     if gone is not None:
         return Ending(
             f"still open, but the {gone.end.peer} has not answered the {gone.end} for "
@@ -259,7 +261,7 @@ def open_(case: Case) -> Ending:
     carried = (
         f"{count(c.client_bytes, 'byte')} from the client, {count(c.server_bytes, 'byte')} from the server"
     )
-    closed = [end for end in End if case.window_closed(end)]
+    closed = [end for end in ENDS if case.window_closed(end)]
     if closed:
         carried += f"; the {listed(closed)} had closed the window: the program there does not read"
     if states == {State.ESTABLISHED}:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from closeseq.connections.conversation import End
+from closeseq.connections.conversation import ENDS, End
 from closeseq.tcp.states import State
 from closeseq.verdict.loss import repeated_in_vain
 from closeseq.verdict.text import span, times
@@ -16,18 +16,18 @@ if TYPE_CHECKING:
 def remarks(case: Case) -> str:
     """Say what was remarkable about a completed close, in the order of its course."""
     remarks = []
-    for end in End:
+    for end in ENDS:
         close = case.close(end)
         if close.taken is not None and close.copies and close.taken.packet != close.copies[0].packet:
             lost = [e for e in close.copies if e.packet < (close.taken.packet or 0)]
             if lost:
                 remarks.append(f"{end}'s FIN lost {times(len(lost))}")
-    for end in End:
+    for end in ENDS:
         for stay in case.stays(end, State.CLOSE_WAIT):
             waited = case.lasted(stay)
             if waited >= case.limits.slow_close_ns:
                 remarks.append(f"{end} closed {span(waited)} later")
-    again = sum(len(repeated_in_vain(case, end)) for end in End)
+    again = sum(len(repeated_in_vain(case, end)) for end in ENDS)
     if again:
         remarks.append(f"final ACK lost {times(again)}")
     if case.endings:

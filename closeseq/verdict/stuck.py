@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from closeseq.connections.conversation import End
+from closeseq.connections.conversation import ENDS, End
 from closeseq.tcp.states import State
 from closeseq.tcp.timeline import Certainty
 from closeseq.verdict.found import found
@@ -174,7 +174,7 @@ def _never_acknowledged(case: Case, code: str, stay: Stay, why: str, advice: str
 
 def _unacknowledged(case: Case, state: State) -> Iterator[Stay]:
     """Yield the waits for an acknowledgement that were long, and did not end with it."""
-    for end in End:
+    for end in ENDS:
         stay = case.unacknowledged(end, state)
         if stay is None or case.lasted(stay) < case.limits.stuck_after_ns:
             continue
@@ -184,7 +184,7 @@ def _unacknowledged(case: Case, state: State) -> Iterator[Stay]:
 
 
 def _stays(case: Case, state: State) -> Iterator[tuple[End, Stay]]:
-    for end in End:
+    for end in ENDS:
         for stay in case.stays(end, state):
             yield end, stay
 

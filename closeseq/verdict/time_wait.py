@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from closeseq.connections.conversation import End, Event, Opener
+from closeseq.connections.conversation import ENDS, End, Event, Opener
 from closeseq.tcp.states import CLOSED_ITS_SIDE, State
 from closeseq.tcp.timeline import Certainty
 from closeseq.verdict.case import weakest
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 def time_wait_restarted(case: Case) -> Iterator[Finding]:
     """TIME_WAIT acknowledged a repeated FIN: 2MSL counts anew (RFC 9293 3.10.7.4)."""
-    for end in End:
+    for end in ENDS:
         for stay in case.stays(end, State.TIME_WAIT):
             restarts = list(_repetitions(case, stay))
             if not restarts:
@@ -67,7 +67,7 @@ def _repetitions(case: Case, stay: Stay) -> Iterator[tuple[Event, Event]]:
 
 def time_wait_assassinated(case: Case) -> Iterator[Finding]:
     """A RST reached an end in TIME_WAIT (RFC 1337)."""
-    for end in End:
+    for end in ENDS:
         for stay in case.stays(end, State.TIME_WAIT):
             reset = case.by_reset(stay.left)
             if reset is None or reset.sender is end:
@@ -96,7 +96,7 @@ def time_wait_assassinated(case: Case) -> Iterator[Finding]:
 def time_wait_reused(case: Case) -> Iterator[Finding]:
     """A SYN reopened the pair while an end was in TIME_WAIT."""
     successor = case.conversation.successor
-    for end in End if successor is not None else ():
+    for end in ENDS if successor is not None else ():
         for stay in case.stays(end, State.TIME_WAIT):
             assert successor is not None
             if stay.left is not None and stay.left.time_ns < successor.time_ns:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from closeseq.connections.conversation import End, Event, Position, Traffic
+from closeseq.connections.conversation import ENDS, End, Event, Position, Traffic
 from closeseq.tcp.states import State
 from closeseq.tcp.timeline import Certainty
 from closeseq.tcp.timers import SECOND
@@ -49,7 +49,7 @@ class Unanswered:
 
 def half_open(case: Case) -> Iterator[Finding]:
     """One end is gone, the other holds the connection for open."""
-    for end in End:
+    for end in ENDS:
         gone = vanished(case, end)
         if gone is None:
             continue
