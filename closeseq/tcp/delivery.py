@@ -139,14 +139,21 @@ def acknowledged(evidence: Evidence, sender: End, number_end: int, copies: Seque
     silent = quiet(evidence, copies)
     heard = [(s, echo(evidence, sender, s)) for s in covers[len(lost) :]]
     heard = [(s, told) for s, told in heard if told is not Echo.MISSED]
+    likely = [
+        (s, told) for s, told in heard if told is Echo.ARRIVED or not _among_losses(evidence, s, sender)
+    ]
+    heard = likely or heard
     surely = next((s for s, told in heard if told is Echo.ARRIVED), None)
     if heard:
         cover = heard[0][0]
         failing = len(lost) > 1 or _path_was_failing(evidence, sender.peer, cover)
         watched = evidence.now_ns - cover.last_ns >= SHORTEST_TIMEOUT_NS  # not the capture's last packet
-        told = surely is not None or silent or answered(evidence, sender, cover)
-        if failing and watched and not told:
-            return None  # what went before it was lost, and nothing says that this one fared better
+        if failing and watched and not silent and surely is None:
+            # What went before it was lost. Only an answer tells that this one, or a later one, fared better.
+            replied = next((s for s, _ in heard if answered(evidence, sender, s)), None)
+            if replied is None:
+                return None
+            cover = replied
         step = cover.step if last is None else max(cover.step, last.step)
         certain = cover is surely or _left_handshake(evidence, sender, last, cover)
         certainty = Certainty.PROVED if certain else Certainty.ASSUMED
@@ -209,6 +216,15 @@ def _path_was_failing(evidence: Evidence, sender: End, said: Said) -> bool:
         if s.ack is not None and not evidence.crossed(said, s)
     ]
     return bool(fins and heard and heard[0].ack is not None and heard[0].ack < fins[0].end)
+
+
+def _among_losses(evidence: Evidence, said: Said, receiver: End) -> bool:
+    """Whether a segment was sent between copies of a FIN on the same path that were lost."""
+    fins = evidence.copies(receiver.peer, FIN)
+    if len(fins) < 2 or not fins[0].step < said.step:  # noqa: PLR2004 - one copy tells of no loss
+        return False
+    taken = accepted(evidence, receiver.peer, fins[0].end, fins)
+    return taken is not None and said.step < taken.step
 
 
 def answered(evidence: Evidence, receiver: End, said: Said) -> bool:
