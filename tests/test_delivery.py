@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
+import closeseq
 from closeseq.connections.conversation import End
 from closeseq.script import conversation
 from closeseq.tcp.replay import replay
@@ -153,3 +156,29 @@ def test_a_program_needs_longer_than_that(gap_ns):
 def test_nothing_assumed_is_ever_called_proved_in_the_final_ack():
     timeline = run("C:FA S:A S:FA C:A", after=100, timestamps=True)
     assert entered(timeline, End.SERVER, State.CLOSED).certainty is Certainty.ASSUMED
+
+
+def test_an_old_duplicate_says_nothing_of_what_has_arrived_since():
+    capture = str(Path(__file__).resolve().parent.parent / "captures" / "time-wait-assassinated.pcap")
+    timeline = closeseq.analyze(capture)[0].timeline
+    closed = entered(timeline, End.CLIENT, State.CLOSED)
+    assert closed.packet == 11
+    assert "old duplicate" in next(s.note for s in timeline if s.packet == 12)
+
+
+def test_a_reset_after_unanswered_keepalives_is_not_assumed_to_have_arrived():
+    capture = str(Path(__file__).resolve().parent.parent / "captures" / "keepalive-unanswered.pcap")
+    timeline = closeseq.analyze(capture)[0].timeline
+    assert timeline.state(End.SERVER) is State.ESTABLISHED
+    assert timeline.steps[-1].arrived is Arrival.NO
+
+
+def test_what_a_fin_that_was_never_captured_did_is_assumed():
+    timeline = run("(C:FA) S:A +2s S:A+10 C:A", after=2)
+    assert entered(timeline, End.SERVER, State.CLOSE_WAIT).certainty is Certainty.ASSUMED
+
+
+def test_a_segment_that_waited_before_the_tap_does_not_contradict_what_came_meanwhile():
+    capture = str(Path(__file__).resolve().parent.parent / "captures" / "simultaneous-close.pcap")
+    timeline = closeseq.analyze(capture)[0].timeline
+    assert timeline.state(End.CLIENT) is State.TIME_WAIT

@@ -226,6 +226,13 @@ def test_data_to_an_end_that_had_closed():
     assert "which had closed" in the(judgement, "reset-cause").summary
 
 
+def test_data_to_an_end_that_a_reset_had_ended_are_not_blamed_on_its_close():
+    finding = the(judged(OPEN + "S:RA C:PA+50 S:R"), "data-after-close")
+    assert "the RST #7 had ended the connection at the server" in finding.advice
+    assert "closed too early" not in finding.advice
+    assert "the client closed too early" in the(judged(OPEN + "C:FA S:A S:PA+50 C:R"), finding.code).advice
+
+
 def test_data_to_an_end_that_has_lost_the_connection_is_not_data_after_close():
     judgement = judged(OPEN + "S:PA+50 C:R")
     assert codes(judgement) == {"reset-cause"}
@@ -283,6 +290,18 @@ def test_the_likeliest_cause_of_a_reset(name):
     assert cause in first
     assert "for: " in first
     assert finding.certainty is Certainty.ASSUMED
+
+
+@pytest.mark.parametrize(
+    ("script", "where"),
+    [
+        ("C:S S:RA", "(which had sent nothing before)"),
+        ("C:S S:SA C:R", "(last seen in SYN_SENT)"),
+        (OPEN + "C:RA", "(in ESTABLISHED)"),
+    ],
+)
+def test_the_state_that_a_reset_is_said_to_come_from(script, where):
+    assert where in the(judged(script), "reset-cause").summary
 
 
 def test_resets_that_are_repeated_are_one_finding():

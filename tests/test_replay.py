@@ -78,7 +78,7 @@ def test_a_fin_that_does_not_leads_to_closing():
 def test_a_simultaneous_open_goes_through_syn_received_at_both_ends():
     timeline = run("C:S|S:S C:SA|S:SA ~")
     assert path(timeline, End.CLIENT) == [CLOSED, SYN_SENT, SYN_RECEIVED, ESTABLISHED]
-    assert path(timeline, End.SERVER) == [LISTEN, SYN_SENT, SYN_RECEIVED, ESTABLISHED]
+    assert path(timeline, End.SERVER) == [CLOSED, SYN_SENT, SYN_RECEIVED, ESTABLISHED]
 
 
 def test_a_fin_that_overtakes_data_counts_when_the_hole_is_filled():
@@ -145,6 +145,25 @@ def test_without_a_beginning_both_ends_start_unknown():
     timeline = run("C:A+10 S:A")
     assert timeline.first_state(End.CLIENT) is State.UNKNOWN
     assert timeline.transitions[0].certainty is Certainty.ASSUMED
+
+
+def test_a_capture_that_begins_at_the_first_fin_knows_who_closed_first():
+    timeline = run("C:FA S:A S:FA C:A")
+    assert path(timeline, End.CLIENT)[2:] == [FIN_WAIT_1, FIN_WAIT_2, TIME_WAIT]
+    assert path(timeline, End.SERVER)[2:] == [CLOSE_WAIT, LAST_ACK, CLOSED]
+
+
+def test_a_lone_fin_may_be_the_second_one_so_its_state_is_assumed():
+    timeline = run("C:FA S:A")
+    sent = next(t for t in timeline.transitions if t.after is FIN_WAIT_1)
+    assert sent.certainty is Certainty.ASSUMED
+
+
+def test_a_state_that_ran_out_does_not_come_back_in_the_steps():
+    timeline = run("C:S S:SA C:A C:FA S:A +100s S:A+10 C:R")
+    late = [s for s in timeline if s.time > 90]
+    assert late
+    assert {s.client for s in late} == {CLOSED}
 
 
 def test_transitions_follow_each_other_and_agree_with_the_table():

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from closeseq import from_script
 from closeseq.connections.conversation import End, Opener, Position
 from closeseq.report.timeline import format_timeline
 from closeseq.verdict.findings import Severity
@@ -143,7 +144,7 @@ def test_traffic_that_changes_a_state_shows_the_state():
 def test_traffic_tells_of_retransmissions_gaps_and_probes():
     went_by = traffic(4, 0.1, 10, 20, retransmissions=2, gaps=1, probes=1)
     connection = made([*HANDSHAKE, line(went_by, "ESTABLISHED", "ESTABLISHED")])
-    told = "20 bytes down, 4 retransmissions, 2 keepalive probes, 2 gaps in the capture"
+    told = "20 bytes down, 4 retransmissions, 2 keepalive or window probes, 2 gaps in the capture"
     assert told in format_timeline(connection, width=140)
 
 
@@ -197,3 +198,15 @@ def test_a_timer_that_was_started_again_counts_from_the_packet_that_did_it():
     assert "client: TIME_WAIT until 60 s after #5; that is 60 s after the capture ended" in format_timeline(
         connection
     )
+
+
+def test_a_wait_that_a_new_connection_ended_lasted_until_that():
+    text = format_timeline(from_script("C:S S:SA C:A ~ C:FA! +1s C:FA*! +2s C:S S:SA C:A"))
+    assert "client: still in FIN_WAIT_1 when a new connection began (#9), 3 s after its FIN (#7)" in text
+    assert "when the capture ended" not in text
+
+
+def test_a_finding_of_a_moment_is_not_given_a_length_of_nothing():
+    text = format_timeline(from_script("C:S S:SA C:A S:FA C:A"))
+    assert "- bind-blocked (server)" in text
+    assert "0 s;" not in text

@@ -59,8 +59,10 @@ def _standing(connection: Connection, end: End) -> Iterator[str]:
         owner = ", if its owner has gone" if state is State.FIN_WAIT_2 else ""
         yield f"{end}: {state} until {span(expiry - began)} after {since}{owner}; {left}"
     elif state in SINCE and not _reported(connection, end, state):
-        waited = span(now - entered.time_ns)
-        yield f"{end}: still in {state} when the capture ended, {waited} after {SINCE[state]} ({since})"
+        successor = connection.conversation.successor
+        waited = span((successor.time_ns if successor else now) - entered.time_ns)
+        until = f"a new connection began (#{successor.packet})" if successor else "the capture ended"
+        yield f"{end}: still in {state} when {until}, {waited} after {SINCE[state]} ({since})"
 
 
 def _started(connection: Connection, expiry: int, entered: Transition) -> tuple[int, str]:
@@ -91,7 +93,7 @@ def _reported(connection: Connection, end: End, state: State) -> bool:
 def _finding(finding: Finding, style: Style) -> Iterator[str]:
     problem = finding.severity is Severity.PROBLEM
     mark = "!" if problem else "-"
-    lasted = "" if finding.duration_ns is None else f", {span(finding.duration_ns)}"
+    lasted = "" if not finding.duration_ns else f", {span(finding.duration_ns)}"
     whom = f" ({finding.endpoint})" if finding.endpoint is not None else ""
     shown = evidence(finding)
     known = f"{finding.certainty}{lasted}{f'; {shown}' if shown else ''}"

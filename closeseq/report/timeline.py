@@ -31,7 +31,7 @@ POSITIONS = {
     Position.RETRANSMISSION: "sent again",
     Position.OVERLAP: "sent again, with more",
     Position.GAP: "after a gap in the capture",
-    Position.PROBE: "keepalive probe",
+    Position.PROBE: "keepalive or window probe",
 }
 STATE = 13  # columns: the longest name, SYN_RECEIVED, and a mark
 ROOMY = 90  # columns from which the arrows are long
@@ -200,7 +200,7 @@ class Drawing:
         again, probes = up.retransmissions + down.retransmissions, up.probes + down.probes
         gaps = up.gaps + down.gaps
         parts += [count(again, "retransmission")] if again else []
-        parts += [count(probes, "keepalive probe")] if probes else []
+        parts += [count(probes, "keepalive or window probe")] if probes else []
         parts += [f"{count(gaps, 'gap')} in the capture"] if gaps else []
         lasted = traffic.last_ns - traffic.time_ns
         parts += [span(lasted)] if lasted else []

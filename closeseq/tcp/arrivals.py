@@ -39,13 +39,15 @@ def _fate(evidence: Evidence, sender: End, said: Said, event: Event) -> Fate:
         return Arrival.NO, f"lost: the {name} that it acknowledges comes again in #{lost.packet}"
     told = echo(evidence, sender.peer, said)
     if told is Echo.ARRIVED:
-        return Arrival.PROVED, _remark(event)
+        return Arrival.PROVED, _remark(said, event)
     if told is Echo.MISSED:
         return Arrival.NO, f"lost: the {sender.peer} still echoes an older timestamp afterwards"
-    return Arrival.ASSUMED, _remark(event)
+    return Arrival.ASSUMED, _remark(said, event)
 
 
-def _remark(event: Event) -> str | None:
+def _remark(said: Said, event: Event) -> str | None:
+    if said.stale:
+        return "an old duplicate: its timestamp is older than that of earlier segments"
     if event.position is Position.GAP:
         return "what the sender sent just before was not captured"
     if event.position is Position.PROBE:
@@ -138,6 +140,8 @@ def _fate_of_reset(evidence: Evidence, sender: End, said: Said) -> Fate:
     challenge = resets.challenge(evidence, said, sender)
     if challenge is not None:
         return Arrival.PROVED, f"not exactly in place: challenged by #{challenge.packet}"
+    if resets.probed_in_vain(evidence, sender, said):
+        return Arrival.NO, "nothing had got through before it"
     later = resets.goes_on(evidence, sender.peer, said)
     if later is not None:
         return Arrival.NO, f"lost or ignored: the {sender.peer} goes on in #{later.packet}"

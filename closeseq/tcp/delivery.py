@@ -70,9 +70,8 @@ def accepted(evidence: Evidence, sender: End, number_end: int, copies: Sequence[
     if not earlier:  # it was sent, since it is acknowledged, but not captured
         return Receipt.of(cover, certainty, before=True)
     # A SYN without ACK says as well that nothing had been received.
-    below = [
-        s for s in evidence.before(receiver, cover.step) if not s.reset and (s.ack is not None or s.opens)
-    ]
+    spoken = [s for s in evidence.before(receiver, cover.step) if not s.reset and not s.stale]
+    below = [s for s in spoken if s.ack is not None or s.opens]
     if below and below[-1].opens and earlier[0].opens:
         # Both sent SYN: the two crossed (RFC 9293 3.5, figure 7).
         step = max(below[-1].step, earlier[0].step)
@@ -213,7 +212,7 @@ def _path_was_failing(evidence: Evidence, sender: End, said: Said) -> bool:
     heard = [
         s
         for s in evidence.after(sender.peer, said.step)
-        if s.ack is not None and not evidence.crossed(said, s)
+        if s.ack is not None and not s.stale and not evidence.crossed(said, s)
     ]
     return bool(fins and heard and heard[0].ack is not None and heard[0].ack < fins[0].end)
 

@@ -111,13 +111,16 @@ class Machine:
         """Return the finished timeline; `arrivals` has what became of each event, by step."""
         conversation = self.evidence.conversation
         state = {end: first_state(conversation, end) for end in ENDS}
+        timers = [t for t in self.transitions if t.certainty is Certainty.TIMER]
         steps = []
         for index, what in enumerate(conversation.steps):
-            made = tuple(self.by_step.get(index, ()))
-            for transition in made:
+            made = self.by_step.get(index, [])
+            passed = [t for t in timers if t.time_ns < what.time_ns]
+            timers = timers[len(passed) :]
+            for transition in [*passed, *made]:
                 state[transition.endpoint] = transition.after
             arrived, note = arrivals.get(index, (None, None))
             client, server = state[End.CLIENT], state[End.SERVER]
-            steps.append(Step(what, conversation.first_ns, client, server, arrived, note, made))
+            steps.append(Step(what, conversation.first_ns, client, server, arrived, note, tuple(made)))
         ordered = tuple(sorted(self.transitions, key=lambda t: t.time_ns))
         return Timeline(conversation, tuple(steps), ordered, self.evidence.now_ns, dict(self.expiries))

@@ -124,10 +124,18 @@ def _finish(evidence: Evidence, sender: End) -> Iterator[Happening]:
     taken = accepted(evidence, sender, fin.end, fin.copies)
     if taken is not None:
         yield from _fin_taken(evidence, sender.peer, fin, taken)
-    yield _closed(fin.sent, sender)
+    closed = _closed(fin.sent, sender)
+    yield closed if _seen_open(evidence, sender.peer) else replace(closed, certainty=Certainty.ASSUMED)
     heard = acknowledged(evidence, sender, fin.end, fin.copies)
     if heard is not None:
         yield _received(heard, ACKNOWLEDGE, sender, Signal.RECEIVES_ACK_OF_FIN)
+
+
+def _seen_open(evidence: Evidence, end: End) -> bool:
+    """Whether an end is known not to have closed before the capture began: it opened, or had more to say."""
+    if evidence.conversation.opener is Opener.SEEN:
+        return True
+    return any(s.end > (s.seq or 0) if s.event else s.bytes for s in evidence.said[end] if not s.reset)
 
 
 def _fin_taken(evidence: Evidence, receiver: End, fin: fins.Fin, taken: Receipt) -> Iterator[Happening]:
@@ -135,8 +143,12 @@ def _fin_taken(evidence: Evidence, receiver: End, fin: fins.Fin, taken: Receipt)
     before = fins.closed_before(evidence, receiver, taken)
     if before is not None:
         yield _closed(before, receiver)
+    # It was there to take it, also where its beginning was not captured.
+    yield replace(
+        _received(taken, BEFORE, receiver, Signal.IS_ALIVE), phase=BEFORE, certainty=Certainty.ASSUMED
+    )
     received = _received(taken, FINISH, receiver, Signal.RECEIVES_FIN)
-    if not fins.surely_open(evidence, receiver, taken):
+    if not fin.copies or not fins.surely_open(evidence, receiver, taken):
         received = replace(received, certainty=Certainty.ASSUMED)
     yield received
     own = fins.find(evidence, receiver)

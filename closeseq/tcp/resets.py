@@ -25,7 +25,7 @@ def taken(evidence: Evidence, reset: Said, sender: End) -> Receipt | None:
         return None
     if goes_on(evidence, receiver, reset) is not None:
         return None
-    if _probed_in_vain(evidence, sender, reset):
+    if probed_in_vain(evidence, sender, reset):
         return None  # nothing had got through before it
     if _insists(evidence, receiver, reset) and any(s.reset for s in evidence.before(sender, reset.step)):
         return None  # RSTs before this one had not stopped it, and its next repetition is not due yet
@@ -35,7 +35,7 @@ def taken(evidence: Evidence, reset: Said, sender: End) -> Receipt | None:
 def goes_on(evidence: Evidence, end: End, reset: Said) -> Said | None:
     """Return the segment that shows an end still to have the connection after a RST was sent to it."""
     for s in evidence.after(end, reset.step):
-        if not s.answer and s.last_ns - reset.first_ns > evidence.crossing_ns:
+        if not s.answer and not s.stale and s.last_ns - reset.first_ns > evidence.crossing_ns:
             return s  # it went on as before, or was still there to abort
     return None
 
@@ -98,7 +98,7 @@ def gone_since(evidence: Evidence, end: End, reset: Said) -> tuple[int, int]:
     return reset.step, reset.first_ns
 
 
-def _probed_in_vain(evidence: Evidence, sender: End, reset: Said) -> bool:
+def probed_in_vain(evidence: Evidence, sender: End, reset: Said) -> bool:
     """Whether keepalives right before a RST had no answer: then the path or the other end was gone."""
     what = evidence.conversation.steps[reset.step - 1] if reset.step else None
     if not isinstance(what, Traffic):

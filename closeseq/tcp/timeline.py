@@ -7,6 +7,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from closeseq.connections.conversation import Conversation, End, Event, Opener, Traffic
+from closeseq.packets.flags import ACK, RST, SYN
 from closeseq.tcp.states import State
 
 if TYPE_CHECKING:
@@ -95,10 +96,16 @@ class Step:
 
 
 def first_state(conversation: Conversation, end: End) -> State:
-    """Return an end's state before the first step: CLOSED and LISTEN, or UNKNOWN without a beginning."""
+    """Return an end's state before the first step.
+
+    CLOSED for an end that opens actively, LISTEN for the other, UNKNOWN where no beginning was captured.
+    """
     if conversation.opener is not Opener.SEEN:
         return State.UNKNOWN
-    return State.CLOSED if end is End.CLIENT else State.LISTEN
+    actively = end is End.CLIENT or any(
+        e.sender is end and e.flags & (SYN | ACK | RST) == SYN for e in conversation.events
+    )
+    return State.CLOSED if actively else State.LISTEN
 
 
 @dataclass(frozen=True, slots=True)

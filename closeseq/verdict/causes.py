@@ -256,7 +256,7 @@ def forged(reset: Reset) -> Cause | None:
     if not reset.aborts and reset.event.window:
         signs.append((1, f"its window is {reset.event.window}, where a kernel sends 0"))
     if (later := _goes_on(reset)) is not None:
-        signs.append((4, f"the {reset.sender} itself goes on as if nothing had been (#{later})"))
+        signs.append((4, f"the {reset.sender} itself goes on as if nothing had happened (#{later})"))
     against = [] if ttls - {reset.event.ttl} else [f"its TTL is that of the {reset.sender}'s other packets"]
     if not others:
         against = [f"the {reset.sender} sent nothing else to compare it with"]

@@ -108,10 +108,22 @@ def data_after_close(case: Case) -> Iterator[Finding]:
             ),
             advice=(
                 f"the program at the {end} gets ECONNRESET from its next read or write, then EPIPE (and "
-                f"SIGPIPE: use MSG_NOSIGNAL); if it had something to say, the {end.peer} closed too early: "
-                "there, shutdown(SHUT_WR) and read to the end before close()"
+                f"SIGPIPE: use MSG_NOSIGNAL); {_why_closed(case, end.peer, data)}"
             ),
         )
+
+
+def _why_closed(case: Case, end: End, before: Event) -> str:
+    """Say where to look for why an end did not take data: at its close(), or at the RST that ended it."""
+    if not case.close(end):
+        ended_by = [r for t, r in case.endings if t.endpoint is end and r.packet < before.packet]
+        if ended_by:
+            reset = ended_by[0]
+            return f"the RST #{reset.packet} had ended the connection at the {end}: look for what sent that"
+    return (
+        f"if it had something to say, the {end} closed too early: there, shutdown(SHUT_WR) and read to the "
+        "end before close()"
+    )
 
 
 def _refused(case: Case, end: End) -> Iterator[tuple[Event, Event]]:

@@ -80,7 +80,7 @@ def refused(case: Case) -> Ending | None:
         talked = any(not isinstance(step, Event) for step in case.conversation.steps)
         if asked and answers and not talked and all(event.rst for event in answers):
             return Ending(
-                f"the {end.peer} refused: its RST answered the SYN",
+                f"the {end.peer}'s RST answered the SYN",
                 (asked[0].packet, answers[0].packet),
                 Initiator(end.peer),
                 ((end.peer, Role.ABORTER), (end, Role.ABORTED)),
@@ -208,7 +208,7 @@ def replaced(case: Case) -> Ending | None:
     if successor is None:
         return None
     begun = _begun(case)
-    states = listed([f"the {end} was in {case.state(end)}" for end in ENDS])
+    states = listed([f"the {end} was last seen in {case.state(end)}" for end in ENDS])
     return Ending(
         f"a new connection of the same addresses and ports began with this one not ended; {states}",
         begun.packets if begun else tuple(event.packet for event in case.events[-1:]),

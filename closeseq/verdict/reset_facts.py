@@ -52,9 +52,13 @@ class Reset:
 
     @property
     def where(self) -> str:
-        """In which state its sender was."""
+        """In which state its sender was, or seemed to be: a bare RST answers for no socket."""
         state = self.state
-        return "in no state that is known" if state is State.UNKNOWN else f"in {state}"
+        if state is State.LISTEN:
+            return "which had sent nothing before"
+        if state is State.UNKNOWN:
+            return "in no state that is known"
+        return f"in {state}" if self.aborts or state is State.CLOSED else f"last seen in {state}"
 
     @cached_property
     def state(self) -> State:
