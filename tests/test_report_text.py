@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from closeseq.report.text import Style, count, evidence, moment, packets, printable, span, when
+from closeseq.report.text import Style, evidence, moment, packets, printable, when
+from closeseq.verdict.text import count, span
 from test_report_examples import finding
 
 NS = 1_000_000_000

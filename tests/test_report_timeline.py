@@ -41,7 +41,7 @@ LOST_FINAL_ACK = """\
    0.525064  CLOSED?       ◀─────────── ACK ──                #11
     server: TIME_WAIT until 60 s after #10; that is 60 s after the capture ended
     ? assumed: nothing in the capture contradicts it, and nothing proves it
-    x did not arrive at the other end
+    x did not arrive, or nothing shows that it did
 
   ! final-ack-lost (client): final-ack-lost happened [proved, 210 ms; #9 #10]
       mend final-ack-lost

@@ -17,7 +17,7 @@ from closeseq.cli.status import Refusal, Status, complain
 from closeseq.errors import CaptureError
 from closeseq.report.selection import Selection, Wanted
 from closeseq.report.summary import nothing
-from closeseq.report.text import count
+from closeseq.verdict.text import count
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

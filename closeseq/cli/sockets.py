@@ -10,13 +10,14 @@ from closeseq.cli.status import Status, complain
 from closeseq.errors import CaptureError
 from closeseq.report.census import census_json, census_table
 from closeseq.report.selection import Selection
-from closeseq.report.text import Style, span
+from closeseq.verdict.text import span
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from closeseq.analysis import Reading as Found
     from closeseq.cli.states import Moment
+    from closeseq.report.text import Style
 
 
 def show(capture: str, at: Moment, form: str, given: dict[str, Any]) -> Status:

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 from closeseq.connections.conversation import End
 from closeseq.report.ending import entry
 from closeseq.report.records import SCHEMA, named
-from closeseq.report.text import Style, count, moment, printable, seconds, when
+from closeseq.report.text import Style, moment, printable, seconds, when
 from closeseq.tcp.states import State
+from closeseq.verdict.text import count
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING
 
 from closeseq.connections.conversation import End
 from closeseq.report.selection import gravity
-from closeseq.report.text import Style, evidence, printable, span
+from closeseq.report.text import Style, evidence, printable
 from closeseq.tcp.states import State
 from closeseq.verdict.findings import Finding, Severity
+from closeseq.verdict.text import span
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

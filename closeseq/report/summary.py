@@ -6,13 +6,16 @@ gathered by what is wrong and at whose address, since one faulty program makes m
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from closeseq.connections.conversation import Address, End
 from closeseq.report.selection import gravity, troubles
-from closeseq.report.text import Style, count, evidence, printable, span, when
+from closeseq.report.text import Style, evidence, printable, when
 from closeseq.verdict import vocabulary
+from closeseq.verdict.findings import Severity
+from closeseq.verdict.text import count, span
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -50,6 +53,7 @@ def summary(selection: Selection, style: Style, most: int | None) -> Iterator[st
     yield from blame(groups, number, style)
     yield ""
     yield from _counts("Verdicts", selection.verdicts, style)
+    yield from _notices(selection, style)
     yield ""
     yield from _shapes(selection.shapes, style, all_of_them=most is None)
     if groups:
@@ -161,6 +165,22 @@ def _counts(title: str, counts: Mapping[str, int], style: Style) -> Iterator[str
         if number:
             text = f"{code:13} {vocabulary.lookup(code).meaning}"
             yield from style.wrap(text, first=f"{number:>7,}  ", then=" " * 23)
+
+
+def _notices(selection: Selection, style: Style) -> Iterator[str]:
+    """Yield what else there is to know, and at which end, by number of connections."""
+    counts: Counter[tuple[str, str]] = Counter()
+    for example, members in selection.classes:
+        notices = [f for f in example.findings if f.severity is Severity.NOTICE]
+        for key in {(f.code, f" at the {f.endpoint}" if f.endpoint else "") for f in notices}:
+            counts[key] += len(members)
+    if not counts:
+        return
+    yield ""
+    yield style.paint("Notices (the timeline tells more)", "heading")
+    for (code, place), number in counts.most_common():
+        text = f"{code}{place}: {vocabulary.lookup(code).meaning}"
+        yield from style.wrap(text, first=f"{number:>7,}  ")
 
 
 def _shapes(shapes: Mapping[str, int], style: Style, *, all_of_them: bool) -> Iterator[str]:

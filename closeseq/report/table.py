@@ -6,13 +6,14 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from closeseq.report.selection import troubles
-from closeseq.report.text import Style, span
+from closeseq.verdict.text import span
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from closeseq.analysis import Connection
     from closeseq.report.selection import Selection
+    from closeseq.report.text import Style
 
 HEADERS = (
     "id",

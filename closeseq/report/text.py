@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 NS = 1_000_000_000
-LONG = 180  # so many seconds are said in minutes, so many minutes in hours
 
 STYLES = {"problem": "1;31", "good": "32", "lost": "31", "state": "1", "dim": "2", "heading": "1"}
 
@@ -60,25 +59,6 @@ def printable(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-
-
-def count(number: int, noun: str, plural: str | None = None) -> str:
-    """Return `1 packet`, `12,345 packets`."""
-    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
-
-
-def span(ns: int) -> str:
-    """Return a length of time with three significant digits: `0.35 ms`, `12.4 s`, `5 min 20 s`."""
-    seconds = ns / NS
-    if abs(seconds) < 1:
-        return f"{seconds * 1000:.3g} ms" if ns else "0 s"
-    if abs(seconds) < LONG:
-        return f"{seconds:.3g} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < LONG:
-        return f"{minutes} min {rest} s" if rest else f"{minutes} min"
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours:,} h {minutes} min" if minutes else f"{hours:,} h"
 
 
 def seconds(ns: int) -> float:

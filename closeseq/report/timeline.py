@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING
 from closeseq.connections.conversation import End, Event, Opener, Position, Traffic
 from closeseq.packets.flags import ACK, FIN, PSH, RST, SYN
 from closeseq.report.ending import found, standing
-from closeseq.report.text import Style, count, printable, span, when
+from closeseq.report.text import Style, printable, when
 from closeseq.tcp.timeline import Arrival, Certainty, Step, Transition
+from closeseq.verdict.text import count, span
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -38,7 +39,7 @@ ROOMY = 90  # columns from which the arrows are long
 NOTE = 36  # columns that a note needs to stand beside its packet
 LEGEND = {
     "?": "? assumed: nothing in the capture contradicts it, and nothing proves it",
-    "x": "x did not arrive at the other end",
+    "x": "x did not arrive, or nothing shows that it did",
 }
 
 

@@ -14,10 +14,12 @@ MOST_NAMED = 6  # packets in one sentence
 
 
 def span(ns: int) -> str:
-    """Return a length of time with three significant digits: `0.35 ms`, `12.4 s`, `5 min 20 s`."""
+    """Return a length of time with three significant digits: `35 us`, `3.5 ms`, `12.4 s`, `5 min 20 s`."""
     seconds = ns / SECOND
+    if abs(ns) < SECOND // 10_000:
+        return f"{ns / 1000:.3g} us" if ns else "0 s"
     if abs(seconds) < 1:
-        return f"{seconds * 1000:.3g} ms" if ns else "0 s"
+        return f"{seconds * 1000:.3g} ms"
     if abs(seconds) < LONG:
         return f"{seconds:.3g} s"
     minutes, rest = divmod(round(seconds), 60)
@@ -27,9 +29,9 @@ def span(ns: int) -> str:
     return f"{hours:,} h {minutes} min" if minutes else f"{hours:,} h"
 
 
-def count(number: int, noun: str) -> str:
+def count(number: int, noun: str, plural: str | None = None) -> str:
     """Return `1 byte`, `12,345 bytes`."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
 
 
 def times(number: int) -> str:
