@@ -332,6 +332,7 @@ def traffic(stretch: list[dict], ends: tuple[End, End], shift: list[int]) -> Tra
         tail = [row for row in tail if row["end"] > row["seq_rel"] or row["position"] is Position.PROBE]
         acks = [row["ack_rel"] for row in own if row["ack_rel"] is not None]
         positions = Counter(row["position"] for row in own)
+        probes = [row for row in own if row["position"] is Position.PROBE]
         streams[ends[s]] = Stream(
             segments=len(own),
             bytes=sum(row["length"] for row in own),
@@ -345,6 +346,8 @@ def traffic(stretch: list[dict], ends: tuple[End, End], shift: list[int]) -> Tra
             ),
             gaps=positions[Position.GAP],
             probes=positions[Position.PROBE],
+            probe_packet=probes[0]["number"] if probes else 0,
+            probe_ns=probes[0]["time_ns"] if probes else 0,
             end=max(row["end"] for row in own) - shift[s],
             ack=max(acks) - shift[1 - s] if acks else None,
             tsval=last["tsval"] if last["has_timestamps"] else None,

@@ -14,8 +14,8 @@ from click.testing import CliRunner
 from closeseq import format_timeline
 from closeseq.cli.formats import timelines
 from closeseq.cli.main import cli
+from closeseq.cli.moments import Moment, moment
 from closeseq.cli.progress import Progress, picture
-from closeseq.cli.states import Moment, moment
 from closeseq.report.selection import Selection, Wanted
 from closeseq.report.text import Style
 from closeseq.verdict import vocabulary

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from closeseq.analysis import Reading as Found
-    from closeseq.cli.states import Moment
+    from closeseq.cli.moments import Moment
     from closeseq.report.text import Style
 
 

@@ -122,6 +122,8 @@ class Stream:
     retransmissions: int = 0  # segments whose position was retransmission or overlap
     gaps: int = 0  # segments whose position was gap
     probes: int = 0  # keepalives
+    probe_packet: int = 0  # the first of those
+    probe_ns: int = 0  # and its time
     end: int | None = None  # highest sequence number past any segment; None without a segment
     ack: int | None = None  # highest acknowledgement sent
     tsval: int | None = None  # of the last segment

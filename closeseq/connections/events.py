@@ -147,6 +147,8 @@ def stream(row: Row, end: int, origins: tuple[int, int]) -> Stream:
         retransmissions=row["retransmissions"][end],
         gaps=row["gaps"][end],
         probes=row["probes"][end],
+        probe_packet=row["probe_number"][end],
+        probe_ns=row["probe_ns"][end],
         end=row["end"][end] - origins[end],
         ack=None if row["ack"][end] == NONE else row["ack"][end] - origins[1 - end],
         tsval=row["tsval"][end] if stamped else None,

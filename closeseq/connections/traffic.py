@@ -29,6 +29,8 @@ class Stretches(Growing):
     retransmissions: np.ndarray = column(np.int64, width=2)
     gaps: np.ndarray = column(np.int64, width=2)
     probes: np.ndarray = column(np.int64, width=2)
+    probe_number: np.ndarray = column(np.int64, width=2)  # the first of them
+    probe_ns: np.ndarray = column(np.int64, width=2)
     end: np.ndarray = column(np.int64, NONE, width=2)  # highest
     ack: np.ndarray = column(np.int64, NONE, width=2)  # highest
     has_timestamps: np.ndarray = column(np.bool_, width=2)  # the last segment has
@@ -44,6 +46,7 @@ ADDED = ("segments", "bytes", "retransmissions", "gaps", "probes", "zero_windows
 HIGHEST = ("end", "ack")
 OF_FIRST = ("first_number", "first_ns")
 OF_LAST = ("last_number", "last_ns", "has_timestamps", "tsval", "tsecr")
+OF_PROBE = ("probe_number", "probe_ns")
 TAIL = ("unanswered_number", "unanswered_ns")
 
 
@@ -80,6 +83,11 @@ def digest(batch: Batch, stretch: np.ndarray, begins: np.ndarray, ends: np.ndarr
         ("zero_windows", (segments.window[place] == 0).astype(np.int64)),
     ):
         result[name][cell] = np.add.reduceat(values, start)
+    probe = np.minimum.reduceat(np.where(position == PROBE, place, len(segments)), start)
+    probed = np.flatnonzero(probe < len(segments))
+    of_probe = (cell[0][probed], cell[1][probed])
+    result["probe_number"][of_probe] = segments.number[probe[probed]]
+    result["probe_ns"][of_probe] = segments.time_ns[probe[probed]]
     result["end"][cell] = np.maximum.reduceat(numbers.end[place], start)
     result["ack"][cell] = np.maximum.reduceat(numbers.ack[place], start)  # NONE is the lowest number
     result["first_number"][cell], result["first_ns"][cell] = segments.number[first], segments.time_ns[first]
@@ -120,6 +128,8 @@ def merge(stretches: Stretches, which: np.ndarray, newer: Columns) -> None:
         stays = ~answered & (older["unanswered"] > 0)
         getattr(stretches, name)[which] = np.where(stays, older[name], newer[name])
     stretches.unanswered[which] = unanswered
+    for name in OF_PROBE:
+        getattr(stretches, name)[which] = np.where(older["probes"] > 0, older[name], newer[name])
     for name in ADDED:
         getattr(stretches, name)[which] = older[name] + newer[name]
     for name in HIGHEST:

@@ -81,7 +81,7 @@ def keepalive(case: Case) -> Iterator[Finding]:
             "keepalive",
             end,
             Certainty.OBSERVED,
-            since_ns=first.time_ns if isinstance(first, Event) else first.of(end).first_ns,
+            since_ns=first.time_ns if isinstance(first, Event) else first.of(end).probe_ns,
             until_ns=last.time_ns if isinstance(last, Event) else last.of(end).last_ns,
             packets=[packet for step, _ in probes for packet in _own_packets(step, end)],
             summary=f"the {end} probed the idle connection {times(number)}, {answers}",
@@ -98,7 +98,7 @@ def keepalive(case: Case) -> Iterator[Finding]:
 
 def _own_packets(step: Event | Traffic, end: End) -> tuple[int, ...]:
     return (
-        (step.packet,) if isinstance(step, Event) else (step.of(end).first_packet, step.of(end).last_packet)
+        (step.packet,) if isinstance(step, Event) else (step.of(end).probe_packet, step.of(end).last_packet)
     )
 
 
@@ -106,7 +106,7 @@ def _ends_with_probe(case: Case, end: End) -> bool:
     last = case.conversation.steps[-1]
     if isinstance(last, Event):
         return last.sender is end and last.position is Position.PROBE
-    return last.of(end).probes > 0 and last.of(end).unanswered > 1
+    return last.of(end).probes > 0 and last.of(end).unanswered > 0
 
 
 def three_segment_close(case: Case) -> Iterator[Finding]:
