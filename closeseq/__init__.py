@@ -8,7 +8,8 @@ The way the data goes, one line a stage; a later stage may import an earlier one
     connections  rows -> who talks to whom, and the few events that matter, as plain Python
     tcp          events -> the eleven states of both ends, step by step, each with its certainty
     verdict      states -> how it closed, what deserves attention, with evidence and advice
-    analysis     the road end to end
+    connection   one analysed connection; settings: what to look at, and what counts as long
+    analysis     the road end to end: a capture's connections
     report       text, records, pictures
     cli          the command `closeseq`
 
@@ -27,7 +28,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from closeseq.analysis import Analysis, Connection, Endpoint, Reading, Settings, analyze, from_script
+    from closeseq.analysis import Analysis, ConnectionClass, Reading, analyze, from_script
+    from closeseq.connection import Connection, Endpoint
     from closeseq.connections.conversation import (
         Address,
         Conversation,
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
     from closeseq.errors import CaptureError, CloseseqError, ScriptError, UnknownWordError
     from closeseq.report.records import record
     from closeseq.report.timeline import format_timeline
+    from closeseq.settings import Settings
     from closeseq.tcp.states import State
     from closeseq.tcp.timeline import Arrival, Certainty, Step, Timeline, Transition
     from closeseq.tcp.timers import Timers
@@ -55,6 +58,7 @@ __all__ = [
     "Certainty",
     "CloseseqError",
     "Connection",
+    "ConnectionClass",
     "Conversation",
     "End",
     "Endpoint",
@@ -85,13 +89,15 @@ __all__ = [
 ]
 
 _HOMES = {
-    "analysis": ("Analysis", "Connection", "Endpoint", "Reading", "Settings", "analyze", "from_script"),
+    "analysis": ("Analysis", "ConnectionClass", "Reading", "analyze", "from_script"),
+    "connection": ("Connection", "Endpoint"),
     "connections.conversation": (
         *("Address", "Conversation", "End", "Event", "Opener", "Position", "Stream", "Traffic"),
     ),
     "errors": ("CaptureError", "CloseseqError", "ScriptError", "UnknownWordError"),
     "report.records": ("record",),
     "report.timeline": ("format_timeline",),
+    "settings": ("Settings",),
     "tcp.states": ("State",),
     "tcp.timeline": ("Arrival", "Certainty", "Step", "Timeline", "Transition"),
     "tcp.timers": ("Timers",),

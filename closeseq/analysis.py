@@ -14,14 +14,13 @@ from functools import cached_property
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, overload
 
-from closeseq.connections import Connections, shape
-from closeseq.connections.conversation import Address, Conversation, End, Opener
+from closeseq.connection import Connection
+from closeseq.connections import Connections
+from closeseq.connections.conversation import Address, End
 from closeseq.errors import CaptureError
-from closeseq.tcp.fins import TELLING_BREATHS_NS, TELLING_TIMES_NS, TELLING_TRIPS_NS
-from closeseq.tcp.replay import replay
+from closeseq.settings import Settings
+from closeseq.tcp.fins import TELLING_BREATHS_NS, TELLING_TRIPS_NS
 from closeseq.tcp.timers import SECOND, Timers
-from closeseq.verdict import Judgement, judge
-from closeseq.verdict.findings import Finding, Initiator, Role, Severity
 from closeseq.verdict.limits import Limits
 
 if TYPE_CHECKING:
@@ -29,25 +28,9 @@ if TYPE_CHECKING:
 
     from closeseq.capture import Capture
     from closeseq.packets.segments import Segments
-    from closeseq.tcp.states import State
-    from closeseq.tcp.timeline import Timeline
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """What to look at, and when a wait or a timer counts as over."""
-
-    ports: frozenset[int] = frozenset()  # only connections with one of these ports; empty: all
-    hosts: frozenset[str] = frozenset()  # only connections with one of these IP addresses; empty: all
-    limits: Limits = field(default_factory=Limits)
-    timers: Timers = field(default_factory=Timers)
-
-    @property
-    def telling_times_ns(self) -> tuple[int, ...]:
-        """Every length of time that anything is compared with on the way to a verdict, in nanoseconds."""
-        limits, timers = self.limits, self.timers
-        own = (limits.stuck_after_ns, limits.slow_close_ns, timers.time_wait_ns, timers.fin_timeout_ns)
-        return tuple(sorted({*own, *TELLING_TIMES_NS}))
+FOREVER = 10**9  # seconds; longer waits and timers count as this, which in nanoseconds 64 bits can hold
 
 
 @dataclass(slots=True)
@@ -71,135 +54,6 @@ class Reading:
         self.segments += len(segments)
         self.skipped = dict(Counter(self.skipped) + Counter(segments.skipped))
         self.notes = dict(Counter(self.notes) + Counter(segments.notes))
-
-
-@dataclass(frozen=True, slots=True)
-class Endpoint:
-    """One end of an analysed connection, as it stands at the end of the capture."""
-
-    address: str
-    port: int
-    state: State
-    role: Role
-    packets: int
-    bytes: int  # of payload, retransmissions included
-
-
-class Connection:
-    """One connection, analysed. What is costly is computed when it is first looked at."""
-
-    def __init__(
-        self,
-        conversation: Conversation,
-        settings: Settings,
-        now_ns: int,
-        *,
-        capture: str = "",
-        dropped: int = 0,
-    ) -> None:
-        self.conversation = conversation
-        self.settings = settings
-        self.capture = capture
-        self._now_ns = now_ns
-        self._dropped = dropped
-
-    def __repr__(self) -> str:
-        return (
-            f"<Connection {self.id} {self.conversation.client} -> {self.conversation.server} {self.verdict}>"
-        )
-
-    @cached_property
-    def timeline(self) -> Timeline:
-        """Both ends' states, step by step."""
-        return replay(self.conversation, self.settings.timers, self._now_ns)
-
-    @cached_property
-    def judgement(self) -> Judgement:
-        """The verdict with its reasons, and the findings."""
-        return judge(self.timeline, self.settings.limits, dropped=self._dropped)
-
-    @cached_property
-    def shape(self) -> str:
-        """The close in short, such as "C:S S:SA C:A ~ C:FA S:A S:FA C:A"."""
-        return shape(self.conversation)
-
-    @property
-    def id(self) -> int:
-        """The number of the connection in its capture, from 1 in the order of the first packet."""
-        return self.conversation.id
-
-    @property
-    def incarnation(self) -> int:
-        """Which of the successive connections of its pair of addresses and ports this is, from 1."""
-        return self.conversation.incarnation
-
-    @property
-    def opener(self) -> Opener:
-        return self.conversation.opener
-
-    @property
-    def start_ns(self) -> int:
-        """The time of the first packet, in nanoseconds since the Unix epoch."""
-        return self.conversation.first_ns
-
-    @property
-    def duration(self) -> float:
-        """Seconds from the first packet to the last."""
-        return (self.conversation.last_ns - self.conversation.first_ns) / SECOND
-
-    @property
-    def packets(self) -> int:
-        return self.conversation.client_packets + self.conversation.server_packets
-
-    @property
-    def client(self) -> Endpoint:
-        return self.end(End.CLIENT)
-
-    @property
-    def server(self) -> Endpoint:
-        return self.end(End.SERVER)
-
-    def end(self, end: End) -> Endpoint:
-        """Return one end, with its state at the end of the capture."""
-        c = self.conversation
-        client = end is End.CLIENT
-        address = c.address(end)
-        return Endpoint(
-            address.address,
-            address.port,
-            self.timeline.state(end),
-            self.judgement.verdict.role(end),
-            c.client_packets if client else c.server_packets,
-            c.client_bytes if client else c.server_bytes,
-        )
-
-    @property
-    def verdict(self) -> str:
-        """The code of the verdict; `closeseq explain CODE` tells what it means."""
-        return self.judgement.verdict.code
-
-    @property
-    def initiator(self) -> Initiator:
-        """Who began the end."""
-        return self.judgement.verdict.initiator
-
-    @property
-    def summary(self) -> str:
-        """How it closed, in one line."""
-        return self.judgement.verdict.summary
-
-    @property
-    def findings(self) -> tuple[Finding, ...]:
-        return self.judgement.findings
-
-    def has(self, code: str) -> bool:
-        """Whether there is a finding with this code."""
-        return any(finding.code == code for finding in self.findings)
-
-    @property
-    def has_problem(self) -> bool:
-        """Whether there is something to mend."""
-        return any(finding.severity is Severity.PROBLEM for finding in self.findings)
 
 
 @dataclass(frozen=True, slots=True)
@@ -411,7 +265,7 @@ def _several(given: Any) -> Iterable[Any]:
 def _nanoseconds(seconds: float) -> int:
     if not seconds >= 0:
         raise ValueError(f"{seconds} is not a length of time in seconds")
-    return round(seconds * SECOND)
+    return round(min(seconds, FOREVER) * SECOND)
 
 
 def _timers(os: str, time_wait: float | None, fin_timeout: float | None) -> Timers:

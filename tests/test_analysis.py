@@ -114,6 +114,14 @@ def test_progress_ends_at_the_size_of_the_file():
     assert seen[-1] == (path.stat().st_size, path.stat().st_size)
 
 
+@pytest.mark.parametrize("name", ["stuck_after", "time_wait", "fin_timeout"])
+def test_a_time_of_any_length_is_like_one_that_is_never_over(name):
+    path = str(CAPTURES / "leaky-server.pcap")
+    ages, aeons, forever = (closeseq.analyze(path, **{name: long}) for long in (1e8, 1e300, float("inf")))
+    assert ages.findings == aeons.findings == forever.findings
+    assert [c.verdict for c in ages] == [c.verdict for c in aeons] == [c.verdict for c in forever]
+
+
 @pytest.mark.parametrize("given", [{"os": "plan9"}, {"stuck_after": -1}, {"time_wait": float("nan")}])
 def test_settings_that_make_no_sense_are_refused(given):
     with pytest.raises(ValueError):  # noqa: PT011 - each has its own words

@@ -19,6 +19,8 @@ STAGES = (
     "script",
     "tcp",
     "verdict",
+    "settings",
+    "connection",
     "analysis",
     "report",
     "cli",

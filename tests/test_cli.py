@@ -139,6 +139,7 @@ def test_what_could_not_be_read_outweighs_what_was_found(tmp_path):
     [
         (["--fail-on", "stuck-close-wiat"], "stuck-close-wait"),
         (["--fail-on", "CLOSE_WAIT"], "is a state"),
+        (["--fail-on", " ,"], "no verdict or finding is named"),
         (["--verdict", "keepalive"], "is a finding"),
         (["-p", "70000"], "65535"),
         (["--host", "example.org"], "names are never looked up"),
@@ -205,8 +206,26 @@ def test_a_capture_is_not_overwritten_by_its_own_report(tmp_path):
     assert capture.read_bytes() == CLEAN.read_bytes()
 
 
+def test_a_name_as_long_as_names_may_be_is_written(tmp_path):
+    longest = tmp_path / ("x" * os.pathconf(tmp_path, "PC_NAME_MAX"))
+    assert closeseq("analyze", CLEAN, "-o", longest).returncode == 0
+    assert longest.read_text()
+
+
+def test_a_link_is_written_through_and_stays_a_link(tmp_path):
+    link, target = tmp_path / "link", tmp_path / "target"
+    link.symlink_to(target)
+    assert closeseq("analyze", CLEAN, "-o", link).returncode == 0
+    assert link.is_symlink()
+    assert target.read_text()
+    assert err(closeseq("analyze", CLEAN, "-o", link)) == (
+        f"closeseq: {link} is there already; --force overwrites it\n"
+    )
+
+
 def test_output_to_a_device_or_a_directory_that_is_not_there(tmp_path):
     assert closeseq("analyze", CLEAN, "-o", "/dev/null").returncode == 0
+    assert "graceful" in out(closeseq("analyze", CLEAN, "-o", "/dev/stdout"))
     done = closeseq("analyze", CLEAN, "-o", tmp_path / "no" / "such.txt")
     assert done.returncode == 2
     assert "cannot be written" in err(done)
@@ -228,6 +247,36 @@ def test_a_closed_pipe_ends_it_quietly(arguments):
     done = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, env=ENVIRONMENT, check=False)
     os.close(writing)
     assert (done.returncode, err(done)) == (0, "")
+
+
+@pytest.mark.parametrize("arguments", [["analyze", str(LEAKY)], ["analyze", "-"], ["--help"], ["explain"]])
+def test_closed_standard_streams_are_no_failure(arguments):
+    command = ["sh", "-c", 'exec "$@" >&- 2>&-', "sh", *COMMAND, *arguments]
+    done = subprocess.run(command, input=CLEAN.read_bytes(), env=ENVIRONMENT, check=False)
+    assert done.returncode == 0
+
+
+@pytest.mark.parametrize(("arguments", "status"), [(["analyze", "missing.pcap"], 3), (["analyse"], 2)])
+def test_a_complaint_that_nobody_can_hear_leaves_the_status(arguments, status):
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run([*COMMAND, *arguments], stderr=full, env=ENVIRONMENT, check=False)
+    assert done.returncode == status
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_terminated_run_leaves_nothing_beside_its_output(tmp_path, number):
+    command = [*COMMAND, "analyze", "-", "-o", str(tmp_path / "out.txt")]
+    running = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, env=ENVIRONMENT)
+    running.stdin.write(CLEAN.read_bytes()[:24])
+    running.stdin.flush()
+    deadline = time.monotonic() + 30
+    while not list(tmp_path.iterdir()):  # until the output is begun
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    running.send_signal(number)
+    _, said = running.communicate(timeout=30)
+    assert (running.returncode, said) == (128 + number, b"")
+    assert not list(tmp_path.iterdir())
 
 
 def test_ctrl_c_is_one_line_and_status_130():

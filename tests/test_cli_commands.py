@@ -88,13 +88,17 @@ def test_explain_suggests_what_may_have_been_meant():
         ("1970-01-01T00:00:01.000000001Z", Moment(time_ns=NS + 1)),
         ("1970-01-01 00:00:01.5", Moment(time_ns=1_500_000_000)),
         ("1970-01-01T01:00:01.25+01:00", Moment(time_ns=1_250_000_000)),
+        ("1970-01-01T00:00:01,5Z", Moment(time_ns=1_500_000_000)),
+        ("1970-01-01T00:00:01.1234567899", Moment(time_ns=1_123_456_789)),
     ],
 )
 def test_a_moment_is_read_to_the_nanosecond(text, meant):
     assert moment(text) == meant
 
 
-@pytest.mark.parametrize("text", ["", "now", "-1", "nan", "inf", "2026-13-01T00:00:00", "T", "12:18"])
+@pytest.mark.parametrize(
+    "text", ["", "now", "-1", "nan", "inf", "2026-13-01T00:00:00", "T", "12:18", "0001-01-01T00:00:00+14:00"]
+)
 def test_what_is_no_moment_is_refused(text):
     with pytest.raises(click.BadParameter):
         moment(text)

@@ -15,7 +15,7 @@ from closeseq.report.timeline import format_timeline
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from closeseq.analysis import Connection
+    from closeseq.connection import Connection
     from closeseq.report.selection import Selection
 
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import sys
 import traceback
+from pathlib import Path
+from typing import NoReturn, TextIO
 
 import click
 
@@ -63,7 +66,14 @@ for command in (analyze, timeline, states, explain):
 
 def main() -> None:
     """Run the command line and exit."""
-    sys.exit(run(sys.argv[1:]))
+    _replace_closed_streams()
+    _clean_up_when_terminated()
+    status = run(sys.argv[1:])
+    try:
+        sys.stderr.flush()
+    except OSError:  # met here, as the interpreter would make a status of its own of it
+        _forget(sys.stderr)
+    sys.exit(status)
 
 
 def run(arguments: list[str]) -> int:
@@ -73,18 +83,18 @@ def run(arguments: list[str]) -> int:
     except click.exceptions.Exit as leaving:
         return leaving.exit_code
     except click.ClickException as error:
-        with contextlib.suppress(BrokenPipeError):
+        with contextlib.suppress(OSError):
             error.show()
         return Status.USAGE
     except BrokenPipeError:
-        _forget_output()  # whoever reads has seen enough, as with `| head`
+        _forget(sys.stdout)  # whoever reads has seen enough, as with `| head`
         return Status.DONE
     except (click.Abort, KeyboardInterrupt):
         complain("interrupted")
         return Status.INTERRUPTED
     except OSError as error:  # of captures CaptureError tells; this one is of the output
         complain(f"{error.filename or 'output'}: {error.strerror}")
-        _forget_output()
+        _forget(sys.stdout)
         return Status.USAGE
     except Exception:  # noqa: BLE001 - a bug, with everything needed to mend it
         traceback.print_exc()
@@ -103,8 +113,28 @@ def _run(arguments: list[str]) -> int:
         sys.stdout.flush()
 
 
-def _forget_output() -> None:
-    """Send what is still buffered for a closed pipe nowhere."""
+def _replace_closed_streams() -> None:
+    """Send to nowhere what would go to a standard stream that is closed, as by `>&-`."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115 - stays open
+
+
+def _clean_up_when_terminated() -> None:
+    """Let SIGTERM and SIGHUP (a closed terminal; nohup ignores it) leave no half-written files behind."""
+    for name in ("SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)  # Windows has no SIGHUP
+        if number is not None and signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, _leave)
+
+
+def _leave(number: int, _frame: object) -> NoReturn:
+    signal.signal(number, signal.SIG_DFL)  # the second time at once
+    raise SystemExit(128 + number)  # as a shell reports it
+
+
+def _forget(stream: TextIO) -> None:
+    """Send what is still buffered for a closed pipe or a full disk nowhere."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, sys.stdout.fileno())
+    os.dup2(nowhere, stream.fileno())
     os.close(nowhere)

@@ -9,7 +9,7 @@ from decimal import Decimal
 
 import click
 
-FRACTION = re.compile(r"\.(\d{1,9})(?=$|Z|[+-]\d\d)")
+FRACTION = re.compile(r"[.,](\d+)(?=$|Z|[+-]\d\d)")
 NS = 1_000_000_000
 FOREVER = 10**12  # seconds
 
@@ -48,10 +48,14 @@ def relative(text: str) -> int:
 
 
 def absolute(text: str) -> int:
-    """Return an ISO 8601 time as nanoseconds since the Unix epoch, all digits kept. Raises ValueError."""
+    """Return an ISO 8601 time as whole nanoseconds since the Unix epoch.
+
+    Raises ValueError, or OverflowError if the time in UTC is outside the years 1 to 9999.
+    """
     fraction = FRACTION.search(text)
     whole = datetime.fromisoformat(FRACTION.sub("", text))
     if whole.tzinfo is None:
         whole = whole.replace(tzinfo=UTC)
-    since = whole - datetime(1970, 1, 1, tzinfo=UTC)
-    return (since.days * 86_400 + since.seconds) * NS + (int(fraction[1].ljust(9, "0")) if fraction else 0)
+    since = whole.astimezone(UTC) - datetime(1970, 1, 1, tzinfo=UTC)
+    digits = fraction[1][:9] if fraction else ""
+    return (since.days * 86_400 + since.seconds) * NS + int(digits.ljust(9, "0"))

@@ -38,7 +38,10 @@ def codes(*kinds: str) -> Callable[[str], frozenset[str]]:
     """Return what converts codes of these kinds of words, separated by commas, and refuses others."""
 
     def convert(text: str) -> frozenset[str]:
-        return frozenset(code(word.strip(), kinds) for word in text.split(",") if word.strip())
+        words = [word.strip() for word in text.split(",") if word.strip()]
+        if not words:  # an empty variable of a script would else choose everything, and fail on nothing
+            raise click.BadParameter(f"no {' or '.join(kinds)} is named")
+        return frozenset(code(word, kinds) for word in words)
 
     return convert
 

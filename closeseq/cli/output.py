@@ -67,9 +67,10 @@ def opened(path: str | None, *, force: bool = False, captures: Iterable[str] = (
         with target.open("w", encoding="utf-8") as stream:
             yield Output(stream, path)
         return
-    _refuse(target, force=force, captures=captures)
+    target = Path(os.path.realpath(path))  # a link stays one, and what it points to is written
+    _refuse(path, target, force=force, captures=captures)
     try:
-        handle, temporary = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+        handle, temporary = tempfile.mkstemp(prefix=".closeseq.", dir=target.parent)
     except OSError as error:
         raise Refusal(f"{click.format_filename(path)} cannot be written: {error.strerror}") from error
     try:
@@ -77,17 +78,17 @@ def opened(path: str | None, *, force: bool = False, captures: Iterable[str] = (
             output = Output(stream, path)
             yield output
         if output.keep:
-            _refuse(target, force=force, captures=captures)
+            _refuse(path, target, force=force, captures=captures)
             Path(temporary).chmod(_mode(target))
             Path(temporary).replace(target)
     finally:
         Path(temporary).unlink(missing_ok=True)
 
 
-def _refuse(target: Path, *, force: bool, captures: Iterable[str]) -> None:
+def _refuse(path: str, target: Path, *, force: bool, captures: Iterable[str]) -> None:
     if not target.exists():
         return
-    name = click.format_filename(target)
+    name = click.format_filename(path)
     if any(capture != "-" and Path(capture).exists() and target.samefile(capture) for capture in captures):
         raise Refusal(f"{name} is one of the captures; nothing was written")
     if not force:

@@ -33,6 +33,6 @@ class Refusal(click.ClickException):
 
 
 def complain(text: str) -> None:
-    """Say one line on standard error."""
-    with contextlib.suppress(BrokenPipeError):
+    """Say one line on standard error, if anyone can hear it."""
+    with contextlib.suppress(OSError):
         click.echo(f"closeseq: {printable(text)}", err=True)

@@ -16,7 +16,7 @@ from closeseq.verdict.text import count
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from closeseq.analysis import Connection
+    from closeseq.connection import Connection
     from closeseq.report.selection import Selection
 
 HEADERS = ("Proto", "Local Address", "Foreign Address", "State", "Certainty", "Connection")

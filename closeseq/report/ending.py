@@ -14,7 +14,7 @@ from closeseq.verdict.text import span
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from closeseq.analysis import Connection
+    from closeseq.connection import Connection
     from closeseq.tcp.timeline import Transition
 
 # What an end has been waiting since, by the state it waits in.

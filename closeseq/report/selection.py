@@ -12,7 +12,8 @@ from closeseq.verdict.findings import Finding, Severity
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from closeseq.analysis import Analysis, Connection
+    from closeseq.analysis import Analysis
+    from closeseq.connection import Connection
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from closeseq.verdict.text import span
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from closeseq.analysis import Connection
+    from closeseq.connection import Connection
     from closeseq.report.selection import Selection
     from closeseq.report.text import Style
 

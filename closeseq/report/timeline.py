@@ -25,7 +25,7 @@ from closeseq.verdict.text import count, span
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from closeseq.analysis import Connection
+    from closeseq.connection import Connection
 
 WORDS = ((SYN, "SYN"), (FIN, "FIN"), (RST, "RST"), (PSH, "PSH"), (ACK, "ACK"))
 POSITIONS = {

@@ -1,0 +1,148 @@
+"""One analysed connection: its conversation, timeline and judgement, and what people ask of them first."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from closeseq.connections import shape
+from closeseq.connections.conversation import Conversation, End, Opener
+from closeseq.tcp.replay import replay
+from closeseq.tcp.timers import SECOND
+from closeseq.verdict import Judgement, judge
+from closeseq.verdict.findings import Finding, Initiator, Role, Severity
+
+if TYPE_CHECKING:
+    from closeseq.settings import Settings
+    from closeseq.tcp.states import State
+    from closeseq.tcp.timeline import Timeline
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """One end of an analysed connection, as it stands at the end of the capture."""
+
+    address: str
+    port: int
+    state: State
+    role: Role
+    packets: int
+    bytes: int  # of payload, retransmissions included
+
+
+class Connection:
+    """One connection, analysed. What is costly is computed when it is first looked at."""
+
+    def __init__(
+        self,
+        conversation: Conversation,
+        settings: Settings,
+        now_ns: int,
+        *,
+        capture: str = "",
+        dropped: int = 0,
+    ) -> None:
+        self.conversation = conversation
+        self.settings = settings
+        self.capture = capture
+        self._now_ns = now_ns
+        self._dropped = dropped
+
+    def __repr__(self) -> str:
+        return (
+            f"<Connection {self.id} {self.conversation.client} -> {self.conversation.server} {self.verdict}>"
+        )
+
+    @cached_property
+    def timeline(self) -> Timeline:
+        """Both ends' states, step by step."""
+        return replay(self.conversation, self.settings.timers, self._now_ns)
+
+    @cached_property
+    def judgement(self) -> Judgement:
+        """The verdict with its reasons, and the findings."""
+        return judge(self.timeline, self.settings.limits, dropped=self._dropped)
+
+    @cached_property
+    def shape(self) -> str:
+        """The close in short, such as "C:S S:SA C:A ~ C:FA S:A S:FA C:A"."""
+        return shape(self.conversation)
+
+    @property
+    def id(self) -> int:
+        """The number of the connection in its capture, from 1 in the order of the first packet."""
+        return self.conversation.id
+
+    @property
+    def incarnation(self) -> int:
+        """Which of the successive connections of its pair of addresses and ports this is, from 1."""
+        return self.conversation.incarnation
+
+    @property
+    def opener(self) -> Opener:
+        return self.conversation.opener
+
+    @property
+    def start_ns(self) -> int:
+        """The time of the first packet, in nanoseconds since the Unix epoch."""
+        return self.conversation.first_ns
+
+    @property
+    def duration(self) -> float:
+        """Seconds from the first packet to the last."""
+        return (self.conversation.last_ns - self.conversation.first_ns) / SECOND
+
+    @property
+    def packets(self) -> int:
+        return self.conversation.client_packets + self.conversation.server_packets
+
+    @property
+    def client(self) -> Endpoint:
+        return self.end(End.CLIENT)
+
+    @property
+    def server(self) -> Endpoint:
+        return self.end(End.SERVER)
+
+    def end(self, end: End) -> Endpoint:
+        """Return one end, with its state at the end of the capture."""
+        c = self.conversation
+        client = end is End.CLIENT
+        address = c.address(end)
+        return Endpoint(
+            address.address,
+            address.port,
+            self.timeline.state(end),
+            self.judgement.verdict.role(end),
+            c.client_packets if client else c.server_packets,
+            c.client_bytes if client else c.server_bytes,
+        )
+
+    @property
+    def verdict(self) -> str:
+        """The code of the verdict; `closeseq explain CODE` tells what it means."""
+        return self.judgement.verdict.code
+
+    @property
+    def initiator(self) -> Initiator:
+        """Who began the end."""
+        return self.judgement.verdict.initiator
+
+    @property
+    def summary(self) -> str:
+        """How it closed, in one line."""
+        return self.judgement.verdict.summary
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        return self.judgement.findings
+
+    def has(self, code: str) -> bool:
+        """Whether there is a finding with this code."""
+        return any(finding.code == code for finding in self.findings)
+
+    @property
+    def has_problem(self) -> bool:
+        """Whether there is something to mend."""
+        return any(finding.severity is Severity.PROBLEM for finding in self.findings)
