@@ -104,9 +104,9 @@ def test_what_the_capture_lacks_stands_before_what_is_concluded_from_it():
     assert lines[1:6] == [
         "  not read to its end: made.pcap: packet 9: the record is cut short",
         "  the capture lost 15 packets (its own drop counter)",
-        "  skipped: 2 not TCP",
+        "  skipped: not TCP (2)",
         "  copies: 3 packets captured more than once, counted once",
-        "  noted: 1 length 0",
+        "  noted: length 0 (1)",
     ]
 
 
@@ -118,7 +118,7 @@ def test_what_the_capture_lacks_stands_before_what_is_concluded_from_it():
             reading(packets=3, segments=0, skipped={"ARP": 3}),
             [],
             "",
-            "no TCP in this capture; it holds 3 ARP",
+            "no TCP in this capture; it holds ARP (3)",
         ),
         (reading(packets=3), [8081], "", "no TCP packets of port 8081"),
         (

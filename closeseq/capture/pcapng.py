@@ -211,7 +211,7 @@ class PcapngWalker:
         kind, length = self._head(window, at)
         if kind == SECTION:
             return Trouble("the file ends inside a Section Header Block", at, CUT_REMEDY)
-        return Trouble(f"the file ends inside a {_name(kind)} ({there} of {length} bytes)", at, CUT_REMEDY)
+        return Trouble(f"the file ends inside the {_name(kind)} ({there} of {length} bytes)", at, CUT_REMEDY)
 
 
 def _name(kind: int) -> str:

@@ -112,7 +112,7 @@ def nothing(selection: Selection) -> str:
 
 
 def _named(counts: Mapping[str, int]) -> str:
-    return ", ".join(f"{number:,} {printable(reason)}" for reason, number in counts.items())
+    return ", ".join(f"{printable(reason)} ({number:,})" for reason, number in counts.items())
 
 
 def gather(selection: Selection, most: int | None) -> tuple[list[Group], int]:
