@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 STANDARD_INPUT = "-"
-BATCH = 100_000  # packets; their columns take some 5 MB
+BATCH = 1 << 15  # packets; their columns then about fit into a second-level cache
 
 
 def open_capture(path: str, *, batch: int = BATCH) -> Capture:

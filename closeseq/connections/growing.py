@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 SMALLEST_ROOM = 256
+SMALL_BYTES = 1 << 22  # up to here room costs nothing: memory counts only when it is written to
 
 
 class Declared(NamedTuple):
@@ -66,8 +67,9 @@ class Growing:
         first, self._length = self._length, self._length + count
         for name, what in self._declared.items():
             room = self._room[name]
-            if self._length > len(room):  # doubling keeps the cost of appending in proportion to the rows
-                shape = (max(2 * len(room), self._length, SMALLEST_ROOM), *room.shape[1:])
+            if self._length > len(room):  # a factor keeps the cost of appending in proportion to the rows
+                factor = 4 if room.nbytes < SMALL_BYTES else 2
+                shape = (max(factor * len(room), self._length, SMALLEST_ROOM), *room.shape[1:])
                 larger = np.empty(shape, room.dtype)
                 larger[:first] = room[:first]
                 room = self._room[name] = larger
