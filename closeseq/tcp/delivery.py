@@ -257,9 +257,10 @@ def echo(evidence: Evidence, receiver: End, said: Said) -> Echo:
     if event is None:
         return Echo.SILENT
     later = [s for s in evidence.after(receiver, said.step) if not s.answer and not s.stale]
-    counted = event.end > event.seq and event.position is Position.NEW
-    if counted and any(s.ack is not None and s.ack >= event.end for s in later):
-        return Echo.ARRIVED
+    if event.end > event.seq and event.position is Position.NEW:
+        taken = next((s for s in later if s.ack is not None and s.ack >= event.end), None)
+        if taken is not None and not _sent_again(evidence, receiver.peer, said, taken.step):
+            return Echo.ARRIVED
     older = [s.tsval for s in evidence.before(receiver.peer, said.step) if s.tsval is not None]
     if said.tsval is None or (older and difference(said.tsval, older[-1]) <= 0):
         return Echo.SILENT  # without timestamps, or an earlier segment carries the same value
@@ -272,6 +273,12 @@ def echo(evidence: Evidence, receiver: End, said: Said) -> Echo:
         if not without and s.ack is not None and s.ack >= event.seq:
             return Echo.MISSED
     return Echo.SILENT
+
+
+def _sent_again(evidence: Evidence, sender: End, said: Said, step: int) -> bool:
+    """Whether a segment was repeated before a step, so that what came of it may be due to the repetition."""
+    repeats = [s for s in evidence.after(sender, said.step) if s.step < step and s.seq is not None]
+    return any(s.seq is not None and said.seq is not None and s.seq <= said.seq < s.end for s in repeats)
 
 
 def _echoes_no_later(evidence: Evidence, sender: End, said: Said, tsecr: int) -> bool:
