@@ -105,6 +105,13 @@ def test_what_was_under_way_when_a_reset_was_sent_is_no_sign_that_it_did_not_arr
     assert timeline.state(End.SERVER) is State.CLOSED
 
 
+def test_a_fin_that_crossed_a_reset_was_sent_before_the_reset_came_in():
+    told = conversation(OPEN + "S:RA|C:FA S:R", gap_ns=10_000)
+    timeline = replay(told, Timers(), told.last_ns)
+    states = [t.after for t in timeline.transitions if t.endpoint is End.CLIENT]
+    assert states[-2:] == [State.FIN_WAIT_1, State.CLOSED]
+
+
 def test_a_reset_with_another_number_than_expected_changes_nothing():
     told = conversation(OPEN + "C:A+100! C:RA +0.5s")
     timeline = replay(told, Timers(), told.last_ns)

@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from closeseq.tcp.evidence import Evidence
     from closeseq.tcp.timers import Timers
 
-# The order in which one segment is worked off: what had arrived before it was sent, the sending itself,
-# then at the receiver RST, SYN, ACK, FIN (RFC 9293 3.10.7.4), and what came after.
-BEFORE, SENDING, RESET, SYNCHRONIZE, ACKNOWLEDGE, FINISH, LATER = range(7)
+# The order in which one segment is worked off: that its ends were there, what had arrived before it was
+# sent, the sending itself, then at the receiver RST, SYN, ACK, FIN (RFC 9293 3.10.7.4), and what came after.
+ALIVE, BEFORE, SENDING, RESET, SYNCHRONIZE, ACKNOWLEDGE, FINISH, LATER = range(8)
 
 
 @dataclass(frozen=True, slots=True)

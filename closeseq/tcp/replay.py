@@ -18,6 +18,7 @@ from closeseq.tcp.delivery import Receipt, accepted, acknowledged, unsettled
 from closeseq.tcp.evidence import Evidence, Said
 from closeseq.tcp.machine import (
     ACKNOWLEDGE,
+    ALIVE,
     BEFORE,
     FINISH,
     LATER,
@@ -79,7 +80,7 @@ def _alive(evidence: Evidence, sender: End) -> Iterator[Happening]:
     """An end whose beginning was not captured shows by speaking that it is at least ESTABLISHED."""
     said = next((s for s in evidence.said[sender] if not s.reset), None)
     if said is not None and (said.event is None or not said.event.syn):
-        yield replace(_sent(said, sender, Signal.IS_ALIVE, Certainty.ASSUMED), phase=BEFORE)
+        yield replace(_sent(said, sender, Signal.IS_ALIVE, Certainty.ASSUMED), phase=ALIVE)
 
 
 def _synchronize(evidence: Evidence, sender: End) -> Iterator[Happening]:
@@ -145,7 +146,7 @@ def _fin_taken(evidence: Evidence, receiver: End, fin: fins.Fin, taken: Receipt)
         yield _closed(before, receiver)
     # It was there to take it, also where its beginning was not captured.
     yield replace(
-        _received(taken, BEFORE, receiver, Signal.IS_ALIVE), phase=BEFORE, certainty=Certainty.ASSUMED
+        _received(taken, ALIVE, receiver, Signal.IS_ALIVE), phase=ALIVE, certainty=Certainty.ASSUMED
     )
     received = _received(taken, FINISH, receiver, Signal.RECEIVES_FIN)
     if not fin.copies or not fins.surely_open(evidence, receiver, taken):

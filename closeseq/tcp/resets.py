@@ -29,7 +29,10 @@ def taken(evidence: Evidence, reset: Said, sender: End) -> Receipt | None:
         return None  # nothing had got through before it
     if _insists(evidence, receiver, reset) and any(s.reset for s in evidence.before(sender, reset.step)):
         return None  # RSTs before this one had not stopped it, and its next repetition is not due yet
-    return Receipt.of(reset, Certainty.ASSUMED)
+    # What crossed it was sent before it came in.
+    crossed = [s for s in evidence.after(receiver, reset.step) if not s.reset]
+    step, time_ns = max([(reset.step, reset.first_ns), *((s.step, s.first_ns) for s in crossed)])
+    return Receipt(step, False, reset.packet, time_ns, Certainty.ASSUMED)
 
 
 def goes_on(evidence: Evidence, end: End, reset: Said) -> Said | None:
