@@ -105,6 +105,26 @@ def test_what_was_under_way_when_a_reset_was_sent_is_no_sign_that_it_did_not_arr
     assert timeline.state(End.SERVER) is State.CLOSED
 
 
+def test_an_end_that_answers_with_reset_was_gone_since_the_first_data_it_left_unanswered():
+    timeline = run("S:A+10! +0.2s S:A+10*! +0.4s S:A+10* C:R")
+    gone = entered(timeline, End.CLIENT, State.CLOSED)
+    reset = next(s for s in timeline if "R" in s.flags)
+    assert (gone.packet, gone.certainty) == (reset.packet, Certainty.ASSUMED)
+    assert reset.time_ns - gone.time_ns >= 0.6 * SECOND
+
+
+def test_an_end_that_had_closed_is_gone_only_when_it_answers_data_with_reset():
+    timeline = run("C:FA S:A +1s S:A+10! +0.2s S:A+10* C:R")
+    gone = entered(timeline, End.CLIENT, State.CLOSED)
+    assert gone.time_ns == next(s for s in timeline if "R" in s.flags).time_ns
+
+
+def test_an_abort_is_only_assumed_where_it_is_open_which_state_it_left():
+    timeline = run("S:FA! +0.1s C:FA S:A! +0.1s C:RA", after=2)
+    aborted = entered(timeline, End.CLIENT, State.CLOSED)
+    assert aborted.certainty is Certainty.ASSUMED
+
+
 def test_a_fin_that_crossed_a_reset_was_sent_before_the_reset_came_in():
     told = conversation(OPEN + "S:RA|C:FA S:R", gap_ns=10_000)
     timeline = replay(told, Timers(), told.last_ns)

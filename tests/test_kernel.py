@@ -27,8 +27,8 @@ pytestmark = [
 
 @pytest.mark.parametrize(
     ("loss", "ip", "sequences", "moments"),
-    # So few connections that one race of two programs closing at once shows as a percent.
-    [("none", 4, 98.0, 99.0), ("after", 4, 90.0, 92.0), ("before", 6, 88.0, 85.0)],
+    # Of 120 ends one may differ: two programs that close in the same microseconds on two processors.
+    [("none", 4, 99.0, 99.5), ("after", 4, 90.0, 92.0), ("before", 6, 88.0, 85.0)],
 )
 def test_nothing_called_observed_or_proved_is_wrong(loss, ip, sequences, moments):
     command = [sys.executable, "scripts/verify_against_kernel", "--connections", "60", "--seed", "5"]

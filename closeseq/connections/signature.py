@@ -197,6 +197,7 @@ class Signature:
 
     def _timed(self) -> Iterator[tuple[int, int, np.ndarray]]:
         """Yield the steps with their codes and times; traffic gives one for each end."""
+        resets = any(code & EVENT and code & RST for code in self._codes)
         for step, code in enumerate(self._codes):
             rows = self._rows[:, step]
             if code & EVENT:
@@ -205,6 +206,8 @@ class Signature:
             for sender, column in enumerate((self._client, 1 - self._client)):
                 if code & PRESENT[sender]:
                     yield step, code, self._steps.stretches.last_ns[rows, column]
+                    if resets:  # since when an end is gone that answers with RST
+                        yield step, code, self._steps.stretches.unanswered_ns[rows, column]
 
     def _round_trip(self) -> np.ndarray:
         """Return the longest answer time of the handshake: how long packets can cross."""

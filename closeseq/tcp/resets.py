@@ -94,8 +94,10 @@ def gone_since(evidence: Evidence, end: End, reset: Said) -> tuple[int, int]:
         if s.step < own[-1].step or not s.bytes or s.end <= acked:
             continue
         what = steps[s.step]
-        since = s.first_ns if isinstance(what, Event) else what.of(end.peer).unanswered_ns
-        if s.last_ns < reset.first_ns - evidence.crossing_ns:
+        if isinstance(what, Traffic) and not what.of(end.peer).unanswered:
+            continue
+        since = what.of(end.peer).unanswered_ns if isinstance(what, Traffic) else s.first_ns
+        if since < reset.first_ns - evidence.crossing_ns:
             return s.step, since
         break
     return reset.step, reset.first_ns
