@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -42,12 +43,14 @@ class Connection:
         *,
         capture: str = "",
         dropped: int = 0,
+        ongoing: bool = False,
     ) -> None:
         self.conversation = conversation
         self.settings = settings
         self.capture = capture
         self._now_ns = now_ns
         self._dropped = dropped
+        self._ongoing = ongoing
 
     def __repr__(self) -> str:
         return (
@@ -57,7 +60,8 @@ class Connection:
     @cached_property
     def timeline(self) -> Timeline:
         """Both ends' states, step by step."""
-        return replay(self.conversation, self.settings.timers, self._now_ns)
+        timeline = replay(self.conversation, self.settings.timers, self._now_ns)
+        return dataclasses.replace(timeline, ongoing=True) if self._ongoing else timeline
 
     @cached_property
     def judgement(self) -> Judgement:

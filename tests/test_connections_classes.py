@@ -59,7 +59,7 @@ def test_equal_closes_are_one_class_whatever_their_bytes_and_numbers():
     scripts = [OPEN + f"C:A+{n} S:A+{2 * n} C:A" + CLOSE for n in (1, 10, 100, 1000)]
     connections, classes = classes_of(scripts)
     assert members(classes) == [[0, 1, 2, 3]]
-    assert classes[0].clean
+    assert classes[0].key is not None
     assert len(connections) == 4
 
 
@@ -98,7 +98,7 @@ def test_another_close_is_another_class(other):
 def test_what_must_be_weighed_is_a_class_of_its_own(script):
     _, classes = classes_of([script] * 5)
     assert members(classes) == [[0], [1], [2], [3], [4]]
-    assert not any(one.clean for one in classes)
+    assert not any(one.key for one in classes)
 
 
 def test_classes_come_in_the_order_of_their_smallest_members():

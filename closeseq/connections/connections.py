@@ -10,6 +10,7 @@ from closeseq.connections.batch import Batch
 from closeseq.connections.classes import ConnectionClass, classes, clients
 from closeseq.connections.conversation import End
 from closeseq.connections.events import describe
+from closeseq.connections.extent import everything, next_times, some
 from closeseq.connections.guess import Guess
 from closeseq.connections.places import places
 from closeseq.connections.relevance import events
@@ -34,6 +35,7 @@ class Connections:
     """
 
     def __init__(self, *, ports: frozenset[int] = frozenset()) -> None:
+        self._ports = ports
         self._table = Table()
         self._steps = Steps()
         self._guess = Guess(self._table.pairs, ports)
@@ -47,7 +49,7 @@ class Connections:
     @property
     def copies(self) -> int:
         """How many identical copies of packets were left out."""
-        return int(self._table.histories.copies.sum())
+        return self._table.copies
 
     def feed(self, segments: Segments) -> None:
         """Add the segments of a batch, which follow those of the batches before in the capture."""
@@ -67,6 +69,21 @@ class Connections:
         )
         self._steps.add(batch, events(batch, histories, sides), histories)
 
+    @property
+    def first_ns(self) -> np.ndarray:
+        """Each connection's first packet's time, int64, since the Unix epoch."""
+        return self._table.histories.first_ns
+
+    @property
+    def last_ns(self) -> np.ndarray:
+        """Each connection's last packet's time, int64, since the Unix epoch."""
+        return self._table.histories.last_ns
+
+    @property
+    def last_event(self) -> np.ndarray:
+        """A number for each connection that changes with each of its events, int64; -1 without any."""
+        return self._table.histories.last_event
+
     def conversation(self, index: int) -> Conversation:
         """Return the connection with this index as plain Python; 0 is the one that was seen first."""
         return describe(index, self._table, self._steps, self._guess)
@@ -77,7 +94,8 @@ class Connections:
         Without `with_port` the port is given as 0: a client's varies from connection to connection.
         """
         if self._clients is None or len(self._clients) != len(self):
-            self._clients, _ = clients(self._table, self._steps, self._guess)
+            whole = everything(self._table.histories, self._steps)
+            self._clients, _ = clients(self._table, self._steps, self._guess, whole)
         index = np.asarray(indices, np.int64)
         client = self._clients[index]
         column = client if end is End.CLIENT else 1 - client
@@ -91,8 +109,9 @@ class Connections:
         *,
         brief_ns: Sequence[int] = (),
         scaled_ns: Sequence[tuple[int, int]] = (),
+        among: np.ndarray | None = None,
     ) -> list[ConnectionClass]:
-        """Return all connections in classes whose members must have the same replay.
+        """Return connections in classes whose members must have the same replay.
 
         Args:
             now_ns: the moment for which it is asked, since the Unix epoch.
@@ -101,7 +120,35 @@ class Connections:
                 sender's FIN.
             scaled_ns: thresholds that depend on a connection's round trip, as (base, factor):
                 base + factor times the longest answer time of its handshake.
+            among: ascending indices of the connections to look at; None for all.
         """
+        histories = self._table.histories
+        extent = everything(histories, self._steps) if among is None else some(histories, self._steps, among)
         fixed = np.unique(np.array([-1, *thresholds_ns], np.int64))  # -1: whether it is past at all
         thresholds = Thresholds(np.unique(np.array(brief_ns, np.int64)), fixed, scaled_ns)
-        return classes(self._table, self._steps, self._guess, now_ns, thresholds)
+        return classes(self._table, self._steps, self._guess, extent, now_ns=now_ns, thresholds=thresholds)
+
+    def times(self, among: np.ndarray, now_ns: int, waits_ns: Sequence[int]) -> np.ndarray:
+        """Return, for each of these connections, the next time at which one of its events is so long ago.
+
+        Args:
+            among: ascending indices.
+            now_ns: only times after it count, since the Unix epoch.
+            waits_ns: lengths of time.
+
+        Returns:
+            int64 nanoseconds since the epoch, FAR_NS where no such time will come.
+        """
+        return next_times(some(self._table.histories, self._steps, among), self._steps, now_ns, waits_ns)
+
+    def forget(self, kept: np.ndarray) -> np.ndarray:
+        """Forget all connections but those of a mask, and the older ones of a pair with its newest.
+
+        Indices change: returns the old index of each connection that stays. Numbers (`Conversation.id`)
+        stay as they are.
+        """
+        stays = self._table.forget(kept, self._steps)
+        self._guess = Guess(self._table.pairs, self._ports)
+        self._clients = None
+        self.touched = np.empty(0, np.int64)
+        return stays

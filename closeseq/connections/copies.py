@@ -53,6 +53,17 @@ class Copies:
         self._time_ns = time_ns[keep]
         return copies[old:]
 
+    def renumber(self, new_pair: np.ndarray) -> None:
+        """Take new indices of pairs: `new_pair` gives each old one its new one, or -1 where it is gone."""
+        if not self._words:
+            return
+        side = self._words[0].astype(np.int64)
+        pair = new_pair[side // 2]
+        known = pair >= 0
+        self._words = [word[known] for word in self._words]
+        self._words[0] = (pair * 2 + side % 2)[known].astype(np.uint64)
+        self._time_ns = self._time_ns[known]
+
 
 def identities(segments: Segments, sides: np.ndarray) -> list[np.ndarray]:
     """Return what two copies have in common, packed into a few uint64 columns without loss."""

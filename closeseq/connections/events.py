@@ -41,7 +41,7 @@ def describe(index: int, table: Table, steps: Steps, guess: Guess) -> Conversati
     named = [text(end) for end in endpoints(table.pairs, history["pair"], history["pair"] + 1)[0]]
     successor = history["successor"]
     return Conversation(
-        id=index + 1,
+        id=history["id"],
         incarnation=history["incarnation"],
         client=named[client],
         server=named[1 - client],

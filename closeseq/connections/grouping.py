@@ -80,3 +80,10 @@ def rank(mask: np.ndarray, start: np.ndarray, length: np.ndarray) -> np.ndarray:
     total = np.cumsum(mask)
     result: np.ndarray = total - np.repeat(total[start] - mask[start], length)
     return result
+
+
+def renumbered(stays: np.ndarray, total: int) -> np.ndarray:
+    """Return the new index of each of so many rows when only these stay: -1 for the others, and for -1."""
+    new = np.full(total + 1, -1)
+    new[stays] = np.arange(len(stays))
+    return new

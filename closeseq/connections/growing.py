@@ -76,3 +76,10 @@ class Growing:
             room[first : self._length] = values.get(name, what.default)
             setattr(self, name, room[: self._length])
         return first
+
+    def keep(self, rows: np.ndarray) -> None:
+        """Keep only these rows, given as ascending indices; the room of the others is given back."""
+        for name in self._declared:
+            self._room[name] = self._room[name][rows]
+        self._length = len(rows)
+        self.grow(0)

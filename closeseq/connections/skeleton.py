@@ -15,6 +15,7 @@ from closeseq.connections.grouping import lengths
 from closeseq.packets.flags import ACK, FIN, RST, SYN
 
 if TYPE_CHECKING:
+    from closeseq.connections.extent import Extent
     from closeseq.connections.steps import Kept, Steps
     from closeseq.connections.traffic import Stretches
 
@@ -39,8 +40,10 @@ class Skeletons:
     row: np.ndarray  # int32, of steps.Kept or traffic.Stretches
 
 
-def skeletons(steps: Steps, chosen: np.ndarray, client: np.ndarray, open_stretch: np.ndarray) -> Skeletons:
-    """Return the steps of chosen connections, each of which has at most MOST_STEPS.
+def skeletons(
+    steps: Steps, extent: Extent, chosen: np.ndarray, client: np.ndarray, open_stretch: np.ndarray
+) -> Skeletons:
+    """Return the steps of chosen connections of an extent, each of which has at most MOST_STEPS.
 
     `chosen` and `client` (0 or 1) have an entry for every connection, `open_stretch` for every chosen one.
     """
@@ -49,9 +52,9 @@ def skeletons(steps: Steps, chosen: np.ndarray, client: np.ndarray, open_stretch
     row = np.zeros((len(open_stretch), MOST_STEPS), np.int32)
 
     kept, stretches = steps.kept, steps.stretches
-    event = np.flatnonzero(chosen[kept.connection])
-    event = event[np.argsort(kept.connection[event], kind="stable")]
-    connection = kept.connection[event]
+    at = np.flatnonzero(chosen[extent.event_place])
+    at = at[np.argsort(extent.event_place[at], kind="stable")]
+    event, connection = extent.event_rows(at), extent.event_place[at]
     stretch = kept.stretch[event]
     start = np.flatnonzero(np.diff(connection, prepend=-1))
     count = np.cumsum(1 + (stretch >= 0))  # steps up to and including each event

@@ -27,6 +27,7 @@ class Pairs(Growing):
 class Histories(Growing):
     """One row a connection, in the order of their first packets."""
 
+    id: np.ndarray = column(np.int64)  # from 1, in the order of the first packets
     pair: np.ndarray = column(np.int64)  # index into Pairs
     incarnation: np.ndarray = column(np.int32)  # from 1, among the connections of the pair
     successor: np.ndarray = column(np.int64, -1)  # the next connection of the pair

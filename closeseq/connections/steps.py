@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from closeseq.connections.grouping import renumbered
 from closeseq.connections.growing import Growing, column
 from closeseq.connections.traffic import Stretches, digest, merge
 from closeseq.packets.sequence import differences
@@ -66,6 +67,21 @@ class Steps:
         before[rows.start] = histories.open_stretch[rows.connection]
         self._add_events(batch, np.flatnonzero(event), before, histories)
         histories.open_stretch[rows.connection] = stretch[rows.start + rows.length - 1]
+
+    def keep(self, new: np.ndarray, histories: Histories) -> None:
+        """Keep the steps of the connections that stay; `new` gives each old index its new one, or -1."""
+        kept, stretches = self.kept, self.stretches
+        event = np.flatnonzero(new[kept.connection] >= 0)
+        stretch = np.flatnonzero(new[stretches.connection] >= 0)
+        new_event, new_stretch = renumbered(event, len(kept)), renumbered(stretch, len(stretches))
+        kept.keep(event)
+        stretches.keep(stretch)
+        kept.connection[:] = new[kept.connection]
+        stretches.connection[:] = new[stretches.connection]
+        kept.previous[:] = new_event[kept.previous]
+        kept.stretch[:] = new_stretch[kept.stretch]
+        histories.last_event[:] = new_event[histories.last_event]
+        histories.open_stretch[:] = new_stretch[histories.open_stretch]
 
     def _add_traffic(
         self, batch: Batch, event: np.ndarray, begins_run: np.ndarray, histories: Histories

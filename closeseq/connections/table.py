@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from closeseq.connections.copies import Copies
-from closeseq.connections.grouping import arrange, lengths, packed, rank
+from closeseq.connections.grouping import arrange, lengths, packed, rank, renumbered
 from closeseq.connections.incarnations import PairRows, opening_rows
 from closeseq.connections.state import Histories, Pairs, Sides
 from closeseq.packets.flags import ACK, SYN
 
 if TYPE_CHECKING:
+    from closeseq.connections.steps import Steps
     from closeseq.packets.segments import Segments
 
 PAIR_KEY = np.dtype((np.void, 40))  # the five words of 64 bits that `pair_words` gives
@@ -49,6 +50,8 @@ class Table:
         self.sides = Sides()
         self._pair_of: dict[bytes, int] = {}
         self._copies = Copies()
+        self._seen = 0  # connections, forgotten ones included
+        self._copies_forgotten = 0
 
     def assign(self, segments: Segments) -> Rows:
         """Find each row's connection; make new ones where they begin."""
@@ -73,6 +76,38 @@ class Table:
             self._find_origins(lines, rows)
             self._count(lines, rows, segments)
         return rows
+
+    @property
+    def copies(self) -> int:
+        """How many identical copies of packets were left out."""
+        return self._copies_forgotten + int(self.histories.copies.sum())
+
+    def forget(self, kept: np.ndarray, steps: Steps) -> np.ndarray:
+        """Forget all connections but those of this mask; return the old indices of those that stay.
+
+        The earlier connections of a pair go with its newest one: where that is unknown, they would seem
+        to be the newest.
+        """
+        histories = self.histories
+        stays = np.flatnonzero(kept & kept[self.pairs.present[histories.pair]])
+        self._copies_forgotten = self.copies
+        new = renumbered(stays, len(histories))
+        pairs = np.unique(histories.pair[stays])
+        new_pair = renumbered(pairs, len(self.pairs))
+
+        histories.keep(stays)
+        self._copies_forgotten -= int(histories.copies.sum())
+        self.sides.keep((2 * stays[:, None] + np.arange(2)).ravel())
+        self.pairs.keep(pairs)
+        histories.pair[:] = new_pair[histories.pair]
+        histories.successor[:] = new[histories.successor]
+        self.pairs.present[:] = new[self.pairs.present]
+        steps.keep(new, histories)
+        self._pair_of = {
+            name: place for name, old in self._pair_of.items() if (place := int(new_pair[old])) >= 0
+        }
+        self._copies.renumber(new_pair)
+        return stays
 
     def _look_up(self, key: np.ndarray) -> np.ndarray:
         """Return the index of each of these distinct pairs; new ones are added."""
@@ -115,12 +150,14 @@ class Table:
         times = time_ns[lines.index[opened]]
         self.histories.grow(
             len(opened),
+            id=self._seen + 1 + np.arange(len(opened)),
             pair=pair[opened],
             incarnation=incarnation[new][by_time],
             first_sender=lines.sender[opened],
             first_ns=times,
             last_ns=times,
         )
+        self._seen += len(opened)
         self.sides.grow(2 * len(opened))
         replaced = new & (before >= 0)
         self.histories.successor[before[replaced]] = connection[replaced]

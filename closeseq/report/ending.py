@@ -56,14 +56,18 @@ def _standing(connection: Connection, end: End) -> Iterator[str]:
     expiry = timeline.expiries.get(end)
     if state in TIMED and expiry is not None and expiry > now:
         began, since = _started(connection, expiry, entered)
-        left = f"that is {span(expiry - now)} after the capture ended"
+        left = f"that is {span(expiry - now)} {'from now' if timeline.ongoing else 'after the capture ended'}"
         owner = ", if its owner has gone" if state is State.FIN_WAIT_2 else ""
         yield f"{end}: {state} until {span(expiry - began)} after {since}{owner}; {left}"
     elif state in SINCE and not _reported(connection, end, state):
         successor = connection.conversation.successor
         waited = span((successor.time_ns if successor else now) - entered.time_ns)
-        until = f"a new connection began (#{successor.packet})" if successor else "the capture ended"
-        yield f"{end}: still in {state} when {until}, {waited} after {SINCE[state]} ({since})"
+        still = f"still in {state} when the capture ended"
+        if successor:
+            still = f"still in {state} when a new connection began (#{successor.packet})"
+        elif timeline.ongoing:
+            still = f"in {state}"
+        yield f"{end}: {still}, {waited} after {SINCE[state]} ({since})"
 
 
 def _started(connection: Connection, expiry: int, entered: Transition) -> tuple[int, str]:

@@ -120,6 +120,7 @@ class Timeline:
     transitions: tuple[Transition, ...]  # in time order, those by timer included
     now_ns: int
     expiries: dict[End, int]  # when a running 2MSL or FIN_WAIT_2 timer ends (or ended), per end, in ns
+    ongoing: bool = False  # the capture goes on: `now_ns` is the present, not its end
 
     def __iter__(self) -> Iterator[Step]:
         return iter(self.steps)

@@ -38,6 +38,11 @@ class Case:
     def conversation(self) -> Conversation:
         return self.timeline.conversation
 
+    @property
+    def ongoing(self) -> bool:
+        """Whether the capture goes on after the moment for which the case is judged."""
+        return self.timeline.ongoing
+
     @cached_property
     def now_ns(self) -> int:
         """Until when a wait is measured: now, or when the next connection of the pair began."""

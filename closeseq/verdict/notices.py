@@ -76,7 +76,9 @@ def keepalive(case: Case) -> Iterator[Finding]:
         in_vain = gone.probes if gone is not None else 0
         answers = "and was answered" if not in_vain else f"the last {times(in_vain)} without an answer"
         if not in_vain and _ends_with_probe(case, end):
-            answers = "the last time without an answer before the capture ended"
+            answers = (
+                f"the last time without an answer {'so far' if case.ongoing else 'before the capture ended'}"
+            )
         yield found(
             "keepalive",
             end,

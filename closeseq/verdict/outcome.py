@@ -245,9 +245,9 @@ def open_(case: Case) -> Ending:
     last = tuple(event.packet for event in case.events[-1:])
     states = {case.state(end) for end in ENDS}
     if not all(case.synchronized(end) for end in ENDS):
+        complete = "is not complete" if case.ongoing else "was not complete when the capture ended"
         return Ending(
-            f"the handshake was not complete when the capture ended: client {case.state(End.CLIENT)}, "
-            f"server {case.state(End.SERVER)}",
+            f"the handshake {complete}: client {case.state(End.CLIENT)}, server {case.state(End.SERVER)}",
             last,
         )
     gone = next((found for end in ENDS if (found := vanished(case, end))), None)
@@ -265,7 +265,8 @@ def open_(case: Case) -> Ending:
     if closed:
         carried += f"; the {listed(closed)} had closed the window: the program there does not read"
     if states == {State.ESTABLISHED}:
-        return Ending(f"still open when the capture ended; {carried}", last)
+        when = "" if case.ongoing else " when the capture ended"
+        return Ending(f"still open{when}; {carried}", last)
     return Ending(f"neither FIN nor RST was captured; {carried}", last)
 
 

@@ -64,4 +64,5 @@ def standing(case: Case, end: End) -> str:
         return f"{end} is in {state} and {waits_for} for {waited}{sent}"
     if not case.lasted(stay):
         return f"{end} is in {state}"
-    return f"{end} was still in {state} when the capture ended, {waited} after {since}{sent}"
+    still = f"is in {state}" if case.ongoing else f"was still in {state} when the capture ended"
+    return f"{end} {still}, {waited} after {since}{sent}"

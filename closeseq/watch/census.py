@@ -1,0 +1,50 @@
+"""How many sockets are in which state, and what became of all connections seen."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from closeseq.tcp.states import State
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from closeseq.watch.labels import Label
+
+
+@dataclass
+class Census:
+    """Counts at one moment. Sockets are the ends of connections that are not over, or in TIME_WAIT."""
+
+    seen: int = 0  # connections since the watch began
+    held: int = 0  # connections that are still looked at
+    open: int = 0  # of these: not over
+    evicted: int = 0  # given up unfinished, to stay within --max-connections
+    client: Counter[State] = field(default_factory=Counter)  # sockets of clients in each state
+    server: Counter[State] = field(default_factory=Counter)
+    verdicts: Counter[str] = field(default_factory=Counter)  # of all connections seen
+    shapes: Counter[str] = field(default_factory=Counter)
+    problems: Counter[str] = field(default_factory=Counter)  # connections with each
+    notices: Counter[str] = field(default_factory=Counter)
+
+    def stand(self, numbers: Iterable[tuple[Label, int]]) -> None:
+        """Count connections that are still looked at: so many of each label."""
+        for label, number in numbers:
+            self.held += number
+            self.open += 0 if label.ended else number
+            self.client[label.client] += number
+            self.server[label.server] += number
+        for counts in (self.client, self.server):
+            counts.pop(State.CLOSED, None)
+            counts.pop(State.LISTEN, None)  # of this connection no socket has been made yet
+
+    def add(self, numbers: Iterable[tuple[Label, int]]) -> None:
+        """Count what became of connections: so many of each label."""
+        for label, number in numbers:
+            self.verdicts[label.verdict] += number
+            self.shapes[label.shape] += number
+            for codes, counts in ((label.problems, self.problems), (label.notices, self.notices)):
+                for code in {code for code, _ in codes}:
+                    counts[code] += number

@@ -1,0 +1,106 @@
+"""What is told of connections that closed alike, whatever their addresses and times."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from closeseq.tcp.states import State
+from closeseq.verdict.findings import Severity
+
+if TYPE_CHECKING:
+    from closeseq.connection import Connection
+    from closeseq.connections.conversation import End
+
+ENDED = frozenset({"graceful", "simultaneous", "reset", "refused", "aborted-open", "replaced"})
+STUCK = frozenset({"half-open"})  # the problems that time brings to light; with all that are named stuck-...
+MOST_KNOWN = 1 << 16  # classes remembered; beyond it is begun anew
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """What a judgement says but for addresses, packets and times."""
+
+    verdict: str
+    initiator: str
+    shape: str
+    client: State
+    server: State
+    problems: frozenset[tuple[str, End | None]]  # code, and the end it is about
+    notices: frozenset[tuple[str, End | None]]
+
+    @classmethod
+    def of(cls, connection: Connection) -> Label:
+        """Return what is told of a connection."""
+        found = {
+            severity: frozenset(
+                (finding.code, finding.endpoint)
+                for finding in connection.findings
+                if finding.severity is severity
+            )
+            for severity in Severity
+        }
+        return cls(
+            connection.verdict,
+            connection.initiator.value,
+            connection.shape,
+            connection.client.state,
+            connection.server.state,
+            found[Severity.PROBLEM],
+            found[Severity.NOTICE],
+        )
+
+    @property
+    def ended(self) -> bool:
+        """Whether the connection is over, but for TIME_WAIT."""
+        return self.verdict in ENDED
+
+    @property
+    def gone(self) -> bool:
+        """Whether no clock changes anything any more."""
+        return self.ended and self.client is State.CLOSED and self.server is State.CLOSED
+
+    @property
+    def stuck(self) -> frozenset[tuple[str, End | None]]:
+        """The problems that are news before the connection is over."""
+        return frozenset(
+            (code, end) for code, end in self.problems if code in STUCK or code.startswith("stuck-")
+        )
+
+    @property
+    def said(self) -> tuple[object, ...]:
+        """What would have to be taken back if it changed."""
+        return (self.verdict, self.initiator, self.problems)
+
+
+class Labels:
+    """All labels that there were, by number."""
+
+    def __init__(self) -> None:
+        self._number: dict[Label, int] = {}
+        self._labels: list[Label] = []
+        self._known: dict[bytes, int] = {}
+
+    def __getitem__(self, number: int) -> Label:
+        return self._labels[number]
+
+    def __len__(self) -> int:
+        return len(self._labels)
+
+    def number(self, connection: Connection) -> int:
+        """Return the number of a connection's label."""
+        label = Label.of(connection)
+        number = self._number.setdefault(label, len(self._labels))
+        if number == len(self._labels):
+            self._labels.append(label)
+        return number
+
+    def known(self, key: bytes) -> int | None:
+        """Return the number of the label that a class of connections had before."""
+        return self._known.get(key)
+
+    def remember(self, key: bytes, number: int) -> None:
+        """Remember the label of a class of connections."""
+        if len(self._known) >= MOST_KNOWN:
+            self._known.clear()
+        self._known[key] = number

@@ -1,0 +1,52 @@
+"""What a watch tells: connections of which there is something new to say."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+from closeseq.connection import Connection
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from closeseq.watch.labels import Label
+
+
+class Kind(StrEnum):
+    """Why there is something to say."""
+
+    CLOSED = "closed"  # it is over, but for TIME_WAIT
+    STUCK = "stuck"  # an end waits in vain
+    REVISED = "revised"  # what was said of it was assumed, and later packets tell otherwise
+    OPEN = "open"  # the watch ends, and the connection has not
+
+
+class Sighting(Connection):
+    """A connection as it stood when there was something to say of it."""
+
+    kind: Kind
+    as_of_ns: int  # the moment for which it holds, since the Unix epoch
+
+
+class News:
+    """Connections of which the same is to be said; each is looked at when it is asked for.
+
+    It holds until the watch is fed again.
+    """
+
+    def __init__(self, kind: Kind, label: Label, indices: Sequence[int], look: Any) -> None:
+        self.kind = kind
+        self.label = label
+        self.indices = indices
+        self._look = look
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __iter__(self) -> Iterator[Sighting]:
+        return (self[i] for i in range(len(self.indices)))
+
+    def __getitem__(self, place: int) -> Sighting:
+        seen: Sighting = self._look(int(self.indices[place]), self.kind)
+        return seen

@@ -1,0 +1,22 @@
+"""What is remembered of each connection that is watched."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from closeseq.connections.extent import FAR_NS
+from closeseq.connections.growing import Growing, column
+
+UNTOLD, TOLD_STUCK, TOLD_CLOSED = 0, 1, 2
+
+
+class Tracked(Growing):
+    """One row a connection, as in `Connections`."""
+
+    label: np.ndarray = column(np.int32, -1)  # index into Labels; -1: not judged yet
+    due_ns: np.ndarray = column(np.int64, FAR_NS)  # when to judge it again, since the Unix epoch
+    judged_ns: np.ndarray = column(np.int64)  # when it was judged last
+    event: np.ndarray = column(np.int64, -1)  # its last event when it was looked at
+    told: np.ndarray = column(np.uint8, UNTOLD)  # what was said of it
+    told_label: np.ndarray = column(np.int32, -1)  # its label then
+    told_last_ns: np.ndarray = column(np.int64)  # the time of its last packet then

@@ -1,0 +1,263 @@
+"""Batches of packets and the clock go in, news of connections comes out.
+
+A connection is judged when it has been quiet for a moment, when the time comes at which a clock may change
+what is said of it, and at the latest a while after its last event. Judging takes many connections at once,
+and what was found for one class of them holds for all that come later (see connections/classes.py).
+
+Memory is bounded: what is over is forgotten after a while, and of what is too much the longest idle.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from closeseq.analysis import Reading
+from closeseq.connections import Connections
+from closeseq.connections.extent import FAR_NS
+from closeseq.segments.narrow import narrow
+from closeseq.settings import Settings
+from closeseq.tcp.fins import TELLING_BREATHS_NS, TELLING_TRIPS_NS
+from closeseq.tcp.timers import SECOND
+from closeseq.watch.census import Census
+from closeseq.watch.labels import Labels
+from closeseq.watch.news import Kind, News, Sighting
+from closeseq.watch.tracked import TOLD_CLOSED, TOLD_STUCK, UNTOLD, Tracked
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from closeseq.packets.segments import Segments
+    from closeseq.watch.labels import Label
+
+SETTLE_NS = 300_000_000  # of silence, until a close is told: a lost FIN comes again sooner (Linux: 200 ms)
+FIRST_LOOK_NS = 1 * SECOND  # after which a connection is judged even if it is never quiet
+ROUTINE_NS = 5 * SECOND  # after which one with nothing but traffic is judged again
+LINGER_NS = 10 * SECOND  # how long what is over is remembered, in case a late packet comes
+MOST_CONNECTIONS = 1 << 17
+SMALL = 16_384  # connections; with fewer there is no point in forgetting any
+
+
+class Watch:
+    """All connections that are going on, and those that ended a moment ago.
+
+    Args:
+        settings: what to look at, and when a wait or a timer counts as over.
+        capture: the name of the interface or file.
+        most: how many connections to remember at most.
+    """
+
+    def __init__(
+        self, settings: Settings | None = None, *, capture: str = "", most: int = MOST_CONNECTIONS
+    ) -> None:
+        self.settings = settings or Settings()
+        self.reading = Reading(capture)
+        self.evicted = 0  # connections given up unfinished
+        self._most = max(most, 1)
+        self._room = min(self._most, SMALL)  # connections, until it is looked for some to forget
+        self._connections = Connections(ports=self.settings.ports)
+        self._tracked = Tracked()
+        self._labels = Labels()
+        self._gone: Counter[int] = Counter()  # labels of connections that were forgotten
+        self._ongoing = True
+        self._now_ns = 0
+
+    def __len__(self) -> int:
+        return len(self._connections)
+
+    # ------------------------------------------------------------------------------------ packets
+
+    def feed(self, packets: int, segments: Segments) -> None:
+        """Add a batch: how many packets it had, and the TCP segments in them."""
+        self.reading.add(packets, segments)
+        if not len(segments):
+            return
+        first, last = int(segments.time_ns.min()), int(segments.time_ns.max())
+        self.reading.first_ns = min(first, self.reading.first_ns or first)
+        self.reading.last_ns = max(last, self.reading.last_ns or last)
+        self._connections.feed(narrow(segments, self.settings.ports, self.settings.hosts))
+        self.reading.copies = self._connections.copies
+        self._touch(self._connections.touched)
+        if len(self) > self._room:
+            self._forget(last)
+
+    def _touch(self, touched: np.ndarray) -> None:
+        """Note when to judge the connections to which a batch added."""
+        connections, tracked = self._connections, self._tracked
+        tracked.grow(len(self) - len(tracked))
+        if not len(touched):
+            return
+        last_ns, event = connections.last_ns[touched], connections.last_event[touched]
+        unjudged = tracked.label[touched] < 0
+        eventful = unjudged | (event != tracked.event[touched])
+        tracked.event[touched] = event
+        latest = np.where(unjudged, connections.first_ns[touched], tracked.judged_ns[touched]) + FIRST_LOOK_NS
+        quiet = np.minimum(last_ns + SETTLE_NS, np.maximum(latest, last_ns))
+        routine = np.minimum(tracked.due_ns[touched], last_ns + ROUTINE_NS)
+        tracked.due_ns[touched] = np.where(eventful, quiet, routine)
+
+    # ---------------------------------------------------------------------------------- the clock
+
+    def tick(self, now_ns: int) -> list[News]:
+        """Let time pass; return what there is to say. `now_ns` is since the Unix epoch."""
+        self._now_ns = now_ns
+        due = np.flatnonzero(self._tracked.due_ns <= now_ns)
+        return self._judge(due, now_ns) if len(due) else []
+
+    def end(self, now_ns: int) -> list[News]:
+        """End the watch; return what had not been said, last of it the connections that are not over."""
+        self._now_ns, self._ongoing = now_ns, False
+        tracked = self._tracked
+        news = self._judge(np.flatnonzero((tracked.told != TOLD_CLOSED) | (tracked.due_ns <= now_ns)), now_ns)
+        return news + list(self._news(Kind.OPEN, np.flatnonzero(tracked.told != TOLD_CLOSED)))
+
+    def connection(self, index: int, kind: Kind) -> Sighting:
+        """Return a connection as it stands."""
+        seen = Sighting(
+            self._connections.conversation(index),
+            self.settings,
+            self._now_ns,
+            capture=self.reading.path,
+            dropped=self.reading.dropped,
+            ongoing=self._ongoing,
+        )
+        seen.kind, seen.as_of_ns = kind, self._now_ns
+        return seen
+
+    def _judge(self, due: np.ndarray, now_ns: int) -> list[News]:
+        """Judge these connections anew (ascending indices) and return the news."""
+        tracked, last_ns = self._tracked, self._connections.last_ns
+        clean = self._label(due, now_ns)
+        tracked.judged_ns[due] = now_ns
+        label = tracked.label[due]
+        over = self._of_labels(label, lambda one: one.ended)
+        # A SYN that nothing ever answers has no end of its own.
+        unanswered = self._of_labels(label, lambda one: one.verdict == "unanswered")
+        over |= unanswered & (now_ns - last_ns[due] >= self.settings.limits.stuck_after_ns)
+        stuck = self._of_labels(label, lambda one: bool(one.stuck)) & ~over
+        told = tracked.told[due]
+
+        self._schedule(due, over, clean, now_ns)
+        news = list(self._news(Kind.CLOSED, due[over & (told != TOLD_CLOSED)]))
+        news += self._news(Kind.STUCK, self._more(due[stuck & (told != TOLD_CLOSED)]))
+        news += self._news(Kind.REVISED, self._otherwise(due[told == TOLD_CLOSED]))
+        tracked.told[due[stuck & (told == UNTOLD)]] = TOLD_STUCK
+        tracked.told[due[over]] = TOLD_CLOSED
+        return news
+
+    def _label(self, due: np.ndarray, now_ns: int) -> np.ndarray:
+        """Give connections their labels; return a mask of those whose evidence needs no weighing."""
+        labels = self._labels
+        clean = np.zeros(len(due), np.bool_)
+        found = self._connections.classes(
+            now_ns,
+            self.settings.telling_times_ns,
+            brief_ns=TELLING_BREATHS_NS,
+            scaled_ns=TELLING_TRIPS_NS,
+            among=due,
+        )
+        for one in found:
+            number = None if one.key is None or self.reading.dropped else labels.known(one.key)
+            if number is None:
+                number = labels.number(self.connection(int(one.members[0]), Kind.OPEN))
+                if one.key is not None and not self.reading.dropped:
+                    labels.remember(one.key, number)
+            self._tracked.label[one.members] = number
+            if one.key is not None:
+                clean[np.searchsorted(due, one.members)] = True
+        return clean
+
+    def _schedule(self, due: np.ndarray, over: np.ndarray, clean: np.ndarray, now_ns: int) -> None:
+        """Note when to look at judged connections again, though no packet comes."""
+        tracked, timers = self._tracked, self.settings.timers
+        gone = self._of_labels(tracked.label[due], lambda one: one.gone)
+        for which, waits in (
+            (over & ~gone, (timers.time_wait_ns, timers.fin_timeout_ns)),
+            (~over, self.settings.telling_times_ns),
+        ):
+            tracked.due_ns[due[which]] = self._connections.times(due[which], now_ns, waits)
+        tracked.due_ns[due[gone]] = FAR_NS
+        # What is weighed may also look at times between its own packets: as they get older, less often.
+        weighed = due[~over & ~clean]
+        age = now_ns - self._connections.last_ns[weighed]
+        again = now_ns + np.maximum(age // 2, SECOND)
+        tracked.due_ns[weighed] = np.minimum(tracked.due_ns[weighed], again)
+
+    def _more(self, stuck: np.ndarray) -> np.ndarray:
+        """Return those connections that are stuck in a way that has not been told."""
+        fresh = self._tracked.told[stuck] == UNTOLD
+        more: np.ndarray = stuck[fresh | self._differ(stuck, lambda was, now: bool(now.stuck - was.stuck))]
+        return more
+
+    def _otherwise(self, told: np.ndarray) -> np.ndarray:
+        """Return those connections of which later packets tell otherwise than was said."""
+        later = told[self._connections.last_ns[told] > self._tracked.told_last_ns[told]]
+        otherwise: np.ndarray = later[self._differ(later, lambda was, now: was.said != now.said)]
+        return otherwise
+
+    def _news(self, kind: Kind, indices: np.ndarray) -> Iterator[News]:
+        """Yield news of these connections, those with the same label together, and remember it as told."""
+        tracked = self._tracked
+        label = tracked.label[indices]
+        tracked.told_label[indices] = label
+        tracked.told_last_ns[indices] = self._connections.last_ns[indices]
+        for number in dict.fromkeys(label.tolist()):
+            members = indices[label == number].tolist()
+            yield News(kind, self._labels[number], members, self.connection)
+
+    def _of_labels(self, label: np.ndarray, holds: Callable[[Label], bool]) -> np.ndarray:
+        """Return a mask of where something holds of the label."""
+        numbers, place = np.unique(label, return_inverse=True)
+        result: np.ndarray = np.array([holds(self._labels[n]) for n in numbers.tolist()], np.bool_)[place]
+        return result
+
+    def _differ(self, indices: np.ndarray, holds: Callable[[Label, Label], bool]) -> np.ndarray:
+        """Return a mask of where something holds of the label that was told and the present one."""
+        tracked, labels = self._tracked, self._labels
+        pairs = list(zip(tracked.told_label[indices].tolist(), tracked.label[indices].tolist(), strict=True))
+        found = {pair: pair[0] >= 0 and holds(labels[pair[0]], labels[pair[1]]) for pair in set(pairs)}
+        return np.array([found[pair] for pair in pairs], np.bool_)
+
+    # ------------------------------------------------------------------------------------- memory
+
+    def _forget(self, now_ns: int) -> None:
+        """Forget what is over and quiet, then what is too much: what is over first, then the longest idle."""
+        tracked, last_ns = self._tracked, self._connections.last_ns
+        over = tracked.told == TOLD_CLOSED
+        keep = ~(over & (tracked.due_ns == FAR_NS) & (last_ns < now_ns - LINGER_NS))
+        target = self._most - self._most // 8  # so that it is not to do again at once
+        for sort in (over, ~over):
+            if (surplus := int(np.count_nonzero(keep)) - target) <= 0 or len(self) <= self._most:
+                break
+            candidates = np.flatnonzero(keep & sort)
+            oldest = candidates[np.argsort(last_ns[candidates], kind="stable")[:surplus]]
+            keep[oldest] = False
+        self._judge_before_leaving(np.flatnonzero(~keep & (tracked.label < 0)), now_ns)
+        stays = self._connections.forget(keep)
+        left = np.ones(len(tracked), np.bool_)
+        left[stays] = False
+        self.evicted += int(np.count_nonzero(left & ~over))
+        numbers, counts = np.unique(tracked.label[left], return_counts=True)
+        self._gone.update(dict(zip(numbers.tolist(), counts.tolist(), strict=True)))
+        tracked.keep(stays)
+        self._room = min(self._most, max(2 * len(stays), SMALL))
+
+    def _judge_before_leaving(self, indices: np.ndarray, now_ns: int) -> None:
+        """Judge connections that no one has looked at yet, so that they are counted."""
+        if len(indices):
+            self._label(indices, now_ns)
+
+    # ------------------------------------------------------------------------------------- counts
+
+    def census(self) -> Census:
+        """Return how many sockets are in which state, and what became of all connections so far."""
+        census = Census(seen=len(self) + sum(self._gone.values()), evicted=self.evicted)
+        label = self._tracked.label[self._tracked.label >= 0]
+        numbers, counts = np.unique(label, return_counts=True)
+        present = [(self._labels[n], c) for n, c in zip(numbers.tolist(), counts.tolist(), strict=True)]
+        census.stand(present)
+        census.add(present)
+        census.add((self._labels[n], c) for n, c in self._gone.items())
+        return census

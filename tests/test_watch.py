@@ -1,0 +1,175 @@
+"""A watch: what is said of connections when, and what is forgotten."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from closeseq.connections.conversation import End
+from closeseq.script import START_NS, segments
+from closeseq.settings import Settings
+from closeseq.tcp.states import State
+from closeseq.verdict.limits import Limits
+from closeseq.watch import Kind, Watch
+
+OPEN = "C:S S:SA C:A ~ "
+SECOND = 10**9
+STUCK_AFTER = 5
+SETTINGS = Settings(limits=Limits(stuck_after_ns=STUCK_AFTER * SECOND))
+
+
+class Told:
+    """A watch that is fed in real time, tick by tick, and what it told."""
+
+    def __init__(self, **options):
+        self.watch = Watch(SETTINGS, **options)
+        self.news = []  # (seconds, kind, connection)
+
+    def play(self, rows, until):
+        """Feed rows as their time comes; the clock ticks ten times a second."""
+        if isinstance(rows, str):
+            rows = segments(rows)
+        for tenth in range(round(until * 10) + 1):
+            now = START_NS + tenth * SECOND // 10
+            due = (rows.time_ns <= now) & (rows.time_ns > now - SECOND // 10)
+            self.watch.feed(int(due.sum()), rows.take(np.flatnonzero(due)))
+            self.note(tenth / 10, self.watch.tick(now))
+        return self
+
+    def end(self, at):
+        self.note(at, self.watch.end(START_NS + round(at * SECOND)))
+        return self
+
+    def note(self, at, news):
+        self.news += [(at, one.kind, seen) for one in news for seen in one]
+
+    @property
+    def kinds(self):
+        return [kind for _, kind, _ in self.news]
+
+
+def clients(script, count, *, apart_ns=0):
+    """Return the segments of a script from so many ports, one after the other."""
+    given = segments(script)
+    rows = []
+    for number in range(count):
+        one = given.take(np.arange(len(given)))  # a copy
+        one.time_ns[:] += number * apart_ns
+        for name in ("src_port", "dst_port"):
+            column = getattr(one, name)
+            column[column == 40000] = 10_000 + number
+        rows.append(one)
+    return rows
+
+
+def test_a_close_is_told_once_a_moment_after_it():
+    told = Told().play(OPEN + "C:FA S:A S:FA C:A", until=70)
+    ((at, kind, connection),) = told.news
+    assert (kind, connection.verdict) == (Kind.CLOSED, "graceful")
+    assert at == pytest.approx(0.4, abs=0.1)
+    assert connection.client.state is State.TIME_WAIT
+
+
+def test_a_close_wait_is_told_when_it_has_lasted_too_long_though_no_packet_comes():
+    told = Told().play(OPEN + "C:FA S:A", until=20)
+    ((at, kind, connection),) = told.news
+    assert kind is Kind.STUCK
+    assert at == pytest.approx(STUCK_AFTER, abs=0.2)
+    assert connection.has("stuck-close-wait")
+    assert "when the capture ended" not in connection.summary
+
+
+def test_a_stuck_connection_that_closes_after_all_is_told_again():
+    told = Told().play(OPEN + "C:FA S:A +8s S:FA C:A", until=20)
+    assert told.kinds == [Kind.STUCK, Kind.CLOSED]
+
+
+def test_what_was_told_is_revised_when_later_packets_tell_otherwise():
+    told = Told().play(OPEN + "C:FA S:A S:FA C:A! +1s S:FA* C:A", until=5)
+    assert told.kinds == [Kind.CLOSED, Kind.REVISED]
+    first, second = (connection for _, _, connection in told.news)
+    assert not first.has("final-ack-lost")
+    assert second.has("final-ack-lost")
+    assert first.id == second.id
+
+
+def test_packets_that_change_nothing_are_no_revision():
+    told = Told().play(OPEN + "C:FA S:A S:FA C:A +1s C:A", until=5)
+    assert told.kinds == [Kind.CLOSED]
+
+
+def test_time_wait_ends_by_the_clock():
+    told = Told().play(OPEN + "C:FA S:A S:FA C:A", until=59)
+    assert told.watch.census().client == {State.TIME_WAIT: 1}
+    told.watch.tick(START_NS + 61 * SECOND)
+    assert told.watch.census().client == {}
+
+
+def test_an_open_connection_is_counted_and_told_at_the_end():
+    told = Told().play(OPEN, until=2)
+    assert told.news == []
+    assert told.watch.census().server == {State.ESTABLISHED: 1}
+    told.end(3)
+    ((_, kind, connection),) = told.news
+    assert (kind, connection.verdict) == (Kind.OPEN, "open")
+    assert "when the capture ended" in connection.summary
+
+
+def test_a_connection_that_never_rests_is_counted_too():
+    told = Told().play(OPEN + "C:A+10 S:A+10 +100ms " * 20, until=2)
+    assert told.watch.census().server == {State.ESTABLISHED: 1}
+
+
+def test_connections_that_closed_alike_are_told_together():
+    told = Told()
+    rows = clients(OPEN + "C:FA S:A S:FA C:A", 100)
+    for one in rows:
+        told.watch.feed(len(one), one)
+    (news,) = told.watch.tick(START_NS + SECOND)
+    assert (news.kind, len(news)) == (Kind.CLOSED, 100)
+    assert {seen.client.port for seen in news} == set(range(10_000, 10_100))
+    assert {seen.verdict for seen in news} == {"graceful"}
+
+
+def test_what_is_over_is_forgotten_first_and_not_counted_as_evicted():
+    told = Told(most=50)
+    for one in clients(OPEN + "C:FA S:A S:FA C:A", 200, apart_ns=SECOND):
+        told.watch.feed(len(one), one)
+        told.watch.tick(int(one.time_ns[-1]) + SECOND // 2)
+    census = told.watch.census()
+    assert len(told.watch) <= 50
+    assert (census.seen, census.evicted, census.verdicts) == (200, 0, {"graceful": 200})
+
+
+def test_of_too_many_unfinished_connections_the_longest_idle_are_given_up_and_counted():
+    told = Told(most=50)
+    for one in clients(OPEN, 200, apart_ns=SECOND):
+        told.watch.feed(len(one), one)
+        told.watch.tick(int(one.time_ns[-1]) + SECOND // 2)
+    census = told.watch.census()
+    assert census.held <= 50
+    assert census.held + census.evicted == 200
+    assert census.verdicts == {"open": 200}
+    remaining = {told.watch.connection(i, Kind.OPEN).client.port for i in range(len(told.watch))}
+    assert max(remaining) == 10_199
+    assert min(remaining) == 10_200 - len(told.watch)
+
+
+def test_a_syn_without_an_answer_is_told_when_it_has_waited_too_long():
+    told = Told().play("C:S +1s C:S* +2s C:S*", until=20)
+    ((at, kind, connection),) = told.news
+    assert (kind, connection.verdict) == (Kind.CLOSED, "unanswered")
+    assert at == pytest.approx(3 + STUCK_AFTER, abs=1)
+
+
+def test_each_end_of_the_census_is_a_socket():
+    told = Told().play(OPEN + "S:FA C:A", until=2)
+    census = told.watch.census()
+    assert (census.client, census.server) == ({State.CLOSE_WAIT: 1}, {State.FIN_WAIT_2: 1})
+    assert (census.seen, census.open) == (1, 1)
+
+
+def test_the_blame_of_what_is_stuck_is_in_the_news():
+    told = Told().play(OPEN + "S:FA C:A", until=7)
+    (_, _, connection) = told.news[0]
+    assert [f.endpoint for f in connection.findings if f.code == "stuck-close-wait"] == [End.CLIENT]
