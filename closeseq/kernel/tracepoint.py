@@ -1,0 +1,130 @@
+"""Every transition of the machine's TCP sockets, as its tracepoint sock:inet_sock_set_state tells it.
+
+It knows of whole sockets only. One that enters TIME_WAIT, or FIN_WAIT_2 without an owner, is replaced by a
+smaller one: the tracepoint says that it is CLOSED then, and the table of sockets shows what it became. A
+half-open connection is small too: the tracepoint knows it from the ACK that completes the handshake, when
+the listener makes a socket of it (LISTEN to SYN_RECEIVED to ESTABLISHED).
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Self
+
+from closeseq.connections.conversation import Address
+from closeseq.kernel.perf import Ring, epoch_offset_ns, processors, ring_size
+from closeseq.kernel.ports import ranges
+from closeseq.kernel.socket_table import STATES, address_text
+from closeseq.kernel.tracefs import read_event
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from closeseq.tcp.states import State
+
+EVENT = "sock/inet_sock_set_state"
+FIELD = re.compile(r"(\w+)(?:\[\d+\])?;\s*offset:(\d+);\s*size:(\d+);")
+MOST_RANGES = 32  # of ports in the kernel's filter, whose text has at most a page; more are compared here
+CLOCK_SET_NS = 500_000  # the clocks' distance changes by less, unless someone sets the time
+
+
+@dataclass(frozen=True, slots=True)
+class Transition:
+    """One state of a socket after another."""
+
+    time_ns: int  # since the Unix epoch, to about a microsecond
+    local: Address
+    remote: Address  # port 0 in a listener, and before connect() has chosen its ports
+    before: State
+    after: State
+    socket: int  # the kernel's own address of the socket: tells apart those that live at the same time
+
+
+class Tracepoint:
+    """Follows the sockets that have one of these ports at either end, until it is closed.
+
+    It sees all network namespaces of the machine: choose ports that nobody else uses. Root's powers are
+    needed to open it only, not to read it.
+
+    Args:
+        ports: a set or a range; empty: all ports.
+
+    Raises:
+        KernelError: not permitted, or not possible here; says what is missing.
+    """
+
+    def __init__(self, ports: Collection[int] = frozenset()) -> None:
+        number, description = read_event(EVENT)
+        self._fields = {
+            name: slice(int(offset), int(offset) + int(size))
+            for name, offset, size in FIELD.findall(description)
+        }
+        several = ranges(ports)
+        self._ports = frozenset(ports) if len(several) > MOST_RANGES else frozenset()
+        condition = _condition([] if self._ports else several)
+        self._offset_ns = epoch_offset_ns()
+        self.clock_was_set = False  # someone set the time meanwhile: times are not to be trusted
+        self._rings: list[Ring] = []
+        try:
+            cpus = processors()
+            for cpu in cpus:
+                self._rings.append(Ring(number, cpu, ring_size(len(cpus)), condition))
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """End the tracing; nothing stays behind. Again does no harm."""
+        while self._rings:
+            self._rings.pop().close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def lost(self) -> int:
+        """Transitions for which there was no room: `transitions` was not called often enough."""
+        return sum(ring.lost for ring in self._rings)
+
+    def transitions(self) -> list[Transition]:
+        """Return the transitions since the last call, in time order.
+
+        The first may be a little older than the last of the call before: each processor keeps its own.
+        """
+        offset_ns = epoch_offset_ns()
+        if abs(offset_ns - self._offset_ns) > CLOCK_SET_NS:
+            self.clock_was_set = True
+            self._offset_ns = offset_ns
+        found = [self._transition(moment, raw) for ring in self._rings for moment, raw in ring.records()]
+        if self._ports:
+            found = [one for one in found if {one.local.port, one.remote.port} & self._ports]
+        return sorted(found, key=lambda one: one.time_ns)
+
+    def _transition(self, moment: int, raw: bytes) -> Transition:
+        fields = self._fields
+
+        def number(name: str) -> int:
+            return int.from_bytes(raw[fields[name]], sys.byteorder)
+
+        return Transition(
+            time_ns=moment + self._offset_ns,
+            # The IPv6 fields are there for IPv4 too, as mapped addresses.
+            local=Address(address_text(raw[fields["saddr_v6"]]), number("sport")),
+            remote=Address(address_text(raw[fields["daddr_v6"]]), number("dport")),
+            before=STATES[number("oldstate")],
+            after=STATES[number("newstate")],
+            socket=number("skaddr"),
+        )
+
+
+def _condition(several: list[tuple[int, int]]) -> str:
+    """Return the kernel's filter for TCP sockets with a port in one of these ranges at either end."""
+    ports = [
+        f"({port} >= {first} && {port} <= {last})" for first, last in several for port in ("sport", "dport")
+    ]
+    return "protocol == 6" + (f" && ({' || '.join(ports)})" if ports else "")
