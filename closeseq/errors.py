@@ -43,6 +43,27 @@ class CaptureError(CloseseqError):
         super().__init__(f"{text}; {remedy}" if remedy else text)
 
 
+class SaveError(CloseseqError):
+    """What is captured cannot be saved, or no longer.
+
+    What was saved before it stays good.
+
+    Args:
+        problem: what is wrong, as a clause without a full stop.
+        path: the file, as the user named it or as rotation made it of that name.
+        packets: how many packets were saved before, in all files.
+        errno: what the system said, if it was the system.
+    """
+
+    def __init__(self, problem: str, *, path: str, packets: int = 0, errno: int | None = None) -> None:
+        self.problem = problem
+        self.path = path
+        self.packets = packets
+        self.errno = errno
+        saved = f"; {packets:,} packets were saved before" if packets else ""
+        super().__init__(f"{path}: {problem}{saved}")
+
+
 class ScriptError(CloseseqError):
     """A script for `from_script` says something that no segment can."""
 

@@ -216,6 +216,90 @@ def test_losses_of_several_sections_add_up():
     assert read_stream((HEAD + statistics(ifdrop=2)) * 3).dropped == 6
 
 
+# When the capture ended
+
+
+def ended(end, order="<", ident=0):
+    """Make a statistics block with an isb_endtime in ticks."""
+    told = option(3, struct.pack(order + "II", end >> 32, end & 0xFFFFFFFF), order)
+    return block(5, struct.pack(order + "III", ident, 0, 0) + told, order)
+
+
+SECOND, YEARS_S = 10**9, 10 * 365 * 86_400
+LAST = ONE.time_ns
+US, NS, FRACTION = LAST // 1000, LAST, NOON << 32
+BY_US = interface() + enhanced(ONE)
+BY_NS = interface(tsresol=9) + enhanced(ONE, ticks=NS)
+# Of a capture on loopback by dumpcap 4.0.17, whose if_tsresol says nanoseconds, 3 s after its last packet.
+DUMPCAP = bytes.fromhex(
+    "05000000 6c000000 00000000 bf600600d13928b6"
+    "01001c00 436f756e746572732070726f7669646564206279206475 6d70636170 0200 0800 bf600600487de7b5"
+    "03000800 bf6006008f3928b6 04000800 0600000000000000 05000800 0000000000000000 00000000 6c000000"
+)
+DUMPCAP_LAST = 1_795_226_368_441_752_037
+ENDS = {
+    "nothing is said": (BY_US + statistics(ifdrop=3), None),
+    "in microseconds": (BY_US + ended(US + 12_000_000), LAST + 12 * SECOND),
+    "in nanoseconds": (BY_NS + ended(NS + 7), LAST + 7),
+    "in microseconds where it should be nanoseconds": (BY_NS + ended(US + 7), LAST + 7000),
+    "by dumpcap": (
+        interface(tsresol=9) + enhanced(ONE, ticks=DUMPCAP_LAST) + DUMPCAP, 1_795_226_371_373_455_000
+    ),
+    "in fractions of two": (
+        interface(tsresol=0xA0) + enhanced(ONE, ticks=FRACTION) + ended(FRACTION + (1 << 31)),
+        NOON * SECOND + SECOND // 2,
+    ),
+    "with an offset": (
+        interface(tsoffset=3600) + enhanced(ONE, ticks=US - 3600 * 10**6) + ended(US - 3599 * 10**6),
+        LAST + SECOND,
+    ),
+    "with the last packet": (BY_NS + ended(NS), LAST),
+    "before the last packet": (BY_US + ended(US - 1), None),
+    "before the latest, which came earlier": (BY_US + enhanced(TWO) + enhanced(ONE) + ended(US), None),
+    "at nought": (BY_US + ended(0), None),
+    "ten years later": (BY_US + ended(US + YEARS_S * 10**6), LAST + YEARS_S * SECOND),
+    "more than ten years later": (BY_US + ended(US + YEARS_S * 10**6 + 1), None),
+    "beyond all years": (BY_NS + interface(tsresol=0) + ended(2**64 - 1, ident=1), None),
+    "on two interfaces": (BY_US + interface(tsresol=9) + ended(US + 1) + ended(NS + 5, ident=1), LAST + 1000),
+    "on two, one gone before": (BY_US + interface() + ended(US + 9) + ended(US - 9, ident=1), LAST + 9000),
+    "said twice, the later block counts": (BY_US + ended(US + 9) + ended(US + 5), LAST + 5000),
+    "said first, then not": (BY_US + ended(US + 9) + statistics(ifdrop=1), LAST + 9000),
+    "without times": (interface() + simple(ONE) + ended(US), None),
+    "without packets": (interface() + ended(US), None),
+}  # fmt: skip
+
+
+def end_of(tmp_path, data):
+    (tmp_path / "f").write_bytes(data)
+    with open_capture(str(tmp_path / "f"), batch=1) as capture:
+        assert capture.ended_ns is None
+        list(capture.batches())
+        return capture.ended_ns
+
+
+@pytest.mark.parametrize(("blocks", "ended_ns"), ENDS.values(), ids=ENDS)
+def test_the_capture_says_when_it_ended(tmp_path, blocks, ended_ns):
+    assert end_of(tmp_path, section() + blocks) == ended_ns
+
+
+def test_the_end_is_read_in_the_order_of_its_section(tmp_path):
+    data = section(">") + interface(">") + enhanced(ONE, ">") + ended(US + 5, ">")
+    assert end_of(tmp_path, data) == LAST + 5000
+
+
+def test_an_end_with_packets_behind_it_is_none(tmp_path):
+    first = HEAD + enhanced(ONE) + ended(US)
+    assert end_of(tmp_path, first) == LAST
+    assert end_of(tmp_path, first + enhanced(TWO)) is None
+    assert end_of(tmp_path, first + HEAD + enhanced(TWO)) is None
+
+
+def test_the_end_that_an_earlier_section_says_may_be_the_last(tmp_path):
+    late = HEAD + enhanced(TWO) + ended(US + 500)
+    assert end_of(tmp_path, late + HEAD + enhanced(ONE) + ended(US + 9)) == LAST + 500_000
+    assert end_of(tmp_path, late + HEAD + enhanced(ONE)) == LAST + 500_000
+
+
 def with_length(data, length, *, trailing=None):
     """Rewrite a block's total length."""
     trailing = length if trailing is None else trailing
@@ -246,6 +330,10 @@ DAMAGED = {
     ),
     "a resolution of four bytes": (interface(more=option(9, b"1234")), "if_tsresol has 4 bytes instead of 1"),
     "an offset of four bytes": (interface(more=option(14, b"1234")), "if_tsoffset has 4 bytes instead of 8"),
+    "an end of four bytes": (
+        block(5, bytes(12) + option(3, b"1234")),
+        "Interface Statistics Block: isb_endtime has 4 bytes instead of 8",
+    ),
     "a damaged byte-order magic": (section().replace(b"\x2b", b"\x2c"), "byte-order magic"),
     "an unknown version": (section(version=(2, 0)), "pcapng version 2.0 is not known"),
     "a section header of length zero": (with_length(section(), 0), "claims 0 bytes, and has at least 28"),

@@ -1,4 +1,4 @@
-"""Reading captures: from a file's bytes to `Frames`, in the order the data goes.
+"""Captures: from a file's bytes, or a network device, to `Frames`, in the order the data goes.
 
     source        where the bytes come from: a memory map, or a stream read piece by piece
     compressed    gzip, unpacked as it is read
@@ -7,6 +7,9 @@
     packetblocks, interfaces   what pcapng says of packets, and of the interfaces they came from
     records       what the walks have in common
     reader        the capture as its user sees it
+    tail, growing              a capture that something else is still writing
+    live                       the packets of a device, as they come
+    assembly, recordfile, writers, rotation, saver   what is captured, written down
 
 Nothing here looks inside a frame.
 """

@@ -23,12 +23,15 @@ MOST_INTERFACES = 65_536
 
 END_OF_OPTIONS = 0
 IF_TSRESOL, IF_TSOFFSET = 9, 14  # section 4.2
-ISB_IFDROP, ISB_OSDROP = 5, 7  # section 4.6
+ISB_ENDTIME, ISB_IFDROP, ISB_OSDROP = 3, 5, 7  # section 4.6
 
 MICROSECONDS, NANOSECONDS = 6, 9  # as powers of ten; if_tsresol is the former where the option is missing
 BINARY = 0x80  # the bit of if_tsresol that makes it a power of two
 FRACTION_BITS = 34  # a fraction of so many bits times 10**9 stays below 2**64
 UINT64_DECIMALS = 19  # 10**19 is the greatest power of ten below 2**64
+
+# A capture that saw nothing for longer than this before it ended has a damaged end.
+LONGEST_SILENCE_NS = 10 * 365 * 86_400 * SECOND_NS
 
 
 class BlockError(Exception):
@@ -89,6 +92,7 @@ class Interface:
     clock: int  # index into `Interfaces.clocks`
     lost_by_packets: int = 0  # the sum of what its packets say was lost before each
     lost_by_statistics: int = 0  # what its latest Interface Statistics Block says was lost in all
+    end: int | None = None  # the tick at which the same says that the capture ended
 
 
 class Interfaces:
@@ -107,6 +111,25 @@ class Interfaces:
     def dropped(self) -> int:
         """Packets lost. Both ways of saying it count the same losses, so the larger one holds."""
         return sum(max(i.lost_by_packets, i.lost_by_statistics) for i in self._all)
+
+    def ended_ns(self, latest_ns: int) -> int | None:
+        """Return when the capture ended, by the latest isb_endtime that makes sense.
+
+        Args:
+            latest_ns: the time of the latest packet, since the epoch.
+        """
+        clocks, found = self.clocks, None
+        for one in self._all:
+            if one.end is None:
+                continue
+            # dumpcap (seen of 4.0) counts it in microseconds, also where its if_tsresol says nanoseconds.
+            # Taken for what it is not, a time of today lies in 1970 or tens of thousands of years away.
+            for clock in (clocks[one.clock], Clock(MICROSECONDS)):
+                end_ns = clock.nanoseconds(one.end)
+                if latest_ns <= end_ns <= latest_ns + LONGEST_SILENCE_NS:
+                    found = max(end_ns, found or end_ns)
+                    break
+        return found
 
     @property
     def snaplen(self) -> int:
@@ -155,11 +178,13 @@ class Interfaces:
         (interface,) = struct.unpack_from(f"{self._order}I", body)
         if interface >= len(self._all):
             raise BlockError(f"interface {interface} is not declared in this section")
-        lost = [
-            self._value("a drop count", "Q", value)[0]
-            for code, value in self._options(body[12:])
-            if code in (ISB_IFDROP, ISB_OSDROP)
-        ]
+        lost = list[int]()
+        for code, value in self._options(body[12:]):
+            if code in (ISB_IFDROP, ISB_OSDROP):
+                lost += self._value("a drop count", "Q", value)
+            elif code == ISB_ENDTIME:
+                high, low = self._value("isb_endtime", "II", value)
+                self._all[interface].end = high << 32 | low
         if lost:
             self._all[interface].lost_by_statistics = sum(lost)
 

@@ -54,6 +54,7 @@ class PcapWalker:
 
     begins = FILE_HEADER
     dropped = 0  # the format has no place to say it
+    ended_ns = None  # nor this
     untimed = 0  # every record has its time
 
     def __init__(self, order: str, ns_per_unit: int, snaplen: int, link_type: int) -> None:

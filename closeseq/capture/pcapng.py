@@ -37,13 +37,23 @@ class PcapngWalker:
     def __init__(self) -> None:
         self.untimed = 0  # packets in simple blocks, which have no time: they get that of the one before
         self._dropped_before = 0  # in earlier sections
-        self._latest_ns = 0
+        self._latest_ns = 0  # of the packet before
+        self._last_ns: int | None = None  # of all packets that have a time
+        self._ended_before_ns: int | None = None  # what earlier sections say
         self._open_section("<")  # the first block, which is a section header, says what holds
 
     @property
     def dropped(self) -> int:
         """Packets that statistics blocks and packets say were lost."""
         return self._dropped_before + self._interfaces.dropped
+
+    @property
+    def ended_ns(self) -> int | None:
+        """When the capture ended, by statistics blocks; see `Walker`."""
+        if self._last_ns is None:
+            return None
+        said = (self._ended_before_ns, self._interfaces.ended_ns(self._last_ns))
+        return max((end for end in said if end is not None and end >= self._last_ns), default=None)
 
     def _open_section(self, order: str) -> None:
         self._order = order
@@ -102,7 +112,7 @@ class PcapngWalker:
         if problem is not None:
             walked.trouble = Trouble(problem, at)
             return walked
-        self._dropped_before = self.dropped
+        self._dropped_before, self._ended_before_ns = self.dropped, self.ended_ns
         self._open_section(order)
         walked.end = at + length
         return walked
@@ -191,6 +201,9 @@ class PcapngWalker:
 
     def _with_latest(self, time_ns: np.ndarray, timed: np.ndarray) -> np.ndarray:
         """Give the packets that have no time that of the packet before; the epoch if there is none."""
+        if timed.any():
+            last_ns = int(time_ns[timed].max())
+            self._last_ns = last_ns if self._last_ns is None else max(self._last_ns, last_ns)
         if timed.all():
             if len(time_ns):
                 self._latest_ns = int(time_ns[-1])

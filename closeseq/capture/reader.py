@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from io import FileIO
 from typing import TYPE_CHECKING, BinaryIO, Self
 
@@ -32,7 +33,7 @@ def open_capture(path: str, *, batch: int = BATCH) -> Capture:
             capture. A pcapng's first section header is only looked at by the first batch.
         ValueError: `batch` is less than 1.
     """
-    file = _open(path)
+    file = open_file(path)
     try:
         return Capture(path, open_source(file), batch=batch)
     except BaseException:
@@ -41,7 +42,16 @@ def open_capture(path: str, *, batch: int = BATCH) -> Capture:
         raise
 
 
-def _open(path: str) -> BinaryIO:
+def open_file(path: str, flags: int = 0) -> BinaryIO:
+    """Open a file for reading, unbuffered; "-" is standard input.
+
+    Args:
+        path: its name.
+        flags: what to open it with (O_...) beside the usual.
+
+    Raises:
+        CaptureError: it cannot be.
+    """
     if path == STANDARD_INPUT:
         file = standard_input()
         if file is None or file.isatty():
@@ -49,7 +59,7 @@ def _open(path: str) -> BinaryIO:
             raise CaptureError(problem, path=path, remedy="name a capture file, or pipe one in")
         return file
     try:
-        return FileIO(path)
+        return FileIO(path, opener=lambda name, usual: os.open(name, usual | flags))
     except FileNotFoundError:
         raise CaptureError("no such file", path=path, remedy="check its name") from None
     except IsADirectoryError:
@@ -63,6 +73,19 @@ def _open(path: str) -> BinaryIO:
         ) from None
     except ValueError:  # a null byte
         raise CaptureError("no file can have this name", path=path, remedy="check its name") from None
+
+
+def walked_frames(walked: Walked, window: memoryview, before: int) -> Frames:
+    """Return what a walk has found in its window, numbered on from the packets before."""
+    return Frames(
+        buffer=np.frombuffer(window, np.uint8),
+        offset=walked.offset,
+        captured=walked.captured,
+        wire=walked.wire,
+        time_ns=walked.time_ns,
+        number=np.arange(before + 1, before + 1 + len(walked.offset)),
+        link_type=walked.link_type,
+    )
 
 
 class Capture:
@@ -126,6 +149,15 @@ class Capture:
         return self._walker.dropped
 
     @property
+    def ended_ns(self) -> int | None:
+        """When the capture ended, in nanoseconds since the epoch, as far as it was read; None if unknown.
+
+        Only pcapng can say so: the latest isb_endtime of its interfaces. It is not believed if it lies
+        before the latest packet, as in a file with others appended, or years behind it.
+        """
+        return self._walker.ended_ns
+
+    @property
     def untimed(self) -> int:
         """Packets read so far that have no time of their own, and bear that of the packet before.
 
@@ -163,17 +195,9 @@ class Capture:
             raise self._error(self._walker.cut(source.window, source.at))
 
     def _frames(self, walked: Walked) -> Frames:
-        number = np.arange(self.packets + 1, self.packets + 1 + len(walked.offset))
-        self.packets += len(number)
-        return Frames(
-            buffer=np.frombuffer(self._source.window, np.uint8),
-            offset=walked.offset,
-            captured=walked.captured,
-            wire=walked.wire,
-            time_ns=walked.time_ns,
-            number=number,
-            link_type=walked.link_type,
-        )
+        frames = walked_frames(walked, self._source.window, self.packets)
+        self.packets += len(frames)
+        return frames
 
     def _error(self, trouble: Trouble) -> CaptureError:
         return CaptureError(

@@ -68,6 +68,10 @@ class Walker(Protocol):
     def untimed(self) -> int:
         """Packets that carry no time of their own."""
 
+    @property
+    def ended_ns(self) -> int | None:
+        """When the capture says that it ended, since the epoch; None if it does not, or nothing sound."""
+
     def walk(self, window: memoryview, at: int, most: int) -> Walked:
         """Go along at most `most` records of the window, from byte `at`, which begins a record.
 

@@ -1,0 +1,267 @@
+"""Writing captures: pcapng (draft-ietf-opsawg-pcapng), and the classic pcap with nanoseconds."""
+
+from __future__ import annotations
+
+import platform
+import struct
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, BinaryIO, Protocol
+
+import numpy as np
+
+from closeseq.capture.assembly import assemble, part, portions, scatter
+from closeseq.capture.interfaces import END_OF_OPTIONS, IF_TSRESOL, ISB_ENDTIME, ISB_IFDROP
+from closeseq.capture.interfaces import NANOSECONDS as TEN_TO_THE_MINUS_NINE
+from closeseq.capture.packetblocks import ENHANCED, HEADER, TRAILER
+from closeseq.capture.pcap import NANOSECONDS, RECORD_HEADER, USUAL_SNAPLEN
+from closeseq.capture.pcapng import INTERFACE, SECTION, STATISTICS
+from closeseq.capture.recordfile import RecordFile
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from closeseq.packets.frames import Frames
+
+BYTE_ORDER_MAGIC = 0x1A2B3C4D
+UNKNOWN_LENGTH = -1  # of a section that is still growing
+SHB_OS, SHB_USERAPPL = 3, 4  # section 4.1
+IF_NAME, IF_FILTER = 2, 11  # section 4.2
+ISB_STARTTIME, ISB_IFRECV = 2, 4  # section 4.6
+LIBPCAP_EXPRESSION = b"\0"  # the first byte of if_filter: what follows is a filter's text
+SECOND_NS = 1_000_000_000
+
+EPB = np.dtype([(name, "<u4") for name in ("kind", "length", "interface", "high", "low", "captured", "wire")])
+BLOCK_END = np.dtype([("length", "<u4")])
+PCAP_RECORD = np.dtype([(name, "<u4") for name in ("seconds", "fraction", "captured", "wire")])
+
+
+@dataclass(frozen=True, slots=True)
+class SavedDevice:
+    """An interface that packets are captured on."""
+
+    name: str
+    link_type: int  # LINKTYPE_
+    snaplen: int = 0  # bytes, 0 for no limit
+    filter: str = ""  # the expression that packets had to match, as tcpdump would take it
+
+
+class CaptureWriter(Protocol):
+    """One format: `PcapngWriter` or `PcapWriter`."""
+
+    @property
+    def packets(self) -> int:
+        """Packets that are whole in the file."""
+
+    @property
+    def size(self) -> int:
+        """Bytes in the file."""
+
+    @property
+    def closing_size(self) -> int:
+        """Bytes that `finish` will add at most."""
+
+    def lengths(self, frames: Frames) -> np.ndarray:
+        """Return how many bytes each of these will take (int64)."""
+
+    def write(self, frames: Frames, device: int | np.ndarray = 0) -> None:
+        """Write packets, and hand them to the system.
+
+        Args:
+            frames: the packets; nothing of them is kept.
+            device: the device's index, of all of them or (int64) of each.
+
+        Raises:
+            OSError: the file does not take all of them. It ends behind the last one that it has taken.
+        """
+
+    def finish(self, ended_ns: int, dropped: Sequence[int] = ()) -> None:
+        """Write what stands at the end, and close the file.
+
+        Args:
+            ended_ns: when the capture ended, since the epoch.
+            dropped: by device, packets that were lost; none where nothing is said.
+
+        Raises:
+            OSError: as in `write`; the file is closed nevertheless.
+        """
+
+    def close(self) -> None:
+        """Close the file as it is."""
+
+
+class PcapngWriter:
+    """A pcapng of one section, with nanoseconds.
+
+    Args:
+        file: open for writing; see `RecordFile`.
+        devices: what is known at the beginning; `declare` adds others.
+        started_ns: when the capture began, since the epoch.
+
+    Raises:
+        OSError: the file does not take its beginning.
+    """
+
+    def __init__(self, file: BinaryIO, devices: Sequence[SavedDevice], *, started_ns: int) -> None:
+        self._records = RecordFile(file)
+        self._started_ns = started_ns
+        self._latest_ns = 0  # of the packets
+        self._written = list[int]()  # packets by device
+        self._records.append(_section_header())
+        for device in devices:
+            self.declare(device)
+
+    @property
+    def packets(self) -> int:
+        return self._records.packets
+
+    @property
+    def size(self) -> int:
+        return self._records.size
+
+    @property
+    def closing_size(self) -> int:
+        return sum(len(self._statistics(i, 0, 0)) for i in range(len(self._written)))
+
+    def declare(self, device: SavedDevice) -> int:
+        """Write down a device, and return the index that its packets are to bear.
+
+        Raises:
+            OSError: the file does not take it.
+        """
+        body = struct.pack("<HHI", device.link_type, 0, device.snaplen)
+        body += _option(IF_NAME, device.name.encode(errors="replace"))
+        body += _option(IF_TSRESOL, bytes([TEN_TO_THE_MINUS_NINE]))
+        if device.filter:
+            body += _option(IF_FILTER, LIBPCAP_EXPRESSION + device.filter.encode(errors="replace"))
+        self._records.append(_block(INTERFACE, body + _option(END_OF_OPTIONS, b"")))
+        self._written.append(0)
+        return len(self._written) - 1
+
+    def lengths(self, frames: Frames) -> np.ndarray:
+        padded: np.ndarray = frames.captured + 3 & ~3
+        return HEADER[ENHANCED] + padded + TRAILER
+
+    def write(self, frames: Frames, device: int | np.ndarray = 0) -> None:
+        devices = np.broadcast_to(np.asarray(device, np.int64), (len(frames),))
+        for begin, end in portions(self.lengths(frames)):
+            self._write(part(frames, begin, end), devices[begin:end])
+
+    def _write(self, frames: Frames, devices: np.ndarray) -> None:
+        length, before = self.lengths(frames), self.packets
+        ticks = np.maximum(frames.time_ns, 0).astype(np.uint64)
+        heads = np.empty(len(frames), EPB)
+        heads["kind"], heads["length"], heads["interface"] = ENHANCED, length, devices
+        heads["high"], heads["low"] = ticks >> np.uint64(32), ticks & np.uint64(0xFFFFFFFF)
+        heads["captured"], heads["wire"] = frames.captured, frames.wire
+        data, ends = assemble(frames, heads, length)
+        scatter(data, ends - TRAILER, length.astype("<u4").view(BLOCK_END))
+        try:
+            self._records.append(data.data, ends)
+        finally:
+            whole = self.packets - before
+            for index, count in enumerate(np.bincount(devices[:whole]).tolist()):
+                self._written[index] += count
+            times = frames.time_ns[:whole]
+            self._started_ns = int(times.min(initial=self._started_ns))  # some waited before we began
+            self._latest_ns = int(times.max(initial=self._latest_ns))
+
+    def finish(self, ended_ns: int, dropped: Sequence[int] = ()) -> None:
+        """Write an Interface Statistics Block for each device; see `CaptureWriter`."""
+        ended_ns = max(ended_ns, self._latest_ns)
+        try:
+            for index in range(len(self._written)):
+                lost = dropped[index] if index < len(dropped) else 0
+                self._records.append(self._statistics(index, ended_ns, lost))
+        finally:
+            self.close()
+
+    def _statistics(self, index: int, ended_ns: int, lost: int) -> bytes:
+        body = struct.pack("<I", index) + _time(ended_ns)
+        body += _option(ISB_STARTTIME, _time(self._started_ns))
+        body += _option(ISB_ENDTIME, _time(ended_ns))
+        body += _option(ISB_IFRECV, struct.pack("<Q", self._written[index] + lost))
+        body += _option(ISB_IFDROP, struct.pack("<Q", lost))
+        return _block(STATISTICS, body + _option(END_OF_OPTIONS, b""))
+
+    def close(self) -> None:
+        self._records.close()
+
+
+class PcapWriter:
+    """A classic pcap with nanoseconds: one link type, and no word on interfaces or losses.
+
+    Args:
+        file: open for writing; see `RecordFile`.
+        link_type: LINKTYPE_ value of every packet.
+        snaplen: bytes, 0 for no limit.
+
+    Raises:
+        OSError: the file does not take its beginning.
+    """
+
+    closing_size = 0
+
+    def __init__(self, file: BinaryIO, link_type: int, *, snaplen: int = 0) -> None:
+        self._records = RecordFile(file)
+        self._link_type = link_type
+        header = struct.pack("<IHHiIII", NANOSECONDS, 2, 4, 0, 0, snaplen or USUAL_SNAPLEN, link_type)
+        self._records.append(header)
+
+    @property
+    def packets(self) -> int:
+        return self._records.packets
+
+    @property
+    def size(self) -> int:
+        return self._records.size
+
+    def lengths(self, frames: Frames) -> np.ndarray:
+        return RECORD_HEADER + frames.captured
+
+    def write(self, frames: Frames, device: int | np.ndarray = 0) -> None:  # noqa: ARG002  # it has no place
+        """Write packets; see `CaptureWriter`.
+
+        Raises:
+            ValueError: there are packets of another link type.
+        """
+        if (frames.link_type != self._link_type).any():
+            raise ValueError(f"a pcap of link type {self._link_type} takes no packets of another")
+        for begin, end in portions(self.lengths(frames)):
+            some = part(frames, begin, end)
+            heads = np.empty(len(some), PCAP_RECORD)
+            heads["seconds"], heads["fraction"] = np.divmod(some.time_ns, SECOND_NS)
+            heads["captured"], heads["wire"] = some.captured, some.wire
+            data, ends = assemble(some, heads, self.lengths(some))
+            self._records.append(data.data, ends)
+
+    def finish(self, ended_ns: int, dropped: Sequence[int] = ()) -> None:  # noqa: ARG002  # nor have these
+        """Close the file; see `CaptureWriter`."""
+        self.close()
+
+    def close(self) -> None:
+        self._records.close()
+
+
+def _section_header() -> bytes:
+    import closeseq
+
+    body = struct.pack("<IHHq", BYTE_ORDER_MAGIC, 1, 0, UNKNOWN_LENGTH)
+    body += _option(SHB_OS, f"{platform.system()} {platform.release()}".encode())
+    body += _option(SHB_USERAPPL, f"closeseq {closeseq.__version__}".encode())
+    return _block(SECTION, body + _option(END_OF_OPTIONS, b""))
+
+
+def _block(kind: int, body: bytes) -> bytes:
+    length = 8 + len(body) + TRAILER
+    return struct.pack("<II", kind, length) + body + struct.pack("<I", length)
+
+
+def _option(code: int, value: bytes) -> bytes:
+    """Return an option (section 3.5), at most as long as its length can say."""
+    value = value[:0xFFFF]
+    return struct.pack("<HH", code, len(value)) + value + bytes(-len(value) % 4)
+
+
+def _time(time_ns: int) -> bytes:
+    """Return a time in nanoseconds as two halves, the high one first."""
+    return struct.pack("<II", time_ns >> 32, time_ns & 0xFFFFFFFF)
