@@ -10,7 +10,10 @@ The way the data goes, one line a stage; a later stage may import an earlier one
     verdict      states -> how it closed, what deserves attention, with evidence and advice
     connection   one analysed connection; settings: what to look at, and what counts as long
     analysis     the road end to end: a capture's connections
+    kernel       what Linux itself says: socket table, tracepoint, owner of a socket
+    watch        the same road in small steps as time passes: news of connections, and a census
     report       text, records, pictures
+    lab          real sockets, driven into each way of closing, with the kernel's answer beside them
     cli          the command `closeseq`
 
     import closeseq
@@ -29,6 +32,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from closeseq.analysis import Analysis, ConnectionClass, Reading, analyze, from_script
+    from closeseq.capture.live.problems import DeviceError, FilterError, NotPermittedError
     from closeseq.connection import Connection, Endpoint
     from closeseq.connections.conversation import (
         Address,
@@ -40,7 +44,7 @@ if TYPE_CHECKING:
         Stream,
         Traffic,
     )
-    from closeseq.errors import CaptureError, CloseseqError, ScriptError, UnknownWordError
+    from closeseq.errors import CaptureError, CloseseqError, SaveError, ScriptError, UnknownWordError
     from closeseq.report.records import record
     from closeseq.report.timeline import format_timeline
     from closeseq.settings import Settings
@@ -49,6 +53,8 @@ if TYPE_CHECKING:
     from closeseq.tcp.timers import Timers
     from closeseq.verdict.findings import Finding, Initiator, Role, Severity, Verdict
     from closeseq.verdict.limits import Limits
+    from closeseq.watch.live import Live, live
+    from closeseq.watch.news import Kind, Sighting
 
 __all__ = [
     "Address",
@@ -60,19 +66,26 @@ __all__ = [
     "Connection",
     "ConnectionClass",
     "Conversation",
+    "DeviceError",
     "End",
     "Endpoint",
     "Event",
+    "FilterError",
     "Finding",
     "Initiator",
+    "Kind",
     "Limits",
+    "Live",
+    "NotPermittedError",
     "Opener",
     "Position",
     "Reading",
     "Role",
+    "SaveError",
     "ScriptError",
     "Settings",
     "Severity",
+    "Sighting",
     "State",
     "Step",
     "Stream",
@@ -85,6 +98,7 @@ __all__ = [
     "analyze",
     "format_timeline",
     "from_script",
+    "live",
     "record",
 ]
 
@@ -94,7 +108,8 @@ _HOMES = {
     "connections.conversation": (
         *("Address", "Conversation", "End", "Event", "Opener", "Position", "Stream", "Traffic"),
     ),
-    "errors": ("CaptureError", "CloseseqError", "ScriptError", "UnknownWordError"),
+    "capture.live.problems": ("DeviceError", "FilterError", "NotPermittedError"),
+    "errors": ("CaptureError", "CloseseqError", "SaveError", "ScriptError", "UnknownWordError"),
     "report.records": ("record",),
     "report.timeline": ("format_timeline",),
     "settings": ("Settings",),
@@ -103,6 +118,8 @@ _HOMES = {
     "tcp.timers": ("Timers",),
     "verdict.findings": ("Finding", "Initiator", "Role", "Severity", "Verdict"),
     "verdict.limits": ("Limits",),
+    "watch.live": ("Live", "live"),
+    "watch.news": ("Kind", "Sighting"),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 

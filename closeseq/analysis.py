@@ -46,7 +46,14 @@ class Reading:
     copies: int = 0  # packets captured more than once and counted once
     first_ns: int | None = None  # time of the earliest packet, since the Unix epoch
     last_ns: int | None = None  # time of the latest packet
+    ended_ns: int | None = None  # when the capture ended, if it says so
     error: CaptureError | None = None  # why reading stopped early; what was read is analysed
+
+    @property
+    def end_ns(self) -> int | None:
+        """When the capture ended: as it says itself (a pcapng may), and else the time of its latest packet."""
+        known = [one for one in (self.last_ns, self.ended_ns) if one is not None]
+        return max(known, default=None)
 
     def add(self, packets: int, segments: Segments) -> None:
         """Count a batch."""
@@ -92,8 +99,8 @@ class Analysis(Sequence[Connection]):
 
     @property
     def now_ns(self) -> int:
-        """The moment for which the states hold: the last packet's time, since the Unix epoch."""
-        return self.reading.last_ns or 0
+        """The moment for which the states hold: when the capture ended, since the Unix epoch."""
+        return self.reading.end_ns or 0
 
     def __len__(self) -> int:
         return len(self._connections)
@@ -194,11 +201,13 @@ def analyze(
         CaptureError: the file cannot be read at all.
         ValueError: a host that is no IP address, a time below zero, or a system that is not known.
     """
-    settings = Settings(
-        ports=frozenset(_several(port)),
-        hosts=frozenset(str(ip_address(one)) for one in _several(host)),
-        limits=Limits(stuck_after_ns=_nanoseconds(stuck_after)),
-        timers=_timers(os, time_wait, fin_timeout),
+    settings = settings_of(
+        port=port,
+        host=host,
+        stuck_after=stuck_after,
+        os=os,
+        time_wait=time_wait,
+        fin_timeout=fin_timeout,
     )
     analysis = Analysis(path, settings)
     from closeseq.capture import open_capture
@@ -211,7 +220,30 @@ def analyze(
                 raise
             analysis.reading.error = error
         analysis.reading.dropped = capture.dropped
+        analysis.reading.ended_ns = capture.ended_ns
     return analysis
+
+
+def settings_of(
+    *,
+    port: int | Iterable[int] | None = None,
+    host: str | Iterable[str] | None = None,
+    stuck_after: float = 60.0,
+    os: str = "linux",
+    time_wait: float | None = None,
+    fin_timeout: float | None = None,
+) -> Settings:
+    """Return settings from what users say; `analyze` tells what each means.
+
+    Raises:
+        ValueError: a host that is no IP address, a time below zero, or a system that is not known.
+    """
+    return Settings(
+        ports=frozenset(_several(port)),
+        hosts=frozenset(str(ip_address(one)) for one in _several(host)),
+        limits=Limits(stuck_after_ns=_nanoseconds(stuck_after)),
+        timers=_timers(os, time_wait, fin_timeout),
+    )
 
 
 def _read(

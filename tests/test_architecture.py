@@ -22,6 +22,8 @@ STAGES = (
     "settings",
     "connection",
     "analysis",
+    "kernel",
+    "watch",
     "report",
     "cli",
     "__main__",

@@ -14,6 +14,7 @@ import click
 
 from closeseq.cli.analyze import analyze, timeline
 from closeseq.cli.explain import explain
+from closeseq.cli.live import follow, live
 from closeseq.cli.states import states
 from closeseq.cli.status import Status, complain
 
@@ -25,12 +26,14 @@ Examples:
   closeseq states web.pcap --at 12.5     netstat, 12.5 s into the capture
   closeseq analyze *.pcapng -f jsonl -o records.jsonl
   closeseq analyze ci.pcap --fail-on stuck-close-wait,data-after-close
+  sudo closeseq live -p 8080             closes as they happen, and who holds the stuck sockets
   closeseq explain CLOSE_WAIT
 
 \b
 Exit status: 0 done; 1 done, and something named with --fail-on was found;
-2 wrong usage; 3 a capture could not be read, or not to its end (what was read
-is still reported); 130 interrupted.
+2 wrong usage; 3 a capture could not be read or taken, or not to its end (what was
+read is still reported); 4 the filter expression is wrong; 5 not permitted, with the
+command that would be; 130 interrupted.
 """
 
 
@@ -60,7 +63,7 @@ def cli() -> None:
     """
 
 
-for command in (analyze, timeline, states, explain):
+for command in (analyze, timeline, states, live, follow, explain):
     cli.add_command(command)
 
 

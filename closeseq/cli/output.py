@@ -50,6 +50,13 @@ class Output:
         return True
 
 
+def streamed(stream: TextIO) -> Output:
+    """Return an output that is a stream as it is, for what is written bit by bit as it comes."""
+    if hasattr(stream, "reconfigure"):
+        stream.reconfigure(errors="backslashreplace")
+    return Output(stream, None)
+
+
 @contextmanager
 def opened(path: str | None, *, force: bool = False, captures: Iterable[str] = ()) -> Iterator[Output]:
     """Open the output; raises Refusal if it cannot be or would overwrite something.
@@ -58,9 +65,7 @@ def opened(path: str | None, *, force: bool = False, captures: Iterable[str] = (
     set: a run that fails leaves no half file and does not harm the one that was there.
     """
     if path is None or path == "-":
-        if hasattr(sys.stdout, "reconfigure"):
-            sys.stdout.reconfigure(errors="backslashreplace")
-        yield Output(sys.stdout, None)
+        yield streamed(sys.stdout)
         return
     target = Path(path)
     if target.exists() and not target.is_file():  # /dev/null, a named pipe

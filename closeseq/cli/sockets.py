@@ -50,7 +50,7 @@ def _census(selection: Selection, at_ns: int, form: str, style: Style, *, everyt
 
 def clamped(at: Moment, found: Found, capture: str) -> int:
     """Return the moment to show; after the end of the capture nothing is known, so its end is shown."""
-    first_ns, last_ns = found.first_ns or 0, found.last_ns or 0
+    first_ns, last_ns = found.first_ns or 0, found.end_ns or 0
     at_ns = at.within(first_ns, last_ns)
     if at_ns > last_ns:
         complain(f"{capture}: the capture ended {span(at_ns - last_ns)} before that moment; shown is its end")

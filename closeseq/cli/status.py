@@ -18,6 +18,8 @@ class Status(IntEnum):
     FOUND = 1  # done, and something named with --fail-on was found
     USAGE = 2
     CAPTURE = 3  # a capture could not be read, or not to its end
+    FILTER = 4  # a filter expression is wrong, or cannot be compiled here
+    NOT_PERMITTED = 5
     BUG = 70  # ours; not 1, which would pass for FOUND
     INTERRUPTED = 130
 

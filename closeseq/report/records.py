@@ -171,7 +171,7 @@ def header(reading: Reading, connections: int) -> Record:
         "packets": reading.packets,
         "segments": reading.segments,
         "start": None if reading.first_ns is None else moment(reading.first_ns),
-        "end": None if reading.last_ns is None else moment(reading.last_ns),
+        "end": None if reading.end_ns is None else moment(reading.end_ns),
         "skipped": dict(reading.skipped),
         "notes": dict(reading.notes),
         "dropped": reading.dropped,
@@ -213,9 +213,13 @@ def csv_header() -> str:
 
 
 def csv_lines(selection: Selection) -> Iterator[str]:
-    """Yield one line of CSV a connection: the record without its lists, codes of findings space-separated."""
-    for connection in selection:
-        yield _csv_line(_flat(record(connection)))
+    """Yield one line of CSV a connection."""
+    return map(csv_line, selection)
+
+
+def csv_line(connection: Connection) -> str:
+    """Return the record without its lists as a line of CSV, codes of findings space-separated."""
+    return _csv_line(_flat(record(connection)))
 
 
 def _flat(full: Record) -> Record:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from closeseq.analysis import Analysis
     from closeseq.connection import Connection
+    from closeseq.watch.labels import Label
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,12 @@ class Wanted:
         if self.verdicts and example.verdict not in self.verdicts:
             return False
         return not self.findings or any(example.has(code) for code in self.findings)
+
+    def of_label(self, label: Label) -> bool:
+        """Whether connections of which this is told are asked for."""
+        if self.verdicts and label.verdict not in self.verdicts:
+            return False
+        return not self.findings or bool(self.findings & {code for code, _ in label.problems | label.notices})
 
     def __str__(self) -> str:
         named = [f"--connection {number}" for number in sorted(self.ids)]

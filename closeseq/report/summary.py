@@ -53,10 +53,10 @@ def summary(selection: Selection, style: Style, most: int | None) -> Iterator[st
     yield ""
     yield from blame(groups, number, style)
     yield ""
-    yield from _counts("Verdicts", selection.verdicts, style)
+    yield from how_they_ended(selection.verdicts, style)
     yield from _notices(selection, style)
     yield ""
-    yield from _shapes(selection.shapes, style, all_of_them=most is None)
+    yield from their_shapes(selection.shapes, style, all_of_them=most is None)
     if groups:
         yield ""
         yield from _details(groups, number, style)
@@ -160,9 +160,10 @@ def _where(group: Group) -> str:
     return f"the {group.end} {host}"
 
 
-def _counts(title: str, counts: Mapping[str, int], style: Style) -> Iterator[str]:
-    yield style.paint(title, "heading")
-    for code, number in sorted(counts.items(), key=lambda item: -item[1]):
+def how_they_ended(verdicts: Mapping[str, int], style: Style) -> Iterator[str]:
+    """Yield the verdicts with their meaning, the most frequent first."""
+    yield style.paint("Verdicts", "heading")
+    for code, number in sorted(verdicts.items(), key=lambda item: -item[1]):
         if number:
             text = f"{code:13} {vocabulary.lookup(code).meaning}"
             yield from style.wrap(text, first=f"{number:>7,}  ", then=" " * 23)
@@ -184,7 +185,8 @@ def _notices(selection: Selection, style: Style) -> Iterator[str]:
         yield from style.wrap(text, first=f"{number:>7,}  ")
 
 
-def _shapes(shapes: Mapping[str, int], style: Style, *, all_of_them: bool) -> Iterator[str]:
+def their_shapes(shapes: Mapping[str, int], style: Style, *, all_of_them: bool) -> Iterator[str]:
+    """Yield the shapes of connections, of too many the most frequent; they come in that order."""
     total = sum(shapes.values())
     yield style.paint("Shapes (C client, S server, ~ traffic)", "heading")
     shown = list(shapes.items())[: None if all_of_them else MOST_SHAPES]

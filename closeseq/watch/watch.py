@@ -16,6 +16,7 @@ import numpy as np
 
 from closeseq.analysis import Reading
 from closeseq.connections import Connections
+from closeseq.connections.conversation import End
 from closeseq.connections.extent import FAR_NS
 from closeseq.segments.narrow import narrow
 from closeseq.settings import Settings
@@ -27,8 +28,9 @@ from closeseq.watch.news import Kind, News, Sighting
 from closeseq.watch.tracked import TOLD_CLOSED, TOLD_STUCK, UNTOLD, Tracked
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
+    from closeseq.connections.conversation import Address
     from closeseq.packets.segments import Segments
     from closeseq.watch.labels import Label
 
@@ -100,10 +102,17 @@ class Watch:
 
     # ---------------------------------------------------------------------------------- the clock
 
-    def tick(self, now_ns: int) -> list[News]:
-        """Let time pass; return what there is to say. `now_ns` is since the Unix epoch."""
+    def tick(self, now_ns: int, most: int | None = None) -> list[News]:
+        """Let time pass; return what there is to say.
+
+        Args:
+            now_ns: since the Unix epoch.
+            most: judge at most so many connections, the longest due; the others stay due.
+        """
         self._now_ns = now_ns
         due = np.flatnonzero(self._tracked.due_ns <= now_ns)
+        if most is not None and len(due) > most:
+            due = np.sort(due[np.argpartition(self._tracked.due_ns[due], most)[:most]])
         return self._judge(due, now_ns) if len(due) else []
 
     def end(self, now_ns: int) -> list[News]:
@@ -125,6 +134,10 @@ class Watch:
         )
         seen.kind, seen.as_of_ns = kind, self._now_ns
         return seen
+
+    def places(self, indices: Sequence[int], end: End) -> list[tuple[Address, list[int]]]:
+        """Group connections by where the program at one end is, as `Analysis.places` does."""
+        return self._connections.places(indices, end, with_port=end is End.SERVER)
 
     def _judge(self, due: np.ndarray, now_ns: int) -> list[News]:
         """Judge these connections anew (ascending indices) and return the news."""
@@ -186,9 +199,16 @@ class Watch:
         tracked.due_ns[weighed] = np.minimum(tracked.due_ns[weighed], again)
 
     def _more(self, stuck: np.ndarray) -> np.ndarray:
-        """Return those connections that are stuck in a way that has not been told."""
-        fresh = self._tracked.told[stuck] == UNTOLD
-        more: np.ndarray = stuck[fresh | self._differ(stuck, lambda was, now: bool(now.stuck - was.stuck))]
+        """Return those connections of which it has not been told that they are stuck, or not how.
+
+        What time alone adds is no news: where an end is stuck in CLOSE_WAIT, its peer soon is in FIN_WAIT_2.
+        """
+        tracked = self._tracked
+        fresh = tracked.told[stuck] == UNTOLD
+        fresh |= (self._connections.last_ns[stuck] > tracked.told_last_ns[stuck]) & self._differ(
+            stuck, lambda was, now: bool(now.stuck - was.stuck)
+        )
+        more: np.ndarray = stuck[fresh]
         return more
 
     def _otherwise(self, told: np.ndarray) -> np.ndarray:

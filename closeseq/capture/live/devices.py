@@ -1,0 +1,120 @@
+"""The network devices there are, and what their frames look like when they are captured."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import struct
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from closeseq.capture.live.problems import DeviceError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+ANY = "any"  # all devices of the network namespace at once, also those that come later
+
+# LINKTYPE_ values as registered by tcpdump.org.
+ETHERNET, RAW, COOKED = 1, 101, 276
+LOOPBACK_HARDWARE = 772  # ARPHRD_LOOPBACK
+# Linux's ARPHRD_ -> LINKTYPE_. Of all other hardware the kernel takes off the link header ("cooked").
+# NONE (tun, wireguard) and RAWIP (modems) have no link header.
+_LINK_TYPES = {1: ETHERNET, LOOPBACK_HARDWARE: ETHERNET, 0xFFFE: RAW, 519: RAW}
+
+_SIOCGIFNAME, _SIOCGIFFLAGS, _SIOCGIFHWADDR = 0x8910, 0x8913, 0x8927  # linux/sockios.h
+# struct ifreq: the name, and a union: of an index, or of a short number, flags or a type of hardware
+_OF_INDEX, _OF_NUMBER = struct.Struct("=16si20x"), struct.Struct("=16sH22x")
+_IFF_UP = 0x1
+_LONGEST_NAME = 15  # bytes, IFNAMSIZ without the zero at the end
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """A network device, or `any`, as a capture sees it."""
+
+    name: str
+    index: int  # the system's number for it; 0 is `any`
+    link_type: int  # LINKTYPE_ value of the frames captured there
+    loopback: bool  # every packet passes twice, going out and coming in
+
+    @property
+    def cooked(self) -> bool:
+        """Whether the kernel takes the link header off, and a header of our own stands in its place."""
+        return self.link_type == COOKED
+
+
+def find_devices(names: Iterable[str]) -> tuple[Device, ...]:
+    """Return the devices of these names, each once, in the order named; `any` takes in all others.
+
+    Raises DeviceError for a name that no device has.
+    """
+    wanted = list(dict.fromkeys(names))
+    if ANY in wanted:
+        return (Device(ANY, 0, COOKED, loopback=False),)
+    return tuple(_find(name) for name in wanted)
+
+
+def check_up(device: Device, packets: socket.socket) -> None:
+    """Raise DeviceError if the device is down or gone, in the socket's namespace. Only Linux is asked."""
+    if sys.platform == "linux" and device.index:
+        name, flags = _look_up(device, packets)
+        if name is None:
+            raise DeviceError(f"{device.name} is gone")
+        if not flags & _IFF_UP:
+            raise DeviceError(f"{name} is down; `ip link set {name} up` brings it up")
+
+
+def what_happened(device: Device, packets: socket.socket) -> str | None:
+    """Return why nothing comes from a device any more, as a clause; None if it is up (again)."""
+    name, flags = _look_up(device, packets)
+    if name is None:
+        return f"{device.name} is gone"
+    return None if flags & _IFF_UP else f"{device.name} went down"
+
+
+def _look_up(device: Device, packets: socket.socket) -> tuple[str | None, int]:
+    """Return the name that the device has now, None if it is gone, and its flags."""
+    import fcntl  # is not there on every system
+
+    try:
+        answer = fcntl.ioctl(packets, _SIOCGIFNAME, _OF_INDEX.pack(b"", device.index))
+        name = _OF_INDEX.unpack(answer)[0].rstrip(b"\0")
+        flags = _ask(packets, name, _SIOCGIFFLAGS)
+    except OSError:
+        return None, 0
+    return name.decode(errors="replace"), flags
+
+
+def _find(name: str) -> Device:
+    try:
+        index = socket.if_nametoindex(name)
+    except (OSError, ValueError):  # the second for what cannot be a name
+        raise DeviceError(_unknown(name)) from None
+    if sys.platform != "linux":
+        return Device(name, index, ETHERNET, loopback=name.startswith("lo"))
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
+        try:
+            hardware = _ask(any_socket, os.fsencode(name), _SIOCGIFHWADDR)
+        except OSError:
+            raise DeviceError(_unknown(name)) from None
+    return Device(name, index, _LINK_TYPES.get(hardware, COOKED), loopback=hardware == LOOPBACK_HARDWARE)
+
+
+def _unknown(name: str) -> str:
+    there = ", ".join(sorted(known for _, known in socket.if_nameindex()))
+    every = f", and {ANY} for all of them" if sys.platform == "linux" else ""
+    return f"there is no interface {name!r}; there are {there or 'none'}{every}"
+
+
+def _ask(any_socket: socket.socket, name: bytes, request: int) -> int:
+    """Return the number with which the kernel answers a question about a device. Raises OSError."""
+    import fcntl  # is not there on every system
+
+    if len(name) > _LONGEST_NAME:
+        raise OSError(errno.ENODEV, os.strerror(errno.ENODEV))
+    answer = fcntl.ioctl(any_socket, request, _OF_NUMBER.pack(name, 0))
+    number: int = _OF_NUMBER.unpack(answer)[1]
+    return number

@@ -1,0 +1,132 @@
+"""The machine language of the kernel's packet filter (classic BPF, linux/filter.h), and its assembler.
+
+A program looks at one frame and returns how many bytes of it to keep; 0 drops it. It has an accumulator A
+and an index register X, and jumps forward only.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import socket
+import struct
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+# Instructions, linux/bpf_common.h.
+LOAD_WORD, LOAD_HALF, LOAD_BYTE = 0x20, 0x28, 0x30  # A = the number at k of the frame
+LOAD_WORD_X, LOAD_HALF_X, LOAD_BYTE_X = 0x40, 0x48, 0x50  # A = the number at X + k
+SET_X, COPY_TO_X, COPY_FROM_X = 0x01, 0x07, 0x87
+ADD_X, ADD, AND, SHIFT_LEFT = 0x0C, 0x04, 0x54, 0x64
+JUMP, IF_EQUAL, IF_GREATER, IF_AT_LEAST, IF_BITS = 0x05, 0x15, 0x25, 0x35, 0x45
+RETURN = 0x06
+
+# Loads from here on ask the kernel about the frame, instead of the frame (linux/filter.h, SKF_AD_OFF).
+ABOUT = 0xFFFFF000
+PROTOCOL, PACKET_TYPE, INTERFACE, HARDWARE = ABOUT + 0, ABOUT + 4, ABOUT + 8, ABOUT + 28
+OUTGOING = 4  # PACKET_OUTGOING
+
+SO_ATTACH_FILTER = 26  # asm-generic/socket.h
+FARTHEST = 255  # instructions that a conditional jump can skip
+
+
+class Instruction(NamedTuple):
+    """One instruction: `k` is its number, `then` and `else_` how many instructions a jump skips."""
+
+    code: int
+    k: int = 0
+    then: int = 0
+    else_: int = 0
+
+
+Program = tuple[Instruction, ...]
+NOTHING: Program = (Instruction(RETURN, 0),)  # drops every frame
+
+
+class Step(NamedTuple):
+    """An instruction with names of places instead of distances; no name is the next instruction."""
+
+    code: int
+    k: int = 0
+    then: str = ""
+    else_: str = ""
+
+
+def chain(first: Program, second: Program) -> Program:
+    """Return the program that passes what both pass, cut as the second says."""
+    # Nothing of a program's state but the frame itself is used by a program that begins.
+    joined = [
+        Instruction(JUMP, len(first) - at - 1) if step.code == RETURN and step.k else step
+        for at, step in enumerate(first)
+    ]
+    return (*joined, *second)
+
+
+def cut(program: Program, snap_length: int) -> Program:
+    """Return the program with this snap length for the frames that it passes."""
+    return tuple(step._replace(k=snap_length) if step.code == RETURN and step.k else step for step in program)
+
+
+def attach(packets: socket.socket, program: Program) -> None:
+    """Let the kernel run the program on all that comes to the socket from now on, in place of another.
+
+    Raises OSError if the kernel refuses.
+    """
+    code = b"".join(struct.pack("=HBBI", step.code, step.then, step.else_, step.k) for step in program)
+    memory = ctypes.create_string_buffer(code, len(code))
+    packets.setsockopt(
+        socket.SOL_SOCKET, SO_ATTACH_FILTER, struct.pack("HP", len(program), ctypes.addressof(memory))
+    )
+
+
+def assemble(source: Iterable[Step | str]) -> Program:
+    """Return the program for steps and, in front of steps, the names of places (text).
+
+    A conditional jump reaches 255 instructions, a plain one any distance. Where the first is not enough,
+    it goes to a plain one right behind it.
+    """
+    lines = list(source)
+    far: set[tuple[int, int]] = set()  # (line, which of its two ways) that need a plain jump
+    while True:
+        places, at = {}, 0
+        starts = []
+        for number, line in enumerate(lines):
+            starts.append(at)
+            if isinstance(line, str):
+                places[line] = at
+            else:
+                at += 1 + ((number, 0) in far) + ((number, 1) in far)
+        found = {
+            (number, way)
+            for number, line in enumerate(lines)
+            if isinstance(line, Step) and line.code != JUMP
+            for way, name in enumerate((line.then, line.else_))
+            if name and places[name] - starts[number] - 1 > FARTHEST
+        } - far
+        if not found:
+            return tuple(_placed(lines, starts, places, far))
+        far |= found
+
+
+def _placed(
+    lines: list[Step | str], starts: list[int], places: dict[str, int], far: set[tuple[int, int]]
+) -> Iterator[Instruction]:
+    """Give the instructions, now that all places are known."""
+    for number, line in enumerate(lines):
+        if isinstance(line, str):
+            continue
+        start = starts[number]
+        if line.code == JUMP:
+            yield Instruction(JUMP, places[line.then] - start - 1)
+            continue
+        plain = [name for way, name in enumerate((line.then, line.else_)) if (number, way) in far]
+        ways = []
+        for way, name in enumerate((line.then, line.else_)):
+            if (number, way) in far:
+                ways.append(plain.index(name))
+            else:
+                ways.append(places[name] - start - 1 if name else len(plain))
+        yield Instruction(line.code, line.k, *ways)
+        for extra, name in enumerate(plain, start=1):
+            yield Instruction(JUMP, places[name] - start - extra - 1)

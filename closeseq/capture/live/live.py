@@ -1,0 +1,222 @@
+"""A live capture as its user sees it: the packets of one or several devices, batch by batch."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import select
+import time
+from typing import TYPE_CHECKING, NamedTuple, Protocol, Self
+
+from closeseq.capture.live.problems import DeviceError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from closeseq.capture.live.devices import Device
+    from closeseq.packets.frames import Frames
+
+MOST = 1 << 15  # frames in a batch, so that its columns fit a cache
+# Seconds from batch to batch, as long as no backlog is waiting. It feels live, and at twenty batches a
+# second the work that is done once a batch does not count.
+PACE = 0.05
+LONGEST_WAIT = 86_400.0  # seconds, in one call of the system
+
+
+class Source(Protocol):
+    """Where the packets of one device come from: a `Ring` or a `Sniffer`."""
+
+    device: Device
+    quiet: float  # seconds after which nothing can be left that was captured before
+
+    def fileno(self) -> int:
+        """Return the descriptor that becomes readable when there is something to read."""
+
+    @property
+    def dropped(self) -> int:
+        """Packets lost so far, because nobody read them in time."""
+
+    def ready(self) -> bool:
+        """Return whether `take` has something to give."""
+
+    def take(self, most: int, number: int) -> Frames:
+        """Return what is ready, about `most` frames; they are good until `release`."""
+
+    def release(self) -> None:
+        """Take back what was handed out."""
+
+    def failed(self) -> bool:
+        """Return whether nothing more will come, because the device is down or gone."""
+
+    def what_happened(self) -> str | None:
+        """Return why nothing comes any more, as a clause; None if the device is up (again)."""
+
+    def stop(self) -> None:
+        """Let nothing more in. What was captured can still be taken."""
+
+    def close(self) -> None:
+        """Let go of the device."""
+
+
+class Batch(NamedTuple):
+    """What one `read` gives: frames of one device, in the order of capture."""
+
+    frames: Frames  # good until the next `read`, `release` or `close`
+    device: int  # index into `LiveCapture.devices`
+
+
+class LiveCapture:
+    """Packets as they come, from one or several devices. A context manager.
+
+    Within a device the packets are in the order of capture; between devices only the batches are, about.
+    For connections whose two directions take different devices, capture on `any`.
+
+    Args:
+        sources: one a device.
+    """
+
+    def __init__(self, sources: Sequence[Source]) -> None:
+        self._sources = list(sources)
+        self.devices: tuple[Device, ...] = tuple(source.device for source in sources)
+        self.packets = 0  # delivered so far, over all devices
+        self.notices: list[str] = []  # what went wrong while the rest goes on, a clause each
+        self._dropped = 0  # on devices that are gone
+        self._ends: dict[Source, float] = {}  # source that gets nothing more -> when all is surely ready
+        self._stopped = False
+        self._turn = 0  # index of the source that is asked first next time
+        self._due = 0.0  # when the next batch may be handed out
+        self._poll, self._sleep = select.poll(), select.poll()
+        self._wakes, self._waker = os.pipe()
+        os.set_blocking(self._waker, False)
+        self._poll.register(self._wakes, select.POLLIN)
+        self._sleep.register(self._wakes, select.POLLIN)
+        for source in self._sources:
+            self._poll.register(source.fileno(), select.POLLIN)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def dropped(self) -> int:
+        """Packets that were captured and lost so far, because nobody read them in time."""
+        return self._dropped + sum(source.dropped for source in self._sources)
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more will come."""
+        return not self._sources
+
+    def filenos(self) -> tuple[int, ...]:
+        """Return the descriptors of which one becomes readable when `read` has something to do."""
+        return tuple(source.fileno() for source in self._sources)
+
+    def read(self, timeout: float) -> Batch | None:
+        """Return the next batch; None if nothing came for `timeout` seconds, or `wake` was called.
+
+        The frames of the batch before are no longer good. A batch has at most `MOST` frames.
+
+        A signal handler that raises an exception may lose the batch that is being made. Let it call `stop`
+        or `wake`: a signal alone does not end the waiting.
+
+        After `stop` it returns what was captured until then, and then None, whatever the time-out.
+
+        Raises DeviceError when the last device has gone down or away; what was captured there before has
+        then been delivered. While others are left, this is only noted in `notices`.
+        """
+        self.release()
+        begin = time.monotonic()
+        until = begin + timeout
+        if timeout > 0 and self._due > begin and self._sources and not self._stopped:
+            # Not for a read without time-out: who waits elsewhere until there is something would spin.
+            self._sleep.poll(_milliseconds(min(until, self._due) - begin))
+        while not (batch := self._next()):
+            now = time.monotonic()
+            self._finish(now)
+            if not self._sources:
+                return None
+            limits = [*self._ends.values()] if self._stopped else [until, *self._ends.values()]
+            woken = self._look(max(0.0, min(limits) - now))
+            if (now >= until or woken) and not self._stopped:
+                return self._next()
+        return batch
+
+    def release(self) -> None:
+        """Give the memory of the last batch back now, instead of at the next `read`."""
+        for source in self._sources:
+            source.release()
+
+    def wake(self) -> None:
+        """Let a `read` that waits, or the next one, return soon. For signal handlers and other threads."""
+        if self._waker >= 0:
+            with contextlib.suppress(BlockingIOError):  # it will wake already
+                os.write(self._waker, b"\0")
+
+    def stop(self) -> None:
+        """Let nothing more in. `read` goes on until it has delivered all that was captured."""
+        end = time.monotonic()
+        for source in self._sources:
+            source.stop()
+            self._ends.setdefault(source, end + source.quiet)
+        self._stopped = True
+        self.wake()
+
+    def close(self) -> None:
+        """Let go of the devices. Batches are no longer good."""
+        for source in list(self._sources):
+            self._let_go(source)
+        wakes, waker, self._wakes, self._waker = self._wakes, self._waker, -1, -1
+        if waker >= 0:
+            os.close(wakes)
+            os.close(waker)
+
+    def _next(self) -> Batch | None:
+        """Return a batch if one is ready."""
+        # Each in turn, so that a busy one does not hide the others.
+        for source in self._sources[self._turn :] + self._sources[: self._turn]:
+            if source.ready() and len(frames := source.take(MOST, self.packets + 1)):
+                self.packets += len(frames)
+                self._due = 0.0 if any(each.ready() for each in self._sources) else time.monotonic() + PACE
+                self._turn = self._sources.index(source) + 1
+                return Batch(frames, self.devices.index(source.device))
+        return None
+
+    def _look(self, timeout: float) -> bool:
+        """Wait until something can be read, for `timeout` seconds; return whether `wake` was called."""
+        events = self._poll.poll(_milliseconds(timeout))
+        if self._wakes not in (descriptor for descriptor, _ in events):
+            return False
+        os.read(self._wakes, 4096)
+        return True
+
+    def _finish(self, now: float) -> None:
+        """Let go of the sources that have delivered the last they will ever get."""
+        for source in self._sources:
+            if source.failed():
+                self._ends.setdefault(source, now + source.quiet)
+        over = [source for source, end in self._ends.items() if now >= end and not source.ready()]
+        for source in over:
+            problem = "" if self._stopped else source.what_happened()
+            del self._ends[source]
+            if problem is None:
+                self.notices.append(f"{source.device.name} was down for a moment")
+                continue
+            self._let_go(source)
+            if problem and not self._sources:
+                raise DeviceError(f"{problem}; what was captured before is complete")
+            if problem:
+                self.notices.append(problem)
+
+    def _let_go(self, source: Source) -> None:
+        self._sources.remove(source)
+        self._poll.unregister(source.fileno())
+        source.close()
+        self._dropped += source.dropped
+
+
+def _milliseconds(seconds: float) -> int:
+    """Return what poll waits for, so that it does not return before the time is over."""
+    return math.ceil(min(seconds, LONGEST_WAIT) * 1000)

@@ -1,0 +1,255 @@
+"""What `live` and `follow` set up, in the order that privileges ask for, and take down again."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any
+
+from closeseq.analysis import settings_of
+from closeseq.capture.live.problems import DeviceError, FilterError, NotPermittedError
+from closeseq.cli.output import Output, streamed
+from closeseq.cli.signals import Stop, stopped_by_signals
+from closeseq.cli.status import Refusal, Status, complain
+from closeseq.cli.statusline import StatusLine
+from closeseq.cli.telling import Teller
+from closeseq.cli.watching import Until, Watching
+from closeseq.errors import CaptureError, CloseseqError, SaveError
+from closeseq.report.selection import Wanted
+from closeseq.watch import Watch
+from closeseq.watch.clock import PacketClock, SystemClock
+from closeseq.watch.session import Session
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from closeseq.capture.live import LiveCapture
+    from closeseq.kernel.owner_service import OwnerService
+    from closeseq.settings import Settings
+    from closeseq.watch.session import Clock, Source
+    from closeseq.watch.witness import Witness
+
+Options = dict[str, Any]
+
+
+def capture(expression: tuple[str, ...], given: Options) -> Status:
+    """Run `live`."""
+    settings = _settings(given)
+    rotation = _rotation(given)
+    with stopped_by_signals() as stop, ExitStack() as at_end:
+        try:
+            service = _owner_service(given, at_end)
+            _enter_namespace(given)
+            source = at_end.enter_context(_opened(expression, given, settings))
+        except NotPermittedError as error:
+            return _not_permitted(error)
+        except FilterError as error:
+            complain(str(error))
+            return Status.FILTER
+        except DeviceError as error:
+            complain(str(error))
+            return Status.CAPTURE
+        witness = _witness(given, settings, service, at_end)
+        _give_up_root(given)
+        try:
+            save = _saver(given, rotation, source, at_end)
+        except SaveError as error:
+            raise Refusal(str(error)) from error
+        name = ",".join(device.name for device in source.devices)
+        clock = SystemClock()
+        return _watch(name, source, clock, stop, given, settings=settings, witness=witness, save=save)
+
+
+def following(path: str, given: Options) -> Status:
+    """Run `follow`."""
+    from closeseq.capture.growing import open_growing
+
+    try:
+        source = open_growing(path)
+    except CaptureError as error:
+        complain(str(error))
+        return Status.CAPTURE
+    with stopped_by_signals() as stop, source:
+        return _watch(path, source, PacketClock(), stop, given, settings=_settings(given))
+
+
+def _watch(
+    name: str,
+    source: Source,
+    clock: Clock,
+    stop: Stop,
+    given: Options,
+    *,
+    settings: Settings,
+    witness: Witness | None = None,
+    save: Callable[[Any, int], None] | None = None,
+) -> Status:
+    """Watch a source until it is enough."""
+    watch = Watch(settings, capture=name, most=given["max_connections"])
+    session = Session(source, watch, clock, save=save, count=given["count"])
+    output = _output(given)
+    style = output.style(ascii_only=given["ascii_only"])
+    wanted = Wanted(frozenset().union(*given["verdict"]), frozenset().union(*given["finding"]))
+    teller = Teller(given["form"], output, style, wanted, witness)
+    status = StatusLine()
+    watching = Watching(
+        session,
+        teller,
+        status,
+        stop,
+        Until(given["duration"], given["until_close"]),
+        every=given["every"] or None,
+        asked=" or ".join(
+            [f"port {port}" for port in given["port"]] + [f"host {one}" for one in given["host"]]
+        ),
+        witness=witness,
+        fail_on=frozenset().union(*given["fail_on"]),
+    )
+    return watching.run()
+
+
+def _settings(given: Options) -> Settings:
+    return settings_of(
+        port=given["port"],
+        host=given["host"],
+        stuck_after=given["stuck_after"],
+        os=given["os"],
+        time_wait=given["time_wait"],
+        fin_timeout=given["fin_timeout"],
+    )
+
+
+def _output(given: Options) -> Output:
+    """Return where the report goes: not among the packets where these go to standard output."""
+    return streamed(sys.stderr if given.get("write") == "-" else sys.stdout)
+
+
+def _rotation(given: Options) -> Any:
+    from closeseq.capture.rotation import parse_rotation
+
+    if not given["rotate"]:
+        return None
+    if given["write"] in {None, "-"}:
+        raise Refusal("--rotate needs -w with the name of a file")
+    try:
+        return parse_rotation(given["rotate"])
+    except ValueError as error:
+        raise Refusal(str(error)) from error
+
+
+def _opened(expression: tuple[str, ...], given: Options, settings: Settings) -> LiveCapture:
+    from closeseq.capture.live import open_live
+
+    return open_live(
+        given["interface"],
+        ports=settings.ports,
+        hosts=settings.hosts,
+        expression=" ".join(expression) or None,
+        source=given["source"],
+    )
+
+
+def _not_permitted(error: Exception) -> Status:
+    from closeseq.cli.privileges import needed_command
+
+    complain(f"{error}; this is: {needed_command(sys.argv[1:])}")
+    return Status.NOT_PERMITTED
+
+
+def _enter_namespace(given: Options) -> None:
+    """Go to the network namespace that is asked for."""
+    if given["netns"] is None and given["pid"] is None:
+        return
+    from closeseq.kernel.namespaces import (
+        NamespaceError,
+        NamespaceNotPermittedError,
+        enter_named,
+        enter_of,
+    )
+
+    if given["netns"] is not None and given["pid"] is not None:
+        raise Refusal("--netns and --pid name two namespaces; one process is in one")
+    try:
+        if given["netns"] is not None:
+            enter_named(given["netns"])
+        else:
+            enter_of(given["pid"])
+    except NamespaceNotPermittedError as error:
+        raise NotPermittedError(str(error)) from error
+    except NamespaceError as error:
+        raise Refusal(str(error)) from error
+
+
+def _owner_service(given: Options, at_end: ExitStack) -> OwnerService | None:
+    """Start what looks for owners; it is to keep the privileges that we are about to give up."""
+    if given["kernel"] is False or sys.platform != "linux":
+        return None
+    from closeseq.kernel.errors import KernelError
+    from closeseq.kernel.owner_service import OwnerService
+
+    try:
+        return at_end.enter_context(OwnerService())
+    except KernelError as error:
+        if given["kernel"]:
+            complain(str(error))
+        return None
+
+
+def _witness(
+    given: Options,
+    settings: Settings,
+    service: OwnerService | None,
+    at_end: ExitStack,
+) -> Witness | None:
+    """Return the kernel's word on the connections, where it can be had."""
+    if given["kernel"] is False:
+        return None
+    from closeseq.kernel.errors import KernelError
+    from closeseq.kernel.socket_table import SocketTable
+    from closeseq.watch.witness import Witness, own_addresses
+
+    try:
+        table = at_end.enter_context(SocketTable())
+    except KernelError as error:
+        if given["kernel"]:
+            raise Refusal(str(error)) from error
+        return None
+    return Witness(table, service, own_addresses(), settings.ports)
+
+
+def _give_up_root(given: Options) -> None:
+    """Become an ordinary user, before any packet is looked at and any file is written."""
+    from closeseq.cli.privileges import ROOT, PrivilegeError, drop
+
+    if hasattr(os, "geteuid") and os.geteuid() == ROOT and not given["no_drop"]:
+        from closeseq.cli.loading import load_everything
+
+        load_everything()
+    try:
+        drop(given["user"], no_drop=given["no_drop"])
+    except PrivilegeError as error:
+        raise Refusal(str(error)) from error
+
+
+def _saver(
+    given: Options, rotation: Any, source: LiveCapture, at_end: ExitStack
+) -> Callable[[Any, int], None] | None:
+    """Return what saves batches; at the end it notes how the capture ended."""
+    if given["write"] is None:
+        return None
+    from closeseq.capture.live.opening import SNAP_LENGTH
+    from closeseq.capture.saver import Saver
+    from closeseq.capture.writers import SavedDevice
+
+    devices = [SavedDevice(device.name, device.link_type, snaplen=SNAP_LENGTH) for device in source.devices]
+    saver = Saver(given["write"], devices, rotation=rotation, force=given["force"])
+
+    def finish() -> None:
+        with contextlib.suppress(CloseseqError):  # it has been told when it happened
+            saver.lost(0, source.dropped)
+            saver.close()
+
+    at_end.callback(finish)
+    return saver.write

@@ -1,0 +1,130 @@
+"""`closeseq live` and `closeseq follow`: closes as they happen."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from closeseq.cli.options import CHOOSING, READING, codes, options, seconds
+
+LIVE_EPILOG = """\b
+Examples:
+  sudo closeseq live -p 8080                    loopback, port 8080
+  sudo closeseq live -i eth0 -p 443 --every 10  and a table of states every 10 s
+  sudo closeseq live -i any 'tcp port 5432 and not host 10.0.0.7'
+  sudo closeseq live -p 8080 -w closes.pcapng --rotate 100MB
+  sudo closeseq live -p 8080 -f jsonl | jq 'select(.live.event == "stuck")'
+  sudo closeseq live --netns blue -p 8080
+"""
+FOLLOW_EPILOG = """\b
+Examples:
+  closeseq follow capture.pcapng -p 8080
+  tcpdump -i any -U -w - tcp | closeseq follow -
+"""
+
+FORMATS = ("timeline", "summary", "jsonl", "csv")
+
+WATCHING = (
+    click.option(
+        "-f",
+        "--format",
+        "form",
+        type=click.Choice(FORMATS),
+        default="timeline",
+        show_default=True,
+        help="What to print of each connection that closes or is stuck; summary: only the end's.",
+    ),
+    click.option(
+        "--every",
+        type=seconds,
+        metavar="SECONDS",
+        help="Print how many sockets are in which state, this often.",
+    ),
+    click.option("--duration", type=seconds, metavar="SECONDS", help="Stop after so long."),
+    click.option(
+        "--until-close", type=click.IntRange(min=1), metavar="N", help="Stop after N connections have closed."
+    ),
+    click.option(
+        "--max-connections",
+        type=click.IntRange(min=1),
+        default=1 << 17,
+        show_default=True,
+        metavar="N",
+        help="Remember at most N connections; of more, the longest idle are given up and counted.",
+    ),
+    click.option(
+        "--fail-on",
+        type=codes("verdict", "finding"),
+        metavar="CODE,...",
+        multiple=True,
+        help="Exit with status 1 if a connection had one of these verdicts or findings.",
+    ),
+    click.option("--ascii", "ascii_only", is_flag=True, help="Draw without line-drawing characters."),
+)
+
+OF_THE_MACHINE = (
+    click.option(
+        "-i",
+        "--interface",
+        multiple=True,
+        default=("lo",),
+        show_default="lo",
+        metavar="NAME",
+        help="Where to capture; any: everywhere. May be given more than once.",
+    ),
+    click.option(
+        "-w", "--write", metavar="FILE", help="Save what is captured as pcapng; - is standard output."
+    ),
+    click.option(
+        "--rotate", metavar="SIZE|TIME", help="With -w: go on in another file after 100MB, say, or 10m."
+    ),
+    click.option("--force", is_flag=True, help="With -w: overwrite the file."),
+    click.option(
+        "--kernel/--no-kernel",
+        default=None,
+        help="Ask the kernel too: each socket's state, queues and owner. By default where that can be.",
+    ),
+    click.option("--netns", metavar="NAME", help="Capture in this network namespace."),
+    click.option(
+        "--pid", type=click.IntRange(min=1), metavar="PID", help="Capture in this process's namespace."
+    ),
+    click.option(
+        "--source",
+        type=click.Choice(["auto", "ring", "scapy"]),
+        default="auto",
+        show_default=True,
+        help="How to capture: Linux's ring of memory, or scapy's socket, which is slower.",
+    ),
+    click.option("--user", metavar="NAME", help="Become this user once the capture is open."),
+    click.option("--no-drop", is_flag=True, help="Stay root."),
+)
+
+
+@click.command(epilog=LIVE_EPILOG)
+@click.argument("expression", nargs=-1, metavar="[EXPRESSION...]")
+@options(OF_THE_MACHINE, WATCHING, CHOOSING[:2], READING)
+@click.pass_context
+def live(ctx: click.Context, /, expression: tuple[str, ...], **given: Any) -> None:
+    """Watch connections close as they do: each one's timeline, and who is stuck since when.
+
+    EXPRESSION is a filter as tcpdump has it. Ctrl-C ends with a summary; a second one at once. Once the
+    capture is open, root is given up for the user who called sudo.
+    """
+    from closeseq.cli.capturing import capture
+
+    ctx.exit(capture(expression, given))
+
+
+@click.command(epilog=FOLLOW_EPILOG)
+@click.argument("path", metavar="CAPTURE", type=click.Path(allow_dash=True))
+@options(WATCHING, CHOOSING[:2], READING)
+@click.pass_context
+def follow(ctx: click.Context, /, path: str, **given: Any) -> None:
+    """Watch the connections of a capture file that something else is still writing, as `live` does.
+
+    CAPTURE is a pcap or pcapng file, or - for standard input. Time goes on from its newest packet.
+    """
+    from closeseq.cli.capturing import following
+
+    ctx.exit(following(path, given))

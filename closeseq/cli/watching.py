@@ -1,0 +1,197 @@
+"""One run of `live` or `follow`: watch until it is enough, say what there is to say, end in good order."""
+
+from __future__ import annotations
+
+import errno
+import time
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from closeseq.capture.live.problems import DeviceError
+from closeseq.cli.status import Status, complain
+from closeseq.errors import CaptureError
+from closeseq.report.closing import closing
+from closeseq.report.news import clock, named, states
+from closeseq.report.text import printable
+from closeseq.verdict.text import count, span
+from closeseq.watch.news import Kind
+
+MOST_ASKED = 1000  # sockets whose owners are looked for at the end
+
+if TYPE_CHECKING:
+    from closeseq.cli.signals import Stop
+    from closeseq.cli.statusline import StatusLine
+    from closeseq.cli.telling import Teller
+    from closeseq.report.summary import Group
+    from closeseq.watch.session import Session
+    from closeseq.watch.witness import Witness
+
+
+@dataclass(frozen=True)
+class Until:
+    """When it is enough, besides Ctrl-C."""
+
+    duration: float | None = None  # seconds
+    closes: int | None = None  # connections
+
+
+class Watching:
+    """A session being told about.
+
+    Args:
+        session: is closed at the end.
+        teller: writes what there is to say.
+        status: the line on the terminal.
+        stop: tells when someone has seen enough.
+        until: when it is enough.
+        every: seconds between two tables of states; None for none.
+        asked: the ports and hosts that were asked for, in words.
+        witness: the kernel's word; None if it is not asked.
+        fail_on: codes of verdicts and findings that make the exit status.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        teller: Teller,
+        status: StatusLine,
+        stop: Stop,
+        until: Until,
+        *,
+        every: float | None = None,
+        asked: str = "",
+        witness: Witness | None = None,
+        fail_on: frozenset[str] = frozenset(),
+    ) -> None:
+        self.session = session
+        self.teller = teller
+        self.status = status
+        self.stop = stop
+        self.until = until
+        self.every = every
+        self.asked = asked
+        self.witness = witness
+        self.fail_on = fail_on
+        self.trouble = False  # the capture ended, or could not be saved, against our will
+        self._began = time.monotonic()
+        self._next_table = self._began + (every or 0.0)
+        self._noticed = 0
+        self._unsaved = False
+
+    def run(self) -> Status:
+        """Watch, then tell what is left and sum up; return the exit status."""
+        asked = f", {self.asked}" if self.asked else ""
+        complain(f"watching {self.session.watch.reading.path}{asked}; Ctrl-C ends it")
+        try:
+            self._watch()
+            self._finish()
+        except BrokenPipeError:  # nobody reads any more; what was captured is still to be saved
+            self.status.clear()
+            self.session.end()
+            raise
+        finally:
+            self.status.clear()
+        if self.trouble:
+            return Status.CAPTURE
+        return Status.FOUND if self._found() else Status.DONE
+
+    def _watch(self) -> None:
+        while not (self.stop.asked or self.session.over or self._enough()):
+            try:
+                news = self.session.step(self.teller.most)
+            except (DeviceError, CaptureError) as error:
+                self._complain(str(error))
+                self.trouble = True
+                return
+            self._notice()
+            if self.witness is not None:
+                self.witness.look()
+            if news:
+                self.status.clear()
+                self.teller.tell(news)
+            if self.every is not None and time.monotonic() >= self._next_table:
+                self._next_table += self.every
+                self._table()
+            if self.status.due:
+                self.status.draw(self._picture())
+
+    def _finish(self) -> None:
+        """Tell what had not been told, and sum up."""
+        self.status.clear()
+        last = self.session.end()
+        self._notice()
+        self.teller.tell(last)
+        if self.teller.form in {"timeline", "summary"}:
+            unfinished = [one for one in last if one.kind is Kind.OPEN]
+            lines = closing(self.session.watch, unfinished, self.asked, self.teller.style, self._owners)
+            self.teller.output.write(f"{row}\n" for row in lines)
+
+    def _owners(self, group: Group) -> Counter[str]:
+        """Return which programs hold the sockets that a group of problems is about, and how many."""
+        found: Counter[str] = Counter()
+        if self.witness is None or group.end is None:
+            return found
+        for index in group.indices[:MOST_ASKED]:
+            seen = self.session.watch.connection(index, Kind.OPEN)
+            one = self.witness.testimony(seen, patience=0.1).get(group.end)
+            if one is not None and not one.remembered:
+                found.update(named(owner) for owner in one.owners[:1])
+        return found
+
+    def _enough(self) -> bool:
+        """Whether it has been long enough, or there were closes enough."""
+        duration, closes = self.until.duration, self.until.closes
+        return (duration is not None and time.monotonic() - self._began >= duration) or (
+            closes is not None and self.teller.told[Kind.CLOSED] >= closes
+        )
+
+    def _table(self) -> None:
+        self.status.clear()
+        now_ns = self.session.clock.now_ns()
+        lines = states(self.session.watch.census(), now_ns, self.teller.style)
+        self.teller.output.write(f"{row}\n" for row in (*lines, ""))
+
+    def _picture(self) -> str:
+        """Return the status line: `lo 12:18:06  84,012 packets, 0 lost  37 open: ESTABLISHED 60`."""
+        watch = self.session.watch
+        census = watch.census()
+        lost = f"{self.session.source.dropped:,} lost"
+        text = f"{printable(watch.reading.path)} {clock(time.time_ns())[:8]}  "
+        text += f"{count(watch.reading.packets, 'packet')}, {lost}  {census.open:,} open"
+        both = census.client + census.server
+        if both:
+            text += ": " + ", ".join(f"{state} {number:,}" for state, number in both.most_common())
+        return text
+
+    def _notice(self) -> None:
+        """Say what happened to the source or the clock while it goes on."""
+        failed = self.session.unsaved
+        if failed is not None and not self._unsaved:
+            self._unsaved = self.trouble = True
+            if failed.errno == errno.EPIPE:
+                self.stop.asked = True  # whoever reads has seen enough
+            else:
+                self._complain(f"{failed}; going on without saving")
+        notices = self.session.source.notices
+        for notice in notices[self._noticed :]:
+            self._complain(notice)
+        self._noticed = len(notices)
+        jump_ns = self.session.clock.jump_ns()
+        if jump_ns:
+            way = "forward" if jump_ns > 0 else "back"
+            self._complain(
+                f"the clock went {span(abs(jump_ns))} {way} at once: it was set, or the machine slept; "
+                "waits measured across that moment are wrong by as much"
+            )
+        if self.witness is not None and self.witness.problem is not None:
+            self._complain(f"the kernel is not asked any more: {self.witness.problem}")
+            self.witness = self.teller.witness = None
+
+    def _complain(self, text: str) -> None:
+        self.status.clear()
+        complain(text)
+
+    def _found(self) -> bool:
+        census = self.session.watch.census()
+        return any(census.verdicts[c] or census.problems[c] or census.notices[c] for c in self.fail_on)

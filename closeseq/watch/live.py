@@ -1,0 +1,150 @@
+"""Live capture for programs: connections as they close, one after the other."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import TYPE_CHECKING, Any, Self
+
+from closeseq.analysis import settings_of
+from closeseq.capture.live import open_live
+from closeseq.watch.clock import SystemClock
+from closeseq.watch.session import TICK, Session
+from closeseq.watch.watch import MOST_CONNECTIONS, Watch
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from closeseq.watch.census import Census
+    from closeseq.watch.news import Sighting
+
+
+def live(
+    interface: str | Iterable[str] = "lo",
+    *,
+    port: int | Iterable[int] | None = None,
+    host: str | Iterable[str] | None = None,
+    expression: str | None = None,
+    duration: float | None = None,
+    stuck_after: float = 60.0,
+    os: str = "linux",
+    time_wait: float | None = None,
+    fin_timeout: float | None = None,
+    max_connections: int = MOST_CONNECTIONS,
+) -> Live:
+    """Watch connections close as they do. The capture begins at once, and ends with the iteration.
+
+    Args:
+        interface: where to capture; several, or "any", on Linux.
+        port: look only at connections with one of these ports, and take it for the server's where the
+            beginning of a connection was not captured.
+        host: look only at connections with one of these IP addresses.
+        expression: a filter expression as tcpdump has it (needs libpcap).
+        duration: end after so many seconds; by default when whoever iterates has seen enough.
+        stuck_after: from how many seconds on a wait counts as stuck.
+        os: whose timers apply: linux, macos, bsd or windows.
+        time_wait: seconds that TIME_WAIT lasts (2MSL, RFC 9293 3.6.1), instead of the system's.
+        fin_timeout: seconds that FIN_WAIT_2 lasts without an owner, instead of the system's.
+        max_connections: how many to remember at most; of more, the longest idle are given up.
+
+    Returns:
+        an iterator, also for `async for`, and a context manager. It gives a connection when it has closed,
+        when an end is stuck, when later packets tell otherwise than was said, and in the end those that
+        are not over; `kind` says which, and `as_of_ns` when.
+
+    Raises:
+        NotPermittedError: the process may not capture.
+        DeviceError: no device has this name, or it is down; also from the iterator, when it goes away.
+        FilterError: the expression is wrong, or libpcap is missing.
+        ValueError: a host that is no IP address, a time below zero, or a system that is not known.
+    """
+    settings = settings_of(
+        port=port, host=host, stuck_after=stuck_after, os=os, time_wait=time_wait, fin_timeout=fin_timeout
+    )
+    names = [interface] if isinstance(interface, str) else list(interface)
+    source = open_live(names, ports=settings.ports, hosts=settings.hosts, expression=expression)
+    watch = Watch(settings, capture=",".join(names), most=max_connections)
+    return Live(Session(source, watch, SystemClock()), duration)
+
+
+class Live:
+    """A live capture being iterated over. See `live`."""
+
+    def __init__(self, session: Session, duration: float | None = None) -> None:
+        self._session = session
+        self._clock = session.clock
+        self._ends_ns = None if duration is None else self._clock.now_ns() + round(duration * 1e9)
+        self._news: deque[Sighting] = deque()
+        self._ended = False
+        self._closed = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        self.close()
+
+    @property
+    def census(self) -> Census:
+        """How many sockets are in which state now, and what became of all connections so far."""
+        return self._session.watch.census()
+
+    @property
+    def dropped(self) -> int:
+        """Packets that the capture has lost so far."""
+        return self._session.source.dropped
+
+    def stop(self) -> None:
+        """Let it be enough: what was captured is still given, then the iteration ends."""
+        self._ends_ns = 0
+        self._session.wake()
+
+    def close(self) -> None:
+        """Let go of the capture. The iteration is over."""
+        if not self._closed:
+            self._closed = self._ended = True
+            self._news.clear()
+            self._session.close()
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Sighting:
+        while not self._news and not self._ended:
+            self._step()
+        if not self._news:
+            self.close()
+            raise StopIteration
+        return self._news.popleft()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Sighting:
+        while not self._news and not self._ended:
+            await asyncio.sleep(TICK)
+            self._session.wake()  # it has waited
+            self._step()
+        if not self._news:
+            self.close()
+            raise StopAsyncIteration
+        return self._news.popleft()
+
+    def _step(self) -> None:
+        """Take in what there is to say; materialise it, since the next step moves the columns."""
+        if self._ends_ns is not None and self._clock.now_ns() >= self._ends_ns:
+            self._ended = True
+            news: Any = self._session.end()
+        else:
+            news = self._session.step()
+        for one in news:
+            self._news.extend(one)

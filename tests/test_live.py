@@ -1,0 +1,489 @@
+"""`closeseq live` on the real kernel: packets, privileges, signals, and what goes wrong on the way."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import pty
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+
+import closeseq
+from live_namespace import PATIENCE, ROOT, ended, needs_root
+from live_namespace import net as net  # noqa: PLC0414 - a fixture
+
+pytestmark = needs_root
+NOBODY = 65534
+
+
+def records(text):
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def same_again(told, saved):
+    """Return the records of the capture that was saved, each for the moment of which it was told."""
+    analysis = closeseq.analyze(str(saved), port=8080)
+    again = []
+    for one in told:
+        (found,) = (connection for connection in analysis if connection.id == one["id"])
+        whole, _, fraction = one["live"]["as_of"].rstrip("Z").partition(".")
+        as_of_ns = int(datetime.fromisoformat(whole + "+00:00").timestamp()) * 10**9 + int(fraction)
+        connection = closeseq.Connection(found.conversation, found.settings, as_of_ns, capture=one["capture"])
+        again.append(closeseq.record(connection) | {"live": one["live"]})
+    return again
+
+
+# What is told
+
+
+def test_a_close_is_shown_with_its_timeline_and_summed_up_at_the_end(net):
+    with net.live("-p", "8080") as process:
+        net.talk()
+        time.sleep(0.8)
+        out, err = ended(process)
+    assert process.returncode == 0
+    assert err == ""
+    assert re.search(r"^\d\d:\d\d:\d\d\.\d\d\d  closed$", out, re.MULTILINE)
+    assert "graceful: client closed first" in out
+    assert "FIN_WAIT_1" in out
+    assert "lo: " in out
+    assert "1 TCP connection" in out
+    assert "no packet was lost" in out
+
+
+def test_a_stuck_end_is_told_while_it_is_stuck_with_the_program_that_holds_it(net):
+    with (
+        net.live("-p", "8080", "--stuck-after", "1", "-f", "jsonl", "--until-close", "1") as process,
+        net.talking(wait=2.5) as program,
+    ):
+        out, _ = process.communicate(timeout=PATIENCE)
+        stuck, closed = records(out)
+    assert (stuck["live"]["event"], closed["live"]["event"]) == ("stuck", "closed")
+    assert [f["endpoint"] for f in stuck["findings"] if f["code"] == "stuck-close-wait"] == ["server"]
+    server, client = (stuck["live"]["kernel"][end] for end in ("server", "client"))
+    assert (server["state"], server["agrees"], server["owned"]) == ("CLOSE_WAIT", True, True)
+    assert [owner["pid"] for owner in server["owners"]] == [program.pid]
+    assert (client["state"], client["owned"], client["timer"]) == ("FIN_WAIT_2", False, "time-wait")
+    assert "when the capture ended" not in stuck["summary"]
+
+
+def test_the_owner_is_remembered_from_before_the_close(net):
+    with net.live("-p", "8080", "-f", "jsonl", "--until-close", "1") as process:
+        with net.talking(wait=2.5) as program:
+            pid = program.pid
+            program.wait()
+        out, _ = process.communicate(timeout=PATIENCE)
+    (closed,) = records(out)
+    server = closed["live"]["kernel"]["server"]
+    assert (server["state"], server["owned"]) == ("CLOSED", False)
+    assert [owner["pid"] for owner in server["owners"]] == [pid]
+
+
+def test_only_the_port_asked_for_is_told(net):
+    with net.live("-p", "8080", "-f", "jsonl") as process:
+        net.talk(port=8081)
+        net.talk(port=8080)
+        time.sleep(0.8)
+        out, _ = ended(process)
+    assert [one["server"]["port"] for one in records(out)] == [8080]
+
+
+def test_an_expression_filters_as_tcpdump_would(net):
+    with net.live("-f", "jsonl", "tcp", "port", "8081") as process:
+        net.talk(port=8080)
+        net.talk(port=8081)
+        time.sleep(0.8)
+        out, _ = ended(process)
+    assert [one["server"]["port"] for one in records(out)] == [8081]
+
+
+def test_the_table_of_states_comes_as_often_as_asked(net):
+    with net.live("-p", "8080", "--every", "0.5", "-f", "summary") as process:
+        net.talk(first="server")
+        time.sleep(1.3)
+        out, _ = ended(process)
+    assert re.search(r"^TIME_WAIT +0 +1$", out, re.MULTILINE)
+    assert len(re.findall(r"connections? seen", out)) >= 2
+
+
+@pytest.mark.parametrize(
+    ("option", "value"), [("--duration", "0.5"), ("--until-close", "1"), ("-c", "5")], ids=str
+)
+def test_it_ends_by_itself_when_it_is_enough(net, option, value):
+    with net.live("-p", "8080", "-f", "summary", option, value) as process:
+        net.talk()
+        out, _ = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 0
+    assert "1 TCP connection" in out
+
+
+def test_a_count_is_not_exceeded(net):
+    with net.live("-p", "8080", "-f", "summary", "-c", "5") as process:
+        net.talk()
+        out, _ = process.communicate(timeout=PATIENCE)
+    assert out.startswith("lo: 5 packets")
+
+
+def test_fail_on_makes_the_exit_status(net):
+    with net.live("-p", "8080", "--fail-on", "graceful", "--until-close", "1") as process:
+        net.talk()
+        process.communicate(timeout=PATIENCE)
+    assert process.returncode == 1
+
+
+def test_what_was_saved_says_the_same_as_was_told(net, tmp_path):
+    saved = tmp_path / "x.pcapng"
+    with net.live("-p", "8080", "-w", saved, "-f", "jsonl") as process:
+        net.talk()
+        net.talk(first="server")
+        time.sleep(0.8)
+        out, _ = ended(process)
+    told = records(out)
+    assert [one["live"]["event"] for one in told] == ["closed", "closed"]
+    assert told == same_again(told, saved)
+
+
+def test_the_capture_that_was_saved_knows_when_it_ended(net, tmp_path):
+    saved = tmp_path / "x.pcapng"
+    with net.live("-p", "8080", "-w", saved, "-f", "summary", "--duration", "1") as process:
+        net.talk()
+        process.communicate(timeout=PATIENCE)
+    reading = closeseq.analyze(str(saved)).reading
+    assert reading.end_ns == reading.ended_ns
+    assert reading.end_ns - reading.last_ns > 0.4e9
+    done = subprocess.run(
+        [sys.executable, "-m", "closeseq", "states", str(saved)],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        cwd=ROOT,
+        check=True,
+    )
+    assert "TIME_WAIT" in done.stdout
+
+
+def test_packets_can_go_to_a_pipe(net):
+    with net.live("-p", "8080", "-w", "-", "--until-close", "1", text=False) as process:
+        net.talk()
+        out, err = process.communicate(timeout=PATIENCE)
+    assert out[:4] == b"\x0a\x0d\x0d\x0a"
+    assert b"graceful" in err
+    assert b"watching lo, port 8080" in process.said
+
+
+# Where
+
+
+def test_a_namespace_is_entered_by_a_process_in_it(net):
+    arguments = ["live", "--pid", str(net.pid), "-p", "8080", "-f", "jsonl", "--until-close", "1"]
+    with subprocess.Popen(
+        [sys.executable, "-m", "closeseq", *arguments], stdout=subprocess.PIPE, text=True, cwd=ROOT
+    ) as process:
+        net.wait_for_capture(process)
+        time.sleep(0.3)
+        net.talk()
+        out, _ = process.communicate(timeout=PATIENCE)
+    (told,) = records(out)
+    assert told["live"]["kernel"]["client"]["state"] == "TIME_WAIT"
+
+
+def test_another_namespace_needs_root_too():
+    command = [sys.executable, "-c", UNPRIVILEGED, "live", "--pid", "1", "-p", "8080"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, cwd=ROOT, check=False)
+    assert done.returncode == 5
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_two_directions_over_a_veth_pair_are_one_connection(net):
+    net.run("ip", "link", "add", "left", "type", "veth", "peer", "name", "right")
+    for device in ("left", "right"):
+        net.run("ip", "link", "set", device, "up")
+    with net.live("-i", "any", "-f", "jsonl", "--until-close", "1") as process:
+        net.talk()
+        out, _ = process.communicate(timeout=PATIENCE)
+    (told,) = records(out)
+    assert told["verdict"] == "graceful"
+    assert told["packets"] <= 12  # each once, though loopback's pass twice
+
+
+def test_an_interface_that_goes_away_is_one_line_and_the_rest_is_told(net):
+    net.run("ip", "link", "add", "left", "type", "veth", "peer", "name", "right")
+    for device in ("left", "right"):
+        net.run("ip", "link", "set", device, "up")
+    with net.live("-i", "left") as process:
+        net.run("ip", "link", "del", "left")
+        out, err = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 3
+    assert len(err.splitlines()) == 1
+    assert "left" in err
+    assert out.startswith("left: ")
+
+
+def test_an_unknown_interface_is_one_line_that_names_those_there_are(net):
+    with net.live("-i", "eth7") as process:
+        _, more = process.communicate(timeout=PATIENCE)
+    assert (process.returncode, more) == (3, "")
+    assert "lo" in process.said
+
+
+def test_a_wrong_expression_has_its_own_status(net):
+    with net.live("tcp prot 80") as process:
+        _, more = process.communicate(timeout=PATIENCE)
+    assert (process.returncode, more) == (4, "")
+    assert "tcp prot 80" in process.said
+
+
+# Privileges
+
+
+UNPRIVILEGED = """
+import os, sys
+from closeseq.cli.loading import load_everything
+from closeseq.cli.main import run
+load_everything()  # root's Python may be out of nobody's reach
+os.setgroups([]), os.setgid(65534), os.setuid(65534)
+sys.exit(run(sys.argv[1:]))
+"""
+
+
+def test_without_privileges_the_command_that_works_is_told():
+    command = [sys.executable, "-c", UNPRIVILEGED, "live", "-p", "8080"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, cwd=ROOT, check=False)
+    assert done.returncode == 5
+    assert len(done.stderr.splitlines()) == 1
+    assert re.search(r"sudo /\S+", done.stderr)
+
+
+def test_root_is_given_up_for_who_called_sudo_and_files_are_theirs(net, tmp_path):
+    tmp_path.chmod(0o777)
+    for folder in tmp_path.parents[:3]:
+        folder.chmod(0o755)
+    saved = tmp_path / "x.pcapng"
+    environment = os.environ | {"SUDO_UID": str(NOBODY), "SUDO_GID": str(NOBODY), "SUDO_USER": "nobody"}
+    with net.live("-p", "8080", "-w", saved, "-f", "jsonl", env=environment) as process:
+        net.talk()
+        time.sleep(0.8)
+        status = Path(f"/proc/{process.pid}/status").read_text()
+        out, err = ended(process)
+    assert err == ""
+    assert re.search(rf"^Uid:\s{NOBODY}\s{NOBODY}\s{NOBODY}\s{NOBODY}$", status, re.MULTILINE)
+    assert re.search(r"^CapEff:\s0+$", status, re.MULTILINE)
+    assert saved.stat().st_uid == NOBODY
+    assert len(records(out)) == 1
+
+
+def test_another_users_program_is_named_though_root_was_given_up(net):
+    environment = os.environ | {"SUDO_UID": str(NOBODY), "SUDO_GID": str(NOBODY), "SUDO_USER": "nobody"}
+    options = ("-p", "8080", "--stuck-after", "1", "-f", "jsonl", "--until-close", "1")
+    with net.live(*options, env=environment) as process, net.talking(wait=2) as program:
+        out, _ = process.communicate(timeout=PATIENCE)
+    stuck = records(out)[0]
+    assert [owner["pid"] for owner in stuck["live"]["kernel"]["server"]["owners"]] == [program.pid]
+
+
+# Ends
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_it_with_the_summary(net, number):
+    with net.live("-p", "8080") as process:
+        net.talk()
+        out, err = ended(process, number)
+    assert (process.returncode, err) == (0, "")
+    assert "1 TCP connection" in out
+    assert "graceful" in out
+
+
+def test_a_signal_at_any_moment_leaves_no_traceback(net):
+    for delay in (0.0, 0.05, 0.15, 0.25, 0.35, 0.5):
+        command = net.inside(sys.executable, "-m", "closeseq", "live", "-p", "8080")
+        with subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT
+        ) as process:
+            time.sleep(delay)
+            process.send_signal(signal.SIGINT)
+            said = "".join(process.communicate(timeout=PATIENCE))
+        assert "Traceback" not in said or delay < 0.1  # Python itself was not up yet
+
+
+def test_a_second_interrupt_ends_it_at_once(net, tmp_path):
+    """Its output is held up by a pipe that nobody reads."""
+    with net.live("-p", "8080", "-f", "jsonl") as process:
+        for _ in range(12):
+            net.talk()
+        time.sleep(0.5)
+        os.set_blocking(process.stdout.fileno(), True)
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.2)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=PATIENCE)
+    assert "Traceback" not in err
+    assert process.returncode in {0, 130}
+
+
+def test_a_closed_pipe_ends_it_quietly_and_what_was_captured_is_saved(net, tmp_path):
+    saved = tmp_path / "x.pcapng"
+    with net.live("-p", "8080", "-w", saved) as process:
+        process.stdout.close()
+        net.talk()
+        process.stdout = None
+        _, err = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 0
+    assert err == ""
+    assert closeseq.analyze(str(saved)).reading.packets >= 9
+
+
+def test_a_full_disk_is_one_line_and_the_watch_goes_on(net, tmp_path):
+    mount = f'mount -t tmpfs -o size=4k none {tmp_path} && exec "$@"'
+    saved = tmp_path / "x.pcapng"
+    inside = ["unshare", "--mount", "sh", "-c", mount, "-", sys.executable, "-m", "closeseq"]
+    command = net.inside(*inside, "live", "-p", "8080", "-w", saved, "-f", "jsonl", "--no-drop")
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT
+    ) as process:
+        assert "watching lo" in process.stderr.readline()
+        for _ in range(6):
+            net.talk()
+        time.sleep(0.8)
+        out, err = ended(process)
+    assert process.returncode == 3
+    assert len(err.splitlines()) == 1
+    assert "going on without saving" in err
+    assert len(records(out)) == 6
+
+
+def test_a_file_that_is_there_is_not_overwritten(net, tmp_path):
+    saved = tmp_path / "x.pcapng"
+    saved.write_text("mine")
+    with net.live("-w", saved) as process:
+        _, more = process.communicate(timeout=PATIENCE)
+    assert (process.returncode, more) == (2, "")
+    assert "--force" in process.said
+    assert saved.read_text() == "mine"
+
+
+def test_the_status_line_never_stands_within_the_report(net):
+    terminal, theirs = pty.openpty()
+    try:
+        with net.live("-p", "8080", stdout=theirs, stderr=theirs) as process:
+            net.wait_for_capture(process)
+            time.sleep(1.2)
+            net.talk()
+            time.sleep(0.8)
+            process.send_signal(signal.SIGINT)
+            process.wait(PATIENCE)
+        os.close(theirs)
+        shown = drain(terminal)
+    finally:
+        os.close(terminal)
+    assert " packets, 0 lost" in shown
+    for row in screen(shown):
+        assert not re.search(r"0 lost.*\S.*closed|closed.*0 lost", row)
+    assert any("graceful: client closed first" in row for row in screen(shown))
+    assert not any("0 lost" in row for row in screen(shown))  # it is gone when all is over
+
+
+def drain(terminal):
+    pieces = []
+    while True:
+        try:
+            piece = os.read(terminal, 65536)
+        except OSError:
+            break
+        if not piece:
+            break
+        pieces.append(piece)
+    return b"".join(pieces).decode()
+
+
+def screen(shown):
+    """Return the rows of a terminal that shows this, as far as carriage returns go."""
+    rows = []
+    for line in re.sub(r"\x1b\[[\d;]*m", "", shown).split("\n"):
+        row = ""
+        for piece in line.rstrip("\r").split("\r"):
+            row = piece + row[len(piece) :]
+        rows.append(row.rstrip())
+    return rows
+
+
+# From a program
+
+
+PROGRAM = """
+import asyncio, json, subprocess, sys, closeseq
+talk = lambda: subprocess.Popen([sys.executable, "-c", sys.argv[1], "client", "0", "8080"])
+capture = closeseq.live(port=8080)
+with talk() as process:
+    for connection in capture:
+        print(json.dumps([connection.kind, connection.verdict]))
+        break
+async def several():
+    async with closeseq.live(port=8080, duration=30) as capture:
+        talk().wait()
+        async for connection in capture:
+            print(json.dumps([connection.kind, connection.verdict]))
+            capture.stop()
+asyncio.run(several())
+with closeseq.live(port=8080, duration=0.3) as capture:
+    print(json.dumps([len(list(capture)), capture.dropped]))
+"""
+
+
+def test_a_program_iterates_over_closes_and_leaves_when_it_likes(net):
+    from live_namespace import TALK
+
+    out = net.run(sys.executable, "-W", "error", "-c", PROGRAM, TALK)
+    assert [json.loads(line) for line in out.splitlines()] == [
+        ["closed", "graceful"],
+        ["closed", "graceful"],
+        [0, 0],
+    ]
+
+
+# A file that grows
+
+
+@pytest.mark.skipif(not shutil.which("tcpdump"), reason="a file that something else writes needs tcpdump")
+def test_a_file_that_tcpdump_is_writing_is_followed(net, tmp_path):
+    growing = tmp_path / "x.pcap"
+    command = net.inside("tcpdump", "-i", "lo", "-U", "-Z", "root", "--immediate-mode", "-w", growing)
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as tcpdump:
+        net.wait_for_capture(tcpdump)
+        with net.live(growing, "-f", "jsonl", "--until-close", "1", command="follow") as process:
+            net.talk()
+            out, err = process.communicate(timeout=PATIENCE)
+        tcpdump.terminate()
+    (told,) = records(out)
+    assert (told["verdict"], told["live"]["event"], told["live"]["kernel"]) == ("graceful", "closed", None)
+    assert err == ""
+    assert "watching" in process.said
+
+
+def test_following_needs_no_privilege_and_ends_with_a_pipe():
+    capture = (ROOT / "captures" / "client-closes.pcap").read_bytes()
+    done = subprocess.run(
+        [sys.executable, "-m", "closeseq", "follow", "-", "-f", "jsonl"],
+        input=capture,
+        capture_output=True,
+        timeout=PATIENCE,
+        cwd=ROOT,
+        check=False,
+    )
+    assert done.returncode == 0
+    (told,) = records(done.stdout.decode())
+    assert told["verdict"] == "graceful"
+
+
+def test_live_is_public():
+    assert closeseq.live.__module__ == "closeseq.watch.live"
+    assert asyncio.iscoroutinefunction(closeseq.Live.__anext__)
