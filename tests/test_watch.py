@@ -93,9 +93,31 @@ def test_what_was_told_is_revised_when_later_packets_tell_otherwise():
     assert first.id == second.id
 
 
-def test_packets_that_change_nothing_are_no_revision():
+def test_packets_that_change_nothing_are_no_revision_but_are_in_the_last_word():
     told = Told().play(OPEN + "C:FA S:A S:FA C:A +1s C:A", until=5)
     assert told.kinds == [Kind.CLOSED]
+    told.end(6)
+    (_, _, first), (_, kind, last) = told.news
+    assert kind is Kind.MORE
+    assert last.packets == first.packets + 1
+    assert last.summary == first.summary
+
+
+def test_what_time_alone_adds_to_a_stuck_connection_is_no_news():
+    """The peer's FIN_WAIT_2, entered a moment later, is stuck a moment later too."""
+    told = Told().play(OPEN + "C:FA +300ms S:A", until=20)
+    assert told.kinds == [Kind.STUCK]
+
+
+def test_with_a_limit_the_longest_due_are_told_first_and_the_others_next():
+    told = Told()
+    for one in clients(OPEN + "C:FA S:A S:FA C:A", 30, apart_ns=1000):
+        told.watch.feed(len(one), one)
+    now = START_NS + SECOND
+    ports = [[seen.client.port for news in told.watch.tick(now, most=10) for seen in news] for _ in range(4)]
+    assert [len(some) for some in ports] == [10, 10, 10, 0]
+    assert sorted(sum(ports, [])) == list(range(10_000, 10_030))
+    assert max(ports[0]) < min(ports[1])
 
 
 def test_time_wait_ends_by_the_clock():

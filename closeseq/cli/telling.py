@@ -28,7 +28,7 @@ ALIKE = 3  # blocks that say the same, within ALIKE_SECONDS; then a line each
 ALIKE_SECONDS = 10.0
 BUDGET = 0.2  # seconds that writing records may take before packets are looked at again
 FEWEST = 16  # records at a time, however slow the output is
-ORDER = (Kind.REVISED, Kind.STUCK, Kind.CLOSED, Kind.OPEN)
+ORDER = (Kind.REVISED, Kind.STUCK, Kind.CLOSED, Kind.OPEN, Kind.MORE)
 
 
 class Alike:
@@ -89,8 +89,8 @@ class Teller:
         )
         for one in chosen:
             self.told[one.kind] += len(one)
-        if self.form == "timeline":
-            self.output.write(self._text(chosen))
+        if self.form == "timeline":  # for a person, what changes nothing is no news
+            self.output.write(self._text([one for one in chosen if one.kind is not Kind.MORE]))
         elif self.form != "summary":
             began, number = time.monotonic(), sum(len(one) for one in chosen)
             self.output.write(self._records(chosen))

@@ -28,6 +28,7 @@ WORDS = {
     Kind.STUCK: "stuck",
     Kind.REVISED: "revised: later packets tell otherwise than was said",
     Kind.OPEN: "not over when the capture ended",
+    Kind.MORE: "more packets came, and changed nothing",
 }
 MILLISECOND = 1_000_000
 FIN_TAKEN = frozenset({State.CLOSE_WAIT, State.LAST_ACK, State.CLOSING})

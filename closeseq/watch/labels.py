@@ -70,7 +70,7 @@ class Label:
     @property
     def said(self) -> tuple[object, ...]:
         """What would have to be taken back if it changed."""
-        return (self.verdict, self.initiator, self.problems)
+        return (self.verdict, self.initiator, self.problems, self.notices)
 
 
 class Labels:

@@ -20,6 +20,7 @@ class Kind(StrEnum):
     STUCK = "stuck"  # an end waits in vain
     REVISED = "revised"  # what was said of it was assumed, and later packets tell otherwise
     OPEN = "open"  # the watch ends, and the connection has not
+    MORE = "more"  # the watch ends, and more packets have come since it was told; they change nothing
 
 
 class Sighting(Connection):

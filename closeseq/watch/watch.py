@@ -119,8 +119,13 @@ class Watch:
         """End the watch; return what had not been said, last of it the connections that are not over."""
         self._now_ns, self._ongoing = now_ns, False
         tracked = self._tracked
-        news = self._judge(np.flatnonzero((tracked.told != TOLD_CLOSED) | (tracked.due_ns <= now_ns)), now_ns)
-        return news + list(self._news(Kind.OPEN, np.flatnonzero(tracked.told != TOLD_CLOSED)))
+        later = self._connections.last_ns > tracked.told_last_ns
+        due = np.flatnonzero((tracked.told != TOLD_CLOSED) | (tracked.due_ns <= now_ns) | later)
+        news = self._judge(due, now_ns)
+        news += self._news(Kind.OPEN, np.flatnonzero(tracked.told != TOLD_CLOSED))
+        return news + list(
+            self._news(Kind.MORE, np.flatnonzero(self._connections.last_ns > tracked.told_last_ns))
+        )
 
     def connection(self, index: int, kind: Kind) -> Sighting:
         """Return a connection as it stands."""

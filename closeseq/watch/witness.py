@@ -35,6 +35,9 @@ MOST_REMEMBERED = 100_000  # sockets
 # no socket at all.
 WHY = {
     (State.TIME_WAIT, None): "its TIME_WAIT has ended early, or the socket was in another network namespace",
+    (State.CLOSED, State.ESTABLISHED): "the RST has not arrived, or was not believed (RFC 5961 3)",
+    (State.CLOSED, State.FIN_WAIT_2): "its FIN_WAIT_2 lasts longer than is assumed (--fin-timeout), or a "
+    "program owns it",
     (State.CLOSED, State.LAST_ACK): "the final ACK has not arrived, though nothing captured shows it",
     (State.CLOSED, State.TIME_WAIT): "2MSL began later than the packets tell: a FIN came again unseen",
     (State.ESTABLISHED, State.FIN_WAIT_1): "the program has closed it; its FIN waits behind data that the "
