@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 
+from closeseq.analysis import Reading
 from closeseq.connections.conversation import (
     Address,
     Conversation,
@@ -120,7 +121,7 @@ def reading(path="made.pcap", *, packets=0, segments=None, **more):
         "last_ns": BEGAN + 12_400_000_000 if packets else None,
         "error": None,
     }
-    return SimpleNamespace(**(given | more))
+    return Reading(**(given | more))
 
 
 def ns(seconds):
