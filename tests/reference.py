@@ -352,6 +352,7 @@ def traffic(stretch: list[dict], ends: tuple[End, End], shift: list[int]) -> Tra
             ack=max(acks) - shift[1 - s] if acks else None,
             tsval=last["tsval"] if last["has_timestamps"] else None,
             tsecr=last["tsecr"] if last["has_timestamps"] else None,
+            ip_id=None if last["ip_id"] < 0 else last["ip_id"],
             zero_windows=sum(row["window"] == 0 for row in own),
             unanswered=len(tail),
             unanswered_packet=tail[0]["number"] if tail else 0,

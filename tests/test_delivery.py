@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -209,3 +210,65 @@ def test_a_segment_that_waited_before_the_tap_does_not_contradict_what_came_mean
     capture = str(Path(__file__).resolve().parent.parent / "captures" / "simultaneous-close.pcap")
     timeline = closeseq.analyze(capture)[0].timeline
     assert timeline.state(End.CLIENT) is State.TIME_WAIT
+
+
+def acks(timeline, end: End):
+    return [s for s in timeline if s.sender is end and s.flags == "A"]
+
+
+def test_the_acknowledgement_of_a_reset_that_is_challenged_is_not_acted_on():
+    timeline = run("C:FA S:A? S:A+40? S:RA C:A S:R")
+    assert entered(timeline, End.CLIENT, State.FIN_WAIT_2) is None
+    assert timeline.state(End.CLIENT) is State.CLOSED
+
+
+LOST_TWICE = "S:FA C:A! +0.2s S:FA* C:A! +0.2s S:FA* "
+
+
+def test_after_acknowledgements_that_were_lost_the_first_that_surely_arrived_counts():
+    timeline = run(LOST_TWICE + "C:A! +0.1s C:FA S:A", after=5)
+    assert entered(timeline, End.SERVER, State.FIN_WAIT_2).packet == fins(timeline, End.CLIENT)[0].packet
+
+
+def test_unless_the_fin_had_stopped_being_repeated_before():
+    timeline = run(LOST_TWICE + "C:A +1.5s C:FA S:A", after=5)
+    assert entered(timeline, End.SERVER, State.FIN_WAIT_2).packet == acks(timeline, End.CLIENT)[3].packet
+
+
+def test_after_acknowledgements_that_were_lost_the_newest_is_not_assumed_to_arrive_too_soon():
+    assert run(LOST_TWICE + "C:A!", after=0.1).state(End.SERVER) is State.FIN_WAIT_1
+    assert run(LOST_TWICE + "C:A", after=3).state(End.SERVER) is State.FIN_WAIT_2
+
+
+def test_unless_the_capture_ends_with_it():
+    assert run(LOST_TWICE + "C:A").state(End.SERVER) is State.FIN_WAIT_2
+
+
+def test_a_fin_that_was_lost_acknowledges_nothing():
+    timeline = run("S:FA C:FA! +0.2s C:FA* S:A", timestamps=True)
+    assert entered(timeline, End.SERVER, State.FIN_WAIT_2).packet == fins(timeline, End.CLIENT)[1].packet
+
+
+def test_an_end_is_still_there_only_if_it_speaks_when_its_repetition_is_overdue():
+    assert run("C:FA! S:FA C:A", after=5).state(End.CLIENT) is State.CLOSING
+
+
+def test_an_answer_without_a_socket_shows_that_the_fin_had_been_acknowledged_before():
+    told = conversation(OPEN + "C:FA! S:FA C:A! +0.2s S:FA* C:A +0.1s C:FA* S:A")
+    counted = replay(told, Timers(), told.last_ns)
+    assert entered(counted, End.SERVER, State.FIN_WAIT_2).packet == fins(counted, End.CLIENT)[1].packet
+    without = replace(told, steps=(*told.steps[:-1], replace(told.steps[-1], ip_id=0)))
+    known = entered(replay(without, Timers(), told.last_ns), End.SERVER, State.FIN_WAIT_2)
+    assert known.packet == acks(counted, End.CLIENT)[2].packet
+    assert known.certainty is Certainty.ASSUMED
+
+
+def test_answers_that_were_not_captured_tell_that_the_first_of_several_copies_arrived():
+    told = conversation("C:S S:SA C:A C:FA S:A? +0.2s C:FA* S:A", timestamps=True)
+    received = entered(replay(told, Timers(), told.last_ns), End.SERVER, State.CLOSE_WAIT)
+    assert (received.packet, received.certainty) == (4, Certainty.ASSUMED)
+
+
+def test_a_fin_repeated_without_answer_arrived_if_the_connection_loses_segments_before_the_capture():
+    timeline = run("C:FA? +0.2s C:FPA* S:A? +0.2s C:FA* S:A? +0.4s C:FA* S:A?")
+    assert entered(timeline, End.SERVER, State.CLOSE_WAIT).certainty is Certainty.ASSUMED

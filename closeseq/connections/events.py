@@ -153,6 +153,7 @@ def stream(row: Row, end: int, origins: tuple[int, int]) -> Stream:
         ack=None if row["ack"][end] == NONE else row["ack"][end] - origins[1 - end],
         tsval=row["tsval"][end] if stamped else None,
         tsecr=row["tsecr"][end] if stamped else None,
+        ip_id=None if row["ip_id"][end] < 0 else row["ip_id"][end],
         zero_windows=row["zero_windows"][end],
         unanswered=row["unanswered"][end],
         unanswered_packet=row["unanswered_number"][end],

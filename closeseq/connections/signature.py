@@ -28,6 +28,8 @@ MOST_TIMED = 18  # times that are compared: of the handshake, of traffic, and so
 NEVER = 1 << 30
 FAR_NS = np.iinfo(np.int64).max
 UNKNOWN = 9
+NUMBERS = 1 << 16  # of IPv4 packets
+MOST_UNSEEN = 16
 
 
 class Thresholds(NamedTuple):
@@ -56,6 +58,14 @@ class Moments(NamedTuple):
     successor: np.ndarray | None  # int64, of the next connection's first packet, if all have one
 
 
+class Counted(NamedTuple):
+    """The last step of an end whose packet had a number (IPv4's identification), one entry a connection."""
+
+    ip_id: np.ndarray  # int64; 0 if there is none
+    later: np.ndarray  # int64, how many events of this end came after it
+    asked: np.ndarray  # int64, how many of the other end that call for an answer
+
+
 class Talker:
     """What one end had said up to some step, one entry a connection; NONE where it had said nothing."""
 
@@ -70,6 +80,9 @@ class Talker:
         self.stamps: list[tuple[np.ndarray, np.ndarray]] = []  # per event: tsval, and whether it is a new one
         self.ends: list[np.ndarray] = []  # per event with SYN, FIN or data: the number after it
         self.event_ns: np.ndarray | None = None  # time of what it said last, if that was an event
+        self.counted = Counted(*np.zeros((3, connections), np.int64))
+        self.pushed: tuple[np.ndarray, Counted] | None = None  # the other's FIN: its time, and `counted` then
+        self.since_pushed = 0  # events it sent after that
 
 
 class Signature:
@@ -88,6 +101,7 @@ class Signature:
 
     def columns(self, moments: Moments, thresholds: Thresholds) -> Iterator[np.ndarray]:
         """Yield the uint8 columns of the signature."""
+        self._answer_ns = max(thresholds.brief, default=FAR_NS)
         for column, code in enumerate(self._codes):
             rows = self._rows[:, column]
             yield from self._event(code, rows) if code & EVENT else self._traffic(code, rows)
@@ -120,6 +134,7 @@ class Signature:
             if code & (SYN | FIN | DATA):
                 own.ends.append(end)
         own.ttl, own.event_ns = ttl, kept.time_ns[rows]
+        self._mark_tried(code, rows, own, peer)
         yield from self._timestamps(rows, own, peer)
         if code & (RST | DATA):
             yield from self._outstanding()
@@ -134,6 +149,26 @@ class Signature:
         """Mark connections in which time runs back: there the order of steps is not that of their times."""
         self.irregular |= first_ns < self._clock_ns
         self._clock_ns = np.maximum(self._clock_ns, last_ns)
+
+    def _mark_tried(self, code: int, rows: np.ndarray, own: Talker, peer: Talker) -> None:
+        """Mark connections where a FIN in one breath with the other end's had been sent before, unseen."""
+        kept = self._steps.kept
+        ip_id, (counted, later, asked) = kept.ip_id[rows].astype(np.int64), own.counted
+        fin = code & (FIN | RST) == FIN
+        if fin and own.pushed is not None:
+            pushed_ns, before = own.pushed
+            number = (ip_id - before.ip_id) % NUMBERS - 1 - before.later - own.since_pushed
+            breath = kept.time_ns[rows] - pushed_ns < self._answer_ns
+            told = breath & (ip_id > 0) & (before.ip_id > 0) & (number <= MOST_UNSEEN)
+            self.irregular |= told & (number > before.asked)
+        numbered = (ip_id > 0) & (code & (RST | ACK) != RST)
+        own.counted = Counted(
+            np.where(numbered, ip_id, counted), np.where(numbered, 0, later + 1), np.where(numbered, 0, asked)
+        )
+        own.since_pushed += 1
+        peer.pushed, peer.since_pushed = (kept.time_ns[rows], peer.counted) if fin else None, 0
+        if code & (SYN | FIN | DATA) and not code & RST:
+            peer.counted = peer.counted._replace(asked=peer.counted.asked + 1)
 
     def _timestamps(self, rows: np.ndarray, own: Talker, peer: Talker) -> Iterator[np.ndarray]:
         kept = self._steps.kept
@@ -161,6 +196,12 @@ class Signature:
             yield (ack != NONE).view(np.uint8)
             yield (ack >= 1).view(np.uint8)
             yield from covered(ack, self._talkers[1 - sender])
+            peer = self._talkers[1 - sender]
+            peer.pushed, open_ = None, stretches.unanswered[cell] > 0
+            if not code & PRESENT[1 - sender]:
+                peer.counted = peer.counted._replace(ip_id=np.where(open_, 0, peer.counted.ip_id))
+            none = np.zeros(len(rows), np.int64)
+            talker.counted = Counted(np.maximum(stretches.ip_id[cell], none), none, none)
             if talker.event_ns is not None:
                 self._waits.append(stretches.first_ns[cell] - talker.event_ns)
                 talker.event_ns = None

@@ -36,6 +36,7 @@ class Stretches(Growing):
     has_timestamps: np.ndarray = column(np.bool_, width=2)  # the last segment has
     tsval: np.ndarray = column(np.uint32, width=2)
     tsecr: np.ndarray = column(np.uint32, width=2)
+    ip_id: np.ndarray = column(np.int32, width=2)  # of the last segment; -1 for IPv6
     zero_windows: np.ndarray = column(np.int64, width=2)
     unanswered: np.ndarray = column(np.int64, width=2)  # segments after the other end's last one
     unanswered_number: np.ndarray = column(np.int64, width=2)  # the first of them
@@ -45,7 +46,7 @@ class Stretches(Growing):
 ADDED = ("segments", "bytes", "retransmissions", "gaps", "probes", "zero_windows")
 HIGHEST = ("end", "ack")
 OF_FIRST = ("first_number", "first_ns")
-OF_LAST = ("last_number", "last_ns", "has_timestamps", "tsval", "tsecr")
+OF_LAST = ("last_number", "last_ns", "has_timestamps", "tsval", "tsecr", "ip_id")
 OF_PROBE = ("probe_number", "probe_ns")
 TAIL = ("unanswered_number", "unanswered_ns")
 
@@ -92,7 +93,7 @@ def digest(batch: Batch, stretch: np.ndarray, begins: np.ndarray, ends: np.ndarr
     result["ack"][cell] = np.maximum.reduceat(numbers.ack[place], start)  # NONE is the lowest number
     result["first_number"][cell], result["first_ns"][cell] = segments.number[first], segments.time_ns[first]
     result["last_number"][cell], result["last_ns"][cell] = segments.number[last], segments.time_ns[last]
-    for name in ("has_timestamps", "tsval", "tsecr"):
+    for name in ("has_timestamps", "tsval", "tsecr", "ip_id"):
         result[name][cell] = getattr(segments, name)[last]
     add_tails(result, batch, begins, np.flatnonzero(ends))
     return result

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 from closeseq.connections.conversation import ENDS, End, Event, Position
 from closeseq.packets.flags import FIN, SYN
 from closeseq.tcp import resets
-from closeseq.tcp.delivery import Echo, Receipt, accepted, echo, refuted
+from closeseq.tcp.delivery import Receipt, accepted, refuted
+from closeseq.tcp.echoes import Echo, echo
 from closeseq.tcp.timeline import Arrival, Certainty
 
 if TYPE_CHECKING:

@@ -13,14 +13,15 @@ Two questions cover SYN and FIN alike, since each takes one sequence number:
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import Enum
 from typing import TYPE_CHECKING
 
-from closeseq.connections.conversation import ENDS, End, Position
+from closeseq.connections.conversation import ENDS, End
 from closeseq.packets.flags import FIN
-from closeseq.packets.sequence import difference
-from closeseq.tcp.evidence import MILLISECOND, asked_once
+from closeseq.tcp.echoes import Echo, echo
+from closeseq.tcp.evidence import asked_once
 from closeseq.tcp.timeline import Certainty
+from closeseq.tcp.unseen import unseen, without_socket
+from closeseq.tcp.waiting import loses_before_capture, reliable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,9 +31,7 @@ if TYPE_CHECKING:
 # RFC 6298 2.1 has the first retransmission time-out at 1 s; Linux waits at least 0.2 s. Silence counts
 # as silence when it is clearly longer than the more patient of the two.
 FIRST_TIMEOUT_NS = 1_200_000_000
-SHORTEST_TIMEOUT_NS = 200_000_000
 PATIENCE_TRIPS = 3  # round trips that a time-out may be longer on a slow path
-CLOCK_TICK_NS = 10 * MILLISECOND  # timestamp clocks tick at least so often (RFC 7323 5.4: 1 ms to 1 s)
 BACKOFF = 2.5  # each wait about doubles (RFC 6298 5.5)
 
 
@@ -78,7 +77,7 @@ def accepted(evidence: Evidence, sender: End, number_end: int, copies: Sequence[
         return Receipt(step, False, earlier[0].packet, max(below[-1].last_ns, earlier[0].first_ns), certainty)
     candidates = [s for s in earlier if not below or s.step > below[-1].step]
     if candidates:
-        chosen, sure = _which_copy(candidates, cover, number_end)
+        chosen, sure = _which_copy(evidence, receiver, candidates, cover, number_end)
         return Receipt.of(chosen, certainty if sure else Certainty.ASSUMED)
     # All copies went before the receiver last spoke: what completed the stream in order is data that
     # the sender sent since (it filled a hole), or a copy was still under way.
@@ -88,7 +87,9 @@ def accepted(evidence: Evidence, sender: End, number_end: int, copies: Sequence[
     return Receipt(below[-1].step, False, earlier[-1].packet, below[-1].last_ns, certainty)
 
 
-def _which_copy(candidates: Sequence[Said], cover: Said, number_end: int) -> tuple[Said, bool]:
+def _which_copy(
+    evidence: Evidence, receiver: End, candidates: Sequence[Said], cover: Said, number_end: int
+) -> tuple[Said, bool]:
     """Return which of several copies was taken first, and whether the acknowledgement really tells."""
     if len(candidates) == 1:
         return candidates[0], True
@@ -97,6 +98,9 @@ def _which_copy(candidates: Sequence[Said], cover: Said, number_end: int) -> tup
         if left < number_end <= right:  # RFC 2883: it arrived twice, so an earlier one did as well
             both = len(candidates) == 2  # noqa: PLR2004 - of two that arrived twice, both arrived
             return candidates[0], both
+    answers = unseen(evidence, receiver, cover, candidates[0].step)
+    if answers is not None and reliable(answers, cover) and answers.number >= len(candidates) - 1:
+        return candidates[0], False  # each was answered, but the answers were not captured
     # An echo proves that this copy arrived. A TIME_WAIT socket keeps the value of the first FIN it took.
     echoed = [s for s in candidates if s.tsval is not None and s.tsval == cover.tsecr]
     if echoed:
@@ -119,7 +123,10 @@ def _accepted_unanswered(evidence: Evidence, sender: End, copies: Sequence[Said]
         up_to_date = evidence.acked_before(receiver, first.step) == first.seq
         return Receipt.of(first, Certainty.ASSUMED) if len(copies) > 1 and up_to_date and not closed else None
     if len(copies) > 1:
-        return None
+        # The copies were lost, or the answers were. It is the answers if this connection is known to lose
+        # segments before they are captured, and nothing says that the copies were.
+        silent = not evidence.after(receiver, first.step)
+        return Receipt.of(first, Certainty.ASSUMED) if silent and loses_before_capture(evidence) else None
     crossing = [s for s in since if not s.reset]  # they went out before it came in
     step, time_ns = max([(first.step, first.first_ns), *((s.step, s.last_ns) for s in crossing)])
     return Receipt(step, False, first.packet, time_ns, Certainty.ASSUMED)
@@ -132,35 +139,59 @@ def acknowledged(evidence: Evidence, sender: End, number_end: int, copies: Seque
     A sender repeats what it has not seen acknowledged, so whatever acknowledged it before the last copy
     did not arrive (unless the two crossed).
     """
-    covers = [s for s in evidence.said[sender.peer] if s.ack is not None and s.ack >= number_end]
+    # A RST is acted on, or challenged, before its acknowledgement is looked at (RFC 9293 3.10.7.4).
+    said = [s for s in evidence.said[sender.peer] if not s.reset]
+    covers = [s for s in said if s.ack is not None and s.ack >= number_end]
     last = copies[-1] if copies else None
     lost = [s for s in covers if refuted(evidence, s, last)]
-    silent = quiet(evidence, copies)
     heard = [(s, echo(evidence, sender, s)) for s in covers[len(lost) :]]
     heard = [(s, told) for s, told in heard if told is not Echo.MISSED]
-    likely = [
-        (s, told) for s, told in heard if told is Echo.ARRIVED or not _among_losses(evidence, s, sender)
-    ]
-    heard = likely or heard
     surely = next((s for s, told in heard if told is Echo.ARRIVED), None)
+    # If it had stopped repeating before the first one that surely arrived, an earlier one had arrived.
+    silent = quiet(evidence, copies, surely) or _knew_before(evidence, sender, copies, [s for s, _ in heard])
+    if not silent:
+        likely = [
+            (s, told) for s, told in heard if told is Echo.ARRIVED or not _among_losses(evidence, s, sender)
+        ]
+        heard = likely or heard
     if heard:
         cover = heard[0][0]
         failing = len(lost) > 1 or _path_was_failing(evidence, sender.peer, cover)
-        watched = evidence.now_ns - cover.last_ns >= SHORTEST_TIMEOUT_NS  # not the capture's last packet
-        if failing and watched and not silent and surely is None:
+        watched = evidence.now_ns > cover.last_ns  # not the capture's last packet: who stops then has it all
+        if failing and watched and not silent and cover is not surely:
             # What went before it was lost. Only an answer tells that this one, or a later one, fared better.
-            replied = next((s for s, _ in heard if answered(evidence, sender, s)), None)
-            if replied is None:
+            fared = [s for s, told in heard if told is Echo.ARRIVED or answered(evidence, sender, s)]
+            if not fared:
                 return None
-            cover = replied
+            cover = fared[0]
         step = cover.step if last is None else max(cover.step, last.step)
         certain = cover is surely or _left_handshake(evidence, sender, last, cover)
         certainty = Certainty.PROVED if certain else Certainty.ASSUMED
         return Receipt(step, False, cover.packet, cover.first_ns, certainty)
-    if last is not None and silent and any(not s.reset for s in evidence.after(sender, last.step)):
-        # It is still there and stopped repeating: an acknowledgement reached it that was not captured.
+    if last is not None and silent and _there_after(evidence, sender, copies):
+        # It stopped repeating: an acknowledgement reached it that was not captured.
         return Receipt.of(last, Certainty.ASSUMED)
     return None
+
+
+def _knew_before(evidence: Evidence, sender: End, copies: Sequence[Said], covers: Sequence[Said]) -> bool:
+    """Whether a sender knew of an acknowledgement when it answered, without a socket, something after it."""
+    if len(copies) < 2 or not covers:  # noqa: PLR2004 - nothing is open before a repetition
+        return False
+    for s in evidence.after(sender, covers[0].step):
+        if s.event is not None and s.event.pure_ack and without_socket(evidence, sender, s):
+            asked = evidence.before(sender.peer, s.step)[-1]
+            return covers[0].step < asked.step
+    return False
+
+
+def _there_after(evidence: Evidence, sender: End, copies: Sequence[Said]) -> bool:
+    """Whether a sender said something when its next repetition was overdue."""
+    last = copies[-1]
+    later = [s for s in evidence.after(sender, last.step) if not s.reset]
+    if last.event is not None and last.event.syn:
+        return bool(later)
+    return any(s.last_ns - last.first_ns > patience(evidence, copies) for s in later)
 
 
 def unsettled(evidence: Evidence, sender: End, step: int) -> bool:
@@ -188,14 +219,18 @@ def refuted(evidence: Evidence, cover: Said, last_copy: Said | None) -> bool:
     return last_copy is not None and cover.step < last_copy.step and not evidence.crossed(cover, last_copy)
 
 
-def quiet(evidence: Evidence, copies: Sequence[Said]) -> bool:
-    """Whether the sender stopped repeating its SYN or FIN long before it had reason to give up."""
+def quiet(evidence: Evidence, copies: Sequence[Said], until: Said | None = None) -> bool:
+    """Whether the sender stopped repeating its SYN or FIN long before it had reason to.
+
+    That is to give up, or to hear `until` that it was received.
+    """
     if not copies:
         return False
     last = copies[-1]
     # A RST of either end gives another reason to be silent.
     resets = [s.first_ns for end in ENDS for s in evidence.after(end, last.step) if s.reset]
-    return min([evidence.now_ns, *resets]) - last.first_ns > patience(evidence, copies)
+    end_ns = evidence.now_ns if until is None else until.first_ns
+    return min([end_ns, *resets]) - last.first_ns > patience(evidence, copies)
 
 
 def patience(evidence: Evidence, copies: Sequence[Said]) -> int:
@@ -218,9 +253,9 @@ def _path_was_failing(evidence: Evidence, sender: End, said: Said) -> bool:
 
 
 def _among_losses(evidence: Evidence, said: Said, receiver: End) -> bool:
-    """Whether a segment was sent between copies of a FIN on the same path that were lost."""
+    """Whether a segment was sent among copies of a FIN on the same path that were lost, or is one."""
     fins = evidence.copies(receiver.peer, FIN)
-    if len(fins) < 2 or not fins[0].step < said.step:  # noqa: PLR2004 - one copy tells of no loss
+    if len(fins) < 2 or fins[0].step > said.step:  # noqa: PLR2004 - one copy tells of no loss
         return False
     taken = accepted(evidence, receiver.peer, fins[0].end, fins)
     return taken is not None and said.step < taken.step
@@ -235,57 +270,3 @@ def answered(evidence: Evidence, receiver: End, said: Said) -> bool:
     if not later or not later[0].answer or later[0].seq != said.ack:
         return False
     return not [s for s in evidence.after(receiver.peer, said.step) if s.step < later[0].step]
-
-
-class Echo(Enum):
-    """What a receiver's later segments tell of one that was sent to it."""
-
-    ARRIVED = "it arrived"
-    MISSED = "it had not arrived when the receiver spoke next"
-    SILENT = "nothing tells"
-
-
-@asked_once
-def echo(evidence: Evidence, receiver: End, said: Said) -> Echo:
-    """Say whether a segment reached `receiver`, by what that end sent later.
-
-    It did if its data was acknowledged, or if the receiver echoes its timestamp and no earlier segment
-    had the same one. It had not when the receiver still echoed an older timestamp (RFC 7323 4.3; only
-    for a segment in order, since others leave TS.Recent alone).
-    """
-    event = said.event
-    if event is None:
-        return Echo.SILENT
-    later = [s for s in evidence.after(receiver, said.step) if not s.answer and not s.stale]
-    if event.end > event.seq and event.position is Position.NEW:
-        taken = next((s for s in later if s.ack is not None and s.ack >= event.end), None)
-        if taken is not None and not _sent_again(evidence, receiver.peer, said, taken.step):
-            return Echo.ARRIVED
-    older = [s.tsval for s in evidence.before(receiver.peer, said.step) if s.tsval is not None]
-    if said.tsval is None or (older and difference(said.tsval, older[-1]) <= 0):
-        return Echo.SILENT  # without timestamps, or an earlier segment carries the same value
-    for s in later:
-        if s.tsecr is None or s.event is None:
-            continue
-        if difference(s.tsecr, said.tsval) >= 0:
-            return Echo.ARRIVED if _echoes_no_later(evidence, receiver.peer, said, s.tsecr) else Echo.SILENT
-        without = evidence.crossed(said, s) or s.made_ns < said.first_ns  # it may have been sent before
-        if not without and s.ack is not None and s.ack >= event.seq:
-            return Echo.MISSED
-    return Echo.SILENT
-
-
-def _sent_again(evidence: Evidence, sender: End, said: Said, step: int) -> bool:
-    """Whether a segment was repeated before a step, so that what came of it may be due to the repetition."""
-    repeats = [s for s in evidence.after(sender, said.step) if s.step < step and s.seq is not None]
-    return any(s.seq is not None and said.seq is not None and s.seq <= said.seq < s.end for s in repeats)
-
-
-def _echoes_no_later(evidence: Evidence, sender: End, said: Said, tsecr: int) -> bool:
-    """Whether an echoed timestamp is too old to be that of anything the sender sent after this segment."""
-    following = next((s for s in evidence.after(sender, said.step) if s.tsval is not None), None)
-    if following is None or following.tsval is None:
-        return True
-    if following.event is None:  # of traffic only the last value is kept
-        return tsecr == said.tsval and following.first_ns - said.last_ns > CLOCK_TICK_NS
-    return difference(tsecr, following.tsval) < 0

@@ -41,7 +41,10 @@ class Said:
     aborts: bool = False  # RST with ACK: of an end that still has the connection and gives it up
     opens: bool = False  # SYN without ACK
     stale: bool = False  # its timestamp is older than that of an earlier one: it has wandered about
+    ip_id: int | None = None  # IPv4 identification, of the last segment; None for IPv6
     made_ns: int = 0  # when it was made, at the latest, by its timestamp: it may have waited before the tap
+    segments: int = 1
+    unanswered: bool = False  # traffic at whose end something called for an answer and had none
 
 
 class Evidence:
@@ -136,6 +139,7 @@ def _event(index: int, event: Event, clock: Clock) -> Said:
         aborts=bool(rst and ack),
         opens=bool(syn and not ack and not rst),
         stale=stale,
+        ip_id=event.ip_id,
         made_ns=made_ns,
     )
 
@@ -158,7 +162,10 @@ def _stream(index: int, traffic: Traffic, end: End, clock: Clock) -> list[Said]:
             stream.tsecr,
             stream.bytes,
             stale=stale,
+            ip_id=stream.ip_id,
             made_ns=made_ns,
+            segments=stream.segments,
+            unanswered=stream.unanswered > 0,
         )
     ]
 

@@ -10,38 +10,32 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from closeseq.packets.flags import FIN, PSH
+from closeseq.packets.flags import FIN
+from closeseq.tcp import waiting
 from closeseq.tcp.delivery import (
-    CLOCK_TICK_NS,
     FIRST_TIMEOUT_NS,
     PATIENCE_TRIPS,
-    SHORTEST_TIMEOUT_NS,
     Receipt,
 )
+from closeseq.tcp.echoes import CLOCK_TICK_NS
 from closeseq.tcp.evidence import CROSSING_NS, CROSSING_TRIPS, MILLISECOND, Evidence, Said, asked_once
 from closeseq.tcp.timeline import Certainty
+from closeseq.tcp.waiting import ANSWER_NS, PROBE_TIMER_LATE_NS, PROBE_TIMER_NS, SAME_BREATH_NS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from closeseq.connections.conversation import End
 
-# One run through the kernel's receive path answers and sends within this; no program reacts as fast.
-SAME_BREATH_NS = 20_000
-ANSWER_NS = 4 * SAME_BREATH_NS
 PROGRAM_NS = MILLISECOND  # a program that is told end of file needs less than this only when it is idle
-# Linux sends what waits unsent when its probe timer ends, at the earliest 0.2 s after it began to wait
-# (the timer wheel may add an eighth), and marks it with PSH.
-PROBE_TIMER_NS = 200 * MILLISECOND
-PROBE_TIMER_LATE_NS = PROBE_TIMER_NS + 25 * MILLISECOND
 
 # Every length of time that the distance of two events is compared with in the replay of a clean close.
 TELLING_TIMES_NS = (
+    0,  # to the end of the capture
     PROGRAM_NS,
     PROBE_TIMER_NS,
     PROBE_TIMER_LATE_NS,
     FIRST_TIMEOUT_NS,
-    SHORTEST_TIMEOUT_NS,
     CLOCK_TICK_NS,
 )
 # The same, but only between a FIN and the other end's ACK, or an ACK and its sender's own FIN.
@@ -83,10 +77,10 @@ def find(evidence: Evidence, sender: End) -> Fin | None:
     betrayals = [s for s in (next(own, None), next(peers, None)) if s is not None and not s.reset]
     if betrayals:
         sent = _betrayed(min(betrayals, key=lambda s: s.step), Certainty.PROVED)
-    elif _by_probe_timer(first):
-        sent = _waited(evidence, sender, first)
     else:
-        sent = Sent(first.step, 0, first.packet, first.first_ns, Certainty.OBSERVED)
+        sent = _waited(evidence, sender, first) or Sent(
+            first.step, 0, first.packet, first.first_ns, Certainty.OBSERVED
+        )
     return Fin(number_end, copies, sent)
 
 
@@ -116,21 +110,19 @@ def _betrayed(said: Said, certainty: Certainty) -> Sent:
     return Sent(said.step, -1, said.packet, said.first_ns, certainty, "had sent a FIN that was not captured")
 
 
-def _by_probe_timer(fin: Said) -> bool:
-    """Whether a FIN had waited unsent: Linux marks what its probe timer sends with PSH, data or not."""
-    return fin.event is not None and bool(fin.event.flags & PSH) and fin.event.length == 0
-
-
-def _waited(evidence: Evidence, sender: End, fin: Said) -> Sent:
-    """Put the close as late as the probe timer allows: that long before its FIN was captured."""
-    own = evidence.before(sender, fin.step)[-1:]  # what it sent before it closed
-    since = max([fin.first_ns - PROBE_TIMER_NS, *(s.last_ns for s in own)])
-    heard = [s for s in evidence.before(sender.peer, fin.step) if s.first_ns <= since]
+def _waited(evidence: Evidence, sender: End, fin: Said) -> Sent | None:
+    """Return the close of an end whose FIN had waited, as a place among the steps; None if it did not."""
+    close = waiting.closed(evidence, sender, fin)
+    if close is None:
+        return None
+    own = evidence.before(sender, close.before.step)[-1:]  # what it sent before it closed
+    time_ns = max([close.time_ns, *(s.last_ns for s in own)])
+    heard = [s for s in evidence.before(sender.peer, close.before.step) if s.first_ns <= time_ns]
     step = max((s.step for s in [*own, *heard]), default=fin.step)
     why = "had closed: its FIN was waiting to be sent"
     if step == fin.step:
         return Sent(step, 0, fin.packet, fin.first_ns, Certainty.ASSUMED, why)
-    return Sent(step, 1, fin.packet, since, Certainty.ASSUMED, why)
+    return Sent(step, 1, fin.packet, time_ns, Certainty.ASSUMED, why)
 
 
 def closed_before(evidence: Evidence, end: End, receipt: Receipt) -> Sent | None:
@@ -142,13 +134,16 @@ def closed_before(evidence: Evidence, end: End, receipt: Receipt) -> Sent | None
     first = next(iter(evidence.copies(end, FIN)), None)
     if first is None or first.step <= receipt.step:
         return None
+    told = waiting.tries(evidence, end, first)
+    if told is not None and told.number > 0:
+        return None  # then `find` says when it closed
     spoken = _spoken(evidence, end, receipt)[0]
     breath = (
         spoken.step < first.step
         and first.first_ns - spoken.first_ns < SAME_BREATH_NS
         and spoken.first_ns - receipt.time_ns < ANSWER_NS
     )
-    probed = _by_probe_timer(first) and first.first_ns - receipt.time_ns < PROBE_TIMER_LATE_NS
+    probed = waiting.by_probe_timer(first) and first.first_ns - receipt.time_ns < PROBE_TIMER_LATE_NS
     if not breath and not probed:
         return None
     return Sent(
@@ -171,7 +166,7 @@ def surely_open(evidence: Evidence, end: End, receipt: Receipt) -> bool:
         return False
     if first is None:
         return evidence.now_ns - spoken[0].first_ns > FIRST_TIMEOUT_NS
-    return first.first_ns - spoken[0].first_ns >= PROGRAM_NS and not _by_probe_timer(first)
+    return first.first_ns - spoken[0].first_ns >= PROGRAM_NS and not waiting.by_probe_timer(first)
 
 
 def _spoken(evidence: Evidence, end: End, receipt: Receipt) -> list[Said]:
