@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import sys
 from contextlib import ExitStack
@@ -16,7 +15,7 @@ from closeseq.cli.status import Refusal, Status, complain
 from closeseq.cli.statusline import StatusLine
 from closeseq.cli.telling import Teller
 from closeseq.cli.watching import Until, Watching
-from closeseq.errors import CaptureError, CloseseqError, SaveError
+from closeseq.errors import CaptureError, SaveError
 from closeseq.report.selection import Wanted
 from closeseq.watch import Watch
 from closeseq.watch.clock import PacketClock, SystemClock
@@ -44,7 +43,7 @@ def capture(expression: tuple[str, ...], given: Options) -> Status:
             _enter_namespace(given)
             source = at_end.enter_context(_opened(expression, given, settings))
         except NotPermittedError as error:
-            return _not_permitted(error)
+            return _not_permitted(error, given)
         except FilterError as error:
             complain(str(error))
             return Status.FILTER
@@ -151,10 +150,13 @@ def _opened(expression: tuple[str, ...], given: Options, settings: Settings) -> 
     )
 
 
-def _not_permitted(error: Exception) -> Status:
-    from closeseq.cli.privileges import needed_command
+def _not_permitted(error: Exception, given: Options) -> Status:
+    from closeseq.cli.privileges import capability_command, needed_command
 
-    complain(f"{error}; this is: {needed_command(sys.argv[1:])}")
+    text = f"{error}; this works: {needed_command(sys.argv[1:])}"
+    if given["netns"] is None and given["pid"] is None:  # a capability to capture is enough
+        text += f" (or, for good, without root: {capability_command(sys.argv[1:])})"
+    complain(text)
     return Status.NOT_PERMITTED
 
 
@@ -247,9 +249,11 @@ def _saver(
     saver = Saver(given["write"], devices, rotation=rotation, force=given["force"])
 
     def finish() -> None:
-        with contextlib.suppress(CloseseqError):  # it has been told when it happened
+        try:
             saver.lost(0, source.dropped)
             saver.close()
+        except SaveError as error:  # an earlier one has been told when it happened, and is not raised again
+            complain(str(error))
 
     at_end.callback(finish)
     return saver.write

@@ -93,7 +93,8 @@ class Teller:
             self.output.write(self._text([one for one in chosen if one.kind is not Kind.MORE]))
         elif self.form != "summary":
             began, number = time.monotonic(), sum(len(one) for one in chosen)
-            self.output.write(self._records(chosen))
+            for record in self._records(chosen):
+                self.output.write([record])  # whoever reads gets each at once
             if number:
                 self._records_a_second = number / max(time.monotonic() - began, 1e-6)
 
