@@ -163,6 +163,18 @@ def test_what_is_over_is_forgotten_first_and_not_counted_as_evicted():
     assert (census.seen, census.evicted, census.verdicts) == (200, 0, {"graceful": 200})
 
 
+def test_sockets_in_time_wait_are_counted_though_their_connections_are_forgotten():
+    told = Told(most=50)
+    for one in clients(OPEN + "C:FA S:A S:FA C:A", 200, apart_ns=SECOND // 10):
+        told.watch.feed(len(one), one)
+        told.watch.tick(int(one.time_ns[-1]) + SECOND)
+    assert told.watch.census().client == {State.TIME_WAIT: 200}
+    told.watch.tick(START_NS + 71 * SECOND)
+    assert 80 <= told.watch.census().client[State.TIME_WAIT] <= 90  # those of the last nine seconds
+    told.watch.tick(START_NS + 85 * SECOND)
+    assert told.watch.census().client == {}
+
+
 def test_of_too_many_unfinished_connections_the_longest_idle_are_given_up_and_counted():
     told = Told(most=50)
     for one in clients(OPEN, 200, apart_ns=SECOND):

@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from closeseq.watch.labels import Label
 
 
+# An end in LISTEN has no socket of this connection yet.
+NO_SOCKET = frozenset({State.CLOSED, State.LISTEN})
+
+
 @dataclass
 class Census:
     """Counts at one moment. Sockets are the ends of connections that are not over, or in TIME_WAIT."""
@@ -34,11 +38,17 @@ class Census:
         for label, number in numbers:
             self.held += number
             self.open += 0 if label.ended else number
-            self.client[label.client] += number
-            self.server[label.server] += number
-        for counts in (self.client, self.server):
-            counts.pop(State.CLOSED, None)
-            counts.pop(State.LISTEN, None)  # of this connection no socket has been made yet
+            self._count(label, number)
+
+    def ebb(self, numbers: Iterable[tuple[Label, int]]) -> None:
+        """Count sockets whose connections are no longer looked at: so many of each label."""
+        for label, number in numbers:
+            self._count(label, number)
+
+    def _count(self, label: Label, number: int) -> None:
+        for counts, state in ((self.client, label.client), (self.server, label.server)):
+            if state not in NO_SOCKET:
+                counts[state] += number
 
     def add(self, numbers: Iterable[tuple[Label, int]]) -> None:
         """Count what became of connections: so many of each label."""

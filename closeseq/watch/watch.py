@@ -23,6 +23,7 @@ from closeseq.settings import Settings
 from closeseq.tcp.fins import TELLING_BREATHS_NS, TELLING_TRIPS_NS
 from closeseq.tcp.timers import SECOND
 from closeseq.watch.census import Census
+from closeseq.watch.ebbing import Ebbing
 from closeseq.watch.labels import Labels
 from closeseq.watch.news import Kind, News, Sighting
 from closeseq.watch.tracked import TOLD_CLOSED, TOLD_STUCK, UNTOLD, Tracked
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 SETTLE_NS = 300_000_000  # of silence, until a close is told: a lost FIN comes again sooner (Linux: 200 ms)
 FIRST_LOOK_NS = 1 * SECOND  # after which a connection is judged even if it is never quiet
 ROUTINE_NS = 5 * SECOND  # after which one with nothing but traffic is judged again
-LINGER_NS = 10 * SECOND  # how long what is over is remembered, in case a late packet comes
+LINGER_NS = 10 * SECOND  # how long what is over is surely remembered, in case a late packet comes
 MOST_CONNECTIONS = 1 << 17
 SMALL = 16_384  # connections; with fewer there is no point in forgetting any
 
@@ -63,6 +64,7 @@ class Watch:
         self._tracked = Tracked()
         self._labels = Labels()
         self._gone: Counter[int] = Counter()  # labels of connections that were forgotten
+        self._ebbing = Ebbing()
         self._ongoing = True
         self._now_ns = 0
 
@@ -251,7 +253,7 @@ class Watch:
         """Forget what is over and quiet, then what is too much: what is over first, then the longest idle."""
         tracked, last_ns = self._tracked, self._connections.last_ns
         over = tracked.told == TOLD_CLOSED
-        keep = ~(over & (tracked.due_ns == FAR_NS) & (last_ns < now_ns - LINGER_NS))
+        keep = ~(over & (last_ns < now_ns - LINGER_NS))
         target = self._most - self._most // 8  # so that it is not to do again at once
         for sort in (over, ~over):
             if (surplus := int(np.count_nonzero(keep)) - target) <= 0 or len(self) <= self._most:
@@ -266,6 +268,7 @@ class Watch:
         self.evicted += int(np.count_nonzero(left & ~over))
         numbers, counts = np.unique(tracked.label[left], return_counts=True)
         self._gone.update(dict(zip(numbers.tolist(), counts.tolist(), strict=True)))
+        self._ebbing.add(tracked.label[left & over], tracked.due_ns[left & over])
         tracked.keep(stays)
         self._room = min(self._most, max(2 * len(stays), SMALL))
 
@@ -283,6 +286,7 @@ class Watch:
         numbers, counts = np.unique(label, return_counts=True)
         present = [(self._labels[n], c) for n, c in zip(numbers.tolist(), counts.tolist(), strict=True)]
         census.stand(present)
+        census.ebb((self._labels[n], c) for n, c in self._ebbing.counts(self._now_ns))
         census.add(present)
         census.add((self._labels[n], c) for n, c in self._gone.items())
         return census
