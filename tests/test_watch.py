@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import hypothesis
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from closeseq.analysis import Analysis
 from closeseq.connections.conversation import End
+from closeseq.report.records import record
 from closeseq.script import START_NS, segments
 from closeseq.settings import Settings
 from closeseq.tcp.states import State
 from closeseq.verdict.limits import Limits
 from closeseq.watch import Kind, Watch
+from segment_rows import soups
 
 OPEN = "C:S S:SA C:A ~ "
 SECOND = 10**9
@@ -207,3 +213,41 @@ def test_the_blame_of_what_is_stuck_is_in_the_news():
     told = Told().play(OPEN + "S:FA C:A", until=7)
     (_, _, connection) = told.news[0]
     assert [f.endpoint for f in connection.findings if f.code == "stuck-close-wait"] == [End.CLIENT]
+
+
+@hypothesis.settings(max_examples=60)
+@given(soups(), st.integers(1, 12), st.lists(st.integers(0, 90), min_size=1, max_size=6), st.integers(0, 100))
+def test_in_the_end_a_watch_has_seen_what_an_analysis_of_the_whole_finds(rows, size, waits, last):
+    """Whatever the batches, and whenever the clock ticks in between."""
+    watch, analysis = Watch(SETTINGS), Analysis("", SETTINGS)
+    now = 0
+    for place, first in enumerate(range(0, len(rows), size)):
+        batch = rows.take(slice(first, first + size))
+        analysis.feed(batch)
+        watch.feed(len(batch), batch)
+        now = max(now, int(rows.time_ns[: first + size].max()) + waits[place % len(waits)] * SECOND // 10)
+        watch.tick(now)
+    now += last * SECOND
+    analysis.reading.ended_ns = now
+    told = [seen for news in watch.end(now) for seen in news]
+    census = watch.census()
+    assert census.verdicts == analysis.verdicts
+    assert census.shapes == analysis.shapes
+    assert census.problems + census.notices == analysis.findings
+    for seen in told:
+        assert record(seen) == record(analysis[seen.id - 1])
+
+
+@hypothesis.settings(max_examples=40)
+@given(st.lists(soups(most=12), min_size=1, max_size=6), st.integers(1, 6))
+def test_a_watch_that_must_forget_loses_no_count(several, most):
+    watch = Watch(SETTINGS, most=most)
+    for number, rows in enumerate(several):
+        rows.time_ns[:] += number * 20 * SECOND
+        watch.feed(len(rows), rows)
+        watch.tick(int(rows.time_ns.max()) + SECOND)
+        assert len(watch) <= max(most, len(rows))
+    watch.end(int(rows.time_ns.max()) + SECOND)
+    census = watch.census()
+    assert sum(census.verdicts.values()) == census.seen
+    assert census.held <= census.seen
