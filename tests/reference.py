@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address
+from itertools import pairwise
 
 from closeseq.connections.conversation import (
     Address,
@@ -318,6 +319,12 @@ def event(row: dict, ends: tuple[End, End], shift: list[int]) -> Event:
     )
 
 
+def counting(ip_ids: list[int]) -> int:
+    """Return the last number if all of them count up, by less than half of the numbers there are; else 0."""
+    up = all(0 < (b - a) % 65536 < 32768 for a, b in pairwise(ip_ids))
+    return ip_ids[-1] if up and min(ip_ids) > 0 else 0
+
+
 def traffic(stretch: list[dict], ends: tuple[End, End], shift: list[int]) -> Traffic:
     streams = {}
     for s in (0, 1):
@@ -352,7 +359,7 @@ def traffic(stretch: list[dict], ends: tuple[End, End], shift: list[int]) -> Tra
             ack=max(acks) - shift[1 - s] if acks else None,
             tsval=last["tsval"] if last["has_timestamps"] else None,
             tsecr=last["tsecr"] if last["has_timestamps"] else None,
-            ip_id=None if last["ip_id"] < 0 else last["ip_id"],
+            ip_id=None if last["ip_id"] < 0 else counting([row["ip_id"] for row in own]),
             zero_windows=sum(row["window"] == 0 for row in own),
             unanswered=len(tail),
             unanswered_packet=tail[0]["number"] if tail else 0,

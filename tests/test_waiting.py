@@ -8,14 +8,16 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from closeseq.connections.conversation import End, Event
-from closeseq.script import conversation
+from closeseq.script import conversation, segments
 from closeseq.tcp.replay import replay
 from closeseq.tcp.states import State
 from closeseq.tcp.timeline import Certainty
 from closeseq.tcp.timers import SECOND, Timers
+from segment_rows import conversations
 from test_connections_classes import classes_of, members
 
 OPEN = "C:S S:SA C:A "
@@ -85,3 +87,21 @@ def test_connections_with_packets_missing_are_not_judged_by_those_without():
     plain, waited = "+1s C:FA S:FA C:A", "+1s S:FA? C:FA S:FA* C:A"
     _, classes = classes_of([OPEN + plain] * 4 + [OPEN + waited] * 4, gap_ns=BREATH_NS)
     assert members(classes) == [[0, 1, 2, 3], [4], [5], [6], [7]]
+
+
+def test_packets_that_passed_the_capture_point_the_other_way_round_are_not_missing():
+    """Two processors send an acknowledgement and data at the same time; the one sent second is seen first."""
+    rows = segments(OPEN + "C:A+5 S:A S:A+5 C:A C:FA S:FA C:A", gap_ns=BREATH_NS)
+    order = np.arange(len(rows))
+    order[[4, 5]] = 5, 4
+    crossed = rows.take(order)
+    crossed.time_ns[:], crossed.number[:] = rows.time_ns, rows.number
+    (told,) = conversations(crossed)
+    timeline = replay(told, Timers(), told.last_ns)
+    assert crossed.ip_id[4] > crossed.ip_id[5] > 0
+    assert states(timeline, End.SERVER)[:2] == [CLOSE_WAIT, LAST_ACK]
+
+
+def test_data_that_the_capture_missed_was_no_try():
+    timeline = run("C:A+5 S:A (S:A+5) C:A C:FA S:FA C:A", gap_ns=BREATH_NS)
+    assert states(timeline, End.SERVER)[:2] == [CLOSE_WAIT, LAST_ACK]

@@ -128,7 +128,7 @@ class Stream:
     ack: int | None = None  # highest acknowledgement sent
     tsval: int | None = None  # of the last segment
     tsecr: int | None = None  # of the last segment
-    ip_id: int | None = None  # of the last segment; None for IPv6
+    ip_id: int | None = None  # of the last segment; 0 if they do not simply count up, None for IPv6
     zero_windows: int = 0  # segments that announced a window of 0
     unanswered: int = 0  # segments after the other direction's last one that call for an answer
     unanswered_packet: int = 0  # the first of those

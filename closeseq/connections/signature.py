@@ -16,6 +16,7 @@ import numpy as np
 
 from closeseq.connections.skeleton import DATA, EVENT, FROM_SERVER, PRESENT
 from closeseq.connections.state import NONE
+from closeseq.connections.traffic import NUMBERS, ahead
 from closeseq.packets.flags import ACK, FIN, RST, SYN
 from closeseq.packets.sequence import differences
 
@@ -28,7 +29,6 @@ MOST_TIMED = 18  # times that are compared: of the handshake, of traffic, and so
 NEVER = 1 << 30
 FAR_NS = np.iinfo(np.int64).max
 UNKNOWN = 9
-NUMBERS = 1 << 16  # of IPv4 packets
 MOST_UNSEEN = 16
 
 
@@ -80,6 +80,7 @@ class Talker:
         self.stamps: list[tuple[np.ndarray, np.ndarray]] = []  # per event: tsval, and whether it is a new one
         self.ends: list[np.ndarray] = []  # per event with SYN, FIN or data: the number after it
         self.event_ns: np.ndarray | None = None  # time of what it said last, if that was an event
+        self.ip_id = np.zeros(connections, np.int64)  # of the last packet with a number
         self.counted = Counted(*np.zeros((3, connections), np.int64))
         self.pushed: tuple[np.ndarray, Counted] | None = None  # the other's FIN: its time, and `counted` then
         self.since_pushed = 0  # events it sent after that
@@ -162,9 +163,11 @@ class Signature:
             told = breath & (ip_id > 0) & (before.ip_id > 0) & (number <= MOST_UNSEEN)
             self.irregular |= told & (number > before.asked)
         numbered = (ip_id > 0) & (code & (RST | ACK) != RST)
+        tells = np.where((own.ip_id == 0) | ahead(ip_id, own.ip_id), ip_id, 0)
         own.counted = Counted(
-            np.where(numbered, ip_id, counted), np.where(numbered, 0, later + 1), np.where(numbered, 0, asked)
+            np.where(numbered, tells, counted), np.where(numbered, 0, later + 1), np.where(numbered, 0, asked)
         )
+        own.ip_id = np.where(numbered, ip_id, own.ip_id)
         own.since_pushed += 1
         peer.pushed, peer.since_pushed = (kept.time_ns[rows], peer.counted) if fin else None, 0
         if code & (SYN | FIN | DATA) and not code & RST:
@@ -200,8 +203,10 @@ class Signature:
             peer.pushed, open_ = None, stretches.unanswered[cell] > 0
             if not code & PRESENT[1 - sender]:
                 peer.counted = peer.counted._replace(ip_id=np.where(open_, 0, peer.counted.ip_id))
-            none = np.zeros(len(rows), np.int64)
-            talker.counted = Counted(np.maximum(stretches.ip_id[cell], none), none, none)
+            none, ip_id = np.zeros(len(rows), np.int64), stretches.ip_id[cell].astype(np.int64)
+            tells = np.where((talker.ip_id == 0) | ahead(ip_id, talker.ip_id), np.maximum(ip_id, 0), 0)
+            talker.counted = Counted(tells, none, none)
+            talker.ip_id = np.where(ip_id > 0, ip_id, talker.ip_id)
             if talker.event_ns is not None:
                 self._waits.append(stretches.first_ns[cell] - talker.event_ns)
                 talker.event_ns = None

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 Columns = dict[str, np.ndarray]
 
+NUMBERS = 1 << 16  # of IPv4 packets
+
 
 class Stretches(Growing):
     """One row a stretch of traffic between two events; two values a row, of end 0 and end 1."""
@@ -36,7 +38,10 @@ class Stretches(Growing):
     has_timestamps: np.ndarray = column(np.bool_, width=2)  # the last segment has
     tsval: np.ndarray = column(np.uint32, width=2)
     tsecr: np.ndarray = column(np.uint32, width=2)
-    ip_id: np.ndarray = column(np.int32, width=2)  # of the last segment; -1 for IPv6
+    first_ip_id: np.ndarray = column(np.int32, width=2)  # of the first segment; -1 for IPv6
+    ip_id: np.ndarray = column(
+        np.int32, width=2
+    )  # of the last; -1 for IPv6; 0 if they do not simply count up
     zero_windows: np.ndarray = column(np.int64, width=2)
     unanswered: np.ndarray = column(np.int64, width=2)  # segments after the other end's last one
     unanswered_number: np.ndarray = column(np.int64, width=2)  # the first of them
@@ -45,8 +50,8 @@ class Stretches(Growing):
 
 ADDED = ("segments", "bytes", "retransmissions", "gaps", "probes", "zero_windows")
 HIGHEST = ("end", "ack")
-OF_FIRST = ("first_number", "first_ns")
-OF_LAST = ("last_number", "last_ns", "has_timestamps", "tsval", "tsecr", "ip_id")
+OF_FIRST = ("first_number", "first_ns", "first_ip_id")
+OF_LAST = ("last_number", "last_ns", "has_timestamps", "tsval", "tsecr")
 OF_PROBE = ("probe_number", "probe_ns")
 TAIL = ("unanswered_number", "unanswered_ns")
 
@@ -93,8 +98,13 @@ def digest(batch: Batch, stretch: np.ndarray, begins: np.ndarray, ends: np.ndarr
     result["ack"][cell] = np.maximum.reduceat(numbers.ack[place], start)  # NONE is the lowest number
     result["first_number"][cell], result["first_ns"][cell] = segments.number[first], segments.time_ns[first]
     result["last_number"][cell], result["last_ns"][cell] = segments.number[last], segments.time_ns[last]
-    for name in ("has_timestamps", "tsval", "tsecr", "ip_id"):
+    for name in ("has_timestamps", "tsval", "tsecr"):
         result[name][cell] = getattr(segments, name)[last]
+    ip_id = segments.ip_id[place]
+    goes_on = ahead(ip_id, np.roll(ip_id, 1))
+    goes_on[start] = ip_id[start] > 0
+    result["first_ip_id"][cell] = segments.ip_id[first]
+    result["ip_id"][cell] = counting(segments.ip_id[last], np.logical_and.reduceat(goes_on, start))
     add_tails(result, batch, begins, np.flatnonzero(ends))
     return result
 
@@ -119,6 +129,21 @@ def add_tails(result: Columns, batch: Batch, begins: np.ndarray, last: np.ndarra
     result["unanswered_ns"][cell] = batch.segments.time_ns[row]
 
 
+def ahead(ip_id: np.ndarray, before: np.ndarray) -> np.ndarray:
+    """Return where numbers of IPv4 packets (RFC 791 3.1) count on from others; without a number never."""
+    result: np.ndarray = (ip_id > 0) & (before > 0) & ((ip_id - before - 1) % NUMBERS < NUMBERS // 2 - 1)
+    return result
+
+
+def counting(ip_id: np.ndarray, holds: np.ndarray) -> np.ndarray:
+    """Return the last numbers where all counted on, and else 0; -1 stays what it is.
+
+    Two packets that two processors send may pass the capture point the other way round.
+    """
+    result: np.ndarray = np.where(holds | (ip_id < 0), ip_id, 0)
+    return result
+
+
 def merge(stretches: Stretches, which: np.ndarray, newer: Columns) -> None:
     """Add what came later to stretches that had not ended; `which` names each at most once."""
     older = {name: getattr(stretches, name)[which] for name in newer}
@@ -137,5 +162,9 @@ def merge(stretches: Stretches, which: np.ndarray, newer: Columns) -> None:
         getattr(stretches, name)[which] = np.maximum(older[name], newer[name])
     for name in OF_FIRST:
         getattr(stretches, name)[which] = np.where(had, older[name], newer[name])
+    both = had & has
+    holds = (older["ip_id"] > 0) & ahead(newer["first_ip_id"], older["ip_id"])
+    ip_id = np.where(both, counting(newer["ip_id"], holds), newer["ip_id"])
+    stretches.ip_id[which] = np.where(has, ip_id, older["ip_id"])
     for name in OF_LAST:
         getattr(stretches, name)[which] = np.where(has, newer[name], older[name])

@@ -41,7 +41,7 @@ class Said:
     aborts: bool = False  # RST with ACK: of an end that still has the connection and gives it up
     opens: bool = False  # SYN without ACK
     stale: bool = False  # its timestamp is older than that of an earlier one: it has wandered about
-    ip_id: int | None = None  # IPv4 identification, of the last segment; None for IPv6
+    ip_id: int | None = None  # IPv4 identification, of the last segment; 0 if it tells nothing, None for IPv6
     made_ns: int = 0  # when it was made, at the latest, by its timestamp: it may have waited before the tap
     segments: int = 1
     unanswered: bool = False  # traffic at whose end something called for an answer and had none

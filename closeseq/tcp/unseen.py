@@ -32,13 +32,19 @@ def unseen(evidence: Evidence, end: End, said: Said, before: int) -> Unseen | No
     Returns None where the numbers tell nothing.
     """
     numbered = [s for s in evidence.before(end, before) if s.ip_id and not s.answer]
-    if not numbered or not said.ip_id or not numbered[-1].ip_id:
+    if not numbered or not said.ip_id:
         return None
+    if len(numbered) > 1 and not _counts_on(numbered[-1], numbered[-2]):
+        return None  # they passed the capture point the other way round, or are not counted
     seen = [s for s in evidence.before(end, said.step) if s.step > numbered[-1].step]
     exact = all(s.event is not None for s in seen)
-    step = (said.ip_id - numbered[-1].ip_id) % NUMBERS
+    step = (said.ip_id - (numbered[-1].ip_id or 0)) % NUMBERS
     number = step - 1 - sum(s.segments for s in seen)
     return Unseen(number, numbered[-1], exact) if 0 <= number <= MOST else None
+
+
+def _counts_on(said: Said, before: Said) -> bool:
+    return 0 < ((said.ip_id or 0) - (before.ip_id or 0)) % NUMBERS < NUMBERS // 2
 
 
 def without_socket(evidence: Evidence, end: End, said: Said) -> bool:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from closeseq.connections.conversation import ENDS
+from closeseq.connections.conversation import ENDS, Position
 from closeseq.packets.flags import FIN, PSH
 from closeseq.tcp.evidence import MILLISECOND, asked_once
 from closeseq.tcp.unseen import Unseen, unseen
@@ -65,6 +65,8 @@ def tries(evidence: Evidence, end: End, fin: Said) -> Tries | None:
     pushed = _pushed_by(evidence, end, fin)
     if not timer and pushed is None:
         return None
+    if fin.event is not None and fin.event.position is Position.GAP:
+        return None  # it was data that went unseen, at least
     until = (pushed or fin).step
     told = unseen(evidence, end, fin, until)
     if told is None or not reliable(told, fin):
