@@ -3,7 +3,7 @@
     socket_table  all TCP sockets at one moment: state, queues, timer, owner's inode; begin reading here
     sock_diag     how the kernel is asked for them
     tracepoint    every transition of a socket, as it happens
-    perf, tracefs the kernel's records of that, and their description
+    instance      how the kernel is made to record it, and nothing is left of that: guardian, pages, tracefs
     owners        which processes hold a socket
     owner_service the same without waiting, and without root's powers in the process that asks
     owner_server  the process that keeps those powers

@@ -1,54 +1,50 @@
-"""Files of tracefs, the kernel's tracing, where it is mounted and where it is not."""
+"""The folder of tracefs, the kernel's tracing, where it is mounted and where it is not."""
 
 from __future__ import annotations
 
 import ctypes
 import errno
 import os
-from contextlib import contextmanager, suppress
-from pathlib import Path
-from typing import TYPE_CHECKING
+from contextlib import suppress
 
 from closeseq.kernel.errors import KernelError
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-PLACES = (Path("/sys/kernel/tracing"), Path("/sys/kernel/debug/tracing"))
+PLACES = ("/sys/kernel/tracing", "/sys/kernel/debug/tracing")
+INSTANCES = "instances"  # where a folder that is made is a tracing of its own
 
 # The same on all processors; the C library has no names for them before glibc 2.36.
 FSOPEN, FSCONFIG, FSMOUNT = 430, 431, 432
 CREATE = 6  # FSCONFIG_CMD_CREATE
 CLOEXEC = 1
 
-REFUSED = "only root may read the kernel's tracing (tracefs), which tells the transitions of sockets"
+REFUSED = "only root may use the kernel's tracing (tracefs), which tells the transitions of sockets"
 
 
-def read_event(event: str) -> tuple[int, str]:
-    """Return the number of a tracepoint ("group/name") and the description of its fields.
+def open_tracefs() -> int:
+    """Return a descriptor of the folder of tracefs. Close it.
 
     Raises:
-        KernelError: the kernel has no such tracepoint, or does not let us see it.
+        KernelError: the kernel has none, or does not let us see it.
     """
     for place in PLACES:
         with suppress(FileNotFoundError, NotADirectoryError):
             try:
-                return _read(place / "events" / event)
+                folder = os.open(place, os.O_RDONLY | os.O_DIRECTORY)
             except PermissionError:
                 raise KernelError(REFUSED) from None
-    with _mounted() as place:
-        try:
-            return _read(place / "events" / event)
-        except OSError:
-            raise KernelError(f"this kernel has no tracepoint {event.replace('/', ':')}") from None
+            if _is_of_use(folder):
+                return folder
+            os.close(folder)
+    return _mount()
 
 
-def _read(folder: Path) -> tuple[int, str]:
-    return int((folder / "id").read_text()), (folder / "format").read_text()
+def _is_of_use(folder: int) -> bool:
+    """Whether it is tracefs and not the empty folder for it, and not mounted read-only as in containers."""
+    read_only = os.fstatvfs(folder).f_flag & os.ST_RDONLY
+    return not read_only and os.access(INSTANCES, os.F_OK, dir_fd=folder)
 
 
-@contextmanager
-def _mounted() -> Iterator[Path]:
+def _mount() -> int:
     """Mount tracefs where no path leads to, so that nothing is left and nobody else sees it."""
     libc = ctypes.CDLL(None, use_errno=True)
 
@@ -67,10 +63,6 @@ def _mounted() -> Iterator[Path]:
     context = call(FSOPEN, b"tracefs", CLOEXEC)
     try:
         call(FSCONFIG, context, CREATE, None, None, 0)
-        mount = call(FSMOUNT, context, CLOEXEC, 0)
+        return call(FSMOUNT, context, CLOEXEC, 0)
     finally:
         os.close(context)
-    try:
-        yield Path(f"/proc/self/fd/{mount}")
-    finally:
-        os.close(mount)

@@ -8,16 +8,16 @@ the listener makes a socket of it (LISTEN to SYN_RECEIVED to ESTABLISHED).
 
 from __future__ import annotations
 
-import re
 import sys
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
 from closeseq.connections.conversation import Address
-from closeseq.kernel.perf import Ring, epoch_offset_ns, processors, ring_size
+from closeseq.kernel.instance import Instance
+from closeseq.kernel.pages import fields
 from closeseq.kernel.ports import ranges
 from closeseq.kernel.socket_table import STATES, address_text
-from closeseq.kernel.tracefs import read_event
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from closeseq.tcp.states import State
 
 EVENT = "sock/inet_sock_set_state"
-FIELD = re.compile(r"(\w+)(?:\[\d+\])?;\s*offset:(\d+);\s*size:(\d+);")
 MOST_RANGES = 32  # of ports in the kernel's filter, whose text has at most a page; more are compared here
+ROOM = 32 << 20  # bytes, shared by the processors
 CLOCK_SET_NS = 500_000  # the clocks' distance changes by less, unless someone sets the time
 
 
@@ -46,7 +46,10 @@ class Tracepoint:
     """Follows the sockets that have one of these ports at either end, until it is closed.
 
     It sees all network namespaces of the machine: choose ports that nobody else uses. Root's powers are
-    needed to open it only, not to read it.
+    needed to open it only, not to read it. A process that is forked has it open too, and may read it.
+
+    However this process ends, a process that it forks removes what was set up in the kernel. One that is
+    killed together with its whole process namespace leaves it to the next that is opened: open it outside.
 
     Args:
         ports: a set or a range; empty: all ports.
@@ -56,29 +59,18 @@ class Tracepoint:
     """
 
     def __init__(self, ports: Collection[int] = frozenset()) -> None:
-        number, description = read_event(EVENT)
-        self._fields = {
-            name: slice(int(offset), int(offset) + int(size))
-            for name, offset, size in FIELD.findall(description)
-        }
         several = ranges(ports)
         self._ports = frozenset(ports) if len(several) > MOST_RANGES else frozenset()
-        condition = _condition([] if self._ports else several)
+        self._lost = 0
         self._offset_ns = epoch_offset_ns()
         self.clock_was_set = False  # someone set the time meanwhile: times are not to be trusted
-        self._rings: list[Ring] = []
-        try:
-            cpus = processors()
-            for cpu in cpus:
-                self._rings.append(Ring(number, cpu, ring_size(len(cpus)), condition))
-        except BaseException:
-            self.close()
-            raise
+        self._instance = Instance(EVENT, _condition([] if self._ports else several), ROOM)
+        self._fields = fields(self._instance.format)
 
     def close(self) -> None:
         """End the tracing; nothing stays behind. Again does no harm."""
-        while self._rings:
-            self._rings.pop().close()
+        self._lost = self.lost
+        self._instance.close()
 
     def __enter__(self) -> Self:
         return self
@@ -89,7 +81,7 @@ class Tracepoint:
     @property
     def lost(self) -> int:
         """Transitions for which there was no room: `transitions` was not called often enough."""
-        return sum(ring.lost for ring in self._rings)
+        return max(self._lost, self._instance.lost)
 
     def transitions(self) -> list[Transition]:
         """Return the transitions since the last call, in time order.
@@ -100,7 +92,7 @@ class Tracepoint:
         if abs(offset_ns - self._offset_ns) > CLOCK_SET_NS:
             self.clock_was_set = True
             self._offset_ns = offset_ns
-        found = [self._transition(moment, raw) for ring in self._rings for moment, raw in ring.records()]
+        found = [self._transition(moment, raw) for moment, raw in self._instance.events()]
         if self._ports:
             found = [one for one in found if {one.local.port, one.remote.port} & self._ports]
         return sorted(found, key=lambda one: one.time_ns)
@@ -128,3 +120,18 @@ def _condition(several: list[tuple[int, int]]) -> str:
         f"({port} >= {first} && {port} <= {last})" for first, last in several for port in ("sport", "dport")
     ]
     return "protocol == 6" + (f" && ({' || '.join(ports)})" if ports else "")
+
+
+def epoch_offset_ns() -> int:
+    """Return Unix time less CLOCK_MONOTONIC in nanoseconds, to about a microsecond.
+
+    Both clocks are slewed alike, so it holds until someone sets the time.
+    """
+    best_width, best_offset = 1 << 62, 0
+    for _ in range(100):
+        before = time.monotonic_ns()
+        realtime = time.time_ns()
+        width = time.monotonic_ns() - before
+        if width < best_width:
+            best_width, best_offset = width, realtime - before - width // 2
+    return best_offset
