@@ -51,7 +51,7 @@ class Reading:
 
     @property
     def end_ns(self) -> int | None:
-        """When the capture ended: as it says itself (a pcapng may), and else the time of its latest packet."""
+        """When the capture ended: as it says itself (a pcapng may), or else its latest packet's time."""
         known = [one for one in (self.last_ns, self.ended_ns) if one is not None]
         return max(known, default=None)
 

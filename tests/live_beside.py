@@ -17,13 +17,14 @@ import closeseq
 from closeseq.lab.conduct import conduct
 from closeseq.lab.namespace import run_apart
 from closeseq.lab.registry import experiments
+from closeseq.lab.trace import Trace
 from closeseq.report.text import Style
 
 ROOT = Path(__file__).resolve().parent.parent
 PATIENCE = 20
 
 
-def main(name, first_port):
+def main(name, first_port, trace):
     experiment = experiments()[name]
     with tempfile.TemporaryDirectory() as folder:
         saved = Path(folder, "saved.pcapng")
@@ -31,7 +32,7 @@ def main(name, first_port):
         command += ["-w", str(saved), "-f", "jsonl", "--no-drop", *experiment.options.split()]
         with subprocess.Popen(command, stdout=-1, stderr=-1, text=True, cwd=ROOT) as live:
             first = live.stderr.readline()
-            conduct(experiment, None, Style(), lambda _: None, first_port=first_port)
+            conduct(experiment, None, Style(), lambda _: None, first_port=first_port, trace=trace)
             live.send_signal(signal.SIGINT)
             out, err = live.communicate(timeout=PATIENCE)
         told = [json.loads(line) for line in out.splitlines()]
@@ -105,4 +106,5 @@ def unnamed(told, name):
 
 if __name__ == "__main__":
     name, first_port = sys.argv[1], int(sys.argv[2])
-    sys.exit(run_apart(lambda: main(name, first_port)))
+    with Trace() as trace:
+        sys.exit(run_apart(lambda: main(name, first_port, trace)))

@@ -25,6 +25,7 @@ STAGES = (
     "kernel",
     "watch",
     "report",
+    "lab",
     "cli",
     "__main__",
 )

@@ -6,19 +6,31 @@ import re
 import shlex
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
+from live_namespace import PATIENCE, needs_root
+from live_namespace import net as net  # noqa: PLC0414 - a fixture
+
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()
-CONSOLE = re.findall(r"```console\n\$ (closeseq [^\n]*)\n(.*?)```", README, re.DOTALL)
+CONSOLE = re.findall(r"```console\n\$ (closeseq (?!lab)[^\n]*)\n(.*?)```", README, re.DOTALL)
+LIVE = re.findall(r"```console\n\$ sudo (closeseq live [^\n]*)\n(.*?)```", README, re.DOTALL)
+LAB = re.findall(r"```console\n\$ (closeseq lab [^\n]*)\n(.*?)```", README, re.DOTALL)
+LIVE_PYTHON = re.findall(r"```python live\n(.*?)```", README, re.DOTALL)
 PYTHON = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 SHELL = re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
 
 
 def run(arguments: list[str]) -> subprocess.CompletedProcess[str]:
-    environment = {"COLUMNS": "100", "PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8", "PYTHONPATH": str(ROOT)}
+    environment = {
+        "COLUMNS": "100",
+        "PATH": "/usr/bin:/bin:/usr/sbin",
+        "LC_ALL": "C.UTF-8",
+        "PYTHONPATH": str(ROOT),
+    }
     return subprocess.run(
         [sys.executable, *arguments],
         cwd=ROOT,
@@ -37,7 +49,44 @@ def test_a_command_prints_what_the_readme_shows(command, shown):
 
 def test_there_are_commands_to_run():
     assert len(CONSOLE) >= 4
+    assert LIVE
+    assert LAB
+    assert LIVE_PYTHON
     assert {command.split()[1] for command, _ in CONSOLE} >= {"analyze", "timeline", "states", "explain"}
+
+
+def telling(text: str) -> set[str]:
+    """Return the lines that are the same in every run, without their numbers."""
+    chosen = [line for line in text.splitlines() if re.search("[▶◀!]|kernel  |^Inference|^Shapes", line)]
+    return {re.sub(r"[\d.,]+ ?(us|ms|s)?\b", "0", line).replace(" ", "") for line in chosen}
+
+
+@needs_root
+@pytest.mark.parametrize(("command", "shown"), LIVE)
+def test_the_live_capture_of_the_readme_shows_what_it_says(net, command, shown):
+    with net.live(*shlex.split(command)[2:]) as process, net.talking(wait=6):
+        out, _ = process.communicate(timeout=PATIENCE)
+    assert len(telling(shown)) > 8
+    assert telling(shown) == telling(out)
+
+
+@needs_root
+@pytest.mark.parametrize(("command", "shown"), LAB)
+def test_the_experiment_of_the_readme_tells_the_same_story(command, shown):
+    assert len(telling(shown)) > 8
+    assert telling(run(["-m", *shlex.split(command)]).stdout) == telling(shown)
+
+
+@needs_root
+@pytest.mark.parametrize("code", LIVE_PYTHON)
+def test_the_live_python_of_the_readme_runs(net, code):
+    command = net.inside(sys.executable, "-c", code)
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
+        net.wait_for_capture(process)
+        time.sleep(0.5)
+        net.talk()
+        out, _ = process.communicate(timeout=PATIENCE)
+    assert out == "closed graceful CLOSED\n"
 
 
 @pytest.mark.parametrize("code", PYTHON)

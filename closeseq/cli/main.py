@@ -14,6 +14,7 @@ import click
 
 from closeseq.cli.analyze import analyze, timeline
 from closeseq.cli.explain import explain
+from closeseq.cli.lab import lab
 from closeseq.cli.live import follow, live
 from closeseq.cli.states import states
 from closeseq.cli.status import Status, complain
@@ -27,6 +28,7 @@ Examples:
   closeseq analyze *.pcapng -f jsonl -o records.jsonl
   closeseq analyze ci.pcap --fail-on stuck-close-wait,data-after-close
   sudo closeseq live -p 8080             closes as they happen, and who holds the stuck sockets
+  closeseq lab run leaky-server          see one happen, with the kernel's own word beside it
   closeseq explain CLOSE_WAIT
 
 \b
@@ -63,7 +65,7 @@ def cli() -> None:
     """
 
 
-for command in (analyze, timeline, states, live, follow, explain):
+for command in (analyze, timeline, states, live, follow, lab, explain):
     cli.add_command(command)
 
 

@@ -34,12 +34,15 @@ MOST_REMEMBERED = 100_000  # sockets
 # What explains that the kernel's state is another one, by (inferred, kernel's); None stands for any, or for
 # no socket at all.
 WHY = {
+    (State.LAST_ACK, None): "an ACK of its FIN has arrived after all, though nothing captured shows it",
     (State.TIME_WAIT, None): "its TIME_WAIT has ended early, or the socket was in another network namespace",
     (State.CLOSED, State.ESTABLISHED): "the RST has not arrived, or was not believed (RFC 5961 3)",
     (State.CLOSED, State.FIN_WAIT_2): "its FIN_WAIT_2 lasts longer than is assumed (--fin-timeout), or a "
     "program owns it",
     (State.CLOSED, State.LAST_ACK): "the final ACK has not arrived, though nothing captured shows it",
-    (State.CLOSED, State.TIME_WAIT): "2MSL began later than the packets tell: a FIN came again unseen",
+    (State.CLOSED, State.TIME_WAIT): "2MSL began later than the packets tell, or the RST did not end it "
+    "(tcp_rfc1337)",
+    (State.SYN_SENT, None): "its kernel, or its program, has given up",
     (State.ESTABLISHED, State.FIN_WAIT_1): "the program has closed it; its FIN waits behind data that the "
     "peer has no window for",
     (State.CLOSE_WAIT, State.LAST_ACK): "the program has closed it; its FIN waits behind unsent data",
@@ -146,7 +149,9 @@ class Witness:
             connection: as it stands now.
             patience: how many seconds to wait for the names of owners that are not known yet.
         """
-        found = {}
+        found: dict[End, Testimony] = {}
+        if connection.conversation.successor is not None:
+            return found  # the addresses are the next connection's by now
         for end in ENDS:
             local = connection.conversation.address(end)
             remote = connection.conversation.address(end.peer)

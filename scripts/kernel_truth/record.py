@@ -15,12 +15,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from closeseq.connections.conversation import Address
+from closeseq.kernel.socket_table import SocketTable
+from closeseq.kernel.tracepoint import Tracepoint, Transition
+from closeseq.lab.namespace import enter
+from closeseq.lab.trace import by_ends
 from kernel_truth.loss import Losses
-from kernel_truth.namespace import enter_namespace
 from kernel_truth.programs import SIDES, Step, random_program
-from kernel_truth.socket_table import SocketTable
 from kernel_truth.tap import tap
-from kernel_truth.tracepoint import Transition, trace
 
 HOSTS = {4: "127.0.0.1", 6: "::1"}
 PORTS = range(10000, 32000)  # of servers: below those the kernel gives to clients
@@ -57,7 +59,7 @@ def record(capture: Path, *, connections: int, seed: int, loss: str, ip: int) ->
     The programs depend on the arguments alone; what the kernel makes of them differs a little from
     run to run. Must run as root and in the main thread, before other threads are started.
     """
-    enter_namespace()
+    enter()
     _allow_open_files(4 * connections + 100)
     dice = random.Random(f"{seed} {loss} {ip}")
     ports = _ports(connections)
@@ -68,12 +70,22 @@ def record(capture: Path, *, connections: int, seed: int, loss: str, ip: int) ->
         # The sockets left open are closed last: closing them must add neither packets nor transitions.
         for job in jobs:
             at_end.callback(_close_all, job)
-        tracer = at_end.enter_context(trace(ports[0], ports[-1]))
+        tracer = at_end.enter_context(Tracepoint(ports))
         with tap(capture, ports[0], ports[-1]):
             asyncio.run(_drive(jobs))
             capture_end = time.time()
-            transitions = tracer.transitions()
+            transitions = _sound(tracer)
         return _write_truth(capture, jobs, transitions, capture_end)
+
+
+def _sound(tracer: Tracepoint) -> list[Transition]:
+    """Return all transitions, if the kernel had room for them and nobody set the clock meanwhile."""
+    transitions = tracer.transitions()
+    if tracer.lost:
+        raise RuntimeError(f"the kernel's trace lost {tracer.lost} transitions")
+    if tracer.clock_was_set:
+        raise RuntimeError("the system's clock was set during the recording")
+    return transitions
 
 
 def _allow_open_files(needed: int) -> None:
@@ -133,8 +145,13 @@ class _Driver:
 
     def _look(self, job: Connection, after: str) -> None:
         """Note what the socket table shows of both ends now."""
-        states = {side: self._table.state(job.host, *job.ports(side)) for side in SIDES}
+        states = {side: self._state(job.host, *job.ports(side)) for side in SIDES}
         job.snapshots.append({"time": time.time(), **states, "after": after})
+
+    def _state(self, host: str, local: int, remote: int) -> str:
+        """Return the state of the socket with these ports, its peer on the same host; CLOSED without one."""
+        found = self._table.lookup(Address(host, local), Address(host, remote))
+        return str(found.state) if found else "CLOSED"
 
     async def _open(self, job: Connection) -> None:
         family = socket.AF_INET6 if ":" in job.host else socket.AF_INET
@@ -199,6 +216,7 @@ def _write_truth(
     capture: Path, jobs: list[Connection], transitions: list[Transition], capture_end: float
 ) -> Path:
     path = capture.with_suffix(".truth.jsonl")
+    of = by_ends(transitions)
     with path.open("w") as lines:
         for job in jobs:
             truth = {
@@ -210,27 +228,13 @@ def _write_truth(
                 "snapshots": job.snapshots,
                 "end": job.end,
                 "left_open": sorted(job.sockets),
-                "transitions": {side: _of_end(transitions, *job.ports(side)) for side in SIDES},
+                "transitions": {side: [_told(one) for one in of.get(job.ports(side), [])] for side in SIDES},
                 "capture_end": capture_end,
             }
             lines.write(json.dumps(truth) + "\n")
     return path
 
 
-def _of_end(transitions: list[Transition], local: int, remote: int) -> list[tuple[float, str, str]]:
-    """Pick the transitions of the socket with these two ports.
-
-    Its first line lacks one of them: a client gets its port only while it connects, and a server's
-    socket is made from the listener, with port 0 for the other end. That line stands shortly before
-    the second; the last one before it is meant, should others use the same ports elsewhere.
-    """
-    own = [one for one in transitions if (one.local, one.remote) == (local, remote)]
-    births = [
-        one
-        for one in transitions
-        if (one.old, one.new, one.local, one.remote)
-        in (("CLOSED", "SYN_SENT", 0, remote), ("LISTEN", "SYN_RECEIVED", local, 0))
-        and own
-        and one.time <= own[0].time
-    ]
-    return [(one.time, one.old, one.new) for one in births[-1:] + own]
+def _told(one: Transition) -> tuple[float, str, str]:
+    """Return the Unix time, the state before, and the one after."""
+    return round(one.time_ns / 1e9, 6), str(one.before), str(one.after)

@@ -1,0 +1,292 @@
+"""What closeseq infers from the packets, held against what the kernel said, end by end.
+
+It is looked at in three ways:
+
+- at every step, with the packets until then: nothing that is wrong may be called observed or proved;
+- at every step again, with all packets of the experiment, since later packets tell of earlier ones: both
+  ends' states must be the kernel's;
+- each end's whole sequence of states, where the kernel's tracepoint could be read.
+
+Not everything the kernel does has a packet. An experiment says at which steps that may be so, of which end,
+and why; there, and only there, the two may differ, and at one of them they have to.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+from closeseq.analysis import Analysis
+from closeseq.connection import Connection
+from closeseq.connections.conversation import ENDS, End
+from closeseq.tcp.states import State
+from closeseq.tcp.timeline import Certainty
+from closeseq.tcp.timers import SECOND
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from pathlib import Path
+
+    from closeseq.lab.answers import Answers, Entry, Moment, Move
+    from closeseq.settings import Settings
+    from closeseq.tcp.timeline import Transition
+
+SAME_INSTANT_NS = SECOND // 200  # that the capture and the tracepoint may be apart about one event
+CLOCK_NS = SECOND // 4  # that a timer may be off: the kernel counts in ticks, and rounds
+CERTAIN = (Certainty.OBSERVED, Certainty.PROVED)
+CLOCKED = (State.TIME_WAIT, State.FIN_WAIT_2)
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """One end of one connection at one moment, as inferred and as the kernel had it."""
+
+    connection: Connection
+    end: End
+    inferred: State
+    certainty: Certainty | None  # of the transition into it; None before the first one
+    expiry_ns: int | None  # when its clock will have run out, since the epoch
+    moment: Moment
+    entry: Entry | None  # None where the kernel had no socket
+
+    @property
+    def said(self) -> State:
+        """The kernel's state."""
+        return self.entry.state if self.entry else State.CLOSED
+
+    @property
+    def agrees(self) -> bool:
+        """Whether it is the same state; of a listener, no socket belongs to this connection yet."""
+        return self.said is (State.CLOSED if self.inferred is State.LISTEN else self.inferred)
+
+    @property
+    def untold(self) -> str:
+        """Why no packet can tell; empty where one can."""
+        if self.inferred is State.UNKNOWN:
+            return "its beginning was not captured"
+        return self.moment.untold.get(self.end, "")
+
+    @property
+    def clock_ns(self) -> int | None:
+        """When the kernel's timer will have run out, since the epoch, in a state that a timer ends."""
+        entry = self.entry
+        if entry is None or entry.state not in CLOCKED or not entry.orphaned or entry.expires_ms is None:
+            return None
+        return self.moment.time_ns + entry.expires_ms * SECOND // 1000
+
+    @property
+    def clocks_differ(self) -> bool:
+        """Whether both know when the state will end, and mean another time."""
+        if not self.agrees or self.clock_ns is None or self.expiry_ns is None:
+            return False
+        return abs(self.clock_ns - self.expiry_ns) > CLOCK_NS
+
+    def __str__(self) -> str:
+        inferred = f"{self.inferred} ({self.certainty})" if self.certainty else str(self.inferred)
+        return f"#{self.connection.id} {self.end}: inferred {inferred}, kernel {self.said}"
+
+
+@dataclass
+class Agreement:
+    """What came of the comparison."""
+
+    moments: int = 0  # ends looked at, over all steps
+    sequences: int | None = None  # whole sequences compared; None without the tracepoint
+    revised: int = 0  # ends about which an assumption was put right by later packets
+    untold: dict[str, str] = field(default_factory=dict)  # "server: FIN_WAIT_1" -> why packets cannot tell
+    wrong: list[str] = field(default_factory=list)  # everything that should not be
+
+
+class Recording:
+    """A capture that was read once, to be analysed as far as it went at any moment.
+
+    Args:
+        path: of the capture.
+        settings: when a wait or a timer counts as over.
+    """
+
+    def __init__(self, path: Path, settings: Settings) -> None:
+        from closeseq.capture import open_capture
+        from closeseq.segments import decode
+
+        self._path = str(path)
+        self._settings = settings
+        with open_capture(self._path) as capture:
+            self._batches = [decode(frames) for frames in capture.batches()]
+
+    def until(self, time_ns: int | None = None, *, now_ns: int | None = None) -> list[Connection]:
+        """Return the connections of the packets until then, or of all, as they stand at a moment.
+
+        Args:
+            time_ns: of the last packet to be looked at, since the epoch; all, if not said.
+            now_ns: for which moment, likewise; if not said, `time_ns` or else that of the last packet.
+        """
+        analysis = Analysis(self._path, self._settings)
+        for batch in self._batches:
+            analysis.feed(batch if time_ns is None else batch.take(batch.time_ns <= time_ns))
+        now = now_ns or time_ns or analysis.now_ns
+        return [Connection(one.conversation, one.settings, now, capture=self._path) for one in analysis]
+
+
+def views(connections: Iterable[Connection], moment: Moment) -> list[View]:
+    """Return both ends of each connection that there was at a moment."""
+    return [_view(one, end, moment) for one in connections if _present(one, moment.time_ns) for end in ENDS]
+
+
+def agreement(recording: Recording, answers: Answers) -> Agreement:
+    """Compare a capture with what the kernel said meanwhile."""
+    result = Agreement()
+    whole = recording.until(now_ns=answers.moments[-1].time_ns if answers.moments else None)
+    for moment in answers.moments:
+        then = views(recording.until(moment.time_ns), moment)
+        _compare_moment(result, then, views(whole, moment), moment)
+    result.wrong += _needless(result, answers)
+    if answers.moves is not None:
+        result.sequences = 0
+        for one in whole:
+            for end in set(ENDS) - set(answers.handmade):
+                _compare_sequence(result, Sequence.of(one, end, answers.moves), answers)
+    return result
+
+
+def _present(one: Connection, at_ns: int) -> bool:
+    """Whether it had begun, and its addresses and ports were not yet those of the next one."""
+    successor = one.conversation.successor
+    return one.start_ns <= at_ns and not (successor and successor.time_ns <= at_ns)
+
+
+def _view(one: Connection, end: End, moment: Moment) -> View:
+    timeline, at = one.timeline, moment.time_ns
+    moves = [t for t in timeline.transitions if t.endpoint is end and t.time_ns <= at]
+    addresses = one.conversation.address(end), one.conversation.address(end.peer)
+    return View(
+        one,
+        end,
+        timeline.state(end, at),
+        moves[-1].certainty if moves else None,
+        timeline.expiries.get(end),
+        moment,
+        moment.entry(*addresses),
+    )
+
+
+def _compare_moment(result: Agreement, then: list[View], hindsight: list[View], moment: Moment) -> None:
+    """Add a step: as it was told then, and as it is told with all packets."""
+    when = f"after {moment.after!r}"
+    for early, late in zip(then, hindsight, strict=False):
+        result.moments += 1
+        if late.untold and not (early.agrees and late.agrees):
+            result.untold[f"{late.end} is in {late.said}"] = late.untold
+        elif not late.agrees:
+            result.wrong.append(f"{when}: {late}")
+        elif taken_back := _taken_back(early, late):
+            result.wrong.append(f"{when}: {early}: {taken_back}")
+        elif early.clocks_differ and not moment.clock:
+            result.wrong.append(f"{when}: {early}: {_clocks(early)}")
+        elif not early.agrees:
+            result.revised += 1
+
+
+def _needless(result: Agreement, answers: Answers) -> Iterator[str]:
+    """Yield what was said to be untold, and is told at all the steps of which that was said."""
+    for why in {why for moment in answers.moments for why in moment.untold.values()}:
+        if why not in result.untold.values():
+            yield f"packets do tell, though it was said that they cannot: {why}"
+
+
+def _taken_back(early: View, late: View) -> str:
+    """Say what had been called observed or proved, and is not told any more; empty if nothing."""
+    told = {(t.packet, t.after) for t in late.connection.timeline.transitions if t.endpoint is late.end}
+    for one in early.connection.timeline.transitions:
+        if one.endpoint is early.end and one.certainty in CERTAIN and (one.packet, one.after) not in told:
+            return f"{one.after} was called {one.certainty}, and is taken back"
+    return ""
+
+
+def _clocks(view: View) -> str:
+    """Say when a state ends, as both see it."""
+    assert view.clock_ns is not None, "the kernel has a timer"
+    assert view.expiry_ns is not None, "so has the inference"
+    left = [(clock - view.moment.time_ns) / SECOND for clock in (view.expiry_ns, view.clock_ns)]
+    return f"it will last {left[0]:.1f} s more, the kernel says {left[1]:.1f} s"
+
+
+@dataclass(frozen=True, slots=True)
+class Sequence:
+    """One end's states from beginning to end, as inferred and as the kernel had them."""
+
+    connection: Connection
+    end: End
+    kernel: tuple[State, ...]
+    transitions: tuple[Transition, ...]  # inferred
+
+    @classmethod
+    def of(cls, one: Connection, end: End, moves: Iterable[Move]) -> Sequence:
+        """Pick what belongs to one end of one connection, as far as packets reach."""
+        c, timeline = one.conversation, one.timeline
+        local, peer = c.address(end).port, c.address(end.peer).port
+        # On a slow line a connection's first packet is captured some time after it was sent.
+        first = c.first_ns - SAME_INSTANT_NS if c.incarnation > 1 else 0
+        last = min(c.last_ns, c.successor.time_ns - 2 * SAME_INSTANT_NS if c.successor else c.last_ns)
+        last += SAME_INSTANT_NS
+        own = [m.after for m in moves if (m.local, m.peer) == (local, peer) and first <= m.time_ns <= last]
+        inferred = [
+            t for t in timeline.transitions if t.endpoint is end and t.certainty is not Certainty.TIMER
+        ]
+        return cls(one, end, tuple(_comparable([timeline.first_state(end), *own])), tuple(inferred))
+
+    @property
+    def inferred(self) -> tuple[State, ...]:
+        return self.states(len(self.transitions))
+
+    def states(self, count: int) -> tuple[State, ...]:
+        """Return the states of the first so many inferred transitions."""
+        first = self.connection.timeline.first_state(self.end)
+        return tuple(_comparable([first, *(t.after for t in self.transitions[:count])]))
+
+    @property
+    def first_wrong(self) -> Transition | None:
+        """The first inferred transition after which the kernel's states no longer begin alike."""
+        for number, transition in enumerate(self.transitions, 1):
+            states = self.states(number)
+            if states != self.kernel[: len(states)]:
+                return transition
+        return None
+
+    def __str__(self) -> str:
+        return (
+            f"#{self.connection.id} {self.end}: inferred {' '.join(self.inferred)}, "
+            f"kernel {' '.join(self.kernel)}"
+        )
+
+
+def _compare_sequence(result: Agreement, sequence: Sequence, answers: Answers) -> None:
+    assert result.sequences is not None, "there is something to compare with"
+    result.sequences += 1
+    if sequence.inferred == sequence.kernel or State.UNKNOWN in sequence.inferred:
+        return
+    wrong = sequence.first_wrong
+    if wrong is not None and wrong.certainty in CERTAIN:
+        result.wrong.append(f"{sequence}; {wrong.after} was called {wrong.certainty}")
+    elif not any(sequence.end in moment.untold for moment in answers.moments):
+        result.wrong.append(str(sequence))
+
+
+def _comparable(states: Iterable[State]) -> Iterator[State]:
+    """Even a sequence of states out, so that the kernel's and closeseq's can be compared.
+
+    The kernel replaces a socket that enters TIME_WAIT, or one in FIN_WAIT_2 that nobody holds, by a
+    smaller one, and its tracepoint calls that CLOSED; which of the two it was, the socket table tells. It
+    knows nothing of a server's end before the handshake is complete; a listener is no end of a connection.
+    """
+    merged = [State.CLOSED if state in (State.TIME_WAIT, State.LISTEN) else state for state in states]
+    merged = [
+        state
+        for state, after in zip(merged, [*merged[1:], State.CLOSED], strict=True)
+        if (state, after) != (State.SYN_RECEIVED, State.CLOSED)
+    ]
+    for before, state in pairwise([None, *merged]):
+        if state is None or state is before or (before, state) == (State.FIN_WAIT_2, State.CLOSED):
+            continue
+        yield state

@@ -1,0 +1,158 @@
+"""What the kernel said during an experiment, and the file that keeps it: `NAME.kernel.jsonl`.
+
+One line a step: the time in nanoseconds since the epoch, what had been done, and each socket of the table,
+listening ones left out. A socket that is not listed is CLOSED. Then, if the tracepoint could be read, one
+line with every transition, and where packets were made by hand one that says so.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from closeseq.connections.conversation import Address, End
+from closeseq.tcp.states import State
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from closeseq.kernel.owners import Owner
+    from closeseq.kernel.socket_table import Socket
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One line of the socket table."""
+
+    local: str  # address and port
+    peer: str
+    state: State
+    receive_queue: int = 0  # bytes that the program has not read
+    send_queue: int = 0  # bytes that the peer has not acknowledged
+    owner: str | None = None  # name of the program; None without one, or if it may not be known
+    pid: int | None = None  # its process
+    orphaned: bool = False  # its program has closed it
+    unaccepted: bool = False  # its program has not accepted it
+    timer: str | None = None  # kind of the timer that runs
+    expires_ms: int | None = None  # when it will have run out, from then
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """The socket table after a step."""
+
+    time_ns: int  # since the epoch
+    after: str  # what had been done
+    sockets: tuple[Entry, ...]
+    untold: dict[End, str] = field(default_factory=dict)  # ends whose state no packet shows, and why not
+    clock: str = ""  # why the time left is not what is inferred
+
+    def entry(self, local: Address, peer: Address) -> Entry | None:
+        """Return the socket with these ends; None if there is none."""
+        wanted = str(local), str(peer)
+        return next((one for one in self.sockets if (one.local, one.peer) == wanted), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """A transition that the kernel made."""
+
+    time_ns: int  # since the epoch
+    local: int  # port
+    peer: int  # port
+    before: State
+    after: State
+
+
+@dataclass
+class Answers:
+    """All that the kernel said during one experiment."""
+
+    moments: list[Moment] = field(default_factory=list)
+    moves: list[Move] | None = None  # None where the tracepoint was not to be had
+    handmade: tuple[End, ...] = ()  # ends that are no sockets: their packets were made by hand
+
+    def write(self, path: Path) -> None:
+        """Write the file."""
+        lines: list[Json] = [_moment(one) for one in self.moments]
+        if self.moves is not None:
+            lines.append({"transitions": [_move(one) for one in self.moves]})
+        if self.handmade:
+            lines.append({"handmade": [str(end) for end in self.handmade]})
+        path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+    @classmethod
+    def read(cls, path: Path) -> Answers:
+        """Read the file."""
+        answers = cls()
+        for text in path.read_text().splitlines():
+            line = json.loads(text)
+            if "transitions" in line:
+                answers.moves = [_read_move(one) for one in line["transitions"]]
+            elif "handmade" in line:
+                answers.handmade = tuple(End(end) for end in line["handmade"])
+            else:
+                answers.moments.append(_read_moment(line))
+        return answers
+
+
+def entry(socket: Socket, owner: Owner | None) -> Entry:
+    """Return what is kept of a socket and of the program that holds it."""
+    timer = socket.timer
+    return Entry(
+        str(socket.local),
+        str(socket.remote),
+        socket.state,
+        socket.receive_queue,
+        socket.send_queue,
+        owner.name if owner else None,
+        owner.pid if owner else None,
+        socket.orphaned,
+        socket.unaccepted,
+        timer.kind if timer else None,
+        timer.expires_ms if timer else None,
+    )
+
+
+def _moment(moment: Moment) -> Json:
+    line: Json = {"time_ns": moment.time_ns, "after": moment.after}
+    line["sockets"] = [_entry(one) for one in moment.sockets]
+    if moment.untold:
+        line["untold"] = {str(end): why for end, why in moment.untold.items()}
+    if moment.clock:
+        line["clock"] = moment.clock
+    return line
+
+
+def _entry(one: Entry) -> Json:
+    """Return an entry without what is nothing."""
+    line: Json = {"local": one.local, "peer": one.peer, "state": str(one.state)}
+    more = {name: getattr(one, name) for name in Entry.__dataclass_fields__ if name not in line}
+    return line | {name: value for name, value in more.items() if value}
+
+
+def _read_moment(line: Json) -> Moment:
+    sockets = tuple(_read_entry(one) for one in line["sockets"])
+    untold = {End(end): why for end, why in line.get("untold", {}).items()}
+    return Moment(line["time_ns"], line["after"], sockets, untold, line.get("clock", ""))
+
+
+def _read_entry(line: Json) -> Entry:
+    return Entry(**(line | {"state": State(line["state"])}))
+
+
+def _move(move: Move) -> Json:
+    return {
+        "time_ns": move.time_ns,
+        "local": move.local,
+        "peer": move.peer,
+        "from": str(move.before),
+        "to": str(move.after),
+    }
+
+
+def _read_move(line: Json) -> Move:
+    return Move(line["time_ns"], line["local"], line["peer"], State(line["from"]), State(line["to"]))

@@ -1,0 +1,112 @@
+"""The experiments by name, each with what it is expected to show."""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from closeseq.settings import Settings
+from closeseq.tcp.timers import SECOND, Timers
+from closeseq.verdict.limits import Limits
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import numpy as np
+
+    from closeseq.lab.bench import Bench
+    from closeseq.packets.segments import Segments
+
+    Run = Callable[[Bench], None]
+    Keep = Callable[[Segments], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One way of closing, or of failing to: what to run, and what has to come of it."""
+
+    name: str
+    run: Run
+    verdicts: tuple[str, ...]  # in the order of the connections that first show them
+    initiators: tuple[str, ...]  # likewise
+    findings: frozenset[str]  # of all connections together, at the end of the experiment
+    needs: tuple[str, ...] = ()  # commands that it calls
+    device: str = "lo"  # on which is captured
+    keep: Keep | None = None  # which of the captured segments are kept: all, if not said
+    stuck_after: float | None = None  # seconds, as the option of `analyze`; here waits are short
+    fin_timeout: float | None = None  # seconds, likewise: what the namespace's setting is
+
+    @property
+    def text(self) -> str:
+        """What is done and what it shows, as paragraphs: the function's docstring."""
+        return inspect.getdoc(self.run) or ""
+
+    @property
+    def summary(self) -> str:
+        """The first line of that."""
+        return self.text.partition("\n")[0]
+
+    @property
+    def explanation(self) -> str:
+        """The rest of it; empty if there is none."""
+        return self.text.partition("\n")[2].strip()
+
+    @property
+    def settings(self) -> Settings:
+        """When a wait or a timer counts as over."""
+        limits, timers = Limits(), Timers()
+        if self.stuck_after is not None:
+            limits = Limits(stuck_after_ns=round(self.stuck_after * SECOND))
+        if self.fin_timeout is not None:
+            timers = Timers(fin_timeout_ns=round(self.fin_timeout * SECOND))
+        return Settings(limits=limits, timers=timers)
+
+    @property
+    def options(self) -> str:
+        """The same, as options of `closeseq analyze`; empty if nothing is special."""
+        given = {"--stuck-after": self.stuck_after, "--fin-timeout": self.fin_timeout}
+        return " ".join(f"{name} {value:g}" for name, value in given.items() if value is not None)
+
+
+EXPERIMENTS: dict[str, Experiment] = {}
+
+
+def experiment(
+    verdicts: str,
+    initiators: str,
+    findings: str = "",
+    *,
+    needs: str = "",
+    device: str = "lo",
+    keep: Keep | None = None,
+    stuck_after: float | None = None,
+    fin_timeout: float | None = None,
+) -> Callable[[Run], Run]:
+    """Register the function under its own name, with dashes; lists are words with spaces between them."""
+
+    def register(run: Run) -> Run:
+        name = run.__name__.replace("_", "-")
+        assert name not in EXPERIMENTS, f"there are two experiments {name}"
+        EXPERIMENTS[name] = Experiment(
+            name,
+            run,
+            tuple(verdicts.split()),
+            tuple(initiators.split()),
+            frozenset(findings.split()),
+            tuple(needs.split()),
+            device,
+            keep,
+            stuck_after,
+            fin_timeout,
+        )
+        return run
+
+    return register
+
+
+def experiments() -> dict[str, Experiment]:
+    """Return all experiments by name, in the order in which they are best read."""
+    import closeseq.lab.experiments  # noqa: F401 - its modules register what they define
+
+    return EXPERIMENTS
