@@ -69,7 +69,7 @@ OF_THE_MACHINE = (
         "--interface",
         multiple=True,
         default=("lo",),
-        show_default="lo",
+        show_default=True,
         metavar="NAME",
         help="Where to capture; any: everywhere. May be given more than once.",
     ),
