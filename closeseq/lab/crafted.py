@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from typing import TYPE_CHECKING, Any
+
+from closeseq.capture.live.sniffer import quiet_scapy
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -45,9 +45,9 @@ def send_syn(port: int, to: int) -> None:
 
 
 def _scapy() -> Any:
-    """Import scapy, which takes a while, only where it is used, and keep its cache out of the home."""
-    os.environ.setdefault("XDG_CACHE_HOME", tempfile.gettempdir())
-    import scapy.all
+    """Import scapy, which takes a while, only where it is used."""
+    with quiet_scapy():
+        import scapy.all
 
     # Packets for loopback have to go through the IP layer, not onto a wire.
     scapy.all.conf.L3socket = scapy.all.L3RawSocket

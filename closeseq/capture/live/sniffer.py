@@ -6,6 +6,7 @@ the same, and its time is rounded to a quarter of a microsecond, which is what s
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import os
@@ -25,6 +26,8 @@ from closeseq.capture.live.problems import DeviceError, FilterError, not_permitt
 from closeseq.packets.frames import Frames
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from closeseq.capture.live.devices import Device
     from closeseq.capture.live.instructions import Program
     from closeseq.capture.live.program import Wanted
@@ -178,23 +181,32 @@ def text_filter(wanted: Wanted, expression: str | None) -> str:
 
 
 def load_scapy() -> Any:
-    """Import what is needed of scapy, and return its configuration. It says nothing, and leaves no cache."""
-    logging.getLogger("scapy").setLevel(logging.CRITICAL)
-    # Run under sudo, it would leave folders and files of root's in the home of the user; a folder that
-    # cannot be made is one that nobody else can put something in.
-    before = {name: os.environ.get(name) for name in FOLDERS}
-    os.environ.update(dict.fromkeys(FOLDERS, f"{os.devnull}/none"))
-    try:
+    """Import what is needed of scapy, and return its configuration."""
+    with quiet_scapy():
         import scapy.arch
         import scapy.layers.l2  # noqa: F401  # makes the link types known
         from scapy.config import conf
+    return conf
+
+
+@contextlib.contextmanager
+def quiet_scapy() -> Iterator[None]:
+    """Let scapy, imported in this block, say nothing and leave no cache.
+
+    Run under sudo, it would leave folders and files of root's in the home of the user, and load what it finds
+    there. A folder that cannot be made is one that nobody else can put something in.
+    """
+    logging.getLogger("scapy").setLevel(logging.CRITICAL)
+    before = {name: os.environ.get(name) for name in FOLDERS}
+    os.environ.update(dict.fromkeys(FOLDERS, f"{os.devnull}/none"))
+    try:
+        yield
     finally:
         for name, value in before.items():
             if value is None:
                 del os.environ[name]
             else:
                 os.environ[name] = value
-    return conf
 
 
 def _open(conf: Any, device: Device, text: str) -> Any:
