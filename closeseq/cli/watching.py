@@ -82,7 +82,8 @@ class Watching:
     def run(self) -> Status:
         """Watch, then tell what is left and sum up; return the exit status."""
         asked = f", {self.asked}" if self.asked else ""
-        complain(f"watching {self.session.watch.reading.path}{asked}; Ctrl-C ends it")
+        path = self.session.watch.reading.path
+        complain(f"watching {'standard input' if path == '-' else path}{asked}; Ctrl-C ends it")
         try:
             self._watch()
             self._finish()
