@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from closeseq.cli.options import CHOOSING, READING, codes, options, seconds
+from closeseq.cli.options import CHOOSING, FAILING, READING, options, seconds
 
 LIVE_EPILOG = """\b
 Examples:
@@ -53,13 +53,7 @@ WATCHING = (
         metavar="N",
         help="Remember at most N connections; of more, the longest idle are given up and counted.",
     ),
-    click.option(
-        "--fail-on",
-        type=codes("verdict", "finding"),
-        metavar="CODE,...",
-        multiple=True,
-        help="Exit with status 1 if a connection had one of these verdicts or findings.",
-    ),
+    *FAILING,
     click.option("--ascii", "ascii_only", is_flag=True, help="Draw without line-drawing characters."),
 )
 

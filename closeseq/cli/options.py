@@ -152,6 +152,16 @@ WRITING = (
     click.option("--ascii", "ascii_only", is_flag=True, help="Draw without line-drawing characters."),
 )
 
+FAILING = (
+    click.option(
+        "--fail-on",
+        type=codes("verdict", "finding"),
+        metavar="CODE,...",
+        multiple=True,
+        help="Exit with status 1 if a connection shown has one of these verdicts or findings.",
+    ),
+)
+
 SHOWING = (
     click.option(
         "--all", "show_all", is_flag=True, help="Show every problem, shape and timeline, however many."
@@ -164,13 +174,7 @@ SHOWING = (
         metavar="N",
         help="Show at most N problem connections, or N timelines.",
     ),
-    click.option(
-        "--fail-on",
-        type=codes("verdict", "finding"),
-        metavar="CODE,...",
-        multiple=True,
-        help="Exit with status 1 if a connection shown has one of these verdicts or findings.",
-    ),
+    *FAILING,
 )
 
 CAPTURES = click.argument(

@@ -16,9 +16,8 @@ import numpy as np
 
 from closeseq.connections.skeleton import DATA, EVENT, FROM_SERVER, PRESENT
 from closeseq.connections.state import NONE
-from closeseq.connections.traffic import NUMBERS, ahead
 from closeseq.packets.flags import ACK, FIN, RST, SYN
-from closeseq.packets.sequence import differences
+from closeseq.packets.sequence import IP_IDS, count_on, differences
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -158,12 +157,12 @@ class Signature:
         fin = code & (FIN | RST) == FIN
         if fin and own.pushed is not None:
             pushed_ns, before = own.pushed
-            number = (ip_id - before.ip_id) % NUMBERS - 1 - before.later - own.since_pushed
+            number = (ip_id - before.ip_id) % IP_IDS - 1 - before.later - own.since_pushed
             breath = kept.time_ns[rows] - pushed_ns < self._answer_ns
             told = breath & (ip_id > 0) & (before.ip_id > 0) & (number <= MOST_UNSEEN)
             self.irregular |= told & (number > before.asked)
         numbered = (ip_id > 0) & (code & (RST | ACK) != RST)
-        tells = np.where((own.ip_id == 0) | ahead(ip_id, own.ip_id), ip_id, 0)
+        tells = np.where((own.ip_id == 0) | count_on(ip_id, own.ip_id), ip_id, 0)
         own.counted = Counted(
             np.where(numbered, tells, counted), np.where(numbered, 0, later + 1), np.where(numbered, 0, asked)
         )
@@ -204,7 +203,7 @@ class Signature:
             if not code & PRESENT[1 - sender]:
                 peer.counted = peer.counted._replace(ip_id=np.where(open_, 0, peer.counted.ip_id))
             none, ip_id = np.zeros(len(rows), np.int64), stretches.ip_id[cell].astype(np.int64)
-            tells = np.where((talker.ip_id == 0) | ahead(ip_id, talker.ip_id), np.maximum(ip_id, 0), 0)
+            tells = np.where((talker.ip_id == 0) | count_on(ip_id, talker.ip_id), np.maximum(ip_id, 0), 0)
             talker.counted = Counted(tells, none, none)
             talker.ip_id = np.where(ip_id > 0, ip_id, talker.ip_id)
             if talker.event_ns is not None:

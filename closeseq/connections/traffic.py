@@ -9,13 +9,12 @@ import numpy as np
 from closeseq.connections.growing import Growing, column
 from closeseq.connections.sequence import GAP, OVERLAP, PROBE, RETRANSMISSION
 from closeseq.connections.state import NONE
+from closeseq.packets.sequence import count_on
 
 if TYPE_CHECKING:
     from closeseq.connections.batch import Batch
 
 Columns = dict[str, np.ndarray]
-
-NUMBERS = 1 << 16  # of IPv4 packets
 
 
 class Stretches(Growing):
@@ -101,7 +100,7 @@ def digest(batch: Batch, stretch: np.ndarray, begins: np.ndarray, ends: np.ndarr
     for name in ("has_timestamps", "tsval", "tsecr"):
         result[name][cell] = getattr(segments, name)[last]
     ip_id = segments.ip_id[place]
-    goes_on = ahead(ip_id, np.roll(ip_id, 1))
+    goes_on = count_on(ip_id, np.roll(ip_id, 1))
     goes_on[start] = ip_id[start] > 0
     result["first_ip_id"][cell] = segments.ip_id[first]
     result["ip_id"][cell] = counting(segments.ip_id[last], np.logical_and.reduceat(goes_on, start))
@@ -127,12 +126,6 @@ def add_tails(result: Columns, batch: Batch, begins: np.ndarray, last: np.ndarra
     result["unanswered"][cell] = (past - begin)[stretch]
     result["unanswered_number"][cell] = batch.segments.number[row]
     result["unanswered_ns"][cell] = batch.segments.time_ns[row]
-
-
-def ahead(ip_id: np.ndarray, before: np.ndarray) -> np.ndarray:
-    """Return where numbers of IPv4 packets (RFC 791 3.1) count on from others; without a number never."""
-    result: np.ndarray = (ip_id > 0) & (before > 0) & ((ip_id - before - 1) % NUMBERS < NUMBERS // 2 - 1)
-    return result
 
 
 def counting(ip_id: np.ndarray, holds: np.ndarray) -> np.ndarray:
@@ -163,7 +156,7 @@ def merge(stretches: Stretches, which: np.ndarray, newer: Columns) -> None:
     for name in OF_FIRST:
         getattr(stretches, name)[which] = np.where(had, older[name], newer[name])
     both = had & has
-    holds = (older["ip_id"] > 0) & ahead(newer["first_ip_id"], older["ip_id"])
+    holds = (older["ip_id"] > 0) & count_on(newer["first_ip_id"], older["ip_id"])
     ip_id = np.where(both, counting(newer["ip_id"], holds), newer["ip_id"])
     stretches.ip_id[which] = np.where(has, ip_id, older["ip_id"])
     for name in OF_LAST:

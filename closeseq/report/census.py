@@ -10,7 +10,7 @@ from closeseq.connections.conversation import End
 from closeseq.report.ending import entry
 from closeseq.report.records import SCHEMA, named
 from closeseq.report.text import Style, moment, printable, seconds, when
-from closeseq.tcp.states import State
+from closeseq.tcp.states import NO_SOCKET
 from closeseq.verdict.text import count
 
 if TYPE_CHECKING:
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from closeseq.report.selection import Selection
 
 HEADERS = ("Proto", "Local Address", "Foreign Address", "State", "Certainty", "Connection")
-NO_SOCKET = (State.CLOSED, State.LISTEN)  # a connection's end in LISTEN has no socket of its own yet
 
 
 @dataclass(frozen=True, slots=True)

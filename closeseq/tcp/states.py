@@ -96,6 +96,8 @@ TRANSITIONS: dict[State, dict[Signal, State]] = {
 }
 assert set(TRANSITIONS) == set(State)
 
+# An end in one of these has no socket of its own: in LISTEN it is still the listener's.
+NO_SOCKET = frozenset({_S.CLOSED, _S.LISTEN})
 # An end in one of these has sent its FIN.
 CLOSED_ITS_SIDE = frozenset(
     {_S.FIN_WAIT_1, _S.FIN_WAIT_2, _S.CLOSING, _S.LAST_ACK, _S.TIME_WAIT},

@@ -10,11 +10,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from closeseq.packets.sequence import counts_on, steps
+
 if TYPE_CHECKING:
     from closeseq.connections.conversation import End
     from closeseq.tcp.evidence import Evidence, Said
 
-NUMBERS = 1 << 16
 MOST = 16  # a longer step was not made by counting one by one
 
 
@@ -34,17 +35,13 @@ def unseen(evidence: Evidence, end: End, said: Said, before: int) -> Unseen | No
     numbered = [s for s in evidence.before(end, before) if s.ip_id and not s.answer]
     if not numbered or not said.ip_id:
         return None
-    if len(numbered) > 1 and not _counts_on(numbered[-1], numbered[-2]):
+    last, *earlier = (s.ip_id or 0 for s in reversed(numbered))
+    if earlier and not counts_on(last, earlier[0]):
         return None  # they passed the capture point the other way round, or are not counted
     seen = [s for s in evidence.before(end, said.step) if s.step > numbered[-1].step]
     exact = all(s.event is not None for s in seen)
-    step = (said.ip_id - (numbered[-1].ip_id or 0)) % NUMBERS
-    number = step - 1 - sum(s.segments for s in seen)
+    number = steps(said.ip_id, last) - 1 - sum(s.segments for s in seen)
     return Unseen(number, numbered[-1], exact) if 0 <= number <= MOST else None
-
-
-def _counts_on(said: Said, before: Said) -> bool:
-    return 0 < ((said.ip_id or 0) - (before.ip_id or 0)) % NUMBERS < NUMBERS // 2
 
 
 def without_socket(evidence: Evidence, end: End, said: Said) -> bool:

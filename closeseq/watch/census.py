@@ -6,16 +6,12 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from closeseq.tcp.states import State
+from closeseq.tcp.states import NO_SOCKET, State
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from closeseq.watch.labels import Label
-
-
-# An end in LISTEN has no socket of this connection yet.
-NO_SOCKET = frozenset({State.CLOSED, State.LISTEN})
 
 
 @dataclass
