@@ -22,7 +22,8 @@ What follows by itself:
 
     C:S again   a new connection of the same two ends, with new numbers, unless marked by *
     C:FA again  the same FIN again, as with *; also C:SA after C:S, in a simultaneous open
-    S:R         answers what the server received last, so its number is that segment's acknowledgement
+    S:R         answers what the server received last: its number is that segment's acknowledgement, its
+                window 0
     S:RA        answers a SYN, with number 0, if the server has sent nothing (RFC 9293 3.10.7.1);
                 else it aborts, and has the next number
     C:A ...     a script that does not begin with SYNs begins in the middle of a connection
@@ -55,8 +56,24 @@ ADDRESSES = (0xC0000201, 0xC6336402)  # 192.0.2.1 and 198.51.100.2, for document
 PORTS = (40000, 80)
 WINDOW = 65535
 MOST_BYTES = 1 << 30  # of a segment; beyond half the sequence space nobody could order them
-TTL = 64
 TIMESTAMPS = (1_000_000, 5_000_000)  # the ends' clocks at the start, in ms
+
+
+class System(NamedTuple):
+    """What tells an operating system in its packets."""
+
+    ttl: int
+    options: int  # the kinds of its SYN's options in order, four bits each
+    options_with_timestamps: int
+    counts: bool  # whether it counts its packets in IPv4's identification
+
+
+SYSTEMS = {
+    "linux": System(64, 0x211413, 0x24813, counts=True),
+    "windows": System(128, 0x213114, 0x213148, counts=True),
+    "macos": System(64, 0x213114, 0x2131184, counts=False),
+    "bsd": System(64, 0x2134, 0x21348, counts=False),
+}
 
 TRAFFIC = {
     (False, False): "C:PA+100 S:PA+200 C:A",  # (client, server) has sent FIN
@@ -94,6 +111,7 @@ class Sent(NamedTuple):
     length: int
     tsval: int | None
     tsecr: int | None
+    sacked: int = 0  # how far beyond `ack` it reports data
 
     @property
     def end(self) -> int:
@@ -135,7 +153,10 @@ class Talker:
 class Script:
     """Plays a script, and keeps what the capture sees of it."""
 
-    def __init__(self, numbers: tuple[int, int], start_ns: int, gap_ns: int, *, timestamps: bool) -> None:
+    def __init__(
+        self, numbers: tuple[int, int], start_ns: int, gap_ns: int, *, timestamps: bool, system: str
+    ) -> None:
+        self._system = SYSTEMS[system]
         self._numbers = numbers
         self._start_ns = self._time_ns = start_ns
         self._gap_ns = gap_ns
@@ -249,11 +270,13 @@ class Script:
             length=length,
             tsval=TIMESTAMPS[word.end] + elapsed if stamped else None,
             tsecr=own.recent if stamped else None,
+            sacked=max((one.end for one in own.early), default=own.expected) - own.expected,
         )
 
     def _capture(self, segment: Sent) -> None:
         end = segment.word.end
         stamped = segment.tsval is not None
+        options = self._system.options_with_timestamps if stamped else self._system.options
         self.rows.append(
             {
                 "number": len(self.rows) + 1,
@@ -268,15 +291,17 @@ class Script:
                 "seq": segment.seq % MODULUS,
                 "ack": segment.ack % MODULUS,
                 "flags": segment.flags,
-                "window": segment.word.window,
+                "window": 0 if segment.flags & (RST | ACK) == RST else segment.word.window,
                 "length": segment.length,
-                "ttl": TTL,
-                "ip_id": self._packets[end] % 65535 + 1,
+                "ttl": self._system.ttl,
+                "ip_id": self._packets[end] % 65535 + 1 if self._system.counts else 0,
                 "has_timestamps": stamped,
                 "tsval": (segment.tsval or 0) % MODULUS,
                 "tsecr": (segment.tsecr or 0) % MODULUS,
                 "dsack_left": 0,
                 "dsack_right": 0,
+                "sacked": segment.sacked,
+                "syn_options": options if segment.flags & SYN else 0,
             }
         )
 
@@ -320,6 +345,7 @@ class Options(TypedDict, total=False):
     start_ns: int  # time of the first segment, since the Unix epoch
     gap_ns: int  # time between two segments
     timestamps: bool  # with the timestamps option (RFC 7323), in milliseconds
+    system: str  # of both ends: linux, windows, macos or bsd
 
 
 def segments(
@@ -329,6 +355,7 @@ def segments(
     start_ns: int = START_NS,
     gap_ns: int = GAP_NS,
     timestamps: bool = False,
+    system: str = "linux",
 ) -> Segments:
     """Return the segments that a capture of this script holds.
 
@@ -338,11 +365,12 @@ def segments(
         start_ns: time of the first segment, in nanoseconds since the Unix epoch.
         gap_ns: time between two segments, in nanoseconds.
         timestamps: with the timestamps option (RFC 7323), in milliseconds.
+        system: which system's packets both ends send: linux, windows, macos or bsd.
 
     Raises:
         ScriptError: a word says something that no segment can; its text names the word.
     """
-    played = Script(numbers, start_ns, gap_ns, timestamps=timestamps)
+    played = Script(numbers, start_ns, gap_ns, timestamps=timestamps, system=system)
     played.play(script)
     columns: list[Any] = [np.array([row[name] for row in played.rows], DTYPES[name]) for name in COLUMNS]
     return Segments(*columns)

@@ -289,6 +289,8 @@ def _fields(segment: Any) -> dict[str, int]:
         "tsecr": stamps[-1] & 0xFFFFFFFF if stamps else 0,
         "dsack_left": left,
         "dsack_right": right,
+        "sacked": beyond_ack(sacks[-1], segment.ack) if sacks and segment.flags & 0x10 else 0,
+        "syn_options": kinds_of(segment) if segment.flags & 0x02 else 0,
     }
 
 
@@ -304,6 +306,22 @@ def options_of(octets: bytes) -> list[tuple[int, bytes]]:
         options.append((kind, data))
         at += 1 if kind == 1 else 2 + len(data)
     return options
+
+
+def beyond_ack(sack: bytes, ack: int) -> int:
+    """Return how far the blocks of a SACK option reach beyond the acknowledgment; 0 if they do not."""
+    edges = [int.from_bytes(sack[at : at + 4], "big") for at in range(4, min(len(sack), 32), 8)]
+    return max([0, *((edge - ack + (1 << 31)) % (1 << 32) - (1 << 31) for edge in edges)])
+
+
+def kinds_of(segment: Any) -> int:
+    """Return the kinds of up to eight options, four bits each; none where timestamps stand alone."""
+    if len(segment.opts) == 12 and segment.opts[:4] == bytes([1, 1, 8, 10]):
+        return 0
+    kinds = 0
+    for kind, _ in options_of(segment.opts)[:8]:
+        kinds = kinds << 4 | min(kind, 15)
+    return kinds
 
 
 def duplicate_of(sack: bytes, ack: int) -> tuple[int, int]:

@@ -17,6 +17,7 @@ from closeseq.connections.conversation import (
     End,
     Event,
     Opener,
+    Path,
     Position,
     Stream,
     Traffic,
@@ -26,6 +27,11 @@ from closeseq.packets.segments import COLUMNS, Segments
 from closeseq.packets.sequence import difference
 
 MINOR_LIMIT = 32
+ALIKE_LIMIT = 32
+COVER_LIMIT = 64
+MOST_HOLES = 16
+AGAIN = (Position.RETRANSMISSION, Position.OVERLAP)
+MOST_WINDOW = 1 << 30
 COPY_NS = 1_000_000
 COPY_MARKED_NS = 10_000_000
 IDENTITY = (
@@ -56,6 +62,17 @@ class Side:
     fin_covered: bool = False  # the *other* side has covered the newest FIN segment of this side
     packets: int = 0
     bytes: int = 0
+    reach: int = MOST_WINDOW
+    kinds: Counter = field(default_factory=Counter)  # SYNs, FINs, RSTs it sent
+    response_ns: int | None = None  # least time in which it answered the segment right before
+    holes: list[dict] = field(default_factory=list)  # open ones, oldest first
+    reordered: int = 0
+    lost: int = 0
+    repeated: int = 0
+    dsacks: int = 0
+    missed: list[dict] = field(
+        default_factory=list
+    )  # holes that the peer had acknowledged before they were filled
 
 
 @dataclass
@@ -66,6 +83,7 @@ class Incarnation:
     sides: tuple[Side, Side] = field(default_factory=lambda: (Side(), Side()))
     steps: list = field(default_factory=list)  # ("event", row dict) and ("traffic", [row dicts])
     minor: int = 0
+    covers: int = 0
     closing: bool = False
     only_syns: bool = True
     copies: int = 0
@@ -73,6 +91,7 @@ class Incarnation:
     last_ns: int = 0
     first_sender: int = 0
     successor: dict | None = None
+    last: dict | None = None  # the row before
 
 
 def split(segments: Segments) -> list[Incarnation]:
@@ -158,7 +177,11 @@ def add(incarnation: Incarnation, row: dict) -> None:
             ack = own.ack_rel + difference(row["ack"], own.ack_raw)
         own.ack_raw, own.ack_rel = row["ack"], ack
     end = seq + length + bool(flags & SYN) + bool(flags & FIN)
+    if flags & SYN and row["syn_options"] and "3" not in f"{row['syn_options']:x}":
+        own.reach = peer.reach = 65535
     position = where(own, flags, seq, end)
+    position, fills = follow_holes(own, peer, row, seq=seq, end=end, position=position)
+    count_repetitions(own, peer, row, end, fills or position not in AGAIN or end == seq)
     dsack = None
     if has_ack and row["dsack_left"] != row["dsack_right"]:
         dsack = tuple(ack + difference(row[edge], row["ack"]) for edge in ("dsack_left", "dsack_right"))
@@ -167,8 +190,21 @@ def add(incarnation: Incarnation, row: dict) -> None:
     covers_fin = has_ack and peer.fin_end is not None and not peer.fin_covered and ack >= peer.fin_end
     beyond = has_ack and peer.sent_end is not None and ack > peer.sent_end
     betrays = position is Position.GAP and length == 0
-    major = bool(flags & (SYN | FIN | RST)) or covers_syn or covers_fin
-    minor = not major and (beyond or betrays or incarnation.closing) and incarnation.minor < MINOR_LIMIT
+    control = bool(flags & (SYN | FIN | RST))
+    own.kinds.update(bit for bit in (SYN, FIN, RST) if flags & bit)
+    major = any(flags & bit and own.kinds[bit] <= ALIKE_LIMIT for bit in (SYN, FIN, RST))
+    if not control and (covers_syn or covers_fin) and incarnation.covers < COVER_LIMIT:
+        major = True
+        incarnation.covers += 1
+    noteworthy = not control and (beyond or betrays or incarnation.closing)
+    minor = not major and noteworthy and incarnation.minor < MINOR_LIMIT
+    before = incarnation.last
+    if before is not None and before["sender"] != s and not flags & RST and ack is not None:
+        asks = before["end"] > before["seq_rel"] and before["position"] is Position.NEW
+        waited = row["time_ns"] - before["time_ns"]
+        if asks and not before["flags"] & RST and before["end"] == ack and waited >= 0:
+            own.response_ns = waited if own.response_ns is None else min(own.response_ns, waited)
+    incarnation.last = row
     row |= {
         "seq_rel": seq,
         "ack_rel": ack,
@@ -189,13 +225,15 @@ def add(incarnation: Incarnation, row: dict) -> None:
     incarnation.only_syns &= bool(flags & SYN) and not has_ack
     if flags & SYN and own.syn_raw is None:
         own.syn_raw = row["seq"]
-    if flags & FIN:
+    outside = position is Position.OUTSIDE
+    if flags & FIN and not outside:
         own.fin_end = end if own.fin_end is None else max(own.fin_end, end)
         own.fin_covered = False
     if covers_fin:
         peer.fin_covered = True
-    if not flags & RST:
-        own.sent_end = end if own.sent_end is None else max(own.sent_end, end)
+    if not flags & RST and not outside:
+        restarts = flags & SYN and seq != 0  # what went by before was of an older connection
+        own.sent_end = end if own.sent_end is None or restarts else max(own.sent_end, end)
     if has_ack:
         own.acked = ack if own.acked is None else max(own.acked, ack)
     own.packets += 1
@@ -204,9 +242,86 @@ def add(incarnation: Incarnation, row: dict) -> None:
     incarnation.first_ns = min(incarnation.first_ns, row["time_ns"])
 
 
+def follow_holes(
+    own: Side, peer: Side, row: dict, *, seq: int, end: int, position: Position
+) -> tuple[Position, bool]:
+    """Open, or fill, holes in what an end sent; return the position then, and whether any was filled."""
+    flags = row["flags"]
+    if flags & RST:
+        return position, False
+    stamp = row["tsval"] if row["has_timestamps"] else None
+    if position is Position.GAP and not flags & SYN and seq - own.sent_end <= MOST_WINDOW:
+        own.holes.append({"start": own.sent_end, "end": seq, "row": row, "stamp": stamp})
+        del own.holes[:-MOST_HOLES]
+    elif position in (Position.RETRANSMISSION, Position.OVERLAP, Position.PROBE):
+        filled = [hole for hole in own.holes if seq < hole["end"] and end > hole["start"]]
+        if not filled:
+            return position, False
+        newest = filled[-1]
+        if overtaken(row, stamp, newest):
+            own.reordered += 1
+            position = Position.REORDERED
+        elif peer.acked is not None and peer.acked >= min(end, newest["end"]):
+            own.missed.append(filled[0])
+        else:
+            own.lost += 1
+        rest = [hole for hole in own.holes if hole not in filled]
+        for hole in filled:
+            rest += [
+                hole | {"start": a, "end": b} for a, b in ((hole["start"], seq), (end, hole["end"])) if a < b
+            ]
+        own.holes = sorted(rest, key=lambda hole: hole["row"]["time_ns"])[-MOST_HOLES:]
+        position = Position.RETRANSMISSION if position is Position.PROBE else position
+        return position, True
+    return position, False
+
+
+def overtaken(row: dict, stamp: int | None, hole: dict) -> bool:
+    waited = row["time_ns"] - hole["row"]["time_ns"]
+    if waited > 10**9:
+        return False
+    if stamp is not None and hole["stamp"] is not None and stamp != hole["stamp"]:
+        return difference(stamp, hole["stamp"]) < 0
+    ours, theirs = row["ip_id"], hole["row"]["ip_id"]
+    if ours > 0 and theirs > 0:
+        return 0 < (theirs - ours) % 65536 < 32768
+    return waited <= 10**6
+
+
+def count_repetitions(own: Side, peer: Side, row: dict, end: int, fresh: bool) -> None:
+    """Count what is sent again unacknowledged, holes apart, and reports of what arrived twice."""
+    if row["flags"] & ACK and row["dsack_left"] != row["dsack_right"]:
+        own.dsacks += 1
+    challenged = row["flags"] & SYN and peer.acked is not None
+    if not fresh and not row["flags"] & RST and not challenged and (peer.acked is None or peer.acked < end):
+        own.repeated += 1
+
+
+def path_of(own: Side, peer: Side) -> Path:
+    acked = [hole for hole in own.holes if peer.acked is not None and hole["start"] < peer.acked]
+    shown = own.missed or (own.holes if acked else [])
+    return Path(
+        response_ns=own.response_ns,
+        reordered=own.reordered,
+        lost_before=own.lost,
+        lost_after=max(own.repeated - peer.dsacks, 0),
+        missed=len(own.missed) + len(acked),
+        missed_packet=shown[0]["row"]["number"] if shown else 0,
+        missed_ns=shown[0]["row"]["time_ns"] if shown else 0,
+    )
+
+
+def is_stray_fin(flags: int) -> bool:
+    return flags & (FIN | ACK | SYN | RST) == FIN
+
+
 def where(own: Side, flags: int, seq: int, end: int) -> Position:
-    if own.sent_end is None or seq == own.sent_end:
-        return Position.NEW
+    if own.sent_end is None or seq == own.sent_end or (flags & SYN and not flags & RST and seq != 0):
+        return Position.OUTSIDE if is_stray_fin(flags) else Position.NEW
+    if not flags & RST and (
+        (seq - own.sent_end > own.reach and not (flags & SYN and seq)) or is_stray_fin(flags)
+    ):
+        return Position.OUTSIDE
     if seq > own.sent_end:
         return Position.GAP
     plain = not flags & (SYN | FIN | RST)
@@ -264,6 +379,8 @@ def describe(one: Incarnation, clients_of: dict, ports: frozenset[int]) -> Conve
         first_ns=one.first_ns,
         last_ns=one.last_ns,
         copies=one.copies,
+        client_path=path_of(one.sides[client], one.sides[1 - client]),
+        server_path=path_of(one.sides[1 - client], one.sides[client]),
         successor=None if one.successor is None else event(one.successor, ends, [0, 0]),
     )
 
@@ -314,8 +431,10 @@ def event(row: dict, ends: tuple[End, End], shift: list[int]) -> Event:
         tsval=row["tsval"] if stamped else None,
         tsecr=row["tsecr"] if stamped else None,
         dsack=None if dsack is None else (dsack[0] - peer, dsack[1] - peer),
+        sack=ack + row["sacked"] - peer if ack is not None and row["sacked"] else None,
         ttl=row["ttl"],
         ip_id=None if row["ip_id"] < 0 else row["ip_id"],
+        syn_options=row["syn_options"],
     )
 
 
@@ -337,7 +456,9 @@ def traffic(stretch: list[dict], ends: tuple[End, End], shift: list[int]) -> Tra
         tail = stretch[other[-1] + 1 :] if other else stretch
         # Only what takes numbers, and a probe, calls for an answer (RFC 9293 3.8.4, 3.8.6.3).
         tail = [row for row in tail if row["end"] > row["seq_rel"] or row["position"] is Position.PROBE]
-        acks = [row["ack_rel"] for row in own if row["ack_rel"] is not None]
+        plain = [row for row in own if not row["flags"] & RST]
+        numbers = [row["end"] for row in plain]
+        acks = [row["ack_rel"] for row in plain if row["ack_rel"] is not None]
         positions = Counter(row["position"] for row in own)
         probes = [row for row in own if row["position"] is Position.PROBE]
         streams[ends[s]] = Stream(
@@ -352,15 +473,17 @@ def traffic(stretch: list[dict], ends: tuple[End, End], shift: list[int]) -> Tra
                 for row in own
             ),
             gaps=positions[Position.GAP],
+            reordered=positions[Position.REORDERED],
             probes=positions[Position.PROBE],
             probe_packet=probes[0]["number"] if probes else 0,
             probe_ns=probes[0]["time_ns"] if probes else 0,
-            end=max(row["end"] for row in own) - shift[s],
+            end=max(numbers) - shift[s] if numbers else None,
             ack=max(acks) - shift[1 - s] if acks else None,
             tsval=last["tsval"] if last["has_timestamps"] else None,
             tsecr=last["tsecr"] if last["has_timestamps"] else None,
             ip_id=None if last["ip_id"] < 0 else counting([row["ip_id"] for row in own]),
-            zero_windows=sum(row["window"] == 0 for row in own),
+            zero_windows=sum(row["window"] == 0 for row in plain),
+            controls=sum(row["flags"] & (SYN | FIN | RST) > 0 for row in own),
             unanswered=len(tail),
             unanswered_packet=tail[0]["number"] if tail else 0,
             unanswered_ns=tail[0]["time_ns"] if tail else 0,

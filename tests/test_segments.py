@@ -59,6 +59,7 @@ def test_a_segment_is_read_field_by_field():
         "src_port": 50001, "dst_port": 80, "seq": 0xFFFFFFF0, "ack": 0x80000001,
         "flags": 0x91, "window": 0xFFFE, "length": 3, "ttl": 63, "ip_id": 0xABCD,
         "has_timestamps": False, "tsval": 0, "tsecr": 0, "dsack_left": 0, "dsack_right": 0,
+        "sacked": 0, "syn_options": 0,
     }  # fmt: skip
 
 

@@ -5,6 +5,8 @@
     incarnations  which SYN begins the next connection of a pair
     copies        identical copies of a packet
     sequence      relative, unwrapped numbers, and each segment's position
+    holes         what was overtaken, what was lost before the capture point, what was not captured
+    responses     how soon each end has ever answered
     relevance     which rows are events
     steps         the events, kept whole, chained with the traffic between them
     traffic       its digest

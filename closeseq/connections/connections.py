@@ -11,9 +11,12 @@ from closeseq.connections.classes import ConnectionClass, classes, clients
 from closeseq.connections.conversation import End
 from closeseq.connections.events import describe
 from closeseq.connections.extent import everything, next_times, some
+from closeseq.connections.grouping import renumbered
 from closeseq.connections.guess import Guess
+from closeseq.connections.holes import Holes
 from closeseq.connections.places import places
 from closeseq.connections.relevance import events
+from closeseq.connections.responses import measure
 from closeseq.connections.sequence import Senders, number
 from closeseq.connections.signature import Thresholds
 from closeseq.connections.steps import Steps
@@ -38,6 +41,7 @@ class Connections:
         self._ports = ports
         self._table = Table()
         self._steps = Steps()
+        self._holes = Holes()
         self._guess = Guess(self._table.pairs, ports)
         self._clients: np.ndarray | None = None  # of each connection, 0 or 1, as known when last asked for
         self.touched = np.empty(0, np.int64)  # indices of the connections to which the last batch added
@@ -64,9 +68,10 @@ class Connections:
         histories, sides = self._table.histories, self._table.sides
         senders = Senders(rows)
         sent = segments.take(rows.index[senders.order])
-        batch = Batch(
-            rows, np.repeat(rows.connection, rows.length), senders, sent, number(senders, sent, sides)
-        )
+        numbers = number(senders, sent, sides)
+        self._holes.add(senders, sent, numbers, sides)
+        batch = Batch(rows, np.repeat(rows.connection, rows.length), senders, sent, numbers)
+        measure(batch, histories, sides)
         self._steps.add(batch, events(batch, histories, sides), histories)
 
     @property
@@ -86,7 +91,7 @@ class Connections:
 
     def conversation(self, index: int) -> Conversation:
         """Return the connection with this index as plain Python; 0 is the one that was seen first."""
-        return describe(index, self._table, self._steps, self._guess)
+        return describe(index, self._table, self._steps, self._guess, self._holes)
 
     def places(self, indices: Sequence[int], end: End, *, with_port: bool) -> list[tuple[Address, list[int]]]:
         """Group connections by the address, or the address and port, of one end.
@@ -101,6 +106,20 @@ class Connections:
         column = client if end is End.CLIENT else 1 - client
         found = places(self._table.pairs, self._table.histories.pair[index], column, with_port=with_port)
         return [(address, index[members].tolist()) for address, members in found]
+
+    def losses(self) -> tuple[int, int, int]:
+        """Return how many segments were lost near the clients and near the servers, and came out of order.
+
+        `Conversation.lost_near` says which are meant.
+        """
+        if self._clients is None or len(self._clients) != len(self):
+            whole = everything(self._table.histories, self._steps)
+            self._clients, _ = clients(self._table, self._steps, self._guess, whole)
+        sides = self._table.sides
+        side = 2 * np.arange(len(self)) + self._clients
+        beyond = np.maximum(sides.repeated - sides.dsacks[np.arange(len(sides.dsacks)) ^ 1], 0)
+        near = [int((sides.lost[one] + beyond[one ^ 1]).sum()) for one in (side, side ^ 1)]
+        return near[0], near[1], int(sides.reordered.sum())
 
     def classes(
         self,
@@ -147,7 +166,9 @@ class Connections:
         Indices change: returns the old index of each connection that stays. Numbers (`Conversation.id`)
         stay as they are.
         """
+        connections = len(self)
         stays = self._table.forget(kept, self._steps)
+        self._holes.renumber(renumbered(stays, connections))
         self._guess = Guess(self._table.pairs, self._ports)
         self._clients = None
         self.touched = np.empty(0, np.int64)

@@ -41,8 +41,10 @@ class Position(StrEnum):
     NEW = "new"
     RETRANSMISSION = "retransmission"
     OVERLAP = "overlap"  # begins in what was sent before and goes beyond it
-    GAP = "gap"  # bytes in between were not captured
+    GAP = "gap"  # bytes in between had not passed the capture point
     PROBE = "probe"  # a keepalive: one below the next number, 0 or 1 byte, no flags
+    REORDERED = "reordered"  # sent earlier than what passed before it: it was overtaken
+    OUTSIDE = "outside"  # further ahead than any window, or a FIN without ACK: no part of the connection
 
 
 class Opener(StrEnum):
@@ -78,8 +80,10 @@ class Event:
     tsval: int | None = None  # timestamps option, 32-bit values; None without it
     tsecr: int | None = None
     dsack: tuple[int, int] | None = None  # a D-SACK block, relative like `ack`: it arrived twice
+    sack: int | None = None  # the highest right edge of its SACK blocks, relative like `ack`; None without
     ttl: int = 64
     ip_id: int | None = None  # None for IPv6
+    syn_options: int = 0  # the kinds of a SYN's options in order, four bits each; 0 for other segments
 
     @property
     def syn(self) -> bool:
@@ -121,15 +125,17 @@ class Stream:
     last_ns: int = 0
     retransmissions: int = 0  # segments whose position was retransmission or overlap
     gaps: int = 0  # segments whose position was gap
+    reordered: int = 0  # segments that were overtaken
     probes: int = 0  # keepalives
     probe_packet: int = 0  # the first of those
     probe_ns: int = 0  # and its time
-    end: int | None = None  # highest sequence number past any segment; None without a segment
+    end: int | None = None  # highest sequence number past any segment but RST; None without one
     ack: int | None = None  # highest acknowledgement sent
     tsval: int | None = None  # of the last segment
     tsecr: int | None = None  # of the last segment
     ip_id: int | None = None  # of the last segment; 0 if they do not simply count up, None for IPv6
     zero_windows: int = 0  # segments that announced a window of 0
+    controls: int = 0  # segments with SYN, FIN or RST: beyond the first of many alike
     unanswered: int = 0  # segments after the other direction's last one that call for an answer
     unanswered_packet: int = 0  # the first of those
     unanswered_ns: int = 0  # and its time
@@ -169,6 +175,19 @@ class Traffic:
 
 
 @dataclass(frozen=True, slots=True)
+class Path:
+    """What the path did to the segments of one end, as far as their numbers tell at the capture point."""
+
+    response_ns: int | None = None  # least time in which this end answered something, None: it never did
+    reordered: int = 0  # segments that were overtaken on their way to the capture point
+    lost_before: int = 0  # segments lost on their way to the capture point, and sent again
+    lost_after: int = 0  # segments captured, not acknowledged, sent again: lost beyond it, or their ACK was
+    missed: int = 0  # times that the capture missed something: the other end acknowledged it all the same
+    missed_packet: int = 0  # the packet that shows the first of them
+    missed_ns: int = 0  # and its time, since the Unix epoch
+
+
+@dataclass(frozen=True, slots=True)
 class Conversation:
     """One connection as it was captured: who, and in time order what happened."""
 
@@ -185,6 +204,8 @@ class Conversation:
     first_ns: int
     last_ns: int
     copies: int = 0  # identical copies of packets that were left out
+    client_path: Path = Path()
+    server_path: Path = Path()
     successor: Event | None = None  # the SYN that opened the next incarnation of the pair
 
     @property
@@ -193,6 +214,18 @@ class Conversation:
 
     def address(self, end: End) -> Address:
         return self.client if end is End.CLIENT else self.server
+
+    def path(self, end: End) -> Path:
+        """Return what the path did to what an end sent."""
+        return self.client_path if end is End.CLIENT else self.server_path
+
+    def lost_near(self, end: End) -> int:
+        """Return how many segments, of either end, were lost between an end and the capture point.
+
+        Those that it sent and nobody captured, and those that were captured on their way to it; of the
+        latter, a lost acknowledgement of theirs looks the same.
+        """
+        return self.path(end).lost_before + self.path(end.peer).lost_after
 
     @property
     def round_trip_ns(self) -> int:

@@ -13,15 +13,17 @@ from closeseq.connections.conversation import (
     End,
     Event,
     Opener,
+    Path,
     Stream,
     Traffic,
 )
 from closeseq.connections.guess import Endpoint, Guess, endpoints
 from closeseq.connections.sequence import POSITIONS
-from closeseq.connections.state import NONE, Histories
+from closeseq.connections.state import NEVER_NS, NONE, Histories
 from closeseq.packets.flags import ACK, SYN
 
 if TYPE_CHECKING:
+    from closeseq.connections.holes import Holes
     from closeseq.connections.steps import Steps
     from closeseq.connections.table import Table
 
@@ -30,7 +32,7 @@ IPV6 = 6
 Row = dict[str, Any]  # one row of a table, as plain Python values
 
 
-def describe(index: int, table: Table, steps: Steps, guess: Guess) -> Conversation:
+def describe(index: int, table: Table, steps: Steps, guess: Guess, holes: Holes) -> Conversation:
     """Return one connection."""
     history = table.histories.row(index)
     chain = walk(history["last_event"], history["open_stretch"], steps)
@@ -56,9 +58,29 @@ def describe(index: int, table: Table, steps: Steps, guess: Guess) -> Conversati
         first_ns=history["first_ns"],
         last_ns=history["last_ns"],
         copies=history["copies"],
+        client_path=path(2 * index + client, sides[0], sides[1], holes),
+        server_path=path(2 * index + 1 - client, sides[1], sides[0], holes),
         successor=None
         if successor < 0
         else event(first_event(successor, table.histories, steps), ends, (0, 0)),
+    )
+
+
+def path(side: int, own: Row, peer: Row, holes: Holes) -> Path:
+    """Return what the path did to what an end sent; `own` and `peer` are rows of `Sides`."""
+    response_ns, missed = own["response_ns"], own["missed"]
+    number, time_ns = own["missed_number"], own["missed_ns"]
+    open_ = holes.acknowledged(side, peer["acked_end"]) if own["holes"] else 0
+    if open_ and not missed:
+        number, time_ns = holes.first(side)
+    return Path(
+        response_ns=None if response_ns == NEVER_NS else response_ns,
+        reordered=own["reordered"],
+        lost_before=own["lost"],
+        lost_after=max(own["repeated"] - peer["dsacks"], 0),
+        missed=missed + open_,
+        missed_packet=number,
+        missed_ns=time_ns,
     )
 
 
@@ -122,8 +144,10 @@ def event(row: Row, ends: tuple[End, End], origins: tuple[int, int]) -> Event:
         tsval=row["tsval"] if row["has_timestamps"] else None,
         tsecr=row["tsecr"] if row["has_timestamps"] else None,
         dsack=dsack if acknowledges and dsack[0] != dsack[1] else None,
+        sack=ack + row["sacked"] if acknowledges and row["sacked"] else None,
         ttl=row["ttl"],
         ip_id=None if row["ip_id"] < 0 else row["ip_id"],
+        syn_options=row["syn_options"],
     )
 
 
@@ -146,15 +170,17 @@ def stream(row: Row, end: int, origins: tuple[int, int]) -> Stream:
         last_ns=row["last_ns"][end],
         retransmissions=row["retransmissions"][end],
         gaps=row["gaps"][end],
+        reordered=row["reordered"][end],
         probes=row["probes"][end],
         probe_packet=row["probe_number"][end],
         probe_ns=row["probe_ns"][end],
-        end=row["end"][end] - origins[end],
+        end=None if row["end"][end] == NONE else row["end"][end] - origins[end],
         ack=None if row["ack"][end] == NONE else row["ack"][end] - origins[1 - end],
         tsval=row["tsval"][end] if stamped else None,
         tsecr=row["tsecr"][end] if stamped else None,
         ip_id=None if row["ip_id"][end] < 0 else row["ip_id"][end],
         zero_windows=row["zero_windows"][end],
+        controls=row["controls"][end],
         unanswered=row["unanswered"][end],
         unanswered_packet=row["unanswered_number"][end],
         unanswered_ns=row["unanswered_ns"][end],

@@ -1,8 +1,11 @@
 """Which rows matter: the *events*, segments that can change a state or prove something.
 
 Major events: SYN, FIN, RST, and the ACKs that first cover a SYN or a FIN.
-Minor events, of which a connection keeps a limited number: all that happens once a close has begun,
-ACKs past everything captured, and pure ACKs that betray something not captured.
+Minor events: all that happens once a close has begun, ACKs past everything captured, and pure ACKs that
+betray something not captured.
+
+A connection keeps a limited number of either: a TCP repeats a FIN some fifteen times, so thousands of
+alike segments are somebody's doing, and the first of them tell as much as all. The others count as traffic.
 """
 
 from __future__ import annotations
@@ -12,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from closeseq.connections.grouping import rank
-from closeseq.connections.sequence import GAP
+from closeseq.connections.sequence import GAP, OUTSIDE
 from closeseq.connections.state import NONE, Histories, Sides
 from closeseq.packets.flags import FIN, RST, SYN
 
@@ -20,26 +23,46 @@ if TYPE_CHECKING:
     from closeseq.connections.batch import Batch
 
 MINOR_LIMIT = 32
+ALIKE_LIMIT = 32  # SYNs, FINs and RSTs of one end, each
+COVER_LIMIT = 64  # ACKs of a connection that first cover a SYN or FIN
 
 
 def events(batch: Batch, histories: Histories, sides: Sides) -> np.ndarray:
     """Return a mask, in the order by connection, of the rows that are events; update what is kept."""
     senders, segments, numbers = batch.senders, batch.segments, batch.numbers
-    major = segments.flags & (SYN | FIN | RST) > 0
-    major |= covers_syn(batch, sides) | covers_fin(batch, sides)
+    major = first_of_kind(batch, sides)
+    covers = (covers_syn(batch, sides) | covers_fin(batch, sides)) & ~major
+    covers &= segments.flags & (SYN | FIN | RST) == 0
     beyond = (numbers.sent_by_peer != NONE) & (numbers.ack > numbers.sent_by_peer)
     betrays = (numbers.position == GAP) & (segments.length == 0)
     major, noteworthy = major[senders.place], (beyond | betrays)[senders.place]
+    covers, control = covers[senders.place], (segments.flags & (SYN | FIN | RST) > 0)[senders.place]
 
     start, length, connection = batch.rows.start, batch.rows.length, batch.rows.connection
+    covers &= np.repeat(histories.covers[connection], length) + rank(covers, start, length) <= COVER_LIMIT
+    histories.covers[connection] += np.add.reduceat(covers.astype(np.int32), start)
+    major |= covers
     closes = (segments.flags & (FIN | RST) > 0)[senders.place]
     closing = np.repeat(histories.closing[connection], length) | (rank(closes, start, length) > closes)
     histories.closing[connection] |= np.logical_or.reduceat(closes, start)
 
-    minor = ~major & (noteworthy | closing)
+    minor = ~major & (noteworthy | closing) & ~control
     minor &= np.repeat(histories.minor[connection], length) + rank(minor, start, length) <= MINOR_LIMIT
     histories.minor[connection] += np.add.reduceat(minor.astype(np.int32), start)
     result: np.ndarray = major | minor
+    return result
+
+
+def first_of_kind(batch: Batch, sides: Sides) -> np.ndarray:
+    """Return which rows (by sender) are among the first SYNs, FINs or RSTs of their sender."""
+    senders, flags = batch.senders, batch.segments.flags
+    result = np.zeros(len(flags), np.bool_)
+    for flag, count in ((SYN, sides.syns), (FIN, sides.fins), (RST, sides.resets)):
+        has = flags & flag > 0
+        if has.any():
+            before = senders.spread(count[senders.side])
+            result |= has & (before + rank(has, senders.start, senders.length) <= ALIKE_LIMIT)
+            count[senders.side] += np.add.reduceat(has.astype(np.int32), senders.start)
     return result
 
 
@@ -63,7 +86,7 @@ def covers_fin(batch: Batch, sides: Sides) -> np.ndarray:
     """Return which rows (by sender) are the first to acknowledge the peer's newest FIN."""
     senders, numbers = batch.senders, batch.numbers
     result = np.zeros(len(numbers.ack), np.bool_)
-    fin = batch.segments.flags & FIN > 0
+    fin = (batch.segments.flags & FIN > 0) & (numbers.position != OUTSIDE)
     fins = rank(fin, senders.start, senders.length)
     before = senders.of_peer(fins, np.zeros(len(senders.start), np.int64))  # the peer's FINs in this batch
     covered = (before == 0) & senders.spread(sides.fin_covered[senders.side ^ 1])

@@ -22,7 +22,10 @@ if TYPE_CHECKING:
     from closeseq.packets.segments import Segments
 
 POSITIONS = tuple(Position)  # a column of positions holds indices into this
-NEW, RETRANSMISSION, OVERLAP, GAP, PROBE = range(len(POSITIONS))
+NEW, RETRANSMISSION, OVERLAP, GAP, PROBE, REORDERED, OUTSIDE = range(len(POSITIONS))
+LARGEST_WINDOW = 1 << 30  # RFC 7323 2.3: nothing can be sent further ahead than this
+LARGEST_UNSCALED = 65535  # without the window scale option (RFC 9293 3.1)
+WINDOW_SCALE = 3  # kind of that option (RFC 7323 2.2)
 HIGHEST = np.iinfo(np.int64).max
 
 
@@ -99,6 +102,8 @@ class Numbers:
     ack: np.ndarray  # int64, relative to the receiver's origin; NONE without the ACK flag
     end: np.ndarray  # int64, the number after the segment
     position: np.ndarray  # uint8, index into POSITIONS
+    sent_before: np.ndarray  # int64, its sender's highest `end` before this segment; NONE if none
+    acked_by_peer: np.ndarray  # int64, the peer's highest `ack` before this segment; NONE if none
     first_ack: np.ndarray  # bool, the first segment with ACK of its sender
     sent_by_peer: np.ndarray  # int64, the peer's highest `end` before this segment; NONE if none
     fin_of_peer: np.ndarray  # int64, the highest `end` of the peer's FINs before this segment; NONE if none
@@ -117,15 +122,22 @@ def number(senders: Senders, segments: Segments, sides: Sides) -> Numbers:
     end = seq + segments.length + (flags & SYN > 0) + fin
 
     sent_before, fin_before = sides.sent_end[side], sides.fin_end[side]
-    sent_end = senders.highest(end, flags & RST == 0, sent_before)
-    fin_end = senders.highest(end, fin, fin_before)
+    acked_before = sides.acked_end[side]
+    learn_reach(senders, segments, sides)
+    sent_so_far, sent_end, outside = follow_sent(
+        senders, flags, seq, end, carried=sent_before, reach=sides.reach[side]
+    )
+    fin_end = senders.highest(end, fin & ~outside, fin_before)
+    acked_end = senders.highest(ack, ack != NONE, acked_before)
     result = Numbers(
         seq=seq,
         ack=ack,
         end=end,
-        position=positions(
-            flags, seq, end, senders.before(sent_end, sent_before), senders.before(fin_end, fin_before)
-        ),
+        position=np.where(
+            outside, OUTSIDE, positions(flags, seq, end, sent_so_far, senders.before(fin_end, fin_before))
+        ).astype(np.uint8),
+        sent_before=sent_so_far,
+        acked_by_peer=senders.of_peer(acked_end, sides.acked_end[side ^ 1]),
         first_ack=first_ack,
         sent_by_peer=senders.of_peer(sent_end, sides.sent_end[side ^ 1]),
         fin_of_peer=senders.of_peer(fin_end, sides.fin_end[side ^ 1]),
@@ -133,7 +145,65 @@ def number(senders: Senders, segments: Segments, sides: Sides) -> Numbers:
     last = senders.last
     sides.last_raw[side], sides.last_seq[side] = segments.seq[last], seq[last]
     sides.sent_end[side], sides.fin_end[side] = sent_end[last], fin_end[last]
+    sides.acked_end[side] = acked_end[last]
     return result
+
+
+def learn_reach(senders: Senders, segments: Segments, sides: Sides) -> None:
+    """Keep how far ahead segments may lie of what their sender has sent.
+
+    Windows are not scaled unless both SYNs have the option for it (RFC 7323 2.2).
+    """
+    rows = np.flatnonzero((segments.flags & SYN > 0) & (segments.syn_options > 0))
+    if not len(rows):
+        return
+    options = segments.syn_options[rows].astype(np.int64)
+    scales = np.zeros(len(rows), np.bool_)
+    for place in range(0, 32, 4):
+        scales |= options >> place & 0xF == WINDOW_SCALE
+    side = senders.spread(senders.side)[rows[~scales]]
+    sides.reach[side] = sides.reach[side ^ 1] = LARGEST_UNSCALED
+
+
+def follow_sent(
+    senders: Senders,
+    flags: np.ndarray,
+    seq: np.ndarray,
+    end: np.ndarray,
+    *,
+    carried: np.ndarray,
+    reach: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Follow how far each end has sent.
+
+    Returns three columns: the highest `end` of a sender before each segment, the same after it, and a mask
+    of the segments *outside*, which do not count as sent, since what comes after them would seem to lie far
+    behind: those further ahead than any window reaches, and FINs without ACK, which every receiver drops
+    (RFC 9293 3.10.7.4). `carried` and `reach` have an entry for each group.
+    """
+    counts = (flags & RST == 0) & (flags & (FIN | ACK | SYN) != FIN)
+    outside = (flags & RST == 0) & ~counts
+    after = senders.highest(end, counts, carried)
+    before = senders.before(after, carried)
+    odd = counts & (before != NONE)
+    odd &= (seq - before > senders.spread(reach)) | ((flags & SYN > 0) & (seq != 0))
+    if odd.any():  # rare enough to go through the segments of their senders one by one
+        for group in np.flatnonzero(np.logical_or.reduceat(odd, senders.start)).tolist():
+            first = int(senders.start[group])
+            rows = range(first, first + int(senders.length[group]))
+            highest, furthest = int(carried[group]), int(reach[group])
+            for row in rows:
+                before[row] = highest
+                if counts[row]:
+                    if flags[row] & SYN and seq[row] != 0:
+                        # What went by before its SYN was of an older connection.
+                        before[row], highest = seq[row], int(end[row])
+                    elif highest != NONE and seq[row] - highest > furthest:
+                        outside[row] = True
+                    else:
+                        highest = max(highest, int(end[row]))
+                after[row] = highest
+    return before, after, outside
 
 
 def acknowledgements(senders: Senders, segments: Segments, sides: Sides) -> tuple[np.ndarray, np.ndarray]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from closeseq.connections.conversation import Conversation, End, Event
+from closeseq.connections.conversation import Conversation, End, Event, Position
 from closeseq.packets.flags import PSH, letters
 
 if TYPE_CHECKING:
@@ -44,5 +44,5 @@ def _words(conversation: Conversation) -> Iterator[str]:
             syn.add(step.sender)
         if covers_fin:
             del uncovered[peer]
-        if step.fin:
+        if step.fin and step.position is not Position.OUTSIDE:
             fin_end[step.sender] = uncovered[step.sender] = max(step.end, fin_end.get(step.sender, step.end))

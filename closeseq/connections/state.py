@@ -12,6 +12,7 @@ import numpy as np
 from closeseq.connections.growing import Growing, column
 
 NONE = np.iinfo(np.int64).min  # "nothing yet" in a column of sequence numbers
+NEVER_NS = np.iinfo(np.int64).max  # "not yet" in a column of lengths of time
 
 
 class Pairs(Growing):
@@ -37,7 +38,11 @@ class Histories(Growing):
     copies: np.ndarray = column(np.int32)  # identical copies that were left out
     only_syns: np.ndarray = column(np.bool_, True)  # nothing yet but SYNs without ACK
     closing: np.ndarray = column(np.bool_)  # a FIN or RST went by
+    last_sender: np.ndarray = column(np.uint8)  # of the last segment, 0 or 1
+    asked_end: np.ndarray = column(np.int64, NONE)  # the number after it; NONE if it calls for no answer
+    asked_ns: np.ndarray = column(np.int64)  # its time
     minor: np.ndarray = column(np.int32)  # minor events kept so far
+    covers: np.ndarray = column(np.int32)  # ACKs kept so far that first cover a SYN or FIN
     last_event: np.ndarray = column(np.int64, -1)  # index into steps.Kept
     open_stretch: np.ndarray = column(np.int64, -1)  # index into steps.Stretches, of traffic after that event
 
@@ -53,9 +58,23 @@ class Sides(Growing):
     ack_raw: np.ndarray = column(np.uint32)  # the last acknowledgement it sent
     last_ack: np.ndarray = column(np.int64)
     sent_end: np.ndarray = column(np.int64, NONE)  # highest number past any segment but RST
+    reach: np.ndarray = column(np.int64, 1 << 30)  # how far ahead of that a segment may lie (RFC 7323 2.3)
     fin_end: np.ndarray = column(np.int64, NONE)  # highest number past a segment with FIN
     fin_covered: np.ndarray = column(np.bool_)  # the peer has acknowledged the newest FIN
     syn: np.ndarray = column(np.bool_)  # a SYN was captured
     syn_raw: np.ndarray = column(np.uint32)  # the first one's number
+    syns: np.ndarray = column(np.int32)  # segments with SYN, and so on
+    fins: np.ndarray = column(np.int32)
+    resets: np.ndarray = column(np.int32)
     packets: np.ndarray = column(np.int64)
     bytes: np.ndarray = column(np.int64)  # of payload, retransmissions included
+    acked_end: np.ndarray = column(np.int64, NONE)  # highest acknowledgement it sent
+    response_ns: np.ndarray = column(np.int64, NEVER_NS)  # least time in which it answered (responses.py)
+    holes: np.ndarray = column(np.int32)  # open ones in what it sent (holes.py)
+    reordered: np.ndarray = column(np.int32)  # its segments that were overtaken
+    lost: np.ndarray = column(np.int32)  # its segments that were lost before they were captured
+    repeated: np.ndarray = column(np.int32)  # its segments that were captured, and sent again unacknowledged
+    dsacks: np.ndarray = column(np.int32)  # its reports that something arrived twice (RFC 2883)
+    missed: np.ndarray = column(np.int32)  # holes in what it sent that the peer had acknowledged
+    missed_number: np.ndarray = column(np.int64)  # the packet that showed the first of them
+    missed_ns: np.ndarray = column(np.int64)  # and its time

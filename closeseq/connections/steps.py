@@ -40,13 +40,15 @@ class Kept(Growing):
     tsecr: np.ndarray = column(np.uint32)
     dsack_left: np.ndarray = column(np.int32)  # against `ack`; equal to dsack_right if there is none
     dsack_right: np.ndarray = column(np.int32)
+    sacked: np.ndarray = column(np.uint32)  # how far its SACK blocks reach beyond `ack`; 0 without
+    syn_options: np.ndarray = column(np.uint32)  # as in Segments
     ttl: np.ndarray = column(np.uint8)
     ip_id: np.ndarray = column(np.int32)  # -1 for IPv6
 
 
 AS_CAPTURED = (
     *("number", "time_ns", "flags", "length", "window", "ttl", "ip_id"),
-    *("has_timestamps", "tsval", "tsecr"),
+    *("has_timestamps", "tsval", "tsecr", "sacked", "syn_options"),
 )
 
 

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from closeseq.connections.growing import Growing, column
-from closeseq.connections.sequence import GAP, OVERLAP, PROBE, RETRANSMISSION
+from closeseq.connections.sequence import GAP, OVERLAP, PROBE, REORDERED, RETRANSMISSION
 from closeseq.connections.state import NONE
+from closeseq.packets.flags import FIN, RST, SYN
 from closeseq.packets.sequence import count_on
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ class Stretches(Growing):
     last_ns: np.ndarray = column(np.int64, width=2)
     retransmissions: np.ndarray = column(np.int64, width=2)
     gaps: np.ndarray = column(np.int64, width=2)
+    reordered: np.ndarray = column(np.int64, width=2)
     probes: np.ndarray = column(np.int64, width=2)
     probe_number: np.ndarray = column(np.int64, width=2)  # the first of them
     probe_ns: np.ndarray = column(np.int64, width=2)
@@ -42,12 +44,13 @@ class Stretches(Growing):
         np.int32, width=2
     )  # of the last; -1 for IPv6; 0 if they do not simply count up
     zero_windows: np.ndarray = column(np.int64, width=2)
+    controls: np.ndarray = column(np.int64, width=2)  # with SYN, FIN or RST, of too many alike
     unanswered: np.ndarray = column(np.int64, width=2)  # segments after the other end's last one
     unanswered_number: np.ndarray = column(np.int64, width=2)  # the first of them
     unanswered_ns: np.ndarray = column(np.int64, width=2)
 
 
-ADDED = ("segments", "bytes", "retransmissions", "gaps", "probes", "zero_windows")
+ADDED = ("segments", "bytes", "retransmissions", "gaps", "reordered", "probes", "zero_windows", "controls")
 HIGHEST = ("end", "ack")
 OF_FIRST = ("first_number", "first_ns", "first_ip_id")
 OF_LAST = ("last_number", "last_ns", "has_timestamps", "tsval", "tsecr")
@@ -78,14 +81,17 @@ def digest(batch: Batch, stretch: np.ndarray, begins: np.ndarray, ends: np.ndarr
     segments, numbers = batch.segments, batch.numbers
 
     position, length = numbers.position[place], segments.length[place]
+    reset = segments.flags[place] & RST > 0
     again = ((position == RETRANSMISSION) | (position == OVERLAP)) & (length > 0)
     for name, values in (
         ("segments", np.ones(len(place), np.int64)),
         ("bytes", length),
         ("retransmissions", again.astype(np.int64)),
         ("gaps", (position == GAP).astype(np.int64)),
+        ("reordered", (position == REORDERED).astype(np.int64)),
         ("probes", (position == PROBE).astype(np.int64)),
-        ("zero_windows", (segments.window[place] == 0).astype(np.int64)),
+        ("zero_windows", ((segments.window[place] == 0) & ~reset).astype(np.int64)),
+        ("controls", (segments.flags[place] & (SYN | FIN | RST) > 0).astype(np.int64)),
     ):
         result[name][cell] = np.add.reduceat(values, start)
     probe = np.minimum.reduceat(np.where(position == PROBE, place, len(segments)), start)
@@ -93,8 +99,9 @@ def digest(batch: Batch, stretch: np.ndarray, begins: np.ndarray, ends: np.ndarr
     of_probe = (cell[0][probed], cell[1][probed])
     result["probe_number"][of_probe] = segments.number[probe[probed]]
     result["probe_ns"][of_probe] = segments.time_ns[probe[probed]]
-    result["end"][cell] = np.maximum.reduceat(numbers.end[place], start)
-    result["ack"][cell] = np.maximum.reduceat(numbers.ack[place], start)  # NONE is the lowest number
+    # A RST's numbers are not part of the stream. NONE is the lowest number.
+    result["end"][cell] = np.maximum.reduceat(np.where(reset, NONE, numbers.end[place]), start)
+    result["ack"][cell] = np.maximum.reduceat(np.where(reset, NONE, numbers.ack[place]), start)
     result["first_number"][cell], result["first_ns"][cell] = segments.number[first], segments.time_ns[first]
     result["last_number"][cell], result["last_ns"][cell] = segments.number[last], segments.time_ns[last]
     for name in ("has_timestamps", "tsval", "tsecr"):

@@ -40,6 +40,8 @@ class Segments:
     tsecr: np.ndarray  # uint32, 0 without the option
     dsack_left: np.ndarray  # uint32, left edge of a D-SACK block (RFC 2883); equal to dsack_right if none
     dsack_right: np.ndarray  # uint32, right edge
+    sacked: np.ndarray  # uint32, how far beyond `ack` its SACK blocks reach (RFC 2018); 0 without
+    syn_options: np.ndarray  # uint32, the kinds of a SYN's options in order, four bits each; 0 for others
     skipped: Mapping[str, int] = field(default_factory=dict)  # reason -> frames that gave no row
     notes: Mapping[str, int] = field(default_factory=dict)  # remark -> rows it is true of
 
@@ -58,6 +60,6 @@ DTYPES = {
     "src_port": np.uint16, "dst_port": np.uint16, "seq": np.uint32, "ack": np.uint32,
     "flags": np.uint8, "window": np.uint16, "length": np.int64, "ttl": np.uint8, "ip_id": np.int32,
     "has_timestamps": np.bool_, "tsval": np.uint32, "tsecr": np.uint32,
-    "dsack_left": np.uint32, "dsack_right": np.uint32,
+    "dsack_left": np.uint32, "dsack_right": np.uint32, "sacked": np.uint32, "syn_options": np.uint32,
 }  # fmt: skip
 assert set(DTYPES) == set(COLUMNS)
