@@ -140,6 +140,11 @@ class Analysis(Sequence[Connection]):
         return self._connections.places(indices, end, with_port=end is End.SERVER)
 
     @property
+    def losses(self) -> tuple[int, int, int]:
+        """Segments lost between clients and capture point, between it and the servers, and out of order."""
+        return self._connections.losses()
+
+    @property
     def verdicts(self) -> Counter[str]:
         """How many connections have each verdict."""
         return self._count(lambda connection: (connection.verdict,))

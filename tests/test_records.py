@@ -73,6 +73,10 @@ EXAMPLE = {
     "initiator": "server",
     "shape": "C:S S:SA C:A ~ S:FA C:A C:FA S:A C:FA S:A",
     "summary": "server closed first; final ACK lost once",
+    "path": {
+        "client": {"lost": 0, "reordered": 0, "missed": 0, "response": None},
+        "server": {"lost": 0, "reordered": 0, "missed": 0, "response": None},
+    },
     "aka": {"zeek_conn_state": "SF", "zeek_history": "ShADdfFa", "wireshark_completeness": 31},
 }
 EVENT = {

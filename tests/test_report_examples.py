@@ -79,6 +79,7 @@ class MadeAnalysis:
     connections: list[Made]
     path: str = "made.pcap"
     reading: SimpleNamespace = None
+    losses: tuple[int, int, int] = (0, 0, 0)
     settings: SimpleNamespace = field(
         default_factory=lambda: SimpleNamespace(ports=frozenset(), hosts=frozenset())
     )

@@ -141,10 +141,10 @@ def test_traffic_that_changes_a_state_shows_the_state():
     assert text.splitlines()[-1].split() == ["ESTABLISHED"]
 
 
-def test_traffic_tells_of_retransmissions_gaps_and_probes():
-    went_by = traffic(4, 0.1, 10, 20, retransmissions=2, gaps=1, probes=1)
+def test_traffic_tells_of_retransmissions_reordering_and_probes():
+    went_by = traffic(4, 0.1, 10, 20, retransmissions=2, reordered=1, probes=1, controls=1500)
     connection = made([*HANDSHAKE, line(went_by, "ESTABLISHED", "ESTABLISHED")])
-    told = "20 bytes down, 4 retransmissions, 2 keepalive or window probes, 2 gaps in the capture"
+    told = "20 bytes down, 4 retransmissions, 2 keepalive or window probes, 2 out of order, 3,000 more with"
     assert told in format_timeline(connection, width=140)
 
 

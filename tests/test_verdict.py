@@ -65,7 +65,7 @@ def test_a_reset_after_both_fins_of_which_one_was_not_acknowledged_is_one():
     [
         (CLOSE, ["client closed first"]),
         (OPEN + "S:FA C:A C:FA S:A! +0.3s C:FA* S:A", ["server closed first", "final ACK lost once"]),
-        (OPEN + "C:FA! +0.3s C:FA* S:A S:FA C:A", ["client closed first", "client's FIN lost once"]),
+        (OPEN + "C:FA! +0.3s C:FA* S:A S:FA C:A", ["client closed first", "client's FIN sent twice"]),
         (OPEN + "C:FA S:A +3s S:FA C:A", ["server closed 3 s later"]),
         (OPEN + "C:RA", ["client reset it in ESTABLISHED", "before any FIN"]),
         (OPEN + "C:FA S:A S:RA", ["client closed first", "server reset it in CLOSE_WAIT", "after one FIN"]),

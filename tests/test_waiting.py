@@ -70,7 +70,7 @@ def test_a_fin_that_the_peers_fin_pushed_out_had_been_tried():
 
 
 def test_a_fin_that_was_not_tried_before_was_no_answer_of_the_kernel():
-    timeline = run("+1s C:FA S:FA C:A", gap_ns=BREATH_NS)
+    timeline = run("~ +1s C:FA S:FA C:A", gap_ns=BREATH_NS)
     assert states(timeline, End.SERVER)[:2] == [CLOSE_WAIT, LAST_ACK]
     assert closing(timeline, End.SERVER)[1].certainty is Certainty.OBSERVED
 

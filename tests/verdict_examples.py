@@ -124,6 +124,8 @@ def _mirrored_conversation(c: Conversation) -> Conversation:
         server=c.client,
         steps=tuple(_mirrored(step) for step in c.steps),
         client_packets=c.server_packets,
+        client_path=c.server_path,
+        server_path=c.client_path,
         server_packets=c.client_packets,
         client_bytes=c.server_bytes,
         server_bytes=c.client_bytes,

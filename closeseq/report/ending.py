@@ -9,6 +9,7 @@ from closeseq.report.selection import gravity
 from closeseq.report.text import Style, evidence, printable
 from closeseq.tcp.states import State
 from closeseq.verdict.findings import Finding, Severity
+from closeseq.verdict.missing import captured
 from closeseq.verdict.text import span
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def _standing(connection: Connection, end: End) -> Iterator[str]:
     timeline = connection.timeline
     now, state = timeline.now_ns, timeline.state(end)
     entered = entry(connection, end)
-    if entered is None:
+    if entered is None or not captured(connection.conversation, end):
         return
     since = f"#{entered.packet}" if entered.packet is not None else "the timer"
     expiry = timeline.expiries.get(end)

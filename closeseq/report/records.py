@@ -61,6 +61,7 @@ def record(connection: Connection) -> Record:
         "findings": [_finding(finding, start) for finding in connection.findings],
         "timeline": [_step(step, start) for step in timeline],
         "transitions": [_transition(transition, start) for transition in timeline.transitions],
+        "path": {end.value: _way(conversation, end) for end in End},
         "aka": {
             "zeek_conn_state": aka.zeek_conn_state(conversation),
             "zeek_history": aka.zeek_history(conversation),
@@ -94,6 +95,16 @@ def _endpoint(connection: Connection, end: End) -> Record:
         "packets": endpoint.packets,
         "bytes": endpoint.bytes,
         "expires": None if expiry is None else seconds(expiry - connection.conversation.first_ns),
+    }
+
+
+def _way(conversation: Conversation, end: End) -> Record:
+    path = conversation.path(end)
+    return {
+        "lost": conversation.lost_near(end),
+        "reordered": path.reordered,
+        "missed": path.missed,
+        "response": None if path.response_ns is None else seconds(path.response_ns),
     }
 
 

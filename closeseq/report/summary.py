@@ -74,7 +74,7 @@ def what_was_read(selection: Selection, style: Style) -> Iterator[str]:
     if selection.wanted:
         read += f"; {len(selection):,} of them with {selection.wanted}"
     yield from (style.paint(line, "heading") for line in style.wrap(read, then="  "))
-    for text in remarks_on(reading):
+    for text in [*remarks_on(reading), *on_the_path(*analysis.losses)]:
         yield from style.wrap(text, first="  ", then="    ")
     if not len(analysis):
         yield from style.wrap(nothing(selection), first="  ", then="    ")
@@ -92,6 +92,17 @@ def remarks_on(reading: Reading) -> Iterator[str]:
         yield f"copies: {count(reading.copies, 'packet')} captured more than once, counted once"
     if reading.notes:
         yield f"noted: {_named(reading.notes)}"
+
+
+def on_the_path(clients: int, servers: int, reordered: int) -> Iterator[str]:
+    """Yield what was lost, and on which side of the capture point, and what came out of order."""
+    if clients or servers:
+        yield (
+            f"lost and sent again: {count(clients, 'segment')} between the clients and the capture point, "
+            f"{servers:,} between it and the servers"
+        )
+    if reordered:
+        yield f"out of order: {count(reordered, 'segment')}"
 
 
 def nothing(selection: Selection) -> str:

@@ -31,8 +31,9 @@ WORDS = ((SYN, "SYN"), (FIN, "FIN"), (RST, "RST"), (PSH, "PSH"), (ACK, "ACK"))
 POSITIONS = {
     Position.RETRANSMISSION: "sent again",
     Position.OVERLAP: "sent again, with more",
-    Position.GAP: "after a gap in the capture",
+    Position.GAP: "something before it is missing so far",
     Position.PROBE: "keepalive or window probe",
+    Position.REORDERED: "out of order",
 }
 STATE = 13  # columns: the longest name, SYN_RECEIVED, and a mark
 ROOMY = 90  # columns from which the arrows are long
@@ -109,10 +110,25 @@ class Drawing:
         if connection.opener is Opener.INFERRED:
             began += "; no opening captured: client inferred"
         yield from style.wrap(began, first="    ")
+        for line in self.on_the_path():
+            yield from style.wrap(line, first="    ")
         yield ""
         left = f"client :{conversation.client.port}"
         right = f"server :{conversation.server.port}"
         yield f"{'':{self.clock + 4}}{left:{STATE + self.arrow + 3}}{right}"
+
+    def on_the_path(self) -> Iterator[str]:
+        """Yield what was lost, and on which side of the capture point, and what came out of order."""
+        conversation = self.connection.conversation
+        lost = {end: conversation.lost_near(end) for end in End}
+        parts = [
+            f"{number} between the {end} and the capture point" for end, number in lost.items() if number
+        ]
+        if parts:
+            yield f"lost and sent again: {', '.join(parts)}"
+        reordered = sum(conversation.path(end).reordered for end in End)
+        if reordered:
+            yield f"out of order: {count(reordered, 'segment')}"
 
     def step(self, step: Step, *, first: bool) -> Iterator[str]:
         """Draw one event, or the traffic between two."""
@@ -199,10 +215,11 @@ class Drawing:
         parts += [f"{count(up.bytes, 'byte')} up"] if up.bytes else []
         parts += [f"{count(down.bytes, 'byte')} down"] if down.bytes else []
         again, probes = up.retransmissions + down.retransmissions, up.probes + down.probes
-        gaps = up.gaps + down.gaps
+        reordered, controls = up.reordered + down.reordered, up.controls + down.controls
         parts += [count(again, "retransmission")] if again else []
         parts += [count(probes, "keepalive or window probe")] if probes else []
-        parts += [f"{count(gaps, 'gap')} in the capture"] if gaps else []
+        parts += [f"{reordered:,} out of order"] if reordered else []
+        parts += [f"{controls:,} more with SYN, FIN or RST"] if controls else []
         lasted = traffic.last_ns - traffic.time_ns
         parts += [span(lasted)] if lasted else []
         note = f"; {printable(step.note)}" if step.note else ""

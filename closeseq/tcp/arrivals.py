@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 from closeseq.connections.conversation import ENDS, End, Event, Position
 from closeseq.packets.flags import FIN, SYN
 from closeseq.tcp import resets
-from closeseq.tcp.delivery import Receipt, accepted, refuted
+from closeseq.tcp.delivery import Receipt, accepted, answered, refuted
 from closeseq.tcp.echoes import Echo, echo
+from closeseq.tcp.strays import OLDER
 from closeseq.tcp.timeline import Arrival, Certainty
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ Fate = tuple[Arrival, str | None]
 
 def arrivals(evidence: Evidence) -> dict[int, Fate]:
     """Return, by index of the step, whether each event arrived and a note about it (or None)."""
-    fates: dict[int, Fate] = {}
+    fates: dict[int, Fate] = {step: (Arrival.ASSUMED, why) for step, why in evidence.strays.items()}
     for sender in ENDS:
         for said in evidence.said[sender]:
             if said.event is not None:
@@ -39,20 +40,35 @@ def _fate(evidence: Evidence, sender: End, said: Said, event: Event) -> Fate:
         name = "FIN" if lost.event is not None and lost.event.fin else "SYN"
         return Arrival.NO, f"lost: the {name} that it acknowledges comes again in #{lost.packet}"
     told = echo(evidence, sender.peer, said)
-    if told is Echo.ARRIVED:
-        return Arrival.PROVED, _remark(said, event)
+    if told is Echo.ARRIVED or answered(evidence, sender.peer, said):
+        return Arrival.PROVED, _remark(evidence, said, event)
     if told is Echo.MISSED:
         return Arrival.NO, f"lost: the {sender.peer} still echoes an older timestamp afterwards"
-    return Arrival.ASSUMED, _remark(said, event)
+    return Arrival.ASSUMED, _crossing(evidence, sender, said) or _remark(evidence, said, event)
 
 
-def _remark(said: Said, event: Event) -> str | None:
+def _remark(evidence: Evidence, said: Said, event: Event) -> str | None:
     if said.stale:
         return "an old duplicate: its timestamp is older than that of earlier segments"
-    if event.position is Position.GAP:
+    if event.position is Position.GAP and evidence.conversation.path(said.sender).missed:
         return "what the sender sent just before was not captured"
+    if event.position is Position.GAP:
+        return "what the sender sent just before was lost, or comes later"
+    if event.position is Position.REORDERED:
+        return "out of order: sent before what passed just before it"
     if event.position is Position.PROBE:
         return "keepalive or window probe"
+    return None
+
+
+def _crossing(evidence: Evidence, sender: End, said: Said) -> str | None:
+    """Say that an acknowledgement of a FIN crossed a retransmission of it, which so says nothing of it."""
+    if said.ack is None:
+        return None
+    copies = evidence.copies(sender.peer, FIN)
+    for again in copies[1:]:
+        if again.step > said.step and again.end <= said.ack and copies[0].step < said.step:
+            return f"crossed the retransmitted FIN #{again.packet}"
     return None
 
 
@@ -89,17 +105,29 @@ def _fates_of_copies(evidence: Evidence, sender: End, flag: int) -> dict[int, Fa
             fates[copy.step] = (Arrival.NO, f"lost: its {name} comes again in #{copies[index + 1].packet}")
         elif copy is chosen:
             fates[copy.step] = (_arrival(taken), None)
+        elif chosen is None and not taken.before and copy.step < taken.step:
+            reported = any(_is_sacked(copy, s) for s in evidence.after(sender.peer, copy.step))
+            note = f"out of order: it counts when #{taken.packet} fills the hole before it"
+            fates[copy.step] = (Arrival.PROVED if reported else Arrival.ASSUMED, note)
         else:
             fates[copy.step] = _fate_of_duplicate(evidence, sender, copy, name)
     return fates
 
 
-def _challenge(evidence: Evidence, sender: End, syn: Said) -> Said | None:
+def _is_sacked(copy: Said, said: Said) -> bool:
+    """Whether a segment reports to have what lies behind a hole, this copy included (RFC 2018)."""
+    return said.event is not None and said.event.sack is not None and said.event.sack >= copy.end
+
+
+def _challenge(evidence: Evidence, sender: End, syn: Said) -> Event | None:
     """Return the ACK with which a SYN was answered that does not acknowledge it (RFC 9293 3.10.7.4)."""
     for s in evidence.after(sender.peer, syn.step)[:1]:
         below = s.ack is not None and s.ack != syn.end
         if below and s.event is not None and s.event.pure_ack and evidence.crossed(syn, s):
-            return s
+            return s.event
+    what = evidence.conversation.steps[syn.step + 1 : syn.step + 2]
+    if what and evidence.strays.get(syn.step + 1) == OLDER and isinstance(what[0], Event):
+        return what[0]
     return None
 
 

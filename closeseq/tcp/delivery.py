@@ -17,11 +17,12 @@ from typing import TYPE_CHECKING
 
 from closeseq.connections.conversation import ENDS, End
 from closeseq.packets.flags import FIN
+from closeseq.tcp.distance import Knowledge
 from closeseq.tcp.echoes import Echo, echo
 from closeseq.tcp.evidence import asked_once
 from closeseq.tcp.timeline import Certainty
 from closeseq.tcp.unseen import unseen, without_socket
-from closeseq.tcp.waiting import loses_before_capture, reliable
+from closeseq.tcp.waiting import LEAST_TIMEOUT_NS, loses_before_capture, reliable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -44,6 +45,10 @@ class Receipt:
     packet: int  # the segment that did it, as far as known
     time_ns: int
     certainty: Certainty
+    or_with: tuple[
+        tuple[int, Said], ...
+    ] = ()  # other segments that may have taken effect, each with its step
+    shown: Said | None = None  # the segment that shows that by then it had
 
     @classmethod
     def of(cls, said: Said, certainty: Certainty, *, before: bool = False) -> Receipt:
@@ -75,16 +80,51 @@ def accepted(evidence: Evidence, sender: End, number_end: int, copies: Sequence[
         # Both sent SYN: the two crossed (RFC 9293 3.5, figure 7).
         step = max(below[-1].step, earlier[0].step)
         return Receipt(step, False, earlier[0].packet, max(below[-1].last_ns, earlier[0].first_ns), certainty)
-    candidates = [s for s in earlier if not below or s.step > below[-1].step]
-    if candidates:
+    candidates = [s for s in earlier if _may_be_the_one(evidence, s, below, cover)]
+    filled = [s for s in evidence.before(sender, cover.step) if below and s.step > below[-1].step and s.bytes]
+    if candidates and not _waits_for(candidates, below, filled, cover):
         chosen, sure = _which_copy(evidence, receiver, candidates, cover, number_end)
-        return Receipt.of(chosen, certainty if sure else Certainty.ASSUMED)
+        # It had not taken it when it last acknowledged below.
+        since, since_ns = max(((s.step, s.last_ns) for s in below[-1:]), default=(0, 0))
+        step, time_ns = (chosen.step, chosen.first_ns) if chosen.step > since else (since, since_ns)
+        others = tuple((max(s.step, since), s) for s in candidates if s is not chosen)
+        return Receipt(
+            step, False, chosen.packet, time_ns, certainty if sure else Certainty.ASSUMED, others,
+            None if cover.reset else cover,
+        )  # fmt: skip
     # All copies went before the receiver last spoke: what completed the stream in order is data that
     # the sender sent since (it filled a hole), or a copy was still under way.
-    filled = [s for s in evidence.before(sender, cover.step) if s.step > below[-1].step and s.bytes]
     if filled:
         return Receipt.of(filled[-1], certainty)
     return Receipt(below[-1].step, False, earlier[-1].packet, below[-1].last_ns, certainty)
+
+
+def _waits_for(
+    candidates: Sequence[Said], below: Sequence[Said], filled: Sequence[Said], cover: Said
+) -> bool:
+    """Whether what had arrived was out of order until data filled a hole before it.
+
+    It was not if the acknowledgement says that the data came twice (RFC 2883), or echoes what was taken,
+    which only a segment in order can bring about (RFC 7323 4.3).
+    """
+    if cover.event is not None and cover.event.dsack is not None:
+        return False
+    if cover.tsecr is not None and any(s.tsval == cover.tsecr for s in candidates):
+        return False
+    if not below or not filled or below[-1].ack is None or candidates[-1].step > filled[-1].step:
+        return False
+    return below[-1].ack < candidates[-1].end - 1
+
+
+def _may_be_the_one(evidence: Evidence, copy: Said, below: Sequence[Said], cover: Said) -> bool:
+    """Whether a copy may be the one that was taken.
+
+    It is not if it passed too late for the acknowledgement to know of it, or if the receiver acknowledged
+    below it at a time when it must have arrived.
+    """
+    if evidence.knew(cover, copy) is Knowledge.CANNOT:
+        return False
+    return not any(s.step > copy.step and evidence.knew(s, copy) is Knowledge.MUST for s in below)
 
 
 def _which_copy(
@@ -99,12 +139,17 @@ def _which_copy(
             both = len(candidates) == 2  # noqa: PLR2004 - of two that arrived twice, both arrived
             return candidates[0], both
     answers = unseen(evidence, receiver, cover, candidates[0].step)
-    if answers is not None and reliable(answers, cover) and answers.number >= len(candidates) - 1:
+    if answers is not None and reliable(evidence, answers, cover) and answers.number >= len(candidates) - 1:
         return candidates[0], False  # each was answered, but the answers were not captured
     # An echo proves that this copy arrived. A TIME_WAIT socket keeps the value of the first FIN it took.
     echoed = [s for s in candidates if s.tsval is not None and s.tsval == cover.tsecr]
     if echoed:
         return echoed[0], True
+    again, first = candidates[1], candidates[0]
+    acknowledges = again.ack is not None and first.ack is not None and again.ack > first.ack
+    if acknowledges and again.first_ns - first.first_ns < LEAST_TIMEOUT_NS:
+        # Sooner than a time-out: BSD and macOS acknowledge in CLOSING by sending their FIN again.
+        return first, False
     return candidates[-1], False
 
 
@@ -114,7 +159,7 @@ def _accepted_unanswered(evidence: Evidence, sender: End, copies: Sequence[Said]
         return None
     receiver, first = sender.peer, copies[0]
     since = evidence.after(receiver, copies[-1].step)
-    if any(not s.answer and not evidence.crossed(copies[-1], s) for s in since):
+    if any(not s.answer and (s.aborts or not evidence.crossed(copies[-1], s)) for s in since):
         return None  # it went on, or gave up, acknowledging below
     if any(s.answer for s in since):
         # It had no such connection any more. Had it been gone from the start, it would have answered
@@ -142,6 +187,7 @@ def acknowledged(evidence: Evidence, sender: End, number_end: int, copies: Seque
     # A RST is acted on, or challenged, before its acknowledgement is looked at (RFC 9293 3.10.7.4).
     said = [s for s in evidence.said[sender.peer] if not s.reset]
     covers = [s for s in said if s.ack is not None and s.ack >= number_end]
+    covers = covers[: _heard_alive(evidence, sender, number_end, covers)]
     last = copies[-1] if copies else None
     lost = [s for s in covers if refuted(evidence, s, last)]
     heard = [(s, echo(evidence, sender, s)) for s in covers[len(lost) :]]
@@ -164,14 +210,34 @@ def acknowledged(evidence: Evidence, sender: End, number_end: int, copies: Seque
             if not fared:
                 return None
             cover = fared[0]
-        step = cover.step if last is None else max(cover.step, last.step)
+        # What its sender sent before it can have known of the acknowledgement was sent before it came in.
+        without = [s.step for s in evidence.after(sender, cover.step) if _unaware(evidence, s, cover)]
+        step = max([cover.step, *without, *([last.step] if last is not None else [])])
         certain = cover is surely or _left_handshake(evidence, sender, last, cover)
         certainty = Certainty.PROVED if certain else Certainty.ASSUMED
-        return Receipt(step, False, cover.packet, cover.first_ns, certainty)
+        return Receipt(step, False, cover.packet, cover.first_ns, certainty, shown=surely)
     if last is not None and silent and _there_after(evidence, sender, copies):
         # It stopped repeating: an acknowledgement reached it that was not captured.
         return Receipt.of(last, Certainty.ASSUMED)
     return None
+
+
+def _unaware(evidence: Evidence, said: Said, cover: Said) -> bool:
+    return evidence.knew(said, cover) is Knowledge.CANNOT
+
+
+def _heard_alive(evidence: Evidence, sender: End, number_end: int, covers: Sequence[Said]) -> int:
+    """Return how many of the acknowledgements of a FIN its sender can have taken.
+
+    A RST in answer to something that did not acknowledge the FIN yet shows that by then the FIN's sender
+    was gone: what was sent to it after that found no socket.
+    """
+    for s in evidence.said[sender]:
+        if s.answer and s.seq is not None and s.seq < number_end:
+            asked = [a for a in evidence.before(sender.peer, s.step) if not a.reset and a.ack == s.seq]
+            if asked and all(later.reset for later in evidence.after(sender, s.step)):
+                return sum(c.step <= asked[-1].step for c in covers)
+    return len(covers)
 
 
 def _knew_before(evidence: Evidence, sender: End, copies: Sequence[Said], covers: Sequence[Said]) -> bool:

@@ -8,16 +8,17 @@ from dataclasses import dataclass
 from functools import wraps
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from closeseq.connections.conversation import ENDS, Conversation, End, Event, Traffic
+from closeseq.connections.conversation import ENDS, Conversation, End, Event, Position, Traffic
 from closeseq.packets.flags import ACK, RST, SYN
 from closeseq.packets.sequence import difference
+from closeseq.tcp.distance import Distance, Knowledge
+from closeseq.tcp.strays import strays
 from closeseq.tcp.timers import SECOND
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 MILLISECOND = SECOND // 1000
-CROSSING_NS, CROSSING_TRIPS = MILLISECOND, 2  # base, and round trips
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -26,6 +27,7 @@ class Said:
     """What one end sent in one step: a single event, or its half of a stretch of traffic."""
 
     step: int  # index into the conversation's steps
+    sender: End
     packet: int  # the first one's number
     first_ns: int
     last_ns: int
@@ -54,9 +56,12 @@ class Evidence:
         self.conversation = conversation
         self.now_ns = now_ns
         self.said: dict[End, list[Said]] = {End.CLIENT: [], End.SERVER: []}
+        self.strays = strays(conversation)
         clocks = {End.CLIENT: Clock(), End.SERVER: Clock()}
         for index, step in enumerate(conversation.steps):
             if isinstance(step, Event):
+                if index in self.strays:
+                    continue
                 self.said[step.sender].append(_event(index, step, clocks[step.sender]))
             else:
                 for end in ENDS:
@@ -65,8 +70,7 @@ class Evidence:
         self._copies: dict[tuple[End, int], Sequence[Said]] = {}
         self.answers: dict[object, Any] = {}  # what was asked before, see `asked_once`
         self.round_trip_ns = conversation.round_trip_ns
-        # Two segments this close may have crossed: neither end had seen the other's when it sent its own.
-        self.crossing_ns = CROSSING_NS + CROSSING_TRIPS * self.round_trip_ns
+        self.distance = Distance.of(conversation)
 
     def after(self, end: End, step: int) -> Sequence[Said]:
         """Return what an end said after a step."""
@@ -84,14 +88,31 @@ class Evidence:
         """Return the events of a sender that carry SYN or FIN, in order of time."""
         found = self._copies.get((sender, flag))
         if found is None:
-            said = self.said[sender]
-            found = [s for s in said if s.event and s.event.flags & flag and not s.reset]
+            found = [s for s in self.said[sender] if s.event and s.event.flags & flag and not s.reset]
             self._copies[sender, flag] = found
         return found
 
+    def repeats_data(self, end: End) -> bool:
+        """Whether an end sent data again, as far as captured."""
+        for step in self.conversation.steps:
+            if isinstance(step, Traffic):
+                if step.of(end).retransmissions:
+                    return True
+            elif (
+                step.sender is end
+                and step.length
+                and step.position in (Position.RETRANSMISSION, Position.OVERLAP)
+            ):
+                return True
+        return False
+
+    def knew(self, later: Said, earlier: Said) -> Knowledge:
+        """Say whether the sender of the later of two segments, of different senders, knew of the earlier."""
+        return self.distance.knew(later.sender, later.first_ns, earlier.last_ns)
+
     def crossed(self, earlier: Said, later: Said) -> bool:
         """Whether the later of two segments, of different senders, may have been sent without the earlier."""
-        return later.first_ns - earlier.last_ns < self.crossing_ns
+        return self.knew(later, earlier) is not Knowledge.MUST
 
 
 class Clock:
@@ -124,6 +145,7 @@ def _event(index: int, event: Event, clock: Clock) -> Said:
     stale, made_ns = clock.read(event.tsval, event.time_ns)
     return Said(
         index,
+        event.sender,
         event.packet,
         event.time_ns,
         event.time_ns,
@@ -152,6 +174,7 @@ def _stream(index: int, traffic: Traffic, end: End, clock: Clock) -> list[Said]:
     return [
         Said(
             index,
+            end,
             stream.first_packet,
             stream.first_ns,
             stream.last_ns,

@@ -10,16 +10,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from closeseq.connections.conversation import Traffic
 from closeseq.packets.flags import FIN
 from closeseq.tcp import waiting
-from closeseq.tcp.delivery import (
-    FIRST_TIMEOUT_NS,
-    PATIENCE_TRIPS,
-    Receipt,
-)
+from closeseq.tcp.delivery import FIRST_TIMEOUT_NS, Receipt
 from closeseq.tcp.echoes import CLOCK_TICK_NS
-from closeseq.tcp.evidence import CROSSING_NS, CROSSING_TRIPS, MILLISECOND, Evidence, Said, asked_once
+from closeseq.tcp.evidence import MILLISECOND, Evidence, Said, asked_once
+from closeseq.tcp.system import counts_packets
 from closeseq.tcp.timeline import Certainty
+from closeseq.tcp.unseen import unseen
 from closeseq.tcp.waiting import ANSWER_NS, PROBE_TIMER_LATE_NS, PROBE_TIMER_NS, SAME_BREATH_NS
 
 if TYPE_CHECKING:
@@ -29,19 +28,11 @@ if TYPE_CHECKING:
 
 PROGRAM_NS = MILLISECOND  # a program that is told end of file needs less than this only when it is idle
 
-# Every length of time that the distance of two events is compared with in the replay of a clean close.
-TELLING_TIMES_NS = (
-    0,  # to the end of the capture
-    PROGRAM_NS,
-    PROBE_TIMER_NS,
-    PROBE_TIMER_LATE_NS,
-    FIRST_TIMEOUT_NS,
-    CLOCK_TICK_NS,
-)
-# The same, but only between a FIN and the other end's ACK, or an ACK and its sender's own FIN.
-TELLING_BREATHS_NS = (SAME_BREATH_NS, ANSWER_NS)
-# The same, where it depends on the round trip of the handshake: (base, factor of the round trip).
-TELLING_TRIPS_NS = ((CROSSING_NS, CROSSING_TRIPS), (FIRST_TIMEOUT_NS, PATIENCE_TRIPS))
+# Lengths of time that are compared with how long something has lasted until now: when one of them has
+# passed, a live watch looks again.
+TELLING_TIMES_NS = (PROGRAM_NS, PROBE_TIMER_NS, PROBE_TIMER_LATE_NS, FIRST_TIMEOUT_NS, CLOCK_TICK_NS)
+TELLING_BREATHS_NS = ()
+TELLING_TRIPS_NS = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +67,8 @@ def find(evidence: Evidence, sender: End) -> Fin | None:
     peers = (s for s in evidence.before(sender.peer, first.step) if s.ack is not None and s.ack >= number_end)
     betrayals = [s for s in (next(own, None), next(peers, None)) if s is not None and not s.reset]
     if betrayals:
-        sent = _betrayed(min(betrayals, key=lambda s: s.step), Certainty.PROVED)
+        shown = min(betrayals, key=lambda s: s.step)
+        sent = _before(evidence, sender, shown, first) or _betrayed(shown, Certainty.PROVED)
     else:
         sent = _waited(evidence, sender, first) or Sent(
             first.step, 0, first.packet, first.first_ns, Certainty.OBSERVED
@@ -89,9 +81,10 @@ def _never_captured(evidence: Evidence, sender: End) -> Fin | None:
 
     A single byte of data would leave the same trace, so this is never more than assumed.
     """
-    end = None
+    end, data = None, False
     betrayals = []
     for said in evidence.said[sender]:
+        data |= said.bytes > 1 or bool(said.event and said.event.syn)
         if end is not None and said.event and said.event.pure_ack and said.event.seq == end + 1:
             betrayals.append(said)
             break
@@ -99,11 +92,42 @@ def _never_captured(evidence: Evidence, sender: End) -> Fin | None:
             end = said.end if end is None else max(end, said.end)
     if end is None or any(s.end > end + 1 for s in evidence.said[sender]):
         return None
+    if not data or _is_data(evidence, sender, end):
+        return None  # the numbers may be those of a keepalive, one below the next, or of a byte
     acks = evidence.said[sender.peer]
     betrayals += [s for s in acks if s.ack == end + 1 and not s.reset][:1]
     if not betrayals:
         return None
     return Fin(end + 1, (), _betrayed(min(betrayals, key=lambda s: s.step), Certainty.ASSUMED))
+
+
+def _before(evidence: Evidence, sender: End, shown: Said, fin: Said) -> Sent | None:
+    """Return the close of an end whose FIN went unseen some time before the segment that shows it."""
+    first_ns = waiting.sent_before(evidence, sender, shown, fin) if shown.sender is sender else None
+    heard = [
+        s for s in evidence.before(sender.peer, shown.step) if first_ns is not None and s.first_ns <= first_ns
+    ]
+    own = evidence.before(sender, shown.step)[-1:]
+    step = max((s.step for s in [*own, *heard]), default=shown.step)
+    if (
+        first_ns is None
+        or step >= shown.step
+        or not evidence.distance.must_know(sender, shown.first_ns, first_ns)
+    ):
+        return None
+    time_ns = max([first_ns, *(s.last_ns for s in own)])
+    return Sent(step, 1, shown.packet, time_ns, Certainty.ASSUMED, "had sent a FIN that was not captured")
+
+
+def _is_data(evidence: Evidence, sender: End, number: int) -> bool:
+    """Whether a number that was not captured was, when it came again, a byte of data."""
+    return any(
+        s.event is not None
+        and s.seq is not None
+        and s.event.length
+        and s.seq <= number < s.seq + s.event.length
+        for s in evidence.said[sender]
+    )
 
 
 def _betrayed(said: Said, certainty: Certainty) -> Sent:
@@ -126,47 +150,111 @@ def _waited(evidence: Evidence, sender: End, fin: Said) -> Sent | None:
 
 
 def closed_before(evidence: Evidence, end: End, receipt: Receipt) -> Sent | None:
-    """Say whether an end had closed before it took its peer's FIN, with its own FIN still unsent.
+    """Say whether an end had closed before it took its peer's FIN, with its own FIN not captured until later.
 
-    Two things give that away: the FIN comes in one breath with the ACK that answers the peer's, faster
-    than any program; or the probe timer sent it, and that had begun before the peer's FIN came.
+    The plain reading is that it had not: its FIN acknowledges the peer's, so it closed second. Three things
+    speak against that: the answer to the peer's FIN is numbered past the own one, which was lost before it
+    was captured; the peer's window had been closed, and FIN follows its opening in one breath, faster than
+    any program; or Linux's probe timer sent it, and that had begun before the peer's FIN came.
     """
+    spoken = _spoken(evidence, end, receipt)
     first = next(iter(evidence.copies(end, FIN)), None)
-    if first is None or first.step <= receipt.step:
+    if not spoken or (first is not None and first.step <= receipt.step):
+        return None
+    at_once = not evidence.distance.must_know(end, spoken[0].first_ns, receipt.time_ns)
+    if at_once and _past_own_fin(evidence, end, spoken[0]):
+        why = "had closed before: its answer is numbered past its FIN, which was not captured"
+        return _at(receipt, why)
+    if first is None:
         return None
     told = waiting.tries(evidence, end, first)
     if told is not None and told.number > 0:
         return None  # then `find` says when it closed
-    spoken = _spoken(evidence, end, receipt)[0]
     breath = (
-        spoken.step < first.step
-        and first.first_ns - spoken.first_ns < SAME_BREATH_NS
-        and spoken.first_ns - receipt.time_ns < ANSWER_NS
+        spoken[0].step < first.step
+        and first.first_ns - spoken[0].first_ns < SAME_BREATH_NS
+        and spoken[0].first_ns - receipt.time_ns < ANSWER_NS
+        and _window_was_closed(evidence, end.peer, receipt.step)
     )
-    probed = waiting.by_probe_timer(first) and first.first_ns - receipt.time_ns < PROBE_TIMER_LATE_NS
-    if not breath and not probed:
-        return None
-    return Sent(
-        receipt.step, -1 if receipt.before else 0, receipt.packet, receipt.time_ns,
-        Certainty.ASSUMED, "had closed before: its FIN was waiting to be sent",
-    )  # fmt: skip
+    probed = (
+        waiting.by_probe_timer(evidence, first) and first.first_ns - receipt.time_ns < PROBE_TIMER_LATE_NS
+    )
+    return _at(receipt, "had closed before: its FIN was waiting to be sent") if breath or probed else None
+
+
+def _at(receipt: Receipt, why: str) -> Sent:
+    """Return a close right before a receipt."""
+    when = -1 if receipt.before else 0
+    return Sent(receipt.step, when, receipt.packet, receipt.time_ns, Certainty.ASSUMED, why)
+
+
+def _past_own_fin(evidence: Evidence, end: End, said: Said) -> bool:
+    """Whether a plain ACK is numbered past its sender's FIN.
+
+    A kernel acknowledges at once a FIN that crosses its own. One whose program closes afterwards
+    acknowledges with the FIN.
+    """
+    fin = find(evidence, end)
+    if fin is None or said.event is None or not said.event.pure_ack or said.seq is None:
+        return False
+    return said.seq >= fin.end
+
+
+def _window_was_closed(evidence: Evidence, end: End, step: int) -> bool:
+    """Whether the last window that an end announced up to a step was 0."""
+    for what in reversed(evidence.conversation.steps[: step + 1]):
+        if isinstance(what, Traffic):
+            if what.of(end):
+                return what.of(end).zero_windows > 0
+        elif what.sender is end and not what.rst and not what.fin:
+            return what.window == 0
+    return False
 
 
 def surely_open(evidence: Evidence, end: End, receipt: Receipt) -> bool:
     """Whether an end, when it took its peer's FIN, surely had not closed itself.
 
     An end that acknowledges the FIN, and could send its own but does not, has none. What it might have
-    waiting would have gone out in the same breath.
+    waiting would have gone out in the same breath; what had gone out before has a number of its own. But
+    where data is still on its way, a FIN may be waiting behind more.
     """
     first = next(iter(evidence.copies(end, FIN)), None)
     if first is not None and first.step <= receipt.step:
         return True  # it had sent its FIN before, which is observed
     spoken = _spoken(evidence, end, receipt)
-    if not spoken:
+    if (
+        not spoken
+        or _past_own_fin(evidence, end, spoken[0])
+        or not _all_acknowledged(evidence, end, spoken[0].step)
+    ):
         return False
     if first is None:
         return evidence.now_ns - spoken[0].first_ns > FIRST_TIMEOUT_NS
-    return first.first_ns - spoken[0].first_ns >= PROGRAM_NS and not waiting.by_probe_timer(first)
+    if _sent_at_once(evidence, end, first):
+        return True
+    return first.first_ns - spoken[0].first_ns >= PROGRAM_NS and not waiting.by_probe_timer(evidence, first)
+
+
+def _sent_at_once(evidence: Evidence, end: End, fin: Said) -> bool:
+    """Whether the numbers of an end's packets show that a FIN is the first try, and nothing kept it waiting.
+
+    Nothing was sent unseen before it, all data had been acknowledged without a loss, and the peer's window
+    was open.
+    """
+    told = unseen(evidence, end, fin, fin.step) if counts_packets(evidence, end) else None
+    if told is None or told.number or not told.exact or fin.bytes:
+        return False
+    path = evidence.conversation.path(end)
+    if path.lost_before or path.lost_after or evidence.repeats_data(end):
+        return False
+    return _all_acknowledged(evidence, end, fin.step)
+
+
+def _all_acknowledged(evidence: Evidence, end: End, step: int) -> bool:
+    """Whether all that an end had sent before a step was acknowledged by then, and it could send more."""
+    sent = max((s.end for s in evidence.before(end, step) if not s.reset), default=0)
+    acked = evidence.acked_before(end.peer, step)
+    return acked is not None and acked >= sent and not _window_was_closed(evidence, end.peer, step)
 
 
 def _spoken(evidence: Evidence, end: End, receipt: Receipt) -> list[Said]:

@@ -1,8 +1,15 @@
-"""Both ends' states while the happenings of a conversation are followed through the table."""
+"""Both ends' states while the happenings of a conversation are followed through the table.
+
+Beside the state that is most likely, the machine keeps every state in which an end may be: a signal that
+is only assumed leaves it where it was, too. A transition is observed or proved only if each of them leads
+to the same state. So what rests on an assumption is never called more than assumed, however well its own
+packet is known, and becomes certain again where all ways meet.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import Enum
 from typing import TYPE_CHECKING
 
 from closeseq.connections.conversation import ENDS, End
@@ -19,6 +26,17 @@ if TYPE_CHECKING:
 # The order in which one segment is worked off: that its ends were there, what had arrived before it was
 # sent, the sending itself, then at the receiver RST, SYN, ACK, FIN (RFC 9293 3.10.7.4), and what came after.
 ALIVE, BEFORE, SENDING, RESET, SYNCHRONIZE, ACKNOWLEDGE, FINISH, LATER = range(8)
+SENDERS_OF_FIN = frozenset(
+    {State.SYN_RECEIVED, State.ESTABLISHED, State.CLOSE_WAIT, State.FIN_WAIT_1, State.CLOSING, State.LAST_ACK}
+)
+
+
+class Kind(Enum):
+    """What a happening does to what is known of its end."""
+
+    TAKES = "the end takes the signal"
+    MAY = "it may have taken it here; elsewhere is likelier"
+    SHOWN = "it has taken it by now"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +51,7 @@ class Happening:
     time_ns: int
     certainty: Certainty
     cause: str | None = None  # where the signal does not say it all
+    kind: Kind = Kind.TAKES
 
     @property
     def order(self) -> tuple[int, int]:
@@ -46,6 +65,7 @@ class Machine:
         self.evidence = evidence
         self.timers = timers
         self.state = {end: first_state(evidence.conversation, end) for end in ENDS}
+        self.possible = {end: frozenset({state}) for end, state in self.state.items()}
         self.expiries: dict[End, int] = {}  # of TIME_WAIT or FIN_WAIT_2, running or run out
         self.transitions: list[Transition] = []
         self.by_step: dict[int, list[Transition]] = {}
@@ -55,15 +75,41 @@ class Machine:
         self.let_time_pass(happening.time_ns)
         end = happening.endpoint
         before = self.state[end]
+        if happening.kind is Kind.MAY:
+            self.possible[end] |= self._led(end, happening.signal)
+            return
         after = follow(before, happening.signal)
+        certainty = self._certainty(happening, after)
         if after is not before:
-            self._move(happening, before, after)
+            self._move(happening, before, after, certainty)
+        if happening.kind is Kind.SHOWN:
+            return
         if after is State.TIME_WAIT and happening.signal in (Signal.RECEIVES_FIN, Signal.RECEIVES_ACK_OF_FIN):
             self.expiries[end] = happening.time_ns + self.timers.time_wait_ns  # 2MSL starts (again)
         elif after is State.FIN_WAIT_2 and before is not after and not self._owned(end):
             self.expiries[end] = happening.time_ns + self.timers.fin_timeout_ns
 
-    def _move(self, happening: Happening, before: State, after: State) -> None:
+    def _led(self, end: End, signal: Signal) -> frozenset[State]:
+        """Return where a signal leads from every state in which an end may be.
+
+        An end that sends FIN was in a state that can send it, or send it again.
+        """
+        possible = self.possible[end]
+        if signal is Signal.SENDS_FIN:
+            possible = (possible & SENDERS_OF_FIN) or possible
+        return frozenset(follow(state, signal) for state in possible)
+
+    def _certainty(self, happening: Happening, after: State) -> Certainty:
+        """Follow a signal from every state in which its end may be; return how sure the new state is."""
+        end, certainty = happening.endpoint, happening.certainty
+        led = self._led(end, happening.signal)
+        if self.state[end] is State.UNKNOWN:
+            led = frozenset({after})  # not a state to stay in, but the lack of one
+        sure = certainty in (Certainty.OBSERVED, Certainty.PROVED)
+        self.possible[end] = led if sure else led | self.possible[end]
+        return Certainty.ASSUMED if sure and led != {after} else certainty
+
+    def _move(self, happening: Happening, before: State, after: State, certainty: Certainty) -> None:
         # Times follow the order of the steps; what is known only by a later segment is not put earlier.
         time_ns = max([happening.time_ns, *(t.time_ns for t in self.transitions[-1:])])
         transition = Transition(
@@ -73,7 +119,7 @@ class Machine:
             before,
             after,
             happening.cause or happening.signal.value,
-            happening.certainty,
+            certainty,
         )
         self.state[happening.endpoint] = after
         self.expiries.pop(happening.endpoint, None)
@@ -103,6 +149,7 @@ class Machine:
                 continue  # it was still there later: its timers are longer
             cause = "2MSL passed" if before is State.TIME_WAIT else "no FIN came and no program owns it"
             self.state[end] = follow(before, Signal.CLOCK_RAN_OUT)
+            self.possible[end] |= self._led(end, Signal.CLOCK_RAN_OUT)
             self.transitions.append(
                 Transition(None, due, end, before, self.state[end], cause, Certainty.TIMER)
             )
@@ -123,4 +170,13 @@ class Machine:
             client, server = state[End.CLIENT], state[End.SERVER]
             steps.append(Step(what, conversation.first_ns, client, server, arrived, note, tuple(made)))
         ordered = tuple(sorted(self.transitions, key=lambda t: t.time_ns))
-        return Timeline(conversation, tuple(steps), ordered, self.evidence.now_ns, dict(self.expiries))
+        strays = frozenset(conversation.steps[index].packet for index in self.evidence.strays)
+        return Timeline(
+            conversation,
+            tuple(steps),
+            ordered,
+            self.evidence.now_ns,
+            dict(self.expiries),
+            self.evidence.distance,
+            strays,
+        )

@@ -15,6 +15,7 @@ from closeseq.packets.flags import ACK, SYN
 from closeseq.tcp import fins, resets
 from closeseq.tcp.arrivals import arrivals
 from closeseq.tcp.delivery import Receipt, accepted, acknowledged, unsettled
+from closeseq.tcp.distance import Knowledge
 from closeseq.tcp.evidence import Evidence, Said
 from closeseq.tcp.machine import (
     ACKNOWLEDGE,
@@ -26,6 +27,7 @@ from closeseq.tcp.machine import (
     SENDING,
     SYNCHRONIZE,
     Happening,
+    Kind,
     Machine,
 )
 from closeseq.tcp.states import Signal
@@ -74,6 +76,23 @@ def _received(receipt: Receipt, phase: int, endpoint: End, signal: Signal) -> Ha
         receipt.time_ns,
         receipt.certainty,
     )
+
+
+def _also(receipt: Receipt, endpoint: End, signal: Signal) -> Iterator[Happening]:
+    """Yield where else a signal may have been taken, and by when it had been for sure."""
+    phase = ACKNOWLEDGE if signal in (Signal.RECEIVES_ACK_OF_FIN, Signal.RECEIVES_ACK_OF_SYN) else FINISH
+    for step, said in receipt.or_with:
+        yield Happening(
+            step, phase, endpoint, signal, said.packet, said.first_ns, Certainty.ASSUMED, kind=Kind.MAY
+        )
+    if receipt.shown is not None and receipt.certainty is Certainty.ASSUMED:
+        shown = receipt.shown
+        # An ACK that surely arrived shows it when it arrives; what shows another signal is sent after it.
+        phase = ACKNOWLEDGE if shown.sender is not endpoint else BEFORE
+        step = max(shown.step, receipt.step)
+        yield Happening(
+            step, phase, endpoint, signal, shown.packet, shown.first_ns, Certainty.PROVED, kind=Kind.SHOWN
+        )
 
 
 def _alive(evidence: Evidence, sender: End) -> Iterator[Happening]:
@@ -130,6 +149,7 @@ def _finish(evidence: Evidence, sender: End) -> Iterator[Happening]:
     heard = acknowledged(evidence, sender, fin.end, fin.copies)
     if heard is not None:
         yield _received(heard, ACKNOWLEDGE, sender, Signal.RECEIVES_ACK_OF_FIN)
+        yield from _also(heard, sender, Signal.RECEIVES_ACK_OF_FIN)
 
 
 def _seen_open(evidence: Evidence, end: End) -> bool:
@@ -149,9 +169,13 @@ def _fin_taken(evidence: Evidence, receiver: End, fin: fins.Fin, taken: Receipt)
         _received(taken, ALIVE, receiver, Signal.IS_ALIVE), phase=ALIVE, certainty=Certainty.ASSUMED
     )
     received = _received(taken, FINISH, receiver, Signal.RECEIVES_FIN)
-    if not fin.copies or not fins.surely_open(evidence, receiver, taken):
+    if not fin.copies:
         received = replace(received, certainty=Certainty.ASSUMED)
+    if not fins.surely_open(evidence, receiver, taken):
+        yield replace(received, phase=min(received.phase, SENDING), signal=Signal.SENDS_FIN, kind=Kind.MAY)
+    yield from _overtaken(evidence, received, taken)
     yield received
+    yield from _also(taken, receiver, Signal.RECEIVES_FIN)
     own = fins.find(evidence, receiver)
     copy = next((s for s in fin.copies if s.packet == taken.packet), None)
     if own is not None and copy is not None and copy.ack is not None and copy.ack >= own.end:
@@ -160,6 +184,30 @@ def _fin_taken(evidence: Evidence, receiver: End, fin: fins.Fin, taken: Receipt)
     for again in fin.copies:
         if again.step > taken.step:  # to TIME_WAIT it means that 2MSL starts again
             yield _received(Receipt.of(again, Certainty.ASSUMED), FINISH, receiver, Signal.RECEIVES_FIN)
+
+
+def _overtaken(evidence: Evidence, received: Happening, taken: Receipt) -> Iterator[Happening]:
+    """Yield that the ACK of an end's own FIN may have come before the peer's FIN, though it passed after it.
+
+    It overtook it beyond the capture point, unless what shows that the FIN was taken was sent without it.
+    """
+    receiver, shown = received.endpoint, taken.shown
+    own = fins.find(evidence, receiver)
+    if own is None or shown is None:
+        return
+    between = (s for s in evidence.after(receiver.peer, taken.step) if s.step < shown.step and not s.reset)
+    for s in between:
+        lost = any(c.step > s.step and evidence.knew(c, s) is Knowledge.MUST for c in own.copies)
+        covers = s.ack is not None and s.ack >= own.end
+        if covers and not lost and evidence.knew(shown, s) is not Knowledge.CANNOT:
+            yield replace(
+                received,
+                phase=min(received.phase, SENDING),
+                signal=Signal.RECEIVES_ACK_OF_FIN,
+                certainty=Certainty.ASSUMED,
+                kind=Kind.MAY,
+            )
+            return
 
 
 def _closed(sent: fins.Sent, end: End) -> Happening:

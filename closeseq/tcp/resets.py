@@ -38,7 +38,7 @@ def taken(evidence: Evidence, reset: Said, sender: End) -> Receipt | None:
 def goes_on(evidence: Evidence, end: End, reset: Said) -> Said | None:
     """Return the segment that shows an end still to have the connection after a RST was sent to it."""
     for s in evidence.after(end, reset.step):
-        if not s.answer and not s.stale and s.last_ns - reset.first_ns > evidence.crossing_ns:
+        if not s.answer and not s.stale and evidence.distance.must_know(end, s.last_ns, reset.first_ns):
             return s  # it went on as before, or was still there to abort
     return None
 
@@ -60,7 +60,9 @@ def acceptable(evidence: Evidence, event: Event, step: int, sender: End) -> bool
     expected = evidence.acked_before(receiver, step)
     if expected is None:
         # Only an end in SYN_SENT has acknowledged nothing: to it a RST counts if it acknowledges its SYN.
-        return event.ack is not None and any(s.end <= event.ack for s in evidence.copies(receiver, SYN))
+        # With data in the SYN (RFC 7413) it may acknowledge a part of it (RFC 9293 3.10.7.3).
+        syns = evidence.copies(receiver, SYN)
+        return event.ack is not None and any((s.seq or 0) < event.ack <= s.end for s in syns)
     if event.seq == expected:
         return True
     fin = [s for s in evidence.copies(sender, FIN) if s.step < step]
@@ -97,7 +99,7 @@ def gone_since(evidence: Evidence, end: End, reset: Said) -> tuple[int, int]:
         if isinstance(what, Traffic) and not what.of(end.peer).unanswered:
             continue
         since = what.of(end.peer).unanswered_ns if isinstance(what, Traffic) else s.first_ns
-        if since < reset.first_ns - evidence.crossing_ns:
+        if evidence.distance.must_know(end, reset.first_ns, since):
             return s.step, since
         break
     return reset.step, reset.first_ns

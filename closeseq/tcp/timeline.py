@@ -13,6 +13,8 @@ from closeseq.tcp.states import State
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from closeseq.tcp.distance import Distance
+
 
 class Certainty(StrEnum):
     """How we know. An inference that could be wrong is never called observed or proved."""
@@ -120,6 +122,8 @@ class Timeline:
     transitions: tuple[Transition, ...]  # in time order, those by timer included
     now_ns: int
     expiries: dict[End, int]  # when a running 2MSL or FIN_WAIT_2 timer ends (or ended), per end, in ns
+    distance: Distance | None = None  # did the sender of one segment know of another one?
+    strays: frozenset[int] = frozenset()  # packets that are no part of the connection
     ongoing: bool = False  # the capture goes on: `now_ns` is the present, not its end
 
     def __iter__(self) -> Iterator[Step]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from closeseq.connections.conversation import ENDS, Position
 from closeseq.packets.flags import FIN, PSH
 from closeseq.tcp.evidence import MILLISECOND, asked_once
+from closeseq.tcp.system import linux
 from closeseq.tcp.unseen import Unseen, unseen
 
 if TYPE_CHECKING:
@@ -30,6 +31,9 @@ PROBE_TIMER_NS = 200 * MILLISECOND
 PROBE_TIMER_LATE_NS = PROBE_TIMER_NS + 25 * MILLISECOND
 
 
+LEAST_TIMEOUT_NS = 200 * MILLISECOND  # Linux adds at least this to the round trip (TCP_RTO_MIN)
+
+
 class Tries(NamedTuple):
     """How often an end tried to send its FIN before it was captured."""
 
@@ -45,14 +49,19 @@ class Close(NamedTuple):
     before: Said  # and surely before this
 
 
-def by_probe_timer(fin: Said) -> bool:
-    """Whether a FIN had waited unsent: Linux marks what its probe timer sends with PSH, data or not."""
-    return fin.event is not None and fin.event.flags & (FIN | PSH) == FIN | PSH and fin.event.length == 0
+def by_probe_timer(evidence: Evidence, fin: Said) -> bool:
+    """Whether a FIN had waited unsent: Linux marks what its probe timer sends with PSH, data or not.
+
+    Other systems put PSH on every FIN, which says nothing.
+    """
+    if fin.event is None or fin.event.length or fin.event.flags & (FIN | PSH) != FIN | PSH:
+        return False
+    return linux(evidence, fin.sender)
 
 
-def reliable(told: Unseen, said: Said) -> bool:
+def reliable(evidence: Evidence, told: Unseen, said: Said) -> bool:
     """Whether what was counted until a segment went unseen: Linux alone marks a FIN so, and counts so."""
-    return told.exact or by_probe_timer(said)
+    return told.exact or by_probe_timer(evidence, said)
 
 
 @asked_once
@@ -61,7 +70,7 @@ def tries(evidence: Evidence, end: End, fin: Said) -> Tries | None:
 
     Whatever the end sent unseen was a try, or answered what its peer had sent.
     """
-    timer = by_probe_timer(fin)
+    timer = by_probe_timer(evidence, fin)
     pushed = _pushed_by(evidence, end, fin)
     if not timer and pushed is None:
         return None
@@ -69,7 +78,7 @@ def tries(evidence: Evidence, end: End, fin: Said) -> Tries | None:
         return None  # it was data that went unseen, at least
     until = (pushed or fin).step
     told = unseen(evidence, end, fin, until)
-    if told is None or not reliable(told, fin):
+    if told is None or not reliable(evidence, told, fin):
         return None
     heard = [s for s in evidence.before(end.peer, until) if s.step > told.since.step and not s.reset]
     if any(s.unanswered for s in heard):
@@ -91,21 +100,63 @@ def closed(evidence: Evidence, end: End, fin: Said) -> Close | None:
     """Say when an end closed whose FIN had waited; None if it did not, as far as is known."""
     told = tries(evidence, end, fin)
     if told is None:
-        return Close(fin.first_ns - PROBE_TIMER_NS, fin) if by_probe_timer(fin) else None
+        first_ns = _first_sent(evidence, end, fin)
+        if first_ns is not None:
+            return Close(first_ns, fin)
+        return Close(fin.first_ns - PROBE_TIMER_NS, fin) if by_probe_timer(evidence, fin) else None
     if told.number < 1:
         return None
     if told.asked:
-        return _closed_amid(fin, told)
+        return _closed_amid(evidence, fin, told)
     if told.pushed is None:
         return Close(fin.first_ns - _waited(told.number), fin)
     # The timer that would have sent it next had not ended yet; without PSH it had never ended.
-    return Close(fin.first_ns - _half_waited(told.number if by_probe_timer(fin) else 1), told.pushed)
+    return Close(
+        fin.first_ns - _half_waited(told.number if by_probe_timer(evidence, fin) else 1), told.pushed
+    )
 
 
-def _closed_amid(fin: Said, told: Tries) -> Close:
+def _first_sent(evidence: Evidence, end: End, fin: Said) -> int | None:
+    """Return when a FIN was sent first whose earlier transmissions were lost; None if there were none.
+
+    More packets went unseen than answers were due, and nothing else sends a FIN so late: its first
+    transmission was a retransmission time-out (RFC 6298) or several before. The time is that at which a
+    segment would have had to pass the capture point to reach the end by then.
+    """
+    if (
+        not linux(evidence, end)
+        or fin.bytes
+        or (fin.event is not None and fin.event.position is Position.GAP)
+    ):
+        return None  # what went unseen was data
+    return sent_before(evidence, end, fin, fin)
+
+
+def sent_before(evidence: Evidence, end: End, said: Said, fin: Said) -> int | None:
+    """Return when a FIN was sent first, of which some transmissions went unseen before a segment.
+
+    `fin` is the first that was captured; None if the numbers tell of no other.
+    """
+    told = unseen(evidence, end, said, said.step) if linux(evidence, end) else None
+    if told is None or not told.exact:
+        return None
+    heard = [s for s in evidence.before(end.peer, said.step) if s.step >= told.since.step and not s.reset]
+    if any(s.event is None and (s.unanswered or s.step > told.since.step) for s in heard):
+        return None  # how often it answered that is open
+    asked = sum(s.event is not None and s.event.end > s.event.seq for s in heard)
+    # A plain ACK answers the last of them itself.
+    number = told.number - max(asked - (said is not fin), 0)
+    if number < 1:
+        return None
+    trips = evidence.distance.least_ns
+    time_out_ns = LEAST_TIMEOUT_NS + sum(ns or 0 for ns in trips.values())
+    return fin.first_ns - time_out_ns * ((1 << number) - 1) - (trips[end] or 0)
+
+
+def _closed_amid(evidence: Evidence, fin: Said, told: Tries) -> Close:
     """Say when an end closed that heard from its peer, unseen, before its FIN was captured."""
     first, last = told.asked[0], told.asked[-1]
-    timer = by_probe_timer(fin)
+    timer = by_probe_timer(evidence, fin)
     ended = max((fin.first_ns - first.first_ns) // PROBE_TIMER_NS - 1, 0) if timer else 0
     if told.number > 1 + ended:
         # More tries than the timer made since: one was before. A FIN that comes in then is acknowledged
@@ -129,8 +180,10 @@ def _half_waited(number: int) -> int:
 def loses_before_capture(evidence: Evidence) -> bool:
     """Whether something that either end sent is known to have been lost before the capture point."""
     for end in ENDS:
+        if evidence.conversation.path(end).lost_before:
+            return True
         for s in evidence.said[end]:
             told = None if s.reset or not s.event or s.event.syn else unseen(evidence, end, s, s.step)
-            if told is not None and told.number and reliable(told, s):
+            if told is not None and told.number and reliable(evidence, told, s):
                 return True
     return False

@@ -7,6 +7,7 @@ knows which end is the client: swapping both ends swaps every answer.
 from __future__ import annotations
 
 from functools import cached_property
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from closeseq.connections.conversation import ENDS, Conversation, End, Event, Position, Traffic
@@ -59,11 +60,13 @@ class Case:
 
     @cached_property
     def events(self) -> tuple[Event, ...]:
-        return self.conversation.events
+        """The events that are part of the connection."""
+        return tuple(e for e in self.conversation.events if e.packet not in self.timeline.strays)
 
     @cached_property
     def resets(self) -> tuple[Event, ...]:
-        return tuple(event for event in self.events if event.rst)
+        """All RSTs, those that answer segments of an older connection included."""
+        return tuple(event for event in self.conversation.events if event.rst)
 
     @cached_property
     def by_packet(self) -> dict[int, Event]:
@@ -76,7 +79,25 @@ class Case:
 
     @cached_property
     def missing(self) -> tuple[Missing, ...]:
-        return missing(self.conversation, self.dropped)
+        return missing(self.conversation, self.dropped, self.timeline.strays)
+
+    @cached_property
+    def challenges(self) -> tuple[tuple[Event, Event], ...]:
+        """Each RST or SYN that was answered with an ACK, and the ACK (RFC 5961 3 and 4)."""
+        taken = {reset.packet for t, reset in self.endings if t.endpoint is not reset.sender}
+        found = []
+        for step, following in pairwise(self.conversation.steps):
+            if not isinstance(step, Event) or not isinstance(following, Event):
+                continue
+            stray = step.letters == "S" or (step.rst and step.packet not in taken)
+            if stray and following.pure_ack and following.sender is not step.sender:
+                found.append((step, following))
+        successor = self.conversation.successor
+        if successor is not None:
+            late = (e for e in self.events if e.packet > successor.packet and e.pure_ack)
+            answer = next((e for e in late if e.sender is not successor.sender), None)
+            found += [(successor, answer)] if answer is not None else []
+        return tuple(found)
 
     def state(self, end: End) -> State:
         """Return the end's state at the moment for which the case is judged."""
@@ -114,6 +135,8 @@ class Case:
         close = self.close(stay.end)
         if stay.left is None or stay.left.certainty is not Certainty.ASSUMED or len(close.copies) < 2:  # noqa: PLR2004
             return False
+        if stay.left.after is State.CLOSING:
+            return False  # it was left by the peer's FIN
         earlier, last = close.copies[-2:]
         lost = any(packet < last.packet for packet, _ in close.covers)
         return lost and self.now_ns - last.time_ns <= 2 * (last.time_ns - earlier.time_ns)

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from closeseq.verdict.reset_facts import Reset
 
 
+# What the signs of a forgery must weigh together: one that is strong, or several. Less is chance.
+NAMED_FROM = 4
 # How far an IP id may run ahead between two packets of one connection; the ids of one socket count up.
 ID_STRIDE = 1024
 
@@ -257,12 +259,15 @@ def forged(reset: Reset) -> Cause | None:
         signs.append((1, f"its window is {reset.event.window}, where a kernel sends 0"))
     if (later := _goes_on(reset)) is not None:
         signs.append((4, f"the {reset.sender} itself goes on as if nothing had happened (#{later})"))
+    weight = sum(weight for weight, _ in signs)
+    if weight < NAMED_FROM:
+        return None
     against = [] if ttls - {reset.event.ttl} else [f"its TTL is that of the {reset.sender}'s other packets"]
     if not others:
         against = [f"the {reset.sender} sent nothing else to compare it with"]
     return Cause(
         f"a middlebox or somebody else sent it in the {reset.sender}'s name",
-        weight=sum(weight for weight, _ in signs) - 1,
+        weight=weight - 1,
         speaks_for=tuple(text for _, text in signs),
         speaks_against=tuple(against),
         advice=(
@@ -285,6 +290,22 @@ def _goes_on(reset: Reset) -> int | None:
     return None
 
 
+def unknown(reset: Reset) -> Cause | None:
+    """What it answers was not captured, so all that is left is that there was no socket."""
+    if reset.aborts or reset.answered is not None:
+        return None
+    return Cause(
+        f"the {reset.sender} has no socket for something that was sent to it",
+        weight=-1,  # only where nothing else is left
+        speaks_for=("a bare RST",),
+        speaks_against=("no captured segment has the number that it answers",),
+        advice=(
+            f"capture at the {reset.sender}, where what it answers passes; if nothing does, somebody else "
+            "sent it"
+        ),
+    )
+
+
 CAUSES: tuple[Callable[[Reset], Cause | None], ...] = (
     unread_data,
     linger_zero,
@@ -295,4 +316,5 @@ CAUSES: tuple[Callable[[Reset], Cause | None], ...] = (
     challenge_answered,
     process_killed,
     forged,
+    unknown,
 )

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from closeseq.connections.conversation import ENDS, End, Event, Traffic
+from closeseq.connections.conversation import ENDS, End, Event, Position, Traffic
 from closeseq.tcp.states import State
 from closeseq.tcp.timeline import Certainty
 from closeseq.verdict.case import weakest
+from closeseq.verdict.findings import Severity
 from closeseq.verdict.found import found
 from closeseq.verdict.text import count, packets, span
 
@@ -81,19 +82,37 @@ def _without_fin(case: Case, sender: End, ack: int) -> int:
     return min(ack, fins[0].end - 1) if fins else ack
 
 
+# A TLS close_notify has 24 to 48 bytes, an SMTP QUIT 6: what is said in parting, and nobody misses.
+PARTING_BYTES = 48
+
+
 def data_after_close(case: Case) -> Iterator[Finding]:
     """Data sent to an end that had closed were answered by RST, and are lost."""
     for end in ENDS:
         refused = list(_refused(case, end))
         if not refused:
             continue
+        # A RST that was lost is no answer that anybody got.
+        refused = [pair for pair in refused if pair[1].packet not in case.lost] or refused
         data, reset = refused[0]
-        shown = [event.packet for pair in refused for event in pair]
+        shown = [e.packet for pair in refused for e in pair if e.packet not in case.lost]
         size = sum({event.seq: event.length for event, _ in refused}.values())
         closed = (
             f"the {end.peer}, which had closed,"
             if case.close(end.peer)
             else f"the {end.peer}, which was closed,"
+        )
+        parting = _is_parting(case, end, size)
+        arrived = "which did not arrive" if reset.packet in case.lost else ""
+        got = (
+            f"and got RST (#{reset.packet})"
+            if not arrived
+            else f"; it answered with RST (#{reset.packet}), {arrived}"
+        )
+        what = (
+            "the data are lost, but so few bytes at the very end are usually a TLS close_notify or a QUIT"
+            if parting
+            else "the data are lost"
         )
         yield found(
             "data-after-close",
@@ -101,16 +120,36 @@ def data_after_close(case: Case) -> Iterator[Finding]:
             _certainty(case, end.peer, data),
             since_ns=data.time_ns,
             until_ns=reset.time_ns,
-            packets=shown,
+            packets=shown or [data.packet],
             summary=(
                 f"the {end} sent {count(size, 'byte')} ({packets(e.packet for e, _ in refused)}) to "
-                f"{closed} and got RST (#{reset.packet}): the data are lost"
+                f"{closed} {got}: {what}"
             ),
             advice=(
-                f"the program at the {end} gets ECONNRESET from its next read or write, then EPIPE (and "
+                f"nothing, if the {end} had only its goodbye left to say; else see 'closeseq explain "
+                "data-after-close'"
+                if parting
+                else f"the program at the {end} gets ECONNRESET from its next read or write, then EPIPE (and "
                 f"SIGPIPE: use MSG_NOSIGNAL); {_why_closed(case, end.peer, data)}"
             ),
+            severity=Severity.NOTICE if parting else None,
         )
+
+
+def _is_parting(case: Case, end: End, size: int) -> bool:
+    """Whether refused data is short, and the very last of its sender, after the other end's FIN."""
+    fins = case.close(end.peer).copies
+    if size > PARTING_BYTES or not fins:
+        return False
+    fin = fins[0]
+    sent = 0
+    for step in case.conversation.steps:
+        if isinstance(step, Traffic):
+            # Traffic after a FIN is more than a few words, or its repetitions.
+            sent += step.of(end).bytes if step.packet > fin.packet else 0
+        elif step.sender is end and step.packet > fin.packet and step.packet not in case.timeline.strays:
+            sent += step.length if step.position in (Position.NEW, Position.GAP, Position.REORDERED) else 0
+    return sent <= PARTING_BYTES
 
 
 def _why_closed(case: Case, end: End, before: Event) -> str:

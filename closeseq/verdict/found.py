@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from closeseq.connections.conversation import End
     from closeseq.tcp.timeline import Certainty
     from closeseq.verdict.case import Case
+    from closeseq.verdict.findings import Severity
 
 Rule: TypeAlias = "Callable[[Case], Iterator[Finding]]"
 
@@ -27,9 +28,13 @@ def found(
     packets: Iterable[int],
     summary: str,
     advice: str,
+    severity: Severity | None = None,
 ) -> Finding:
-    """Return a finding; its severity is the vocabulary's, its packets are in order and each named once."""
-    severity = vocabulary.lookup(code).severity
+    """Return a finding, its packets in order and each named once.
+
+    Its severity is the vocabulary's, unless this case is less grave than most.
+    """
+    severity = severity or vocabulary.lookup(code).severity
     assert severity is not None, f"{code} is no finding"
     return Finding(
         code,

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from closeseq.connections.conversation import ENDS, End
 from closeseq.tcp.states import State
 from closeseq.tcp.timeline import Certainty
+from closeseq.verdict.findings import Severity
 from closeseq.verdict.found import found
 from closeseq.verdict.text import packets, span, times
 
@@ -22,30 +22,61 @@ if TYPE_CHECKING:
 def fin_lost(case: Case) -> Iterator[Finding]:
     """A FIN had to be sent again, and it was the FIN that was lost, not its acknowledgement."""
     for end in ENDS:
-        close = case.close(end)
-        taken = close.taken
-        lost = [e for e in close.copies if taken is not None and e.packet < (taken.packet or 0)]
-        # It was lost if a later copy was the first to be taken; what is taken in order later, when a hole
-        # before it is filled, was not.
-        if taken is None or not lost or taken.packet not in {e.packet for e in close.copies}:
+        lost, proved = fins_lost(case, end)
+        taken = case.close(end).taken
+        if not lost or taken is None:
             continue
+        proofs = [_proof(case, end, fin) for fin in lost]
+        shown = [proof for proof in proofs if proof is not None]
         delay = taken.time_ns - lost[0].time_ns
+        why = f"; #{shown[0]} still asks for it" if proved else ", or its acknowledgement was"
         yield found(
             "fin-lost",
             end,
-            taken.certainty,
+            Certainty.PROVED if proved else Certainty.ASSUMED,
             since_ns=lost[0].time_ns,
             until_ns=taken.time_ns,
-            packets=[*(e.packet for e in lost), taken.packet or 0],
+            packets=[*(e.packet for e in lost), taken.packet or 0, *shown],
             summary=(
-                f"the {end}'s FIN ({packets(e.packet for e in lost)}) was lost {times(len(lost))}; the "
-                f"copy in #{taken.packet} got through {span(delay)} later"
+                f"the {end}'s FIN ({packets(e.packet for e in lost)}) was lost {times(len(lost))}{why}; the "
+                f"retransmission in #{taken.packet} got through {span(delay)} later"
             ),
             advice=(
-                "nothing is to be changed in the programs; if it happens often, look for packet loss on "
-                f"the path from the {end} to the {end.peer} ('nstat -az TcpRetransSegs', interface drops)"
+                "no change is needed in the programs; if it happens often, look for packet loss on the path "
+                f"from the {end} to the {end.peer} ('nstat -az TcpRetransSegs', interface drops)"
             ),
         )
+
+
+def fins_lost(case: Case, end: End) -> tuple[list[Event], bool]:
+    """Return the FINs of an end that were lost, and whether all of them provably were.
+
+    One was lost if a retransmission was the first to be taken; what is taken in order later, when a hole
+    before it is filled, was not.
+    """
+    close = case.close(end)
+    taken = close.taken
+    if taken is None or taken.packet not in {e.packet for e in close.copies}:
+        return [], False
+    lost = [e for e in close.copies if e.packet < (taken.packet or 0)]
+    return lost, bool(lost) and all(_proof(case, end, fin) is not None for fin in lost)
+
+
+def _proof(case: Case, end: End, fin: Event) -> int | None:
+    """Return the packet that proves that a FIN did not arrive; None without one.
+
+    The other end still asks for the FIN's number, with all before it received, when the FIN must have
+    arrived; and it does not report to have what lies behind (RFC 2018).
+    """
+    assert case.timeline.distance is not None
+    for event in case.events:
+        if event.sender is end or event.rst or event.packet < fin.packet or event.ack is None:
+            continue
+        if event.ack != fin.end - 1 or (event.sack is not None and event.sack >= fin.end):
+            continue
+        if case.timeline.distance.must_know(end.peer, event.time_ns, fin.time_ns):
+            return event.packet
+    return None
 
 
 def final_ack_lost(case: Case) -> Iterator[Finding]:
@@ -65,7 +96,7 @@ def final_ack_lost(case: Case) -> Iterator[Finding]:
             named = f"the final ACK from the {end.peer} was lost, without having been captured"
         if not close.covers:
             named = f"no final ACK from the {end.peer} was seen"
-        outcome, advice, until = _outcome(case, end)
+        outcome, advice, until, recovered = _outcome(case, end)
         yield found(
             "final-ack-lost",
             end,
@@ -78,29 +109,47 @@ def final_ack_lost(case: Case) -> Iterator[Finding]:
                 f"{outcome}"
             ),
             advice=advice,
+            severity=Severity.NOTICE if recovered or _is_stuck(case, end) else None,
         )
 
 
+def _is_stuck(case: Case, end: End) -> bool:
+    """Whether `stuck-last-ack` names the same fault: one fault is one problem."""
+    stay = case.unacknowledged(end, State.LAST_ACK)
+    return stay is not None and case.lasted(stay) >= case.limits.stuck_after_ns
+
+
 def final_acks_lost(case: Case, end: End) -> list[int]:
-    """Return the final ACKs to an end in LAST_ACK after which it sent its FIN again."""
+    """Return the final ACKs to an end in LAST_ACK that the timeline shows to have been lost."""
     close = case.close(end)
     if not close.copies or not _was_last(case, end):
         return []
     last = close.copies[-1]
-    before = [(packet, time_ns) for packet, time_ns in close.covers if packet < last.packet]
-    crossing = crossing_ns(case)
-    return [packet for packet, time_ns in before if packet in case.lost or last.time_ns - time_ns > crossing]
+    return [packet for packet, _ in close.covers if packet < last.packet and packet in case.lost]
 
 
 def repeated_in_vain(case: Case, end: End) -> list[Event]:
-    """Return the copies of the second FIN that were sent though it had arrived, or was never answered."""
+    """Return the retransmissions of the second FIN that were sent though it had arrived, or never answered.
+
+    One that crossed the ACK says nothing of it.
+    """
     close = case.close(end)
     if len(close.copies) < 2 or not _was_last(case, end):  # noqa: PLR2004 - a FIN and its repetition
         return []
     taken = close.taken.packet if close.taken is not None else None
     lost = final_acks_lost(case, end)
     first = min([p for p in (taken, *lost) if p is not None], default=close.copies[0].packet)
-    return [e for e in close.copies if e.packet > first]
+    return [e for e in close.copies if e.packet > first and not _crossed(case, end, e, lost)]
+
+
+def _crossed(case: Case, end: End, fin: Event, lost: list[int]) -> bool:
+    """Whether an ACK that was not lost had been sent when its receiver repeated its FIN."""
+    distance = case.timeline.distance
+    assert distance is not None
+    acks = [
+        time_ns for packet, time_ns in case.close(end).covers if packet < fin.packet and packet not in lost
+    ]
+    return any(not distance.must_know(end, fin.time_ns, time_ns) for time_ns in acks)
 
 
 def _was_last(case: Case, end: End) -> bool:
@@ -108,8 +157,8 @@ def _was_last(case: Case, end: End) -> bool:
     return sent is not None and sent.after is State.LAST_ACK
 
 
-def _outcome(case: Case, end: End) -> tuple[str, str, int]:
-    """Return how it came out, what to do, and when it was over."""
+def _outcome(case: Case, end: End) -> tuple[str, str, int, bool]:
+    """Return how it came out, what to do, when it was over, and whether all is well again."""
     close, peer = case.close(end), end.peer
     reset = next((reset for t, reset in case.endings if t.endpoint is end and reset.sender is peer), None)
     if reset is not None:
@@ -119,6 +168,7 @@ def _outcome(case: Case, end: End) -> tuple[str, str, int]:
                 outcome,
                 f"find out what ended the connection at the {peer}; see reset-cause",
                 reset.time_ns,
+                False,
             )
         outcome = f"a RST answered it (#{reset.packet}): the {peer}'s TIME_WAIT was already gone"
         advice = (
@@ -126,35 +176,25 @@ def _outcome(case: Case, end: End) -> tuple[str, str, int]:
             "before its 2MSL: a reboot, net.ipv4.tcp_max_tw_buckets exceeded ('nstat -az "
             "TcpExtTCPTimeWaitOverflow'), a load balancer, or a RST (RFC 1337)"
         )
-        return outcome, advice, reset.time_ns
+        return outcome, advice, reset.time_ns, False
     if close.heard is not None and not close.covers:
         outcome = f"then the {end} stopped, so an ACK that was not captured must have arrived"
-        return outcome, "nothing is to be changed in the programs", close.heard.time_ns
+        return outcome, "no change is needed in the programs", close.heard.time_ns, True
     if close.acknowledged:
         packet, time_ns = close.covers[-1]
         waiting = case.unacknowledged(end, State.LAST_ACK)
         arrived = "" if waiting is None else ", though nothing shows that this one arrived"
         outcome = f"acknowledged again from TIME_WAIT (#{packet}), which is what TIME_WAIT is for{arrived}"
         advice = (
-            "nothing is to be changed in the programs, and TIME_WAIT must not be shortened; find what drops "
+            "no change is needed in the programs, and TIME_WAIT must not be shortened; find what drops "
             f"packets from the {peer} to the {end}, often a firewall that forgets the connection at the FIN"
         )
-        return outcome, advice, time_ns
+        return outcome, advice, time_ns, waiting is None
     advice = (
         f"find out whether the {peer} {case.conversation.address(peer)} can still be reached, and what "
         f"drops packets between it and the {end}; the {end}'s kernel gives up by itself "
         "(net.ipv4.tcp_orphan_retries)"
     )
     stay = case.present(end)
-    return "nothing acknowledged it since", advice, case.now_ns if stay is None else case.until(stay)
-
-
-def crossing_ns(case: Case) -> int:
-    """Return how close two packets may follow that crossed: the round trip of the handshake, and a little."""
-    handshake = [event for event in case.events[:3] if not event.rst]
-    waits = [
-        later.time_ns - earlier.time_ns
-        for earlier, later in pairwise(handshake)
-        if earlier.syn and later.sender is not earlier.sender
-    ]
-    return max(waits, default=0) + 1_000_000
+    until = case.now_ns if stay is None else case.until(stay)
+    return "nothing acknowledged it since", advice, until, False

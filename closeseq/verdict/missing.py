@@ -27,8 +27,10 @@ class Missing:
     time_ns: int
 
 
-def missing(conversation: Conversation, dropped: int) -> tuple[Missing, ...]:
-    """Return what is missing of a connection, most telling first."""
+def missing(
+    conversation: Conversation, dropped: int, strays: frozenset[int] = frozenset()
+) -> tuple[Missing, ...]:
+    """Return what is missing of a connection, most telling first; `strays` are no part of it."""
     found: list[Missing] = []
     if one := _one_direction(conversation):
         found.append(one)
@@ -36,7 +38,7 @@ def missing(conversation: Conversation, dropped: int) -> tuple[Missing, ...]:
         found.append(beginning)
     for end in ENDS:
         if not one or one.endpoint is not end:
-            found += _holes(conversation, end)
+            found += _holes(conversation, end, strays)
     if dropped:
         found.append(
             Missing(
@@ -89,52 +91,63 @@ def _beginning(conversation: Conversation) -> Missing | None:
     )
 
 
-def _holes(conversation: Conversation, end: End) -> Iterator[Missing]:
-    """Find what an end sent and the capture did not see: holes in its numbers, and what was acknowledged.
+def _holes(conversation: Conversation, end: End, strays: frozenset[int]) -> Iterator[Missing]:
+    """Find what an end sent and the capture did not see, though the other end acknowledged it.
 
-    A RST's number is not part of the stream: a stray or forged one lies anywhere.
+    A hole that nobody acknowledged is no sign of that: the path lost the packet, or another overtook it. A
+    RST's number is not part of the stream: a stray or forged one lies anywhere.
     """
-    highest = _highest(conversation, end)
+    highest = _highest(conversation, end, strays)
     for step in conversation.steps:
-        if _leaves_gap(step, end):
-            yield Missing(
-                f"there is a hole in what the {end} sent, before packet #{step.packet}",
-                f"the {end} may have sent data or a FIN that was not captured",
-                end,
-                step.packet,
-                step.time_ns,
-            )
-            return
-        ack = _acknowledges(step, end.peer)
-        if ack is not None and highest is not None and ack > highest:
-            yield Missing(
-                f"packet #{step.packet} acknowledges {count(ack - highest, 'number')} of the {end} more than "
-                "was captured",
-                "it was a FIN, or as little as a byte of data: the numbers look alike"
-                if ack == highest + 1
-                else f"what the {end} sent there is not known",
-                end,
-                step.packet,
-                step.time_ns,
-            )
-            return
+        ack = None if step.packet in strays else _acknowledges(step, end.peer)
+        if ack is None or highest is None or ack <= highest:
+            continue
+        if ack == highest + 1 and _only_probes(conversation, end):
+            return  # a keepalive is numbered one below what its receiver acknowledges
+        yield Missing(
+            f"packet #{step.packet} acknowledges {count(ack - highest, 'number')} of the {end} more than "
+            "was captured",
+            "it was a FIN, or as little as a byte of data: the numbers look alike"
+            if ack == highest + 1
+            else f"what the {end} sent there is not known",
+            end,
+            step.packet,
+            step.time_ns,
+        )
+        return
+    path = conversation.path(end)
+    if path.missed:
+        were = "was" if path.missed == 1 else "were"
+        yield Missing(
+            f"{count(path.missed, 'hole')} in what the {end} sent, first before packet "
+            f"#{path.missed_packet}, {were} acknowledged by the {end.peer} although nothing that fills it "
+            "was captured",
+            f"what the {end} sent there is not known",
+            end,
+            path.missed_packet,
+            path.missed_ns,
+        )
 
 
-def _highest(conversation: Conversation, end: End) -> int | None:
+def _only_probes(conversation: Conversation, end: End) -> bool:
+    """Whether an end sent nothing but what may be keepalives; the connection began before the capture."""
+    if conversation.opener is Opener.SEEN:
+        return False
+    sent = conversation.client_bytes if end is End.CLIENT else conversation.server_bytes
+    return sent <= captured(conversation, end) and not any(
+        e.fin for e in conversation.events if e.sender is end
+    )
+
+
+def _highest(conversation: Conversation, end: End, strays: frozenset[int]) -> int | None:
     ends = []
     for step in conversation.steps:
         if isinstance(step, Traffic):
             ends.append(step.of(end).end)
-        elif step.sender is end and not step.rst:
+        elif step.sender is end and not step.rst and step.packet not in strays:
             # A probe or a stray ACK numbered past everything stands for what was not captured.
             ends.append(step.end if step.position is not Position.GAP or step.length else None)
     return max((number for number in ends if number is not None), default=None)
-
-
-def _leaves_gap(step: Event | Traffic, end: End) -> bool:
-    if isinstance(step, Traffic):
-        return step.of(end).gaps > 0
-    return step.sender is end and step.position is Position.GAP and not step.rst and not step.syn
 
 
 def _acknowledges(step: Event | Traffic, end: End) -> int | None:

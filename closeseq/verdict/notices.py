@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from closeseq.connections.conversation import ENDS, End, Event, Position, Traffic
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
 
 def challenge_ack(case: Case) -> Iterator[Finding]:
     """An out-of-place RST or SYN was answered with an ACK (RFC 5961 3 and 4)."""
-    for cause, ack in challenges(case):
+    for cause, ack in case.challenges:
         own = cause.packet in case.by_packet
         what = "SYN" if cause.syn else "RST"
         yield found(
@@ -43,23 +42,6 @@ def challenge_ack(case: Case) -> Iterator[Finding]:
                 "safe, so only look where it comes from if there are many"
             ),
         )
-
-
-def challenges(case: Case) -> Iterator[tuple[Event, Event]]:
-    """Yield each RST or SYN that was answered with an ACK, and the ACK."""
-    taken = {reset.packet for transition, reset in case.endings if transition.endpoint is not reset.sender}
-    for step, following in pairwise(case.conversation.steps):
-        if not isinstance(step, Event) or not isinstance(following, Event):
-            continue
-        stray = step.letters == "S" or (step.rst and step.packet not in taken)
-        if stray and following.pure_ack and following.sender is not step.sender:
-            yield step, following
-    successor = case.conversation.successor
-    if successor is not None:
-        for event in case.events:
-            if event.packet > successor.packet and event.pure_ack and event.sender is not successor.sender:
-                yield successor, event
-                break
 
 
 def keepalive(case: Case) -> Iterator[Finding]:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from closeseq.connections.conversation import Event, Traffic
 from closeseq.tcp.states import State
-from closeseq.verdict.notices import challenges
 from closeseq.verdict.vanished import unanswered
 
 if TYPE_CHECKING:
@@ -77,22 +76,34 @@ class Reset:
 
     @cached_property
     def answered(self) -> Answered | None:
-        """The peer's last segment, if a bare RST takes its number from there: it answers that one."""
-        for step in reversed(self.before):
-            if isinstance(step, Traffic):
-                stream = step.of(self.peer)
-                if stream:
-                    data = (stream.end or 0) > (step.of(self.sender).ack or 0) and stream.bytes > 0
-                    fits = stream.ack == self.event.seq
-                    return Answered(stream.last_packet, stream.last_ns, data=data) if fits else None
-            elif step.sender is self.peer:
-                if step.rst or not (step.ack == self.event.seq or (step.ack is None and step.syn)):
-                    return None
-                acks, data = step.ack is not None, step.length > 0
-                return Answered(
-                    step.packet, step.time_ns, data=data, syn=step.syn, acks=acks, pure_ack=step.pure_ack
-                )
-        return None
+        """The segment that a RST answers: a bare one takes its number from there (RFC 9293 3.10.7.1).
+
+        Of several it is the last that its sender can have received, as far as the distance tells. One with
+        ACK can only answer the last.
+        """
+        heard = [step for step in self.before if self._is_from_peer(step)]
+        fitting = [a for step in heard[-1 if self.aborts else 0 :] if (a := self._fitting(step)) is not None]
+        distance = self.case.timeline.distance
+        least = None if distance is None else distance.least_ns[self.sender]
+        in_time = [a for a in fitting if least is None or self.event.time_ns - a.time_ns >= least]
+        return next(reversed(in_time or fitting), None)
+
+    def _is_from_peer(self, step: Event | Traffic) -> bool:
+        if isinstance(step, Traffic):
+            return bool(step.of(self.peer))
+        return step.sender is self.peer and not step.rst
+
+    def _fitting(self, step: Event | Traffic) -> Answered | None:
+        """Return what it answers if that is in this step of its peer."""
+        if isinstance(step, Traffic):
+            stream = step.of(self.peer)
+            data = (stream.end or 0) > (step.of(self.sender).ack or 0) and stream.bytes > 0
+            fits = stream.ack == self.event.seq
+            return Answered(stream.last_packet, stream.last_ns, data=data) if fits else None
+        if step.ack != self.event.seq and not (step.ack is None and step.syn):
+            return None
+        acks, data = step.ack is not None, step.length > 0
+        return Answered(step.packet, step.time_ns, data=data, syn=step.syn, acks=acks, pure_ack=step.pure_ack)
 
     def bytes_sent(self, end: End) -> int:
         """Return how much data an end had sent before it."""
@@ -143,7 +154,7 @@ class Reset:
     def challenged(self) -> Answered | None:
         """The challenge ACK that it answers."""
         asked = self.answered
-        acks = {ack.packet for _, ack in challenges(self.case)}
+        acks = {ack.packet for _, ack in self.case.challenges}
         return asked if asked is not None and asked.packet in acks else None
 
     @cached_property

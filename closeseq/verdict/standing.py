@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from closeseq.connections.conversation import ENDS, End
 from closeseq.tcp.states import State
-from closeseq.verdict.loss import repeated_in_vain
+from closeseq.verdict.loss import fins_lost, repeated_in_vain
+from closeseq.verdict.missing import captured
 from closeseq.verdict.text import span, times
 
 if TYPE_CHECKING:
@@ -17,11 +18,10 @@ def remarks(case: Case) -> str:
     """Say what was remarkable about a completed close, in the order of its course."""
     remarks = []
     for end in ENDS:
-        close = case.close(end)
-        if close.taken is not None and close.copies and close.taken.packet != close.copies[0].packet:
-            lost = [e for e in close.copies if e.packet < (close.taken.packet or 0)]
-            if lost:
-                remarks.append(f"{end}'s FIN lost {times(len(lost))}")
+        lost, proved = fins_lost(case, end)
+        if lost:
+            tries = f"lost {times(len(lost))}" if proved else f"sent {times(len(case.close(end).copies))}"
+            remarks.append(f"{end}'s FIN {tries}")
     for end in ENDS:
         for stay in case.stays(end, State.CLOSE_WAIT):
             waited = case.lasted(stay)
@@ -50,6 +50,8 @@ def standing(case: Case, end: End) -> str:
 
     A short wait is not stuck: then only the state is named, and how long it had lasted.
     """
+    if not captured(case.conversation, end):
+        return f"what the {end} did was not captured"
     stay = case.unacknowledged(end, *WAITS) or case.present(end)
     state = case.state(end) if stay is None else stay.state
     if stay is not None and stay.left is not None and case.by_reset(stay.left) is None:
@@ -57,6 +59,8 @@ def standing(case: Case, end: End) -> str:
         return f"{end} has been in {state} for {waited}, unless the last ACK of its FIN arrived"
     if stay is None or state not in WAITS:
         return f"{end} is {state}" if state is State.CLOSED else f"{end} is in {state}"
+    if not captured(case.conversation, end.peer):
+        return f"{end} was last seen in {state}; how it went on shows in what the {end.peer} sent"
     waits_for, since = WAITS[state]
     waited, tries = span(case.lasted(stay)), len(case.close(end).copies)
     sent = f", sent {times(tries)}" if tries > 1 and state is not State.FIN_WAIT_2 else ""

@@ -6,11 +6,14 @@ starts it anew: an end that still sends over a half-closed connection is not stu
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from closeseq.connections.conversation import ENDS, End
 from closeseq.tcp.states import State
 from closeseq.tcp.timeline import Certainty
+from closeseq.tcp.timers import SECOND
+from closeseq.verdict.findings import Severity
 from closeseq.verdict.found import found
 from closeseq.verdict.missing import captured
 from closeseq.verdict.text import packets, span, times
@@ -24,15 +27,14 @@ if TYPE_CHECKING:
     from closeseq.verdict.findings import Finding
 
 
+LONGEST_FIRST_TIMEOUT_NS = 5 * SECOND  # a first retransmission time-out is at most about 3 s (RFC 6298 5.7)
+BACKOFF = 2  # each is twice the one before (RFC 6298 5.5)
+
+
 def stuck_close_wait(case: Case) -> Iterator[Finding]:
     """Has received FIN and sent none, for so long or until its peer's FIN_WAIT_2 ran out."""
-    for end, stay in _stays(case, State.CLOSE_WAIT):
-        since, last = _idle_since(case, stay, end)
+    for end, stay, since, last, gave_up in _leaks(case):
         until = case.until(stay)
-        gave_up = _expired(case, end.peer, since, until)
-        long = until - since >= case.limits.stuck_after_ns
-        if not _told(case, end, stay) or not (long or gave_up):
-            continue
         fin = stay.entered.packet
         ended = (
             f", then it closed (#{stay.left.packet})"
@@ -61,6 +63,17 @@ def stuck_close_wait(case: Case) -> Iterator[Finding]:
         )
 
 
+def _leaks(case: Case) -> Iterator[tuple[End, Stay, int, int | None, bool]]:
+    """Yield stays in CLOSE_WAIT that are too long: since when, the last data, whether the peer gave up."""
+    for end, stay in _stays(case, State.CLOSE_WAIT):
+        since, last = _idle_since(case, stay, end)
+        until = case.until(stay)
+        gave_up = _expired(case, end.peer, since, until)
+        long = until - since >= case.limits.stuck_after_ns
+        if captured(case.conversation, end) and _told(case, end, stay) and (long or gave_up):
+            yield end, stay, since, last, gave_up
+
+
 def stuck_fin_wait_2(case: Case) -> Iterator[Finding]:
     """Its FIN was acknowledged and no FIN came back, for so long or until the kernel dropped it."""
     for end, stay in _stays(case, State.FIN_WAIT_2):
@@ -69,8 +82,11 @@ def stuck_fin_wait_2(case: Case) -> Iterator[Finding]:
         since, last = _idle_since(case, stay, end.peer)
         until = case.until(stay)
         dropped = stay.left is not None and stay.left.certainty is Certainty.TIMER
+        if not captured(case.conversation, end.peer):
+            continue
         if not dropped and until - since < case.limits.stuck_after_ns:
             continue
+        named = any(leak[0] is end.peer for leak in _leaks(case))  # one fault is one problem
         close = case.close(end)
         gone = "; by then its own kernel had dropped it, if it had no owner" if dropped else ""
         after = f" after the {end.peer}'s last data (#{last})" if last is not None else ""
@@ -92,6 +108,7 @@ def stuck_fin_wait_2(case: Case) -> Iterator[Finding]:
                 "drop the socket after net.ipv4.tcp_fin_timeout (or set TCP_LINGER2); a half-close that "
                 "still has an owner waits for ever, so give its read a timeout"
             ),
+            severity=Severity.NOTICE if named else None,
         )
 
 
@@ -158,10 +175,15 @@ def _never_acknowledged(case: Case, code: str, stay: Stay, why: str, advice: str
     if not shown and stay.entered.packet is not None:
         shown = [stay.entered.packet]
     which = f" (#{close.copies[0].packet})" if close.copies else ""
+    if _fell_silent(case, stay):
+        why += ", or the capture misses what followed: no TCP waits so long without sending its FIN again"
+        certainty = Certainty.ASSUMED
+    else:
+        certainty = Certainty.ASSUMED if close.acknowledged else case.absence(stay.entered.certainty)
     return found(
         code,
         end,
-        Certainty.ASSUMED if case.close(end).acknowledged else case.absence(stay.entered.certainty),
+        certainty,
         since_ns=stay.since_ns,
         until_ns=until,
         packets=shown,
@@ -172,14 +194,23 @@ def _never_acknowledged(case: Case, code: str, stay: Stay, why: str, advice: str
     )
 
 
+def _fell_silent(case: Case, stay: Stay) -> bool:
+    """Whether an end that waits for an ACK did not send its FIN again although it was long due (RFC 6298)."""
+    copies = case.close(stay.end).copies
+    if not copies or case.window_closed(stay.end.peer):
+        return False
+    waits = [later.time_ns - earlier.time_ns for earlier, later in pairwise(copies)]
+    due = max(LONGEST_FIRST_TIMEOUT_NS, 2 * BACKOFF * max(waits, default=0))
+    return case.until(stay) - copies[-1].time_ns > due
+
+
 def _unacknowledged(case: Case, state: State) -> Iterator[Stay]:
     """Yield the waits for an acknowledgement that were long, and did not end with it."""
     for end in ENDS:
         stay = case.unacknowledged(end, state)
         if stay is None or case.lasted(stay) < case.limits.stuck_after_ns:
             continue
-        repeated = len(case.close(end).copies) > 1
-        if captured(case.conversation, end.peer) or repeated:
+        if captured(case.conversation, end.peer):
             yield stay  # else the other direction was not captured, and its silence means nothing
 
 

@@ -1,0 +1,80 @@
+"""Did the sender of one segment know of another one? Asked here, and nowhere else.
+
+The capture point splits the round trip: from there to one end and back, and from there to the other and
+back. The least time in which an end has ever answered bounds its part from above. So for a segment that
+passes on its way to an end, and a later one that comes from that end, the time between them tells:
+
+    CANNOT  sooner than that end answers: when it sent the later one, the earlier had not reached it
+    MAY     neither this nor the next
+    MUST    so late that the earlier one, had it not been lost, had reached it by then
+
+Half of the least answer is the margin for CANNOT. A delayed ACK makes a single answer longer, never
+shorter, but the way itself may become shorter (another route, an emptier queue), and segmentation offload
+gives several segments the time of one. MUST waits for twice the time of an ordinary answer, and a
+millisecond: queues grow, and a kernel needs some time. Whatever acknowledges or echoes a segment knew of
+it, whatever the times say.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+from closeseq.connections.conversation import ENDS, Conversation, End, Event
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+LEAST_MARGIN = 2  # times sooner than the least answer
+LATE_NS, LATE_FACTOR = 1_000_000, 2  # base, and times an ordinary answer
+
+
+class Knowledge(Enum):
+    """Whether the sender of a segment knew of an earlier one of the other end."""
+
+    CANNOT = "it cannot have known of it"
+    MAY = "it may have known of it"
+    MUST = "had it arrived, it would have known of it"
+
+
+@dataclass(frozen=True, slots=True)
+class Distance:
+    """How far the capture point is from each end, there and back."""
+
+    least_ns: Mapping[End, int | None]  # the least time in which it answered; None: it never did
+    late_ns: Mapping[End, int]  # what has not been answered after this time was lost
+
+    @classmethod
+    def of(cls, conversation: Conversation) -> Distance:
+        """Read it off a conversation."""
+        handshake = _handshake(conversation)
+        least = {end: conversation.path(end).response_ns for end in ENDS}
+        known = [ns for ns in (*least.values(), *handshake.values()) if ns is not None]
+        late = {}
+        for end in ENDS:
+            own = [ns for ns in (least[end], handshake.get(end)) if ns is not None]
+            late[end] = LATE_NS + LATE_FACTOR * max(own or known, default=0)
+        return cls(least, late)
+
+    def knew(self, sender: End, later_ns: int, earlier_ns: int) -> Knowledge:
+        """Say whether `sender`, whose segment passed at `later_ns`, knew of its peer's of `earlier_ns`."""
+        waited, least = later_ns - earlier_ns, self.least_ns[sender]
+        if least is not None and LEAST_MARGIN * waited < least:
+            return Knowledge.CANNOT
+        return Knowledge.MUST if waited >= self.late_ns[sender] else Knowledge.MAY
+
+    def must_know(self, sender: End, later_ns: int, earlier_ns: int) -> bool:
+        """Whether `sender` knew of its peer's segment of `earlier_ns` at `later_ns`, had it arrived."""
+        return self.knew(sender, later_ns, earlier_ns) is Knowledge.MUST
+
+
+def _handshake(conversation: Conversation) -> dict[End, int]:
+    """Return how long each end took to answer in the handshake."""
+    first = [step for step in conversation.steps[:4] if isinstance(step, Event) and not step.rst]
+    return {
+        answer.sender: answer.time_ns - asked.time_ns
+        for asked, answer in pairwise(first)
+        if asked.syn and answer.sender is not asked.sender
+    }

@@ -1,0 +1,46 @@
+"""Which operating system an end runs, as its packets tell; a rule that holds on one system asks here.
+
+A SYN's options and their order tell, with the TTL that it began with: Linux sends MSS, SACK permitted,
+timestamps, NOP, window scale, from a TTL of 64. Linux also counts the packets of a connection in IPv4's
+identification. Without a captured SYN only that is left.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+from closeseq.packets.sequence import counts_on, steps
+from closeseq.tcp.evidence import asked_once
+
+if TYPE_CHECKING:
+    from closeseq.connections.conversation import End
+    from closeseq.tcp.evidence import Evidence
+
+# The kinds of options that a Linux SYN begins with, four bits each: with SACK and timestamps, with SACK
+# alone, with timestamps alone (tcp_options_write).
+LINUX_OPTIONS = ("2481", "2114", "2118")
+LINUX_TTL = 64
+HOPS = 32  # a path is hardly ever longer, so a TTL tells with what it began
+ENOUGH = 3  # packets in a row that count up
+STRIDE = 16  # a longer step was not made by counting one connection's packets
+
+
+@asked_once
+def linux(evidence: Evidence, end: End) -> bool:
+    """Whether an end is known to run Linux."""
+    events = [s.event for s in evidence.said[end] if s.event is not None and not s.reset]
+    if not events or not LINUX_TTL - HOPS < events[0].ttl <= LINUX_TTL:
+        return False
+    syn = next((e.syn_options for e in events if e.syn_options), 0)
+    if syn:
+        return f"{syn:x}".startswith(LINUX_OPTIONS)
+    return counts_packets(evidence, end)
+
+
+@asked_once
+def counts_packets(evidence: Evidence, end: End) -> bool:
+    """Whether an end counts the packets of this connection in IPv4's identification (RFC 6864 allows it)."""
+    numbers = [s.ip_id for s in evidence.said[end] if s.ip_id and not s.answer]
+    counting = [counts_on(b, a) and steps(b, a) <= STRIDE for a, b in pairwise(numbers)]
+    return len(numbers) >= ENOUGH and sum(counting) >= ENOUGH - 1
