@@ -129,11 +129,22 @@ def _synchronize(evidence: Evidence, sender: End) -> Iterator[Happening]:
     if heard is not None:
         yield _received(heard, ACKNOWLEDGE, sender, Signal.RECEIVES_ACK_OF_SYN)
     beyond = next((s for s in evidence.said[sender] if s.end > number_end and not s.reset), None)
-    if beyond is not None and (not copies or beyond.step > copies[0].step):
+    if beyond is None or (copies and beyond.step <= copies[0].step):
+        return
+    if not _opened_with_data(evidence, sender.peer, beyond):
         # Data beyond its SYN: an end in SYN_RECEIVED must have received the ACK (but for RFC 7413,
         # Fast Open, so this is not proved).
         said = _sent(beyond, sender, Signal.RECEIVES_ACK_OF_SYN, Certainty.ASSUMED)
         yield replace(said, phase=BEFORE)
+
+
+def _opened_with_data(evidence: Evidence, end: End, until: Said) -> bool:
+    """Whether an end's SYN had data, and nothing more came from it until a segment of its peer.
+
+    Then the peer may send, and close, before the handshake is complete (RFC 7413 4.2.2).
+    """
+    sent = [s for s in evidence.before(end, until.step) if not s.reset]
+    return bool(sent) and all(s.opens for s in sent) and any(s.bytes for s in sent)
 
 
 def _finish(evidence: Evidence, sender: End) -> Iterator[Happening]:
