@@ -17,6 +17,7 @@ import signal
 import struct
 import time
 import traceback
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 from closeseq.capture.pcap import NANOSECONDS
@@ -25,6 +26,7 @@ from closeseq.kernel.namespaces import coming_back, enter_new, open_ours, return
 from closeseq.lab.namespace import die_with_parent
 from closeseq.lab.relay import Relay
 from closeseq.lab.tun import open_tun, packets_lost
+from closeseq.tcp.timers import SECOND
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -43,13 +45,32 @@ RAW_IP = 101  # LINKTYPE_RAW
 SNAP_LENGTH = 256  # bytes
 LARGEST = 65536  # bytes of a packet
 PATIENCE = 20.0  # seconds until a relay that does not answer is given up
-SECOND = 1_000_000_000  # in nanoseconds
 PR_SET_TIMERSLACK = 29  # linux/prctl.h
 NICE = -15  # the relay has little to do, and must do it in time
 
 
 class PathError(RuntimeError):
     """The relay failed, or the devices lost packets that it was to carry."""
+
+
+@dataclass(frozen=True)
+class Injection:
+    """A fault in place on a path."""
+
+    network: PathNetwork
+    number: int
+
+    def count(self) -> int:
+        """Return how many segments it has met so far."""
+        return self.network.count(self.number)
+
+    def wait_for(self, segments: int) -> None:
+        """Wait until it has met so many segments. Raises TimeoutError."""
+        deadline = time.monotonic() + PATIENCE
+        while (met := self.count()) < segments:
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"the fault has met only {met} of {segments} segments")
+            time.sleep(0.005)
 
 
 class PathNetwork:
@@ -115,18 +136,33 @@ class PathNetwork:
         """Remove a fault, and return how many segments it has met."""
         return int(self._relay.ask("remove", number))
 
-    def check(self) -> None:
-        """Make sure that the relay runs and has got all packets.
+    @contextlib.contextmanager
+    def injected(self, fault: Fault) -> Iterator[Injection]:
+        """Have a fault in place while the block runs."""
+        injection = Injection(self, self.inject(fault))
+        try:
+            yield injection
+        finally:
+            self.remove(injection.number)
 
-        Raises:
-            PathError: it does not, or a device had no room for a packet.
-        """
-        self._relay.ask("check")
+    @property
+    def dropped(self) -> int:
+        """Packets for which the devices had no room, so that the relay never got them."""
+        lost = 0
         for end in ENDS:
             with self.at(end):
-                lost = packets_lost(NAMES[end])
-            if lost:
-                raise PathError(f"the device of the {end} had no room for {lost} packets")
+                lost += packets_lost(NAMES[end])
+        return lost
+
+    def check(self) -> None:
+        """Make sure that the relay runs, and has got all packets.
+
+        Raises:
+            PathError: it does not, or has not.
+        """
+        self._relay.ask("check")
+        if lost := self.dropped:
+            raise PathError(f"the devices of the path had no room for {lost} packets")
 
     def _here(self) -> int:
         """Return a descriptor of the namespace that we are in, until the path is closed."""

@@ -56,6 +56,15 @@ def open_tun(name: str, address: str, prefix: int) -> int:
     return descriptor
 
 
+def missing_tun() -> str:
+    """Say why there are no TUN devices for us; empty if it seems that there are."""
+    if not DEVICE.exists():
+        return _reason(FileNotFoundError(errno.ENOENT, ""))
+    if not os.access(DEVICE, os.R_OK | os.W_OK):
+        return _reason(PermissionError(errno.EACCES, ""))
+    return ""
+
+
 def packets_lost(name: str) -> int:
     """Return how many packets a device of this network namespace has dropped, in either direction."""
     for line in Path("/proc/thread-self/net/dev").read_text().splitlines():

@@ -19,10 +19,10 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from closeseq.lab.agreement import same_instant_ns
+from closeseq.tcp.timers import SECOND
 from kernel_truth.programs import SIDES
 
-SAME_INSTANT = 0.005  # seconds the tap and the tracepoint may be apart about one event, and on a path
-UNHURRIED = 0.030  # so much more, and four times the way from the tap to the further end
 UNSETTLED = 0.050  # seconds around an event in which the socket table may show either state; and a round trip
 FIRST_STATE = {"client": "CLOSED", "server": "LISTEN"}
 SENT_FIN = {"FIN_WAIT_1", "LAST_ACK"}
@@ -73,12 +73,13 @@ class Endpoint:
     last: float  # Unix time of its last packet
     packets: list[float]  # Unix times of the record's timeline
     sent_fin: bool
-    one_way: list[float]  # seconds between client and tap, and between tap and server; empty on loopback
+    one_way: tuple[float, float]  # seconds between client and tap, and between tap and server
 
     @property
     def same_instant(self) -> float:
         """Seconds that the tap and the tracepoint may be apart about one event."""
-        return SAME_INSTANT + (UNHURRIED + 4 * max(self.one_way) if self.one_way else 0)
+        client, server = (round(one * SECOND) for one in self.one_way)
+        return same_instant_ns((client, server)) / SECOND
 
     @property
     def hidden(self) -> bool:
@@ -170,7 +171,7 @@ def _endpoint(side: str, truth: Json, record: Json) -> Endpoint:
         start + max([record["duration"] or 0.0, *(step["time"] for step in timeline)]),
         [start + step["time"] for step in timeline],
         any(step["from"] == side and "F" in step["flags"] for step in timeline),
-        truth.get("one_way", []),
+        tuple(truth.get("one_way", (0.0, 0.0))),
     )
 
 

@@ -13,6 +13,7 @@ from closeseq.connections.conversation import Address, End
 from closeseq.kernel.socket_table import SocketTable
 from closeseq.lab.faults import Action, Conditions, Fault, Kind, Leg, PathSettings
 from closeseq.lab.path import PathNetwork
+from closeseq.tcp.timers import SECOND
 from kernel_truth.loss import Losses
 from kernel_truth.programs import SIDES
 from kernel_truth.tap import tap
@@ -23,7 +24,6 @@ HOSTS = {4: "127.0.0.1", 6: "::1"}
 TAPS = {"near": 0.02, "mid": 0.5, "far": 0.98, "clean": 0.3}
 ROUND_TRIPS = (0.0002, 0.25)  # seconds; as many between 1 and 10 ms as between 10 and 100 ms
 MOST_LOST, MOST_REORDERED, MOST_DUPLICATED = 0.06, 0.06, 0.03  # shares of packets, drawn for each connection
-SECOND = 1_000_000_000  # in nanoseconds
 
 
 class Network(Protocol):
