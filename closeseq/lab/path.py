@@ -281,7 +281,6 @@ def _run(carrier: _Carrier, line: Connection, parent: int) -> int:
         os.setsid()  # Ctrl-C is for our parent, which ends us
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, signal.SIG_DFL)
-        signal.alarm(0)
         die_with_parent()
         if os.getppid() != parent:
             return 1

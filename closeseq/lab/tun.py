@@ -95,7 +95,12 @@ def _configure(name: str, address: str, prefix: int) -> None:
 def _reason(error: OSError) -> str:
     """Say why there is no TUN device for us, and what would help."""
     if error.errno in (errno.EPERM, errno.EACCES):
-        return f"{DEVICE} may be used by root only; in a container, start it with --device {DEVICE}"
+        if os.geteuid():
+            return f"only root may use {DEVICE} here; run it as root"
+        return (
+            f"this root may not use {DEVICE} (CAP_NET_ADMIN); in a container, start it with "
+            f"--device {DEVICE} --cap-add NET_ADMIN"
+        )
     if error.errno in (errno.ENOENT, errno.ENODEV, errno.ENXIO):
         return f"this system has no TUN devices ({DEVICE}): modprobe tun; in a container, --device {DEVICE}"
     return f"a TUN device cannot be made: {error.strerror or error}"

@@ -67,9 +67,8 @@ def fin_overtaken(bench: Bench) -> None:
     client, server = bench.connection()
     echo(client, server)
     bench.step("the client has sent a line, and the server has sent it back", wait=SETTLED)
-    server.sendall(b"one more thing")
-    bench.tap.listen(0.05)  # it will arrive soon after the client has closed its side
-    with bench.injected(Fault(Action.DELAY, End.CLIENT, Leg.BEFORE, Kind.FIN, times=1, delay_ns=SECOND // 8)):
+    with bench.injected(Fault(Action.DELAY, End.CLIENT, Leg.BEFORE, Kind.FIN, times=1, delay_ns=SECOND // 4)):
+        server.sendall(b"one more thing")  # arrives 0.1 s after the client has closed its side
         client.shutdown(socket.SHUT_WR)
         bench.step(
             "the server sends a line; the client shuts its writing side down; its FIN takes longer than the "
@@ -92,10 +91,10 @@ def data_overtaken(bench: Bench) -> None:
     """
     client, server = bench.connection()
     with bench.injected(
-        Fault(Action.DELAY, End.CLIENT, Leg.BEFORE, Kind.DATA, times=1, delay_ns=SECOND // 50)
+        Fault(Action.DELAY, End.CLIENT, Leg.BEFORE, Kind.DATA, times=1, delay_ns=SECOND // 25)
     ):
         send_lines(client, b"first", b"second")
-        bench.step("the client sends two lines; the first one takes 20 ms longer", wait=2 * SETTLED)
+        bench.step("the client sends two lines; the first one takes 40 ms longer", wait=2 * SETTLED)
     close_one_after_the_other(bench, client, server)
 
 
