@@ -175,7 +175,7 @@ def test_a_fault_meets_segments_of_its_kind_only(kind, packets):
 def test_an_ack_of_the_peers_fin_is_told_from_those_before_it_also_where_numbers_wrap():
     journey = Journey()
     number = journey.relay.inject(Fault(Action.LOSE, End.SERVER, Leg.BEFORE, Kind.ACK_OF_FIN))
-    before = segment(sender=End.SERVER, ack=LAST - 2)
+    before = segment(sender=End.SERVER, ack=LAST)  # covers the data, and not the FIN
     covers = segment(sender=End.SERVER, ack=LAST + 1)
     journey.send(before, End.SERVER)
     journey.send(segment(FIN | ACK, b"ab", seq=LAST - 2))  # the FIN itself is numbered LAST
@@ -291,3 +291,13 @@ def test_the_same_seed_does_the_same_to_the_same_packets_whatever_other_connecti
     of_these = [packet for _, end, packet in among.delivered if end is End.SERVER and packet in set(sent)]
     assert sorted(of_these) == sorted(alone.arrived)
     assert journeys(conditions, seed="2")[0].arrived != alone.arrived
+
+
+def test_what_happens_to_one_direction_says_nothing_of_the_other():
+    journey = Journey(PathSettings(0.25, Conditions(0, loss=0.5)))
+    for number in range(200):
+        for sender in End:
+            journey.send(segment(sender=sender, number=number), sender)
+    journey.run()
+    survivors = {end: [dpkt.ip.IP(p).id for _, to, p in journey.delivered if to is end] for end in End}
+    assert survivors[End.CLIENT] != survivors[End.SERVER]
