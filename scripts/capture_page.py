@@ -30,18 +30,20 @@ FORMATS = (".pcap", ".pcap.gz", ".pcapng")
 HEAD = """\
 # Captures
 
-Small recordings of real sockets on Linux's loopback device, one experiment a file. They are made by
+Small recordings of real sockets, one experiment a file: on Linux's loopback device, and in the last chapter
+over a path between two network namespaces. They are made by
 
     sudo scripts/record_captures [NAME...]
 
 which carries the experiments of `closeseq lab` out, each in a network namespace of its own, and writes this
-page. Packets are captured with their first 128 bytes, in nanoseconds.
+page. Packets are captured with their first 128 bytes (on a path, 256 bytes of raw IP), in nanoseconds.
 
 Beside each capture, `NAME.kernel.jsonl` holds what the kernel's socket table said after each step of the
 experiment: the time in nanoseconds since the epoch, the step, and each socket's addresses, state, queues,
 owner and timer. A socket that is not listed is CLOSED; listening ones are left out. Where no packet shows the
 state of an end, `untold` says why. A line `transitions` lists every transition that the kernel's tracepoint
-reported.
+reported, a line `one_way_ns` how long packets take between the client and the capture point, and between that
+and the server.
 
 Three things to know when reading. The capture point on loopback is where a packet *arrives*: what is lost
 "after the capture" is captured and never received; what is lost "before the capture" was sent and is not

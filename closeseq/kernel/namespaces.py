@@ -94,16 +94,31 @@ def coming_back() -> Iterator[None]:
     Raises:
         NamespaceError: coming back is not permitted any more.
     """
-    ours = os.open(OURS, os.O_RDONLY | os.O_CLOEXEC)
+    ours = open_ours()
     try:
         yield
     finally:
         try:
-            _setns(ours)
-        except OSError as error:
-            raise _refusal("the network namespace we came from", error) from None
+            return_to(ours)
         finally:
             os.close(ours)
+
+
+def open_ours() -> int:
+    """Return a descriptor of the network namespace that we are in, which keeps it. Close it."""
+    return os.open(OURS, os.O_RDONLY | os.O_CLOEXEC)
+
+
+def return_to(descriptor: int) -> None:
+    """Enter a network namespace that was opened while we were in it.
+
+    Raises:
+        NamespaceError: it is not permitted any more.
+    """
+    try:
+        _setns(descriptor)
+    except OSError as error:
+        raise _refusal("the network namespace we came from", error) from None
 
 
 def _enter(path: Path) -> None:

@@ -11,8 +11,10 @@ In the order in which a run goes:
     bench        its workplace: capture, sockets, programs, steps
     programs     servers and clients that are run as processes, processes starts them
     applications, crafted, network
-                 what else an experiment does: with sockets, with packets made by hand, with the path
-    tap, trace   its packets, through our own ring; the kernel's transitions
+                 what else an experiment does: with sockets, with packets made by hand, with loopback
+    path         two namespaces with a path between them; faults says what it does to packets, relay does it,
+                 between two TUN devices (tun)
+    tap, trace   its packets, through our own ring or from the path; the kernel's transitions
     answers      what the kernel said, and the file that keeps it
     agreement    the inference held against that
     story        all of it told as it goes

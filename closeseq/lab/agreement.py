@@ -28,11 +28,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
 
-    from closeseq.lab.answers import Answers, Entry, Moment, Move
+    from closeseq.lab.answers import Answers, Entry, Moment
     from closeseq.settings import Settings
     from closeseq.tcp.timeline import Transition
 
-SAME_INSTANT_NS = SECOND // 200  # that the capture and the tracepoint may be apart about one event
+SAME_INSTANT_NS = SECOND // 200  # that the capture and the tracepoint may be apart about one event; on a path
+UNHURRIED_NS = 3 * SECOND // 100  # so much more, and four times the way from the tap to the further end
 CLOCK_NS = SECOND // 4  # that a timer may be off: the kernel counts in ticks, and rounds
 CERTAIN = (Certainty.OBSERVED, Certainty.PROVED)
 CLOCKED = (State.TIME_WAIT, State.FIN_WAIT_2)
@@ -146,8 +147,18 @@ def agreement(recording: Recording, answers: Answers) -> Agreement:
         result.sequences = 0
         for one in whole:
             for end in set(ENDS) - set(answers.handmade):
-                _compare_sequence(result, Sequence.of(one, end, answers.moves), answers)
+                _compare_sequence(result, Sequence.of(one, end, answers), answers)
     return result
+
+
+def same_instant_ns(one_way_ns: tuple[int, int]) -> int:
+    """Return by how much the capture and the tracepoint may be apart about one event.
+
+    Args:
+        one_way_ns: how long packets take between each end and the capture point; 0 on loopback.
+    """
+    away_ns = max(one_way_ns)
+    return SAME_INSTANT_NS + (UNHURRIED_NS + 4 * away_ns if away_ns else 0)
 
 
 def _present(one: Connection, at_ns: int) -> bool:
@@ -222,14 +233,14 @@ class Sequence:
     transitions: tuple[Transition, ...]  # inferred
 
     @classmethod
-    def of(cls, one: Connection, end: End, moves: Iterable[Move]) -> Sequence:
+    def of(cls, one: Connection, end: End, answers: Answers) -> Sequence:
         """Pick what belongs to one end of one connection, as far as packets reach."""
-        c, timeline = one.conversation, one.timeline
+        c, timeline, moves = one.conversation, one.timeline, answers.moves or []
         local, peer = c.address(end).port, c.address(end.peer).port
         # On a slow line a connection's first packet is captured some time after it was sent.
         first = c.first_ns - SAME_INSTANT_NS if c.incarnation > 1 else 0
         last = min(c.last_ns, c.successor.time_ns - 2 * SAME_INSTANT_NS if c.successor else c.last_ns)
-        last += SAME_INSTANT_NS
+        last += same_instant_ns(answers.one_way_ns)
         own = [m.after for m in moves if (m.local, m.peer) == (local, peer) and first <= m.time_ns <= last]
         inferred = [
             t for t in timeline.transitions if t.endpoint is end and t.certainty is not Certainty.TIMER

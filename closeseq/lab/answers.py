@@ -2,7 +2,8 @@
 
 One line a step: the time in nanoseconds since the epoch, what had been done, and each socket of the table,
 listening ones left out. A socket that is not listed is CLOSED. Then, if the tracepoint could be read, one
-line with every transition, and where packets were made by hand one that says so.
+line with every transition, where packets were made by hand one that says so, and where they took a path one
+that says how far the capture point was from either end.
 """
 
 from __future__ import annotations
@@ -74,6 +75,8 @@ class Answers:
     moments: list[Moment] = field(default_factory=list)
     moves: list[Move] | None = None  # None where the tracepoint was not to be had
     handmade: tuple[End, ...] = ()  # ends that are no sockets: their packets were made by hand
+    # How long packets took between the client and the capture point, and between that and the server.
+    one_way_ns: tuple[int, int] = (0, 0)
 
     def write(self, path: Path) -> None:
         """Write the file."""
@@ -82,6 +85,8 @@ class Answers:
             lines.append({"transitions": [_move(one) for one in self.moves]})
         if self.handmade:
             lines.append({"handmade": [str(end) for end in self.handmade]})
+        if any(self.one_way_ns):
+            lines.append({"one_way_ns": list(self.one_way_ns)})
         path.write_text("".join(json.dumps(line) + "\n" for line in lines))
 
     @classmethod
@@ -94,6 +99,8 @@ class Answers:
                 answers.moves = [_read_move(one) for one in line["transitions"]]
             elif "handmade" in line:
                 answers.handmade = tuple(End(end) for end in line["handmade"])
+            elif "one_way_ns" in line:
+                answers.one_way_ns = tuple(line["one_way_ns"])
             else:
                 answers.moments.append(_read_moment(line))
         return answers

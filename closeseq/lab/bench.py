@@ -7,13 +7,15 @@ import socket
 import time
 from typing import TYPE_CHECKING, Self
 
+from closeseq.connections.conversation import ENDS, End
 from closeseq.kernel.owners import owners
 from closeseq.kernel.socket_table import SocketTable
 from closeseq.lab import network
 from closeseq.lab.agreement import Recording, views
 from closeseq.lab.answers import Answers, Moment, entry
+from closeseq.lab.path import PathNetwork
 from closeseq.lab.processes import Program
-from closeseq.lab.tap import Tap
+from closeseq.lab.tap import PathTap, Tap
 from closeseq.tcp.timers import SECOND
 
 if TYPE_CHECKING:
@@ -22,8 +24,9 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from closeseq.connection import Connection
-    from closeseq.connections.conversation import End
     from closeseq.lab.agreement import View
+    from closeseq.lab.faults import Fault
+    from closeseq.lab.path import Injection
     from closeseq.lab.registry import Experiment
     from closeseq.lab.story import Story
     from closeseq.lab.trace import Trace
@@ -42,7 +45,8 @@ class Bench:
     """One experiment in progress.
 
     Used in a network namespace of its own: it changes the kernel's settings there and takes the
-    namespace's whole socket table for its own.
+    namespace's whole socket table for its own. Where the experiment has a path, the server's end of it is
+    in a second namespace.
 
     Args:
         experiment: which one.
@@ -66,21 +70,47 @@ class Bench:
         self.untraced = ""  # why there are no transitions of the kernel's
         self.doubt = ""  # why there may be too few
         self.late = 0.0  # seconds that a step took longer than planned, at most: the machine was busy
+        self.path_network: PathNetwork | None = None
+        self._hosts = dict.fromkeys(ENDS, "127.0.0.1")
         self._trace = trace
         self._open = contextlib.ExitStack()
         self._kept: list[socket.socket] = []  # lest their being collected as garbage close them
 
     def __enter__(self) -> Self:
-        """Set the namespace up and begin to capture."""
+        """Set the namespaces up and begin to capture."""
+        self.tap: Tap | PathTap
+        if self.experiment.path is None:
+            self.tap = self._open.enter_context(Tap(self.path, self.experiment.device, self.experiment.keep))
+        else:
+            settings = self.experiment.path
+            self.path_network = self._open.enter_context(PathNetwork(self.path, settings))
+            self._hosts = {end: self.path_network.host(end) for end in ENDS}
+            self.answers.one_way_ns = settings.one_way_ns()
+            self.tap = PathTap(self.path, self.path_network, settings.one_way_ns())
+        self._tables = {}
+        for end in ENDS if self.path_network else (End.SERVER,):
+            with self.at(end):
+                self._set_up()
+                self._tables[end] = self._open.enter_context(SocketTable())
+        self.story.begin(self.experiment)
+        return self
+
+    def _set_up(self) -> None:
+        """Make settings in the namespace that we are in."""
         # The machine may prefer another, such as bbr, which paces; reno is allowed everywhere.
         network.set_parameter("tcp_congestion_control", "reno")
         network.set_parameter(
             "ip_local_port_range", f"{self.client_port + 1} {self.client_port + CLIENTS - 1}"
         )
-        self._table = self._open.enter_context(SocketTable())
-        self.tap = self._open.enter_context(Tap(self.path, self.experiment.device, self.experiment.keep))
-        self.story.begin(self.experiment)
-        return self
+
+    def at(self, end: End) -> contextlib.AbstractContextManager[None]:
+        """Be in the namespace of an end within the block."""
+        return self.path_network.at(end) if self.path_network else contextlib.nullcontext()
+
+    def injected(self, fault: Fault) -> contextlib.AbstractContextManager[Injection]:
+        """Have the path do something on purpose while a block runs."""
+        assert self.path_network, "the experiment declares a path"
+        return self.path_network.injected(fault)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -143,7 +173,7 @@ class Bench:
         """Ask the kernel for its table, at a moment that is not too near to a packet."""
         for _ in range(LOOKS):
             before = time.time_ns()
-            sockets = self._table.sockets()
+            sockets = [one for table in self._tables.values() for one in table.sockets()]
             now = time.time_ns()
             held_by = owners({one.inode for one in sockets if one.inode})
             self._trace.catch_up()
@@ -170,22 +200,25 @@ class Bench:
 
     # -------------------------------------------------------------------------------- sockets
 
-    def listen(self, address: str = "127.0.0.1") -> socket.socket:
-        """Open a listening socket on the experiment's port."""
+    def listen(self, address: str = "") -> socket.socket:
+        """Open a listening socket on the experiment's port; on the server's address, if none is given."""
+        address = address or self._hosts[End.SERVER]
         family = socket.AF_INET6 if ":" in address else socket.AF_INET
-        return self.keep(socket.create_server((address, PORT), family=family))
+        with self.at(End.SERVER):
+            return self.keep(socket.create_server((address, PORT), family=family))
 
-    def connect(self, address: str = "127.0.0.1", *, port: int = 0, receive_buffer: int = 0) -> socket.socket:
+    def connect(self, address: str = "", *, port: int = 0, receive_buffer: int = 0) -> socket.socket:
         """Connect to the experiment's port, from a chosen port if one is given."""
+        address = address or self._hosts[End.SERVER]
         client = self.keep(socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET))
         if receive_buffer:  # has to be set before the handshake, which announces the window scale
             client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         if port:
-            client.bind((address, port))
+            client.bind(("" if self.path_network else address, port))
         client.connect((address, PORT))
         return client
 
-    def connection(self, address: str = "127.0.0.1") -> tuple[socket.socket, socket.socket]:
+    def connection(self, address: str = "") -> tuple[socket.socket, socket.socket]:
         """Give both ends of a new connection, client first, in this process."""
         with self.listen(address) as listener:
             client = self.connect(address)
@@ -204,7 +237,8 @@ class Bench:
 
     def forget(self, state: State) -> None:
         """Destroy the server's socket in this state without a packet, as a reboot would."""
-        found = [one for one in self._table.sockets() if one.local.port == PORT and one.state is state]
+        table = self._tables[End.SERVER]
+        found = [one for one in table.sockets() if one.local.port == PORT and one.state is state]
         assert found, f"the server has a socket in {state}"
         for one in found:
-            self._table.destroy(one)
+            table.destroy(one)

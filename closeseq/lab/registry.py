@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from closeseq.lab.bench import Bench
+    from closeseq.lab.faults import PathSettings
     from closeseq.packets.segments import Segments
 
     Run = Callable[[Bench], None]
@@ -36,6 +37,7 @@ class Experiment:
     keep: Keep | None = None  # which of the captured segments are kept: all, if not said
     stuck_after: float | None = None  # seconds, as the option of `analyze`; here waits are short
     fin_timeout: float | None = None  # seconds, likewise: what the namespace's setting is
+    path: PathSettings | None = None  # between client and server, which have loopback in common if not said
 
     @property
     def text(self) -> str:
@@ -82,6 +84,7 @@ def experiment(
     keep: Keep | None = None,
     stuck_after: float | None = None,
     fin_timeout: float | None = None,
+    path: PathSettings | None = None,
 ) -> Callable[[Run], Run]:
     """Register the function under its own name, with dashes; lists are words with spaces between them."""
 
@@ -99,6 +102,7 @@ def experiment(
             keep,
             stuck_after,
             fin_timeout,
+            path,
         )
         return run
 

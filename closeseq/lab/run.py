@@ -20,6 +20,7 @@ from closeseq.lab.bench import CLIENTS
 from closeseq.lab.child import carry_out, load
 from closeseq.lab.network import PACKAGES, command
 from closeseq.lab.outcome import Outcome
+from closeseq.lab.tun import missing_tun
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Sequence
@@ -157,7 +158,9 @@ class Run:
 
 
 def missing(experiment: Experiment) -> str:
-    """Say which commands an experiment needs and this system lacks; empty if none."""
+    """Say what an experiment needs and this system lacks, commands and devices; empty if nothing."""
+    if experiment.path is not None and (lacks := missing_tun()):
+        return f"needs a path of TUN devices: {lacks}"
     tools = [tool for tool in experiment.needs if command(tool) is None]
     named = ", ".join(f"{tool} (package {PACKAGES[tool]})" for tool in tools)
     return f"needs {named}, not installed here" if named else ""

@@ -1,4 +1,4 @@
-"""The capture of one experiment: our own ring on a device of the namespace, kept in a file."""
+"""The capture of one experiment, kept in a file: by our own ring on a device, or by a path's relay."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Self
 from closeseq.capture.live import open_live
 from closeseq.capture.writers import PcapWriter
 from closeseq.packets.frames import Frames
+from closeseq.tcp.timers import SECOND
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     import numpy as np
 
+    from closeseq.lab.path import PathNetwork
     from closeseq.lab.registry import Keep
 
 SNAP_LENGTH = 128  # bytes; whole headers with options, also over IPv6, and little of the data
@@ -62,10 +64,6 @@ class Tap:
             if batch is not None:
                 self._write(batch.frames)
 
-    def before(self, time_ns: int) -> int:
-        """Return how many of the packets in the file were captured until then."""
-        return sum(one <= time_ns for one in self._times)
-
     def near(self, time_ns: int, distance_ns: int) -> bool:
         """Whether a packet in the file was captured so near to a moment that the order is unclear."""
         return any(abs(one - time_ns) < distance_ns for one in self._times)
@@ -86,6 +84,41 @@ class Tap:
         segments = decode(frames)
         kept: np.ndarray = np.isin(frames.number, segments.number[self._keep(segments)])
         return kept
+
+
+class PathTap:
+    """The capture that a path's relay writes.
+
+    Args:
+        path: of the file.
+        network: the path.
+        one_way_ns: how long packets take between client and capture point, and between that and the server.
+    """
+
+    def __init__(self, path: Path, network: PathNetwork, one_way_ns: tuple[int, int]) -> None:
+        self._path, self._network = path, network
+        self._away_ns = max(one_way_ns)
+
+    @property
+    def dropped(self) -> int:
+        """Packets that never came to the capture point because a device had no room for them."""
+        return self._network.dropped
+
+    def catch_up(self) -> None:
+        """Let everything pass the capture point that has been sent by now."""
+        self.listen(QUIET + self._away_ns / SECOND)
+
+    def listen(self, seconds: float) -> None:
+        """Let time go by."""
+        time.sleep(seconds)
+
+    def near(self, time_ns: int, distance_ns: int) -> bool:
+        """Whether a packet was under way at a moment, or so near to it that the order is unclear."""
+        from closeseq.capture import open_capture
+
+        distance_ns += self._away_ns
+        with open_capture(str(self._path)) as capture:
+            return any((abs(one.time_ns - time_ns) < distance_ns).any() for one in capture.batches())
 
 
 def _some(frames: Frames, rows: np.ndarray) -> Frames:

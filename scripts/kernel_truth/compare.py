@@ -7,6 +7,8 @@ Kernel and packets cannot tell quite the same story, and no one is blamed for th
 - A FIN that an application queued and that never reached the wire is not in the packets. Such an
   endpoint is counted as hidden, apart from the others.
 - What the kernel does after the connection's last packet (giving up, say) is not in the packets.
+
+On a path, each packet passes the capture point some time after it was sent, and arrives some time later.
 """
 
 import json
@@ -17,10 +19,11 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from closeseq.lab.agreement import same_instant_ns
+from closeseq.tcp.timers import SECOND
 from kernel_truth.programs import SIDES
 
-SAME_INSTANT = 0.005  # seconds the tap and the tracepoint may be apart about one event
-UNSETTLED = 0.050  # seconds around an event in which the socket table may show either state
+UNSETTLED = 0.050  # seconds around an event in which the socket table may show either state; and a round trip
 FIRST_STATE = {"client": "CLOSED", "server": "LISTEN"}
 SENT_FIN = {"FIN_WAIT_1", "LAST_ACK"}
 CERTAIN = {"observed", "proved"}
@@ -70,6 +73,13 @@ class Endpoint:
     last: float  # Unix time of its last packet
     packets: list[float]  # Unix times of the record's timeline
     sent_fin: bool
+    one_way: tuple[float, float]  # seconds between client and tap, and between tap and server
+
+    @property
+    def same_instant(self) -> float:
+        """Seconds that the tap and the tracepoint may be apart about one event."""
+        client, server = (round(one * SECOND) for one in self.one_way)
+        return same_instant_ns((client, server)) / SECOND
 
     @property
     def hidden(self) -> bool:
@@ -78,7 +88,7 @@ class Endpoint:
 
     def kernel_states(self) -> list[str]:
         """List the states that packets can tell of, evened out."""
-        seen = [new for time, _, new in self.kernel if time <= self.last + SAME_INSTANT]
+        seen = [new for time, _, new in self.kernel if time <= self.last + self.same_instant]
         return comparable([FIRST_STATE[self.side], *seen])
 
     def inferred_states(self, count: int | None = None) -> list[str]:
@@ -112,7 +122,8 @@ class Endpoint:
     def settled_at(self, time: float) -> bool:
         """Whether nothing happened so near to this time that the order of things is unclear."""
         events = (*self.packets, *(time for time, _, _ in self.kernel))
-        return all(abs(time - event) >= UNSETTLED for event in events)
+        unsettled = UNSETTLED + 2 * sum(self.one_way)
+        return all(abs(time - event) >= unsettled for event in events)
 
 
 def comparable(states: Iterable[str]) -> list[str]:
@@ -160,6 +171,7 @@ def _endpoint(side: str, truth: Json, record: Json) -> Endpoint:
         start + max([record["duration"] or 0.0, *(step["time"] for step in timeline)]),
         [start + step["time"] for step in timeline],
         any(step["from"] == side and "F" in step["flags"] for step in timeline),
+        tuple(truth.get("one_way", (0.0, 0.0))),
     )
 
 

@@ -6,7 +6,7 @@ Where there is to be loss, packets of one sender are dropped for some steps, mos
 """
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 SIDES = ("client", "server")
 
@@ -22,32 +22,41 @@ ENDINGS = {
 
 SIZES = (1, 5, 5, 40, 200, 1400, 20000)  # bytes an application sends at once
 
-# Which of netfilter's hooks drops, by what the caller asks for.
+# Where packets are dropped, by what the caller asks for: at netfilter's hooks on loopback, or on a path.
 HOOKS = {"none": (), "after": ("input",), "before": ("output",), "mixed": ("input", "output")}
+LEGS = ("before the tap", "after the tap")
+PATHS = {"near": LEGS, "mid": LEGS, "far": LEGS, "clean": ()}
+PLACES = HOOKS | PATHS
+
+# Of what is dropped singly on a path, and how often.
+KINDS = {"FIN": 5, "RST": 2, "ACK of FIN": 4, "data": 1}
 
 
 @dataclass(frozen=True)
 class Step:
     """One thing that happens to a connection, and the pause after it."""
 
-    action: str  # send recv shutdown close abort, or drop heal
+    action: str  # send recv shutdown close abort, or drop heal lose
     side: str  # who does it (client server both), or whose packets are dropped
-    hook: str = ""  # where they are dropped: input, output
+    place: str = ""  # where they are dropped
     size: int = 0  # bytes to send
     pause: float = 0.0  # seconds
+    kind: str = ""  # what the next segment is like that alone is dropped
 
     def __str__(self) -> str:
         """Tell the step as a program is printed."""
-        return f"{self.action} {self.hook} from {self.side}" if self.hook else f"{self.side} {self.action}"
+        if self.kind:
+            return f"{self.action} {self.kind} {self.place} from {self.side}"
+        return f"{self.action} {self.place} from {self.side}" if self.place else f"{self.side} {self.action}"
 
 
 def random_program(dice: random.Random, loss: str) -> list[Step]:
-    """Throw the dice for one connection. `loss` is a key of HOOKS."""
+    """Throw the dice for one connection. `loss` is a key of PLACES."""
     talk = _talk(dice)
     steps = talk + _ending(dice)
-    if HOOKS[loss] and dice.random() < 0.85:  # noqa: PLR2004
+    if PLACES[loss] and dice.random() < 0.85:  # noqa: PLR2004
         for _ in range(dice.choice((1, 1, 2, 2, 3))):
-            _add_loss(dice, steps, len(talk), HOOKS[loss])
+            _add_loss(dice, steps, len(talk), PLACES[loss])
     return [_with_pause(dice, step) for step in steps]
 
 
@@ -88,13 +97,20 @@ def _chatter(dice: random.Random) -> list[Step]:
     return [Step("recv", side)] if chance < 0.22 else []  # noqa: PLR2004
 
 
-def _add_loss(dice: random.Random, steps: list[Step], end: int, hooks: tuple[str, ...]) -> None:
-    """Put a drop before some step of the end (from index `end` on), and mostly a heal some steps later."""
-    side, hook = dice.choice(SIDES), dice.choice(hooks)
+def _add_loss(dice: random.Random, steps: list[Step], end: int, places: tuple[str, ...]) -> None:
+    """Put a drop before some step of the end (from index `end` on), and mostly a heal some steps later.
+
+    On a path it is as often a single segment that is dropped.
+    """
+    side, place = dice.choice(SIDES), dice.choice(places)
     start = dice.randint(max(0, end - 1), len(steps))
+    if places is LEGS and dice.random() < 0.5:  # noqa: PLR2004
+        kind = dice.choices(list(KINDS), list(KINDS.values()))[0]
+        steps.insert(start, Step("lose", side, place, kind=kind))
+        return
     if dice.random() < 0.85:  # noqa: PLR2004
-        steps.insert(min(len(steps), start + dice.randint(1, 4)), Step("heal", side, hook))
-    steps.insert(start, Step("drop", side, hook))
+        steps.insert(min(len(steps), start + dice.randint(1, 4)), Step("heal", side, place))
+    steps.insert(start, Step("drop", side, place))
 
 
 def _send(dice: random.Random, side: str) -> Step:
@@ -106,4 +122,4 @@ def _with_pause(dice: random.Random, step: Step) -> Step:
     pause = min(0.3, 0.02 + dice.expovariate(1 / 0.06))
     if step.action in ("drop", "close", "shutdown") and dice.random() < 0.12:  # noqa: PLR2004
         pause = dice.uniform(0.3, 1.0)
-    return Step(step.action, step.side, step.hook, step.size, pause)
+    return replace(step, pause=pause)

@@ -10,21 +10,17 @@ import struct
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from closeseq.connections.conversation import Address
-from closeseq.kernel.socket_table import SocketTable
 from closeseq.kernel.tracepoint import Tracepoint, Transition
 from closeseq.lab.namespace import enter
 from closeseq.lab.trace import by_ends
-from kernel_truth.loss import Losses
-from kernel_truth.programs import SIDES, Step, random_program
-from kernel_truth.tap import tap
+from kernel_truth.networks import Network, loopback, over_path
+from kernel_truth.programs import PATHS, SIDES, Step, random_program
 
-HOSTS = {4: "127.0.0.1", 6: "::1"}
 PORTS = range(10000, 32000)  # of servers: below those the kernel gives to clients
 STARTS = 60  # connections started a second
 WAITS = (0.5, 1.5)  # seconds, after the last step
@@ -38,7 +34,6 @@ class Connection:
     """One connection: its program, its two sockets while they are open, and what was seen of it."""
 
     number: int
-    host: str
     server_port: int
     program: list[Step]
     client_port: int = 0
@@ -56,26 +51,28 @@ class Connection:
 def record(capture: Path, *, connections: int, seed: int, loss: str, ip: int) -> Path:
     """Write the file `capture` and, beside it, the truth; return the truth's path.
 
-    The programs depend on the arguments alone; what the kernel makes of them differs a little from
-    run to run. Must run as root and in the main thread, before other threads are started.
+    `loss` is a key of PLACES: where packets get lost on loopback, or the kind of a path. The programs depend
+    on the arguments alone; what the kernel makes of them differs a little from run to run. Must run as root
+    and in the main thread, before other threads are started.
     """
     enter()
     _allow_open_files(4 * connections + 100)
     dice = random.Random(f"{seed} {loss} {ip}")
     ports = _ports(connections)
-    jobs = [
-        Connection(number, HOSTS[ip], port, random_program(dice, loss)) for number, port in enumerate(ports)
-    ]
+    jobs = [Connection(number, port, random_program(dice, loss)) for number, port in enumerate(ports)]
+    network_of = over_path(loss, dice) if loss in PATHS else loopback
     with ExitStack() as at_end:
         # The sockets left open are closed last: closing them must add neither packets nor transitions.
         for job in jobs:
             at_end.callback(_close_all, job)
         tracer = at_end.enter_context(Tracepoint(ports))
-        with tap(capture, ports[0], ports[-1]):
-            asyncio.run(_drive(jobs))
+        with network_of(capture, ports, ip) as network:
+            asyncio.run(_drive(jobs, network))
+            network.check()
             capture_end = time.time()
             transitions = _sound(tracer)
-        return _write_truth(capture, jobs, transitions, capture_end)
+            facts = {job.number: _facts(network, job) for job in jobs}
+        return _write_truth(capture, jobs, transitions, facts, capture_end)
 
 
 def _sound(tracer: Tracepoint) -> list[Transition]:
@@ -109,10 +106,14 @@ def _close_all(job: Connection) -> None:
     job.sockets.clear()
 
 
-async def _drive(jobs: list[Connection]) -> None:
+def _facts(network: Network, job: Connection) -> dict[str, Any]:
+    return {"host": network.host("server"), **network.facts(job.server_port)}
+
+
+async def _drive(jobs: list[Connection], network: Network) -> None:
     """Run all connections, one starting shortly after the other."""
-    with closing(Losses()) as losses, closing(SocketTable()) as table, ThreadPoolExecutor(2) as closers:
-        driver = _Driver(losses, table, closers)
+    with ThreadPoolExecutor(2) as closers:
+        driver = _Driver(network, closers)
         async with asyncio.timeout(len(jobs) / STARTS + TIME_LIMIT), asyncio.TaskGroup() as group:
             for job in jobs:
                 group.create_task(driver.run(job))
@@ -122,9 +123,8 @@ async def _drive(jobs: list[Connection]) -> None:
 class _Driver:
     """Takes connections through their programs step by step."""
 
-    def __init__(self, losses: Losses, table: SocketTable, closers: ThreadPoolExecutor) -> None:
-        self._losses = losses
-        self._table = table
+    def __init__(self, network: Network, closers: ThreadPoolExecutor) -> None:
+        self._network = network
         self._closers = closers
 
     async def run(self, job: Connection) -> None:
@@ -145,32 +145,29 @@ class _Driver:
 
     def _look(self, job: Connection, after: str) -> None:
         """Note what the socket table shows of both ends now."""
-        states = {side: self._state(job.host, *job.ports(side)) for side in SIDES}
+        states = {side: self._network.state(side, *job.ports(side)) for side in SIDES}
         job.snapshots.append({"time": time.time(), **states, "after": after})
 
-    def _state(self, host: str, local: int, remote: int) -> str:
-        """Return the state of the socket with these ports, its peer on the same host; CLOSED without one."""
-        found = self._table.lookup(Address(host, local), Address(host, remote))
-        return str(found.state) if found else "CLOSED"
-
     async def _open(self, job: Connection) -> None:
-        family = socket.AF_INET6 if ":" in job.host else socket.AF_INET
-        loop = asyncio.get_running_loop()
-        with socket.socket(family) as listener:
-            listener.setblocking(False)
-            listener.bind((job.host, job.server_port))
-            listener.listen(1)
+        loop, host = asyncio.get_running_loop(), self._network.host("server")
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        with self._network.at("server"):
+            listener = socket.socket(family)
+        with self._network.at("client"):
             client = job.sockets["client"] = socket.socket(family)
+        with listener:
+            listener.setblocking(False)
+            listener.bind((host, job.server_port))
+            listener.listen(1)
             client.setblocking(False)
-            await loop.sock_connect(client, (job.host, job.server_port))
+            await loop.sock_connect(client, (host, job.server_port))
             job.sockets["server"], peer = await loop.sock_accept(listener)
             job.client_port = peer[1]
 
     async def _take(self, job: Connection, step: Step) -> str | None:
         """Take one step; return its name, with the error if it failed, or None if there was no socket."""
-        if step.action in ("drop", "heal"):
-            act = self._losses.drop if step.action == "drop" else self._losses.heal
-            act(step.hook, *job.ports(step.side))
+        if step.place:
+            self._disturb(job, step)
             return str(step)
         wanted = SIDES if step.side == "both" else (step.side,)
         if any(side not in job.sockets for side in wanted):
@@ -183,6 +180,16 @@ class _Driver:
         except OSError as error:
             return f"{step} !{error.errno}"  # !None when our own patience ended (TimeoutError)
         return str(step)
+
+    def _disturb(self, job: Connection, step: Step) -> None:
+        """Do to the network what a step says."""
+        ports = job.ports(step.side)
+        if step.action == "lose":
+            self._network.lose(step.place, step.side, step.kind, *ports)
+        elif step.action == "drop":
+            self._network.drop(step.place, step.side, *ports)
+        else:
+            self._network.heal(step.place, step.side, *ports)
 
     async def _close_both(self, job: Connection) -> None:
         """Close both ends in two threads that wait for each other, so that now and then FINs cross."""
@@ -213,7 +220,11 @@ async def _act(job: Connection, step: Step) -> None:
 
 
 def _write_truth(
-    capture: Path, jobs: list[Connection], transitions: list[Transition], capture_end: float
+    capture: Path,
+    jobs: list[Connection],
+    transitions: list[Transition],
+    facts: dict[int, dict[str, Any]],
+    capture_end: float,
 ) -> Path:
     path = capture.with_suffix(".truth.jsonl")
     of = by_ends(transitions)
@@ -223,7 +234,7 @@ def _write_truth(
                 "connection": job.number,
                 "client_port": job.client_port,
                 "server_port": job.server_port,
-                "host": job.host,
+                **facts[job.number],
                 "program": job.done,
                 "snapshots": job.snapshots,
                 "end": job.end,
