@@ -34,6 +34,7 @@ DENIALS = (
 )
 
 # Findings about packets that got no answer, or about the act of sending: these may rest on what was lost.
+# So may what is said of an end on packets that it sent itself, except that they were refused.
 ABOUT_SENDING = frozenset(
     {
         *("fin-lost", "final-ack-lost", "half-open", "keepalive", "reset-cause", "fin-with-data"),
@@ -60,9 +61,6 @@ def times_run_forward(connection: Connection) -> Iterator[str]:
     for step in connection.timeline:
         if step.time_ns < first:
             yield "a step lies before the first packet"
-    for one, other in pairwise(connection.timeline):
-        if other.time_ns < one.time_ns:
-            yield "a step lies before the one above it"
     for transition in connection.timeline.transitions:
         if transition.time_ns < first:
             yield "a transition lies before the first packet"
@@ -117,10 +115,25 @@ def no_fin_is_denied(connection: Connection) -> Iterator[str]:
 
 def no_finding_rests_on_what_was_lost(connection: Connection) -> Iterator[str]:
     """A packet that the timeline draws as lost proves nothing but its own loss."""
-    lost = {step.packet for step in connection.timeline if step.arrived is Arrival.NO}
+    lost = {step.packet: step.sender for step in connection.timeline if step.arrived is Arrival.NO}
     for finding in connection.findings:
-        if finding.code not in ABOUT_SENDING and lost & set(finding.packets):
-            yield f"{finding.code} rests on a packet that the timeline draws as lost"
+        if finding.code in ABOUT_SENDING:
+            continue
+        for packet in lost.keys() & set(finding.packets):
+            if lost[packet] is not finding.endpoint:
+                yield f"{finding.code} rests on a packet that the timeline draws as lost"
+            elif finding.code == "data-after-close":
+                yield "data-after-close says that data were refused that the timeline draws as lost"
+
+
+def what_was_lost_moves_nobody(connection: Connection) -> Iterator[str]:
+    """A packet that the timeline draws as lost changes no state of the end that it was sent to."""
+    for step in connection.timeline:
+        if step.arrived is not Arrival.NO or step.sender is None:
+            continue
+        for transition in connection.timeline.transitions:
+            if transition.packet == step.packet and transition.endpoint is step.sender.peer:
+                yield f"{transition.cause} is said of a packet that the timeline draws as lost"
 
 
 def what_is_called_lost_is_drawn_lost(connection: Connection) -> Iterator[str]:
@@ -201,6 +214,7 @@ CHECKS: tuple[Callable[[Connection], Iterator[str]], ...] = (
     no_text_outlasts_the_connection,
     no_fin_is_denied,
     no_finding_rests_on_what_was_lost,
+    what_was_lost_moves_nobody,
     what_is_called_lost_is_drawn_lost,
     no_packet_has_two_causes,
     one_fault_is_one_problem,
