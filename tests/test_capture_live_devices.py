@@ -19,7 +19,7 @@ from live_network import (
     finish,
     ip,
     make_pair,
-    needs_root,
+    needs_network,
     opened,
     own_network,
     received,
@@ -30,7 +30,7 @@ from live_network import (
 
 FRAME = ethernet(ipv4(tcp(payload=b"x")))
 SOURCES = ("ring", "scapy")
-pytestmark = needs_root
+pytestmark = needs_network
 
 
 @pytest.fixture(autouse=True)

@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
-TOOLS = ("tcpdump", "nft")
-MISSING = [
-    tool for tool in TOOLS if not shutil.which(tool, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
-]
+from machine import needs, one_at_a_time
 
+ROOT = Path(__file__).resolve().parent.parent
 pytestmark = [
-    pytest.mark.skipif(
-        os.geteuid() != 0, reason="recording real connections with the kernel's answers needs root"
-    ),
-    pytest.mark.skipif(bool(MISSING), reason=f"needs {', '.join(MISSING)}, not installed here"),
+    needs("tcpdump", "nft", "the lab's namespaces", "nft's tables", "the kernel's tracing", root=True),
+    one_at_a_time,
 ]
 
 
@@ -34,8 +27,6 @@ def test_nothing_called_observed_or_proved_is_wrong(loss, ip, sequences, moments
     command = [sys.executable, "scripts/verify_against_kernel", "--connections", "60", "--seed", "5"]
     command += ["--loss", loss, "--ip", str(ip)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
-    if "tracefs" in done.stderr and done.returncode == 2:
-        pytest.skip(f"no tracepoints here: {done.stderr.strip().splitlines()[-1]}")
     assert done.returncode == 0, done.stdout + done.stderr
     shares = {name: float(share) for name, share in re.findall(r"(\w+)\s+([\d.]+) %", done.stdout)}
     assert re.search(r"overclaims\s+0\b", done.stdout)
