@@ -64,10 +64,6 @@ if done.returncode:
 }
 
 
-# Tracing sees every socket of the machine, and the lab keeps its processors busy: these come one by one.
-one_at_a_time = pytest.mark.xdist_group("kernel")
-
-
 @functools.cache
 def why_not(thing: str) -> str:
     """Return why this machine does not let us have a thing of `TRIES`; empty if it does."""

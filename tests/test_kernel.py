@@ -9,13 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from machine import needs, one_at_a_time
+from machine import needs
 
 ROOT = Path(__file__).resolve().parent.parent
-pytestmark = [
-    needs("tcpdump", "nft", "the lab's namespaces", "nft's tables", "the kernel's tracing", root=True),
-    one_at_a_time,
-]
+pytestmark = needs(
+    "tcpdump", "nft", "the lab's namespaces", "nft's tables", "the kernel's tracing", root=True
+)
 
 
 @pytest.mark.parametrize(

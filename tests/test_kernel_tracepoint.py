@@ -23,12 +23,9 @@ from closeseq.kernel.pages import PageFormat
 from closeseq.kernel.ports import ranges
 from closeseq.kernel.tracepoint import Tracepoint
 from closeseq.tcp.states import State
-from machine import needs, one_at_a_time, tracing_folder
+from machine import needs, tracing_folder
 
-pytestmark = [
-    needs("a network namespace of our own", "the kernel's tracing", root=True),
-    one_at_a_time,
-]
+pytestmark = needs("a network namespace of our own", "the kernel's tracing", root=True)
 
 ROOT = Path(__file__).resolve().parent.parent
 # Privileged, so that no program of the machine has it by chance: the tracepoint sees them all. And not always

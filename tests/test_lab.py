@@ -19,7 +19,7 @@ import closeseq
 from closeseq.lab.registry import experiments
 from closeseq.verdict.outcome import RULES as VERDICTS
 from closeseq.verdict.rules import RULES as FINDINGS
-from machine import needs, one_at_a_time, tracing_folder
+from machine import needs, tracing_folder
 
 ROOT = Path(__file__).resolve().parent.parent
 COMMAND = [sys.executable, "-m", "closeseq", "lab"]
@@ -31,8 +31,6 @@ ENVIRONMENT = {
     "LC_ALL": "C.UTF-8",
 }
 NOBODY = 65534
-
-pytestmark = one_at_a_time
 
 as_root = needs("the lab's namespaces", "live packets", "the kernel's tracing", root=True)
 with_nft = needs("nft", "nft's tables")

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from closeseq.lab.registry import experiments
-from machine import needs, one_at_a_time
+from machine import needs
 
 ROOT = Path(__file__).resolve().parent.parent
 PROGRAM = Path(__file__).with_name("live_beside.py")
@@ -37,10 +37,9 @@ EXPLAINED = {
     "sleeping-reader": "its FIN waits behind",
 }
 
-pytestmark = [
-    needs("nft", "the lab's namespaces", "live packets", "nft's tables", "the kernel's tracing", root=True),
-    one_at_a_time,
-]
+pytestmark = needs(
+    "nft", "the lab's namespaces", "live packets", "nft's tables", "the kernel's tracing", root=True
+)
 
 
 def watched(name, number):
@@ -66,4 +65,4 @@ def test_live_and_saved_captures_tell_the_same_and_the_kernel_agrees():
         ]
         for name, problems in found.items()
     }
-    assert unexplained == {name: [] for name in names}
+    assert unexplained == {name: [] for name in names}, json.dumps(unexplained, indent=1)

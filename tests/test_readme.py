@@ -13,7 +13,7 @@ import pytest
 
 from live_namespace import PATIENCE, needs_network
 from live_namespace import net as net  # noqa: PLC0414 - a fixture
-from machine import needs, one_at_a_time
+from machine import needs
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()
@@ -72,7 +72,6 @@ def test_the_live_capture_of_the_readme_shows_what_it_says(net, command, shown):
     assert telling(shown) == telling(out)
 
 
-@one_at_a_time
 @needs("nft", "the lab's namespaces", "live packets", "nft's tables", "the kernel's tracing", root=True)
 @pytest.mark.parametrize(("command", "shown"), LAB)
 def test_the_experiment_of_the_readme_tells_the_same_story(command, shown):
