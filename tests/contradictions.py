@@ -127,12 +127,13 @@ def no_finding_rests_on_what_was_lost(connection: Connection) -> Iterator[str]:
 
 
 def what_was_lost_moves_nobody(connection: Connection) -> Iterator[str]:
-    """A packet that the timeline draws as lost changes no state of the end that it was sent to."""
+    """A packet that the timeline draws as lost is received by nobody; what it shows of the past, it shows."""
     for step in connection.timeline:
         if step.arrived is not Arrival.NO or step.sender is None:
             continue
         for transition in connection.timeline.transitions:
-            if transition.packet == step.packet and transition.endpoint is step.sender.peer:
+            to_it = transition.packet == step.packet and transition.endpoint is step.sender.peer
+            if to_it and transition.cause.startswith("received"):
                 yield f"{transition.cause} is said of a packet that the timeline draws as lost"
 
 
