@@ -11,6 +11,7 @@ the machine has only once: they stay in one process, in their order, and begin f
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import PurePath
 
 import pytest
@@ -19,6 +20,10 @@ from hypothesis import settings
 settings.register_profile("repeatable", derandomize=True, deadline=None)
 settings.register_profile("explore", max_examples=3000, deadline=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
+
+# A shell lets its background jobs ignore Ctrl-C, and so would every program that a test interrupts.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Modules that trace the kernel, which sees every socket of the machine, or drive the lab's experiments, which
 # keep its processors busy and must see their own packets in time.

@@ -1,4 +1,4 @@
-"""What is said of a connection does not contradict itself, on short conversations that no stack would lead too.
+"""What is said of a connection does not contradict itself, however odd its segments are.
 
 The checks are in contradictions.py. What contradicts itself today is listed here, each with a conversation
 that shows it: those tests are expected to fail, and say so when they no longer do.
@@ -51,7 +51,7 @@ TODAY = {
     "no_packet_has_two_causes": (
         "stamps=stale S:F@3 C:AP@0,4 S:A@4,2 S:R@4",  # the same data refused and accepted
         "stamps=fresh S:F@1 S:FA@2,1 C:AP@3,3 S:F@3",  # a FIN got through, and was never acknowledged
-        "stamps=fresh S:A@1,1 S:FA@1,2 S:F@2 C:FA@1,3 S:F@3",  # sent again as lost, and as acknowledged in vain
+        "stamps=fresh S:A@1,1 S:FA@1,2 S:F@2 C:FA@1,3 S:F@3",  # sent again as lost, and in vain
     ),
     "one_fault_is_one_problem": (
         "C:F@1 S:A@0,2",  # stuck-close-wait, and stuck-fin-wait-2 of the other end
@@ -110,7 +110,7 @@ told = st.builds(
 
 @pytest.mark.parametrize("check", [check for check in CHECKS if check.__name__ not in TODAY])
 def test_nothing_that_is_said_contradicts_itself(check):
-    @settings(max_examples=200)
+    @settings(max_examples=100)
     @given(told)
     def holds(one):
         try:
@@ -127,18 +127,9 @@ def test_every_check_says_what_it_is_about_and_the_list_of_today_names_checks():
 
 
 def test_a_sample_of_all_short_conversations_brings_no_other_kind_of_trouble():
-    command = [
-        sys.executable,
-        "scripts/enumerate_conversations",
-        "--sample",
-        "2000",
-        "--seed",
-        "1",
-        "--jobs",
-        "1",
-    ]
+    command = [sys.executable, "scripts/enumerate_conversations", "--sample", "1000", "--jobs", "1"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
-    assert re.search(r"^2,000 conversations, \d+ kinds of trouble$", done.stdout, re.MULTILINE), done.stderr
+    assert re.search(r"^1,000 conversations, \d+ kinds of trouble$", done.stdout, re.MULTILINE), done.stderr
     kinds = re.findall(r"^(\w+): (.*)\n  [\d,]+ times, first: ", done.stdout, re.MULTILINE)
     assert {kind for kind, _ in kinds} <= {"exception", *TODAY}, done.stdout
     assert {what for kind, what in kinds if kind == "exception"} <= set(RAISES), done.stdout
