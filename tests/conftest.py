@@ -1,15 +1,50 @@
-"""How properties are tried: the same examples in every run, so that a failure is one for everybody.
+"""How tests are run.
 
+Properties try the same examples in every run, so that a failure is one for everybody.
 `HYPOTHESIS_PROFILE=explore` tries many more, and others each time: for looking, not for CI. There is no
 deadline in either, because speed is no matter of tests on shared machines.
+
+With pytest-xdist (`pytest -n 4`) tests run in several processes, in any order, except those that share what
+the machine has only once: they stay in one process, in their order, and begin first, since they take longest.
 """
 
 from __future__ import annotations
 
 import os
+import signal
+from pathlib import PurePath
 
+import pytest
 from hypothesis import settings
 
 settings.register_profile("repeatable", derandomize=True, deadline=None)
 settings.register_profile("explore", max_examples=3000, deadline=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
+
+# A shell lets its background jobs ignore Ctrl-C, and so would every program that a test interrupts.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# Modules that trace the kernel, which sees every socket of the machine, or drive the lab's experiments, which
+# keep its processors busy and must see their own packets in time.
+ONE_BY_ONE = ("test_live_lab", "test_lab", "test_kernel", "test_kernel_tracepoint", "test_readme")
+
+
+def module(nodeid):
+    return PurePath(nodeid.partition("::")[0]).stem
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: module(item.nodeid) not in ONE_BY_ONE)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    from xdist.scheduler.loadscope import LoadScopeScheduling
+
+    class Scheduling(LoadScopeScheduling):
+        # The mark `xdist_group` does the same, but needs a private name of pytest that 9.2 no longer has.
+        def _split_scope(self, nodeid):
+            return "one by one" if module(nodeid) in ONE_BY_ONE else nodeid
+
+    return Scheduling(config, log)

@@ -35,8 +35,17 @@ def main(name, first_port, trace):
             conduct(experiment, None, Style(), lambda _: None, first_port=first_port, trace=trace)
             live.send_signal(signal.SIGINT)
             out, err = live.communicate(timeout=PATIENCE)
-        told = [json.loads(line) for line in out.splitlines()]
         problems = [] if "watching" in first and not err else [f"it said {first}{err}"]
+        told = []
+        for line in out.split("\n")[:-1]:
+            try:
+                told.append(json.loads(line))
+            except ValueError as error:
+                problems.append(
+                    f"record {len(told) + 1} of status {live.returncode}: {error}: {line[-300:]!r}"
+                )
+        if not out.endswith("\n"):
+            problems.append(f"its last line of {len(out)} characters is not whole: {out[-300:]!r}")
         problems += different(told, saved, experiment) + disagreeing(told) + unnamed(told, name)
     sys.stdout.write(json.dumps(problems))
     return 0

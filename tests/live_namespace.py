@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -13,13 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from machine import needs
+
 ROOT = Path(__file__).resolve().parent.parent
 PATIENCE = 20.0  # seconds until something that should have happened is given up
 
-needs_root = pytest.mark.skipif(
-    sys.platform != "linux" or os.geteuid() != 0 or not shutil.which("ip") or not shutil.which("nsenter"),
-    reason="capturing in a network namespace of its own needs Linux, root, and the command ip",
-)
+needs_network = needs("ip", "nsenter", "unshare", "live packets")
 
 # What connects, says hello, and closes; then the ends wait as told. argv: who closes first, seconds, port.
 TALK = """

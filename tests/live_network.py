@@ -6,11 +6,9 @@ import contextlib
 import ctypes
 import fcntl
 import os
-import shutil
 import socket
 import struct
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import NamedTuple
@@ -20,17 +18,13 @@ import pytest
 
 from closeseq.capture.live.instructions import attach
 from closeseq.packets.flags import ACK, SYN
+from machine import needs
 
 NEW_NETWORK = 0x40000000  # CLONE_NEWNET, linux/sched.h
 SIOCGIFFLAGS, IFF_RUNNING = 0x8913, 0x40  # linux/sockios.h, linux/if.h
 PORT = 8080
 
-needs_root = pytest.mark.skipif(
-    sys.platform != "linux"
-    or os.geteuid() != 0
-    or not shutil.which("ip", path="/sbin:/usr/sbin:/bin:/usr/bin"),
-    reason="capturing in a network namespace needs Linux, root and the program ip",
-)
+needs_network = needs("ip", "live packets")
 
 
 @contextlib.contextmanager

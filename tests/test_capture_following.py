@@ -2,7 +2,6 @@
 
 import gzip
 import os
-import shutil
 import subprocess
 import sys
 import threading
@@ -32,6 +31,7 @@ from capture_files import (
 from closeseq.capture.growing import GrowingCapture, open_growing
 from closeseq.capture.tail import FileTail, PipeTail
 from closeseq.errors import CaptureError
+from machine import needs
 
 ONE, TWO = Packet(1_700_000_000_123_456_000, b"one"), Packet(1_700_000_000_123_457_000, b"two!")
 MANY = [Packet(i * 1000, bytes([i % 251]) * (i % 90)) for i in range(2000)]
@@ -413,8 +413,7 @@ tcpdump.communicate(timeout=20)
 """
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="a network namespace of our own needs root")
-@pytest.mark.skipif(not shutil.which("tcpdump"), reason="needs tcpdump")
+@needs("tcpdump", "ip", "unshare", "live packets", root=True)
 def test_tcpdump_is_followed_while_it_captures(tmp_path):
     path = tmp_path / "f"
     path.touch()

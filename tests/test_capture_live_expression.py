@@ -16,10 +16,10 @@ from closeseq.capture.live.instructions import RETURN
 from closeseq.packets.flags import ACK, FIN, SYN
 from closeseq.segments import decode
 from frame_bytes import ethernet, extension, ipv4, ipv6, tcp
-from live_network import PORT, finish, make_pair, needs_root, own_network, received, send_frames, talk
+from live_network import PORT, finish, make_pair, needs_network, own_network, received, send_frames, talk
 
 pytestmark = [
-    needs_root,
+    needs_network,
     pytest.mark.skipif(not ctypes.util.find_library("pcap"), reason="libpcap is not installed"),
 ]
 

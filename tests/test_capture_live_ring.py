@@ -6,7 +6,6 @@ import contextlib
 import errno
 import os
 import select
-import shutil
 import socket
 import struct
 import subprocess
@@ -27,7 +26,7 @@ from live_network import (
     PORT,
     finish,
     make_pair,
-    needs_root,
+    needs_network,
     opened,
     own_network,
     packets_of,
@@ -36,8 +35,9 @@ from live_network import (
     talk,
     wait_for,
 )
+from machine import needs
 
-pytestmark = needs_root
+pytestmark = needs_network
 
 
 @pytest.fixture(autouse=True)
@@ -80,7 +80,7 @@ def numbered(count, first=0):
         yield whole[:at] + number.to_bytes(4, "big") + whole[at + 4 :]
 
 
-@pytest.mark.skipif(not shutil.which("tcpdump"), reason="tcpdump is not installed")
+@needs("tcpdump")
 def test_on_loopback_each_packet_is_what_tcpdump_captures(tmp_path):
     path = tmp_path / "lo.pcap"
     with tcpdump(path, "-i", "lo", f"tcp port {PORT}"), open_live(["lo"], ports={PORT}) as capture:
@@ -97,7 +97,7 @@ def test_on_loopback_each_packet_is_what_tcpdump_captures(tmp_path):
     assert max(packet.wire for packet in ours) > 9000  # segments as big as loopback's packets
 
 
-@pytest.mark.skipif(not shutil.which("tcpdump"), reason="tcpdump is not installed")
+@needs("tcpdump")
 def test_on_any_each_packet_is_what_tcpdump_captures_there(tmp_path):
     path = tmp_path / "any.pcap"
     make_pair()

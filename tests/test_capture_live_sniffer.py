@@ -22,7 +22,7 @@ from live_network import (
     filtered,
     finish,
     make_pair,
-    needs_root,
+    needs_network,
     opened,
     own_network,
     received,
@@ -30,7 +30,7 @@ from live_network import (
     talk,
 )
 
-pytestmark = needs_root
+pytestmark = needs_network
 
 FRAME = ethernet(ipv4(tcp(ports=(50001, PORT), payload=b"x" * 500)))
 ROOT = Path(__file__).parent.parent

@@ -5,7 +5,6 @@ import io
 import json
 import os
 import random
-import shutil
 import stat
 import subprocess
 import sys
@@ -26,6 +25,7 @@ from closeseq.capture.saver import Saver
 from closeseq.capture.writers import PcapngWriter, PcapWriter, SavedDevice
 from closeseq.errors import SaveError
 from closeseq.packets.frames import Frames
+from machine import needs
 
 NOON_NS = 1_700_000_000_123_456_789
 LO = SavedDevice("lo", ETHERNET, 192)
@@ -137,7 +137,7 @@ def test_other_programs_read_what_is_written(tmp_path):
     assert names[11] == b"\0tcp port 80"
 
 
-@pytest.mark.skipif(not shutil.which("tcpdump"), reason="needs tcpdump")
+@needs("tcpdump")
 @pytest.mark.parametrize("form", ["pcapng", "pcap"])
 def test_tcpdump_reads_what_is_written(tmp_path, form):
     path = tmp_path / "f"
@@ -382,7 +382,7 @@ def test_a_file_that_may_not_grow_ends_behind_a_whole_packet(tmp_path, limit):
     assert limit - 104 < result["size"] <= limit
 
 
-@pytest.mark.skipif(not ROOT, reason="mounting a small disk needs root")
+@needs("unshare", "mounts of our own", root=True)
 @pytest.mark.parametrize("rotation", [0, 30_000])
 def test_a_full_disk_leaves_a_file_that_can_be_read(tmp_path, rotation):
     (tmp_path / "disk").mkdir()

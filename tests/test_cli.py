@@ -291,6 +291,36 @@ def test_ctrl_c_is_one_line_and_status_130():
     assert (running.returncode, said.decode()) == (130, "closeseq: interrupted\n")
 
 
+MUCH = """
+import signal, sys
+from closeseq.cli.output import streamed
+signal.signal(signal.SIGINT, lambda *_: None)
+output = streamed(sys.stdout)
+for number in range(40):
+    output.write([f"{number:04}" + "x" * 4306 + "\\n"])
+"""
+
+
+def test_a_signal_that_comes_while_nobody_reads_takes_nothing_away():
+    unbuffered = ENVIRONMENT | {"PYTHONUNBUFFERED": "1"}
+    with subprocess.Popen([sys.executable, "-c", MUCH], stdout=subprocess.PIPE, env=unbuffered) as process:
+        until, before = time.monotonic() + 20, -1
+        while (there := waiting(process.stdout)) != before or not there:  # until it waits for us
+            assert time.monotonic() < until
+            before = there
+            time.sleep(0.3)
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.1)
+        lines = process.stdout.read().decode().split("\n")
+    assert before < 40 * 4311  # there was more to write
+    assert [(int(line[:4]), len(line)) for line in lines[:-1]] == [(number, 4310) for number in range(40)]
+
+
+def waiting(pipe):
+    """Return how many bytes of a pipe nobody has read yet."""
+    return struct.unpack("i", fcntl.ioctl(pipe, termios.FIONREAD, bytes(4)))[0]
+
+
 def test_a_capture_without_tcp_is_told_of_on_standard_error_and_is_no_failure(tmp_path):
     empty = tmp_path / "empty.pcap"
     empty.write_bytes(CLEAN.read_bytes()[:24])

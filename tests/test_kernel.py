@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,17 +10,12 @@ from pathlib import Path
 import pytest
 
 from closeseq.lab.tun import missing_tun
+from machine import needs
 
 ROOT = Path(__file__).resolve().parent.parent
-TOOLS = ("tcpdump", "nft")
-MISSING = [
-    tool for tool in TOOLS if not shutil.which(tool, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
-]
-
 NO_TUN = missing_tun() if sys.platform == "linux" else "needs Linux"
-
-pytestmark = pytest.mark.skipif(
-    os.geteuid() != 0, reason="recording real connections with the kernel's answers needs root"
+pytestmark = needs(
+    "tcpdump", "nft", "the lab's namespaces", "nft's tables", "the kernel's tracing", root=True
 )
 
 
@@ -49,8 +42,6 @@ def verified(*arguments: str) -> dict[str, float]:
     """Record and compare; nothing certain may be wrong. Return the shares that agree, in percent."""
     command = [sys.executable, "scripts/verify_against_kernel", *arguments]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
-    if "tracefs" in done.stderr and done.returncode == 2:
-        pytest.skip(f"no tracepoints here: {done.stderr.strip().splitlines()[-1]}")
     assert done.returncode == 0, done.stdout + done.stderr
     assert re.search(r"overclaims\s+0\b", done.stdout)
     return {name: float(share) for name, share in re.findall(r"(\w+)\s+([\d.]+) %", done.stdout)}

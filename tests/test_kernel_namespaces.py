@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,13 +9,12 @@ from pathlib import Path
 import pytest
 
 from closeseq.kernel.namespaces import NamespaceError, coming_back, enter_named, enter_new, enter_of
+from machine import needs
 
 ROOT = Path(__file__).resolve().parent.parent
 OURS = Path("/proc/thread-self/ns/net")
 
-pytestmark = pytest.mark.skipif(
-    not sys.platform.startswith("linux") or os.geteuid() != 0, reason="namespaces need root, on Linux"
-)
+pytestmark = needs("a network namespace of our own", root=True)
 
 # `ip netns` names namespaces by files under /run, which a test must not leave behind: in mounts of its own.
 NAMED = """

@@ -18,9 +18,10 @@ import pytest
 from closeseq.kernel.owner_server import LARGEST_INODE, MOST_BYTES, MOST_INODES, read_question
 from closeseq.kernel.owner_service import OwnerService
 from closeseq.kernel.owners import CONTAINER, owners
+from machine import needs
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="needs Linux's /proc")
-as_root = pytest.mark.skipif(os.geteuid() != 0, reason="giving up root needs root")
+as_root = needs("becoming another user", root=True)
 
 ROOT = Path(__file__).resolve().parent.parent
 NOBODY = 65534
@@ -130,6 +131,7 @@ def test_processes_that_come_and_go_meanwhile_are_no_error():
 
 
 @as_root
+@needs("a network namespace of our own")
 def test_the_namespace_of_an_owner_elsewhere_is_told():
     enter = "from closeseq.kernel.namespaces import enter_new; enter_new()"
     with holder(enter) as process:

@@ -21,17 +21,15 @@ from closeseq.connections.conversation import Address
 from closeseq.kernel.namespaces import coming_back, enter_new
 from closeseq.kernel.socket_table import SocketTable
 from closeseq.tcp.states import State
+from machine import EVERYWHERE, needs
 
-pytestmark = pytest.mark.skipif(
-    not sys.platform.startswith("linux") or os.geteuid() != 0,
-    reason="a network namespace of our own needs root, on Linux",
-)
+pytestmark = needs("a network namespace of our own", root=True)
 
 ROOT = Path(__file__).resolve().parent.parent
-NFT = shutil.which("nft", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
-IP = shutil.which("ip", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
-needs_ip = pytest.mark.skipif(IP is None, reason="needs ip (iproute2), not installed here")
-needs_nft = pytest.mark.skipif(NFT is None, reason="needs nft, not installed here")
+NFT = shutil.which("nft", path=EVERYWHERE)
+IP = shutil.which("ip", path=EVERYWHERE)
+needs_ip = needs("ip")
+needs_nft = needs("nft", "nft's tables")
 HOSTS = ("127.0.0.1", "::1")
 FIN_TIMEOUT = Path("/proc/sys/net/ipv4/tcp_fin_timeout")
 

@@ -13,12 +13,12 @@ from pathlib import Path
 
 import pytest
 
+from machine import needs
+
 ROOT = Path(__file__).resolve().parent.parent
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT)}
 
-pytestmark = pytest.mark.skipif(
-    sys.platform != "linux" or os.geteuid() != 0, reason="only root is sure to get network namespaces"
-)
+pytestmark = needs("the lab's namespaces", root=True)
 
 APART = """
 import os, socket, sys, time

@@ -7,7 +7,6 @@ import json
 import os
 import pty
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -18,10 +17,11 @@ from pathlib import Path
 import pytest
 
 import closeseq
-from live_namespace import PATIENCE, ROOT, ended, needs_root
+from live_namespace import PATIENCE, ROOT, ended, needs_network
 from live_namespace import net as net  # noqa: PLC0414 - a fixture
+from machine import needs
 
-pytestmark = needs_root
+pytestmark = needs_network
 NOBODY = 65534
 
 
@@ -196,7 +196,7 @@ def test_a_namespace_is_entered_by_a_process_in_it(net):
     assert told["live"]["kernel"]["client"]["state"] == "TIME_WAIT"
 
 
-def test_another_namespace_needs_root_too():
+def test_another_namespace_needs_network_too():
     command = [sys.executable, "-c", UNPRIVILEGED, "live", "--pid", "1", "-p", "8080"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, cwd=ROOT, check=False)
     assert done.returncode == 5
@@ -453,7 +453,7 @@ def test_a_program_iterates_over_closes_and_leaves_when_it_likes(net):
 # A file that grows
 
 
-@pytest.mark.skipif(not shutil.which("tcpdump"), reason="a file that something else writes needs tcpdump")
+@needs("tcpdump")
 def test_a_file_that_tcpdump_is_writing_is_followed(net, tmp_path):
     growing = tmp_path / "x.pcap"
     command = net.inside("tcpdump", "-i", "lo", "-U", "-Z", "root", "--immediate-mode", "-w", growing)

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import pytest
-
 from closeseq.lab.registry import experiments
+from machine import needs
 
 ROOT = Path(__file__).resolve().parent.parent
 PROGRAM = Path(__file__).with_name("live_beside.py")
@@ -39,9 +37,8 @@ EXPLAINED = {
     "sleeping-reader": "its FIN waits behind",
 }
 
-pytestmark = pytest.mark.skipif(
-    sys.platform != "linux" or os.geteuid() != 0 or not shutil.which("nft", path="/usr/sbin:/sbin:/usr/bin"),
-    reason="live captures beside the lab's experiments need Linux, root and nft",
+pytestmark = needs(
+    "nft", "the lab's namespaces", "live packets", "nft's tables", "the kernel's tracing", root=True
 )
 
 
@@ -68,4 +65,4 @@ def test_live_and_saved_captures_tell_the_same_and_the_kernel_agrees():
         ]
         for name, problems in found.items()
     }
-    assert unexplained == {name: [] for name in names}
+    assert unexplained == {name: [] for name in names}, json.dumps(unexplained, indent=1)

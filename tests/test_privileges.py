@@ -4,7 +4,6 @@ import json
 import os
 import pwd
 import shlex
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,9 +11,10 @@ from pathlib import Path
 import pytest
 
 from closeseq.cli.privileges import PrivilegeError, capability_command, drop, needed_command
+from machine import needs
 
 NOBODY = pwd.getpwnam("nobody")
-needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="becoming another user needs root")
+needs_root = needs("becoming another user", root=True)
 
 
 # The command that would be permitted
@@ -53,7 +53,7 @@ def test_without_a_script_beside_it_the_interpreter_runs_the_module(tmp_path):
 
 
 @needs_root
-@pytest.mark.skipif(not shutil.which("setcap"), reason="needs setcap")
+@needs("setcap")
 def test_a_copy_of_the_interpreter_may_capture_and_only_we_may_run_it(tmp_path):
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "venv"], check=True)
     code = "from closeseq.cli.privileges import capability_command as c; print(c(['--version']))"
@@ -197,6 +197,7 @@ def test_a_way_back_to_root_is_noticed():
 
 
 @needs_root
+@needs("unshare", "ip", "live packets")
 def test_a_capture_that_was_opened_before_goes_on_and_files_belong_to_the_user(tmp_path):
     tmp_path.chmod(0o777)
     for folder in tmp_path.parents[:2]:

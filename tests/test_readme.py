@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from live_namespace import PATIENCE, needs_root
+from live_namespace import PATIENCE, needs_network
 from live_namespace import net as net  # noqa: PLC0414 - a fixture
+from machine import needs
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()
@@ -62,7 +63,7 @@ def telling(text: str) -> set[str]:
     return {re.sub(r"[\d.,]+ ?(us|ms|s)?\b", "0", line).replace(" ", "") for line in chosen}
 
 
-@needs_root
+@needs_network
 @pytest.mark.parametrize(("command", "shown"), LIVE)
 def test_the_live_capture_of_the_readme_shows_what_it_says(net, command, shown):
     with net.live(*shlex.split(command)[2:]) as process, net.talking(wait=6):
@@ -71,14 +72,14 @@ def test_the_live_capture_of_the_readme_shows_what_it_says(net, command, shown):
     assert telling(shown) == telling(out)
 
 
-@needs_root
+@needs("nft", "the lab's namespaces", "live packets", "nft's tables", "the kernel's tracing", root=True)
 @pytest.mark.parametrize(("command", "shown"), LAB)
 def test_the_experiment_of_the_readme_tells_the_same_story(command, shown):
     assert len(telling(shown)) > 8
     assert telling(run(["-m", *shlex.split(command)]).stdout) == telling(shown)
 
 
-@needs_root
+@needs_network
 @pytest.mark.parametrize("code", LIVE_PYTHON)
 def test_the_live_python_of_the_readme_runs(net, code):
     command = net.inside(sys.executable, "-c", code)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 DRAWN = "─◀▶→~"
+AT_ONCE = 1 << 16  # characters that are written together, where more follow
 
 
 class Output:
@@ -31,9 +32,37 @@ class Output:
 
     def write(self, pieces: Iterable[str]) -> None:
         """Write pieces of text as they come."""
-        for piece in pieces:
-            self.stream.write(piece)
+        waiting: list[str] = []
+        size = 0
+        try:
+            for piece in pieces:
+                waiting.append(piece)
+                size += len(piece)
+                if size >= AT_ONCE:
+                    text, size = "".join(waiting), 0
+                    waiting.clear()
+                    self._put(text)
+        finally:  # what there was before an error is still shown
+            self._put("".join(waiting))
+
+    def _put(self, text: str) -> None:
+        """Write all of a text.
+
+        With PYTHONUNBUFFERED, as container images set it, Python's own streams do not look how much of a text
+        write(2) has taken: when a signal comes while the pipe is full, the rest is lost.
+        """
         self.stream.flush()
+        try:
+            descriptor = self.stream.fileno() if os.name == "posix" else None
+        except OSError:  # it only looks like a file
+            descriptor = None
+        if descriptor is None:
+            self.stream.write(text)
+            self.stream.flush()
+            return
+        rest = memoryview(text.encode(self.stream.encoding, self.stream.errors or "strict"))
+        while rest:
+            rest = rest[os.write(descriptor, rest) :]
 
     def style(self, *, ascii_only: bool) -> Style:
         """Return how text may look here: colour and the whole width only on a terminal."""
