@@ -195,8 +195,9 @@ def denied(text: str) -> Iterator[End]:
 
 
 def fins(connection: Connection, end: End) -> list[int]:
-    """Return the times of the captured FINs of an end."""
-    return [e.time_ns for e in connection.conversation.events if e.sender is end and e.fin and not e.rst]
+    """Return the times of the captured FINs of an end that are part of the connection."""
+    events = (e for e in connection.conversation.events if e.packet not in connection.timeline.strays)
+    return [e.time_ns for e in events if e.sender is end and e.fin and not e.rst]
 
 
 def explains_the_same(connection: Connection, codes: set[str], shared: set[int]) -> bool:

@@ -19,7 +19,6 @@ pytestmark = needs(
 )
 
 
-@pytest.mark.skipif(bool(MISSING), reason=f"needs {', '.join(MISSING)}, not installed here")
 @pytest.mark.parametrize(
     ("loss", "ip", "sequences", "moments"),
     # Of 120 ends one may differ: two programs that close in the same microseconds on two processors.

@@ -188,6 +188,7 @@ def acknowledged(evidence: Evidence, sender: End, number_end: int, copies: Seque
     said = [s for s in evidence.said[sender.peer] if not s.reset]
     covers = [s for s in said if s.ack is not None and s.ack >= number_end]
     covers = covers[: _heard_alive(evidence, sender, number_end, covers)]
+    covers = [s for s in covers if not _lost_as_fin(evidence, s)]
     last = copies[-1] if copies else None
     lost = [s for s in covers if refuted(evidence, s, last)]
     heard = [(s, echo(evidence, sender, s)) for s in covers[len(lost) :]]
@@ -220,6 +221,15 @@ def acknowledged(evidence: Evidence, sender: End, number_end: int, copies: Seque
         # It stopped repeating: an acknowledgement reached it that was not captured.
         return Receipt.of(last, Certainty.ASSUMED)
     return None
+
+
+def _lost_as_fin(evidence: Evidence, said: Said) -> bool:
+    """Whether a segment is a FIN of which a retransmission was the first to arrive: so its ACK did not."""
+    if said.event is None or not said.event.fin:
+        return False
+    copies = evidence.copies(said.sender, FIN)
+    taken = accepted(evidence, said.sender, copies[0].end, copies) if len(copies) > 1 else None
+    return taken is not None and said.step < taken.step and taken.packet in {s.packet for s in copies}
 
 
 def _unaware(evidence: Evidence, said: Said, cover: Said) -> bool:

@@ -92,6 +92,7 @@ TRANSITIONS: dict[State, dict[Signal, State]] = {
         _E.SENDS_SYN: _S.SYN_SENT,
         _E.RECEIVES_SYN: _S.SYN_RECEIVED,
         _E.IS_ALIVE: _S.ESTABLISHED,
+        _E.SENDS_FIN: _S.FIN_WAIT_1,
     },
 }
 assert set(TRANSITIONS) == set(State)

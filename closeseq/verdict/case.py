@@ -89,7 +89,9 @@ class Case:
         for step, following in pairwise(self.conversation.steps):
             if not isinstance(step, Event) or not isinstance(following, Event):
                 continue
-            stray = step.letters == "S" or (step.rst and step.packet not in taken)
+            stray = (
+                step.letters == "S" or (step.rst and step.packet not in taken)
+            ) and step.packet not in self.lost
             if stray and following.pure_ack and following.sender is not step.sender:
                 found.append((step, following))
         successor = self.conversation.successor

@@ -290,13 +290,19 @@ def _goes_on(reset: Reset) -> int | None:
     return None
 
 
-def unknown(reset: Reset) -> Cause | None:
-    """What it answers was not captured, so all that is left is that there was no socket."""
-    if reset.aborts or reset.answered is not None:
-        return None
+def unknown(reset: Reset) -> Cause:
+    """What is left where nothing else is: weighed below all."""
+    if reset.aborts:
+        return Cause(
+            f"the {reset.sender} aborted the connection",
+            weight=-1,
+            speaks_for=("RST+ACK",),
+            speaks_against=(),
+            advice=f"look in the program and in the logs of the {reset.sender} for what ended it then",
+        )
     return Cause(
         f"the {reset.sender} has no socket for something that was sent to it",
-        weight=-1,  # only where nothing else is left
+        weight=-1,
         speaks_for=("a bare RST",),
         speaks_against=("no captured segment has the number that it answers",),
         advice=(

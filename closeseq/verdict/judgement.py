@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from closeseq.verdict.case import Case
+from closeseq.verdict.findings import Severity
 from closeseq.verdict.limits import Limits
 from closeseq.verdict.outcome import verdict
 from closeseq.verdict.rules import RULES
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
     from closeseq.tcp.timeline import Timeline
     from closeseq.verdict.findings import Finding, Verdict
 
@@ -35,5 +38,30 @@ def judge(timeline: Timeline, limits: Limits = DEFAULT_LIMITS, *, dropped: int =
             packet is then no more than assumed.
     """
     case = Case(timeline, limits, dropped)
-    findings = tuple(finding for rule in RULES.values() for finding in rule(case))
-    return Judgement(verdict(case), findings)
+    findings = [finding for rule in RULES.values() for finding in rule(case)]
+    return Judgement(verdict(case), tuple(one_problem_a_fault(findings)))
+
+
+# One end does not close, and both wait for that.
+WAITS_FOR_THE_OTHER = frozenset({"stuck-close-wait", "stuck-fin-wait-2"})
+
+
+def one_problem_a_fault(findings: Iterable[Finding]) -> Iterator[Finding]:
+    """Yield findings, of which the first that shows a fault is the problem, and the others are notices.
+
+    They show the same fault if the same packets show it, or if one end waits for the other.
+    """
+    problems: list[Finding] = []
+    for finding in findings:
+        if finding.severity is not Severity.PROBLEM:
+            yield finding
+        elif any(_same_fault(finding, problem) for problem in problems):
+            yield replace(finding, severity=Severity.NOTICE)
+        else:
+            problems.append(finding)
+            yield finding
+
+
+def _same_fault(one: Finding, other: Finding) -> bool:
+    mutual = {one.code, other.code} == WAITS_FOR_THE_OTHER and one.endpoint is not other.endpoint
+    return mutual or bool(set(one.packets) & set(other.packets))

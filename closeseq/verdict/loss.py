@@ -109,14 +109,8 @@ def final_ack_lost(case: Case) -> Iterator[Finding]:
                 f"{outcome}"
             ),
             advice=advice,
-            severity=Severity.NOTICE if recovered or _is_stuck(case, end) else None,
+            severity=Severity.NOTICE if recovered else None,
         )
-
-
-def _is_stuck(case: Case, end: End) -> bool:
-    """Whether `stuck-last-ack` names the same fault: one fault is one problem."""
-    stay = case.unacknowledged(end, State.LAST_ACK)
-    return stay is not None and case.lasted(stay) >= case.limits.stuck_after_ns
 
 
 def final_acks_lost(case: Case, end: End) -> list[int]:

@@ -102,7 +102,7 @@ def three_segment_close(case: Case) -> Iterator[Finding]:
     if not close.covers or not other.copies or close.covers[0][0] != other.copies[0].packet:
         return
     fin, both = close.copies[0], other.copies[0]
-    if both.packet < fin.packet:
+    if both.packet < fin.packet or {both.packet, fin.packet} & case.lost:
         return
     yield found(
         "three-segment-close",

@@ -56,9 +56,7 @@ def likely_causes(reset: Reset) -> list[Cause]:
     """Return the likeliest causes of a RST, the best first; there is always one."""
     causes = [cause for rule in CAUSES if (cause := rule(reset)) is not None]
     causes.sort(key=lambda cause: -cause.weight)
-    likely = [cause for cause in causes if cause.weight >= 0][:MOST_CAUSES] or causes[:1]
-    assert likely, "`unknown` is always left for a bare RST, and an abort has its own"
-    return likely
+    return [cause for cause in causes if cause.weight >= 0][:MOST_CAUSES] or causes[:1]
 
 
 def _told(cause: Cause) -> str:

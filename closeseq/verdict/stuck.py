@@ -13,7 +13,6 @@ from closeseq.connections.conversation import ENDS, End
 from closeseq.tcp.states import State
 from closeseq.tcp.timeline import Certainty
 from closeseq.tcp.timers import SECOND
-from closeseq.verdict.findings import Severity
 from closeseq.verdict.found import found
 from closeseq.verdict.missing import captured
 from closeseq.verdict.text import packets, span, times
@@ -33,8 +32,13 @@ BACKOFF = 2  # each is twice the one before (RFC 6298 5.5)
 
 def stuck_close_wait(case: Case) -> Iterator[Finding]:
     """Has received FIN and sent none, for so long or until its peer's FIN_WAIT_2 ran out."""
-    for end, stay, since, last, gave_up in _leaks(case):
+    for end, stay in _stays(case, State.CLOSE_WAIT):
+        since, last = _idle_since(case, stay, end)
         until = case.until(stay)
+        gave_up = _expired(case, end.peer, since, until)
+        long = until - since >= case.limits.stuck_after_ns
+        if not captured(case.conversation, end) or not _told(case, end, stay) or not (long or gave_up):
+            continue
         fin = stay.entered.packet
         ended = (
             f", then it closed (#{stay.left.packet})"
@@ -63,17 +67,6 @@ def stuck_close_wait(case: Case) -> Iterator[Finding]:
         )
 
 
-def _leaks(case: Case) -> Iterator[tuple[End, Stay, int, int | None, bool]]:
-    """Yield stays in CLOSE_WAIT that are too long: since when, the last data, whether the peer gave up."""
-    for end, stay in _stays(case, State.CLOSE_WAIT):
-        since, last = _idle_since(case, stay, end)
-        until = case.until(stay)
-        gave_up = _expired(case, end.peer, since, until)
-        long = until - since >= case.limits.stuck_after_ns
-        if captured(case.conversation, end) and _told(case, end, stay) and (long or gave_up):
-            yield end, stay, since, last, gave_up
-
-
 def stuck_fin_wait_2(case: Case) -> Iterator[Finding]:
     """Its FIN was acknowledged and no FIN came back, for so long or until the kernel dropped it."""
     for end, stay in _stays(case, State.FIN_WAIT_2):
@@ -86,7 +79,6 @@ def stuck_fin_wait_2(case: Case) -> Iterator[Finding]:
             continue
         if not dropped and until - since < case.limits.stuck_after_ns:
             continue
-        named = any(leak[0] is end.peer for leak in _leaks(case))  # one fault is one problem
         close = case.close(end)
         gone = "; by then its own kernel had dropped it, if it had no owner" if dropped else ""
         after = f" after the {end.peer}'s last data (#{last})" if last is not None else ""
@@ -108,7 +100,6 @@ def stuck_fin_wait_2(case: Case) -> Iterator[Finding]:
                 "drop the socket after net.ipv4.tcp_fin_timeout (or set TCP_LINGER2); a half-close that "
                 "still has an owner waits for ever, so give its read a timeout"
             ),
-            severity=Severity.NOTICE if named else None,
         )
 
 

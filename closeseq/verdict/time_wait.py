@@ -70,7 +70,7 @@ def time_wait_assassinated(case: Case) -> Iterator[Finding]:
     for end in ENDS:
         for stay in case.stays(end, State.TIME_WAIT):
             reset = case.by_reset(stay.left)
-            if reset is None or reset.sender is end:
+            if reset is None or reset.sender is end or reset.time_ns < stay.since_ns:
                 continue
             held = reset.time_ns - stay.since_ns
             before = [e for e in case.events if e.sender is end and e.packet < reset.packet]
