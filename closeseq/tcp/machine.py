@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from closeseq.connections.conversation import ENDS, End
+from closeseq.connections.conversation import ENDS, End, Event, Traffic
 from closeseq.tcp import fins
 from closeseq.tcp.states import Signal, State, follow
 from closeseq.tcp.timeline import Arrival, Certainty, Step, Timeline, Transition, first_state
@@ -29,6 +29,9 @@ ALIVE, BEFORE, SENDING, RESET, SYNCHRONIZE, ACKNOWLEDGE, FINISH, LATER = range(8
 SENDERS_OF_FIN = frozenset(
     {State.SYN_RECEIVED, State.ESTABLISHED, State.CLOSE_WAIT, State.FIN_WAIT_1, State.CLOSING, State.LAST_ACK}
 )
+
+
+RECEIVED = frozenset(signal.value for signal in Signal if signal.name.startswith("RECEIVES"))
 
 
 class Kind(Enum):
@@ -167,6 +170,8 @@ class Machine:
             for transition in [*passed, *made]:
                 state[transition.endpoint] = transition.after
             arrived, note = arrivals.get(index, (None, None))
+            if arrived is Arrival.NO and _took_something(what, made):
+                arrived = Arrival.ASSUMED  # its number was of no use, but its acknowledgement was
             client, server = state[End.CLIENT], state[End.SERVER]
             steps.append(Step(what, conversation.first_ns, client, server, arrived, note, tuple(made)))
         ordered = tuple(sorted(self.transitions, key=lambda t: t.time_ns))
@@ -180,3 +185,11 @@ class Machine:
             self.evidence.distance,
             strays,
         )
+
+
+def _took_something(what: Event | Traffic, made: list[Transition]) -> bool:
+    """Whether the receiver of a segment took something from it."""
+    if not isinstance(what, Event):
+        return False
+    received = (t for t in made if t.packet == what.packet and t.endpoint is not what.sender)
+    return any(t.cause in RECEIVED for t in received)

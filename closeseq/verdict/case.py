@@ -17,7 +17,7 @@ from closeseq.verdict.facts import Close, Stay
 from closeseq.verdict.missing import Missing, missing
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from closeseq.verdict.limits import Limits
 
@@ -76,6 +76,10 @@ class Case:
     def lost(self) -> frozenset[int]:
         """Packets that are known not to have arrived."""
         return frozenset(step.packet for step in self.timeline if step.arrived is Arrival.NO)
+
+    def arrived(self, packets: Iterable[int | None]) -> Iterator[int]:
+        """Yield those packets that are not known to have been lost."""
+        return (packet for packet in packets if packet is not None and packet not in self.lost)
 
     @cached_property
     def missing(self) -> tuple[Missing, ...]:

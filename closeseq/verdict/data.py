@@ -35,7 +35,7 @@ def half_close(case: Case) -> Iterator[Finding]:
             sent = _end_of_data(step, end.peer)
             if step.packet < fin.packet:
                 before = max(before, sent or 0)
-            elif sent is not None and sent > before:
+            elif sent is not None and sent > before and step.packet not in case.lost:
                 first, last = first or step, step
             ack = _ack_of(step, end)
             if step.packet > fin.packet and ack is not None:

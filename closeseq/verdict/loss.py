@@ -56,9 +56,9 @@ def fins_lost(case: Case, end: End) -> tuple[list[Event], bool]:
     """
     close = case.close(end)
     taken = close.taken
-    if taken is None or taken.packet not in {e.packet for e in close.copies}:
-        return [], False
-    lost = [e for e in close.copies if e.packet < (taken.packet or 0)]
+    if taken is None or not close.covers or taken.packet not in {e.packet for e in close.copies}:
+        return [], False  # without an acknowledgement nothing says that any got through
+    lost = [e for e in close.copies if e.packet < (taken.packet or 0) and e.packet in case.lost]
     return lost, bool(lost) and all(_proof(case, end, fin) is not None for fin in lost)
 
 

@@ -61,6 +61,9 @@ def standing(case: Case, end: End) -> str:
         return f"{end} is {state}" if state is State.CLOSED else f"{end} is in {state}"
     if not captured(case.conversation, end.peer):
         return f"{end} was last seen in {state}; how it went on shows in what the {end.peer} sent"
+    closes = {State.CLOSE_WAIT: end, State.FIN_WAIT_2: end.peer}.get(state)
+    if closes is not None and case.close(closes).copies:
+        return f"{end} is in {state}"  # the FIN that it waits for was sent, but does not fit
     waits_for, since = WAITS[state]
     waited, tries = span(case.lasted(stay)), len(case.close(end).copies)
     sent = f", sent {times(tries)}" if tries > 1 and state is not State.FIN_WAIT_2 else ""

@@ -39,6 +39,8 @@ def stuck_close_wait(case: Case) -> Iterator[Finding]:
         long = until - since >= case.limits.stuck_after_ns
         if not captured(case.conversation, end) or not _told(case, end, stay) or not (long or gave_up):
             continue
+        if _sent_fin(case, end, until):
+            continue
         fin = stay.entered.packet
         ended = (
             f", then it closed (#{stay.left.packet})"
@@ -75,14 +77,14 @@ def stuck_fin_wait_2(case: Case) -> Iterator[Finding]:
         since, last = _idle_since(case, stay, end.peer)
         until = case.until(stay)
         dropped = stay.left is not None and stay.left.certainty is Certainty.TIMER
-        if not captured(case.conversation, end.peer):
-            continue
+        if not captured(case.conversation, end.peer) or _sent_fin(case, end.peer, until):
+            continue  # its FIN is lost on the way, if it was sent: then the other end is stuck
         if not dropped and until - since < case.limits.stuck_after_ns:
             continue
         close = case.close(end)
         gone = "; by then its own kernel had dropped it, if it had no owner" if dropped else ""
         after = f" after the {end.peer}'s last data (#{last})" if last is not None else ""
-        shown = [p for p in (*close.packets, stay.entered.packet, last) if p is not None]
+        shown = list(case.arrived((*close.packets, stay.entered.packet, last)))
         yield found(
             "stuck-fin-wait-2",
             end,
@@ -161,7 +163,8 @@ def _never_acknowledged(case: Case, code: str, stay: Stay, why: str, advice: str
     end, close, until = stay.end, case.close(stay.end), case.until(stay)
     tries = len(close.copies)
     sent = f", sent {times(tries)}," if tries > 1 else ""
-    lost = [packet for packet, _ in close.covers]
+    fins = {event.packet for event in case.close(end.peer).copies}
+    lost = [packet for packet, _ in close.covers if packet not in fins]
     shown = [*(event.packet for event in close.copies), *lost]
     if not shown and stay.entered.packet is not None:
         shown = [stay.entered.packet]
@@ -225,6 +228,11 @@ def _idle_since(case: Case, stay: Stay, talker: End) -> tuple[int, int | None]:
 def _is_answered_by(case: Case, data: Event, stay: Stay) -> bool:
     reset = case.by_reset(stay.left)
     return reset is not None and reset.sender is not data.sender and reset.seq == data.ack
+
+
+def _sent_fin(case: Case, end: End, until: int) -> bool:
+    """Whether an end's FIN was captured within a time, whatever became of it."""
+    return any(fin.time_ns < until for fin in case.close(end).copies)
 
 
 def _expired(case: Case, end: End, since: int, until: int) -> bool:

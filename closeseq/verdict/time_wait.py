@@ -141,7 +141,7 @@ def bind_blocked(case: Case) -> Iterator[Finding]:
         if expiry is not None
         else "until its FIN is acknowledged or the kernel gives it up"
     )
-    shown = [p for p in (*close.packets[:1], stay.entered.packet) if p is not None]
+    shown = list(case.arrived((*close.packets[:1], stay.entered.packet)))
     yield found(
         "bind-blocked",
         end,
