@@ -102,7 +102,8 @@ def test_of_real_captures_exactly_what_segments_keeps_gets_in(wanted):
             for frames in capture.batches():
                 wanted_numbers = set(narrow(decode(frames), wanted.ports, wanted.hosts).number.tolist())
                 cooked = frames.link_type[0] == COOKED
-                with filtered(tcp_program(device(RAW if cooked else ETHERNET), wanted, SNAP)) as left:
+                link_type = ETHERNET if frames.link_type[0] == ETHERNET else RAW
+                with filtered(tcp_program(device(link_type), wanted, SNAP)) as left:
                     for row, number in enumerate(frames.number.tolist()):
                         start, size = int(frames.offset[row]), int(frames.captured[row])
                         frame = frames.buffer[start : start + size].tobytes()

@@ -20,6 +20,7 @@ from closeseq.lab.registry import experiments
 from closeseq.verdict.outcome import RULES as VERDICTS
 from closeseq.verdict.rules import RULES as FINDINGS
 from machine import needs, tracing_folder
+from process_tree import descendants, everyone, namespaces
 
 ROOT = Path(__file__).resolve().parent.parent
 COMMAND = [sys.executable, "-m", "closeseq", "lab"]
@@ -292,20 +293,6 @@ def test_without_any_rights_it_says_what_is_missing_and_ends_with_status_5():
 # Nothing is left behind
 
 
-def descendants(pid):
-    """Return the numbers of the processes that a process has started, and those that these have."""
-    found, new = set(), {pid}
-    while new:
-        parents, new = new, set()
-        for status in Path("/proc").glob("[0-9]*/stat"):
-            with contextlib.suppress(OSError):
-                fields = status.read_text().rpartition(")")[2].split()
-                if int(fields[1]) in parents:
-                    new.add(int(status.parent.name))
-        found |= new
-    return found
-
-
 def traces(pids):
     """Return everything else by which these processes could be seen from outside."""
     instances = tracing_folder().glob("instances/closeseq.*")
@@ -313,19 +300,6 @@ def traces(pids):
     tables = subprocess.run(["nft", "list", "tables"], capture_output=True, text=True, check=False).stdout
     named = [one for one in Path("/run/netns").glob("*") if "closeseq" in one.name]
     return [*of_ours, *(line for line in tables.splitlines() if "loss" in line), *named]
-
-
-def namespaces(pids):
-    """Return the network namespaces, other than ours, that processes are in."""
-    found = set()
-    for pid in pids:
-        with contextlib.suppress(OSError):
-            found.add(Path(f"/proc/{pid}/ns/net").readlink())
-    return found - {Path("/proc/self/ns/net").readlink()}
-
-
-def everyone():
-    return [int(path.name) for path in Path("/proc").glob("[0-9]*")]
 
 
 @as_root

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from closeseq.connections.conversation import ENDS, End, Event, Position
 from closeseq.packets.flags import FIN, SYN
 from closeseq.tcp import resets
-from closeseq.tcp.delivery import Receipt, accepted, answered, refuted
+from closeseq.tcp.delivery import Receipt, accepted, acknowledged, answered, refuted
 from closeseq.tcp.echoes import Echo, echo
 from closeseq.tcp.strays import OLDER
 from closeseq.tcp.timeline import Arrival, Certainty
@@ -36,6 +36,8 @@ def _fate(evidence: Evidence, sender: End, said: Said, event: Event) -> Fate:
     if event.rst:
         return _fate_of_reset(evidence, sender, said)
     lost = _repeated_all_the_same(evidence, sender, said)
+    if lost is not None and _taken_late(evidence, sender, said):
+        return Arrival.ASSUMED, f"late: it crossed the retransmitted FIN #{lost.packet}"
     if lost is not None:
         name = "FIN" if lost.event is not None and lost.event.fin else "SYN"
         return Arrival.NO, f"lost: the {name} that it acknowledges comes again in #{lost.packet}"
@@ -82,6 +84,13 @@ def _repeated_all_the_same(evidence: Evidence, sender: End, said: Said) -> Said 
         if later and any(s.step < said.step for s in copies):
             return later[0]
     return None
+
+
+def _taken_late(evidence: Evidence, sender: End, said: Said) -> bool:
+    """Whether an acknowledgement of a FIN arrived in the end, though the FIN had been sent again before."""
+    copies = evidence.copies(sender.peer, FIN)
+    taken = acknowledged(evidence, sender.peer, copies[0].end, copies) if copies else None
+    return taken is not None and taken.packet == said.packet
 
 
 def _fates_of_copies(evidence: Evidence, sender: End, flag: int) -> dict[int, Fate]:

@@ -13,6 +13,7 @@ Two questions cover SYN and FIN alike, since each takes one sequence number:
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from closeseq.connections.conversation import ENDS, End
@@ -190,6 +191,10 @@ def acknowledged(evidence: Evidence, sender: End, number_end: int, copies: Seque
     covers = covers[: _heard_alive(evidence, sender, number_end, covers)]
     covers = [s for s in covers if not _lost_as_fin(evidence, s)]
     last = copies[-1] if copies else None
+    late = _arrived_late(evidence, sender, covers)
+    if late is not None:
+        step = max(late.step, last.step if last is not None else 0)
+        return Receipt(step, False, late.packet, late.first_ns, Certainty.ASSUMED)
     lost = [s for s in covers if refuted(evidence, s, last)]
     heard = [(s, echo(evidence, sender, s)) for s in covers[len(lost) :]]
     heard = [(s, told) for s, told in heard if told is not Echo.MISSED]
@@ -220,6 +225,18 @@ def acknowledged(evidence: Evidence, sender: End, number_end: int, copies: Seque
     if last is not None and silent and _there_after(evidence, sender, copies):
         # It stopped repeating: an acknowledgement reached it that was not captured.
         return Receipt.of(last, Certainty.ASSUMED)
+    return None
+
+
+def _arrived_late(evidence: Evidence, sender: End, covers: Sequence[Said]) -> Said | None:
+    """Return the acknowledgement that must have arrived before a later one, which a RST answers.
+
+    A socket that waits for its last ACK takes the first that comes, and is gone (RFC 9293 3.10.7.4). So
+    where a later one meets no socket, an earlier one had come, however long it took.
+    """
+    for earlier, later in pairwise(covers):
+        if answered(evidence, sender, later) and not answered(evidence, sender, earlier):
+            return earlier
     return None
 
 

@@ -27,8 +27,8 @@ def half_close(case: Case) -> Iterator[Finding]:
     """
     for end in ENDS:
         close = case.close(end)
-        if not close.copies:
-            continue
+        if not close.copies or any(_refused(case, end.peer)):
+            continue  # what is answered by RST was not accepted
         fin = close.copies[0]
         before, after, first, last = 1, 0, None, None  # the first byte has the number 1
         for step in case.conversation.steps:

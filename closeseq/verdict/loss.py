@@ -56,7 +56,12 @@ def fins_lost(case: Case, end: End) -> tuple[list[Event], bool]:
     """
     close = case.close(end)
     taken = close.taken
-    if taken is None or not close.covers or taken.packet not in {e.packet for e in close.copies}:
+    if (
+        taken is None
+        or not close.acknowledged
+        or not close.covers
+        or taken.packet not in {e.packet for e in close.copies}
+    ):
         return [], False  # without an acknowledgement nothing says that any got through
     lost = [e for e in close.copies if e.packet < (taken.packet or 0) and e.packet in case.lost]
     return lost, bool(lost) and all(_proof(case, end, fin) is not None for fin in lost)
@@ -154,7 +159,8 @@ def _was_last(case: Case, end: End) -> bool:
 def _outcome(case: Case, end: End) -> tuple[str, str, int, bool]:
     """Return how it came out, what to do, when it was over, and whether all is well again."""
     close, peer = case.close(end), end.peer
-    reset = next((reset for t, reset in case.endings if t.endpoint is end and reset.sender is peer), None)
+    resets = (reset for t, reset in case.endings if t.endpoint is end and reset.sender is peer)
+    reset = next((reset for reset in resets if reset.time_ns > close.copies[0].time_ns), None)
     if reset is not None:
         if not list(case.stays(peer, State.TIME_WAIT)):
             outcome = f"a RST answered it (#{reset.packet}): the {peer} no longer had the connection"

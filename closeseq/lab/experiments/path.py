@@ -178,13 +178,19 @@ def ipv6_duplicate_fin(bench: Bench) -> None:
     duplicate_the_servers_fin(bench)
 
 
-def duplicate_the_servers_fin(bench: Bench) -> None:
-    """Have the client close first, and the server's FIN delivered twice."""
+def client_closes(bench: Bench) -> socket.socket:
+    """Echo, close the client, and return the server's socket, which has read end of file."""
     client, server = bench.connection()
     echo(client, server)
     client.close()
     bench.step("the client closes", wait=SETTLED)
     read_to_end(server)
+    return server
+
+
+def duplicate_the_servers_fin(bench: Bench) -> None:
+    """Have the client close first, and the server's FIN delivered twice."""
+    server = client_closes(bench)
     with bench.injected(Fault(Action.DUPLICATE, End.SERVER, Leg.BEFORE, Kind.FIN, delay_ns=3 * SECOND // 10)):
         server.close()
         bench.step("the server closes; the network delivers its FIN twice", wait=2 * SETTLED)
@@ -209,11 +215,7 @@ def ipv6_final_ack_crosses_fin(bench: Bench) -> None:
 
 def delay_the_final_ack(bench: Bench) -> None:
     """Have the client close first, and the ACK of the server's FIN take longer from the capture point on."""
-    client, server = bench.connection()
-    echo(client, server)
-    client.close()
-    bench.step("the client closes", wait=SETTLED)
-    read_to_end(server)
+    server = client_closes(bench)
     late = Fault(Action.DELAY, End.CLIENT, Leg.AFTER, Kind.ACK_OF_FIN, times=1, delay_ns=LATE_NS)
     with bench.injected(late):
         server.close()
