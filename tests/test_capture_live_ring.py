@@ -259,7 +259,8 @@ def test_what_was_decoded_stays_when_the_memory_is_used_again():
         for first in range(0, 10_000, 1000):  # through all of the memory several times
             send_frames(numbered(1000, first))
             while sum(map(len, parts)) < first + 1000:
-                parts.append(decode(capture.read(5).frames))
+                if batch := capture.read(5):  # a busy machine may take longer
+                    parts.append(decode(batch.frames))
         assert capture.dropped == 0
     assert len(parts) >= 10
     assert np.concatenate([part.seq for part in parts]).tolist() == list(range(10_000))

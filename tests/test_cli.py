@@ -270,7 +270,7 @@ def test_a_terminated_run_leaves_nothing_beside_its_output(tmp_path, number):
     running.stdin.write(CLEAN.read_bytes()[:24])
     running.stdin.flush()
     deadline = time.monotonic() + 30
-    while not list(tmp_path.iterdir()):  # until the output is begun
+    while not list(tmp_path.iterdir()) or waiting(running.stdin):  # until it wants more
         assert time.monotonic() < deadline
         time.sleep(0.01)
     running.send_signal(number)
@@ -285,7 +285,11 @@ def test_ctrl_c_is_one_line_and_status_130():
     )
     running.stdin.write(CLEAN.read_bytes()[:24])
     running.stdin.flush()
-    time.sleep(1.5)  # until it waits for more
+    deadline = time.monotonic() + 30
+    while waiting(running.stdin):  # until it wants more
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    time.sleep(0.1)
     running.send_signal(signal.SIGINT)
     _, said = running.communicate(timeout=30)
     assert (running.returncode, said.decode()) == (130, "closeseq: interrupted\n")
