@@ -191,7 +191,7 @@ def acknowledged(evidence: Evidence, sender: End, number_end: int, copies: Seque
     covers = covers[: _heard_alive(evidence, sender, number_end, covers)]
     covers = [s for s in covers if not _lost_as_fin(evidence, s)]
     last = copies[-1] if copies else None
-    late = _arrived_late(evidence, sender, covers)
+    late = _arrived_late(evidence, sender, covers, copies)
     if late is not None:
         step = max(late.step, last.step if last is not None else 0)
         return Receipt(step, False, late.packet, late.first_ns, Certainty.ASSUMED)
@@ -228,14 +228,21 @@ def acknowledged(evidence: Evidence, sender: End, number_end: int, copies: Seque
     return None
 
 
-def _arrived_late(evidence: Evidence, sender: End, covers: Sequence[Said]) -> Said | None:
+def _arrived_late(
+    evidence: Evidence, sender: End, covers: Sequence[Said], copies: Sequence[Said]
+) -> Said | None:
     """Return the acknowledgement that must have arrived before a later one, which a RST answers.
 
-    A socket that waits for its last ACK takes the first that comes, and is gone (RFC 9293 3.10.7.4). So
+    A socket in LAST_ACK takes the first that comes, and is gone (RFC 9293 3.10.7.4). So
     where a later one meets no socket, an earlier one had come, however long it took.
     """
+    fins = evidence.copies(sender.peer, FIN)
+    closed_second = bool(copies and fins) and (copies[0].ack or 0) >= fins[0].end
+    if len(copies) < 2 or not closed_second:  # noqa: PLR2004 - without a repetition nothing came late
+        return None
     for earlier, later in pairwise(covers):
-        if answered(evidence, sender, later) and not answered(evidence, sender, earlier):
+        pure = later.event is not None and later.event.pure_ack and later.step > copies[-1].step
+        if pure and answered(evidence, sender, later) and refuted(evidence, earlier, copies[-1]):
             return earlier
     return None
 

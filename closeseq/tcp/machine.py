@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from closeseq.connections.conversation import ENDS, End, Event, Traffic
+from closeseq.connections.conversation import ENDS, End, Event
 from closeseq.tcp import fins
 from closeseq.tcp.states import Signal, State, follow
 from closeseq.tcp.timeline import Arrival, Certainty, Step, Timeline, Transition, first_state
@@ -162,6 +162,7 @@ class Machine:
         conversation = self.evidence.conversation
         state = {end: first_state(conversation, end) for end in ENDS}
         timers = [t for t in self.transitions if t.certainty is Certainty.TIMER]
+        took = {(t.packet, t.endpoint) for t in self.transitions if t.cause in RECEIVED}
         steps = []
         for index, what in enumerate(conversation.steps):
             made = self.by_step.get(index, [])
@@ -170,7 +171,7 @@ class Machine:
             for transition in [*passed, *made]:
                 state[transition.endpoint] = transition.after
             arrived, note = arrivals.get(index, (None, None))
-            if arrived is Arrival.NO and _took_something(what, made):
+            if arrived is Arrival.NO and isinstance(what, Event) and (what.packet, what.sender.peer) in took:
                 arrived = Arrival.ASSUMED  # its number was of no use, but its acknowledgement was
             client, server = state[End.CLIENT], state[End.SERVER]
             steps.append(Step(what, conversation.first_ns, client, server, arrived, note, tuple(made)))
@@ -185,11 +186,3 @@ class Machine:
             self.evidence.distance,
             strays,
         )
-
-
-def _took_something(what: Event | Traffic, made: list[Transition]) -> bool:
-    """Whether the receiver of a segment took something from it."""
-    if not isinstance(what, Event):
-        return False
-    received = (t for t in made if t.packet == what.packet and t.endpoint is not what.sender)
-    return any(t.cause in RECEIVED for t in received)

@@ -208,14 +208,14 @@ def slow_close(case: Case) -> Iterator[Finding]:
             if waited < case.limits.slow_close_ns:
                 continue
             after = f" after its last data (#{last})" if last else ""
-            shown = [t.packet for t in (stay.entered, stay.left) if t.packet is not None]
+            shown = list(case.arrived((stay.entered.packet, stay.left.packet, last)))
             yield found(
                 "slow-close",
                 end,
                 weakest(stay.entered.certainty, stay.left.certainty),
                 since_ns=since,
                 until_ns=stay.left.time_ns,
-                packets=shown + ([last] if last else []),
+                packets=shown,
                 summary=(
                     f"the {end} was in CLOSE_WAIT for {span(waited)}{after} before it closed "
                     f"(#{stay.left.packet})"

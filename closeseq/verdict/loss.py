@@ -56,12 +56,9 @@ def fins_lost(case: Case, end: End) -> tuple[list[Event], bool]:
     """
     close = case.close(end)
     taken = close.taken
-    if (
-        taken is None
-        or not close.acknowledged
-        or not close.covers
-        or taken.packet not in {e.packet for e in close.copies}
-    ):
+    waits = case.unacknowledged(end, State.FIN_WAIT_1, State.CLOSING, State.LAST_ACK)
+    got_through = close.acknowledged and bool(close.covers) and waits is None
+    if taken is None or not got_through or taken.packet not in {e.packet for e in close.copies}:
         return [], False  # without an acknowledgement nothing says that any got through
     lost = [e for e in close.copies if e.packet < (taken.packet or 0) and e.packet in case.lost]
     return lost, bool(lost) and all(_proof(case, end, fin) is not None for fin in lost)
@@ -138,17 +135,12 @@ def repeated_in_vain(case: Case, end: End) -> list[Event]:
     taken = close.taken.packet if close.taken is not None else None
     lost = final_acks_lost(case, end)
     first = min([p for p in (taken, *lost) if p is not None], default=close.copies[0].packet)
-    return [e for e in close.copies if e.packet > first and not _crossed(case, end, e, lost)]
+    return [e for e in close.copies if e.packet > first and not _crossed(case, end, e)]
 
 
-def _crossed(case: Case, end: End, fin: Event, lost: list[int]) -> bool:
+def _crossed(case: Case, end: End, fin: Event) -> bool:
     """Whether an ACK that was not lost had been sent when its receiver repeated its FIN."""
-    distance = case.timeline.distance
-    assert distance is not None
-    acks = [
-        time_ns for packet, time_ns in case.close(end).covers if packet < fin.packet and packet not in lost
-    ]
-    return any(not distance.must_know(end, fin.time_ns, time_ns) for time_ns in acks)
+    return any(packet < fin.packet and packet not in case.lost for packet, _ in case.close(end).covers)
 
 
 def _was_last(case: Case, end: End) -> bool:
