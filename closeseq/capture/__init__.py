@@ -1,6 +1,6 @@
 """Captures: from a file's bytes, or a network device, to `Frames`, in the order the data goes.
 
-    source        where the bytes come from: a memory map, or a stream read piece by piece
+    source        where the bytes come from: a file or a stream, read piece by piece
     compressed    gzip, unpacked as it is read
     formats       what the first bytes say the file is, and what to do if it is nothing we read
     pcap, pcapng  the walk along the record headers of the two formats

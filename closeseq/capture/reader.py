@@ -10,7 +10,7 @@ import numpy as np
 
 from closeseq.capture.formats import HEAD, recognise
 from closeseq.capture.records import Trouble, Walked
-from closeseq.capture.source import Source, open_source, standard_input
+from closeseq.capture.source import Source, standard_input
 from closeseq.errors import CaptureError
 from closeseq.packets.frames import Frames
 
@@ -35,7 +35,7 @@ def open_capture(path: str, *, batch: int = BATCH) -> Capture:
     """
     file = open_file(path)
     try:
-        return Capture(path, open_source(file), batch=batch)
+        return Capture(path, Source(file), batch=batch)
     except BaseException:
         if path != STANDARD_INPUT:
             file.close()
@@ -168,18 +168,16 @@ class Capture:
     def batches(self) -> Iterator[Frames]:
         """Give what the capture holds, in batches of at most `batch` packets.
 
-        Whatever is whole before damage or a sudden end is delivered first. A batch's buffer is a
-        view of the mapped file, or memory of its own, and stays good for as long as it is held.
+        Whatever is whole before damage or a sudden end is delivered first. A batch's buffer is memory of
+        its own, and stays good for as long as it is held.
 
         Raises:
-            CaptureError: the capture is damaged, or ends within a packet.
+            CaptureError: the capture is damaged, ends within a packet, or was changed while it was read.
         """
         source = self._source
         while True:
             if self._closed:
                 raise ValueError("the capture is closed")
-            if not source.intact():
-                break
             walked = self._walker.walk(source.window, source.at, self._batch)
             moved = walked.end > source.at
             source.at = walked.end
