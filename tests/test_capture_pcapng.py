@@ -58,6 +58,15 @@ def test_each_section_has_its_own_interfaces():
     assert "interface 1 is not declared in this section" in str(got.error)
 
 
+def test_sections_share_a_batch(tmp_path):
+    parts = [section(o) + interface(o, tsresol=n % 10, tsoffset=n) + enhanced(ONE, o, ticks=n) for n, o in
+             enumerate(ORDERS * 500)]  # fmt: skip
+    (tmp_path / "f").write_bytes(b"".join(parts))
+    with open_capture(str(tmp_path / "f")) as capture:
+        (frames,) = capture.batches()
+    assert frames.time_ns.tolist() == [n * 10**9 + n * 10 ** (9 - n % 10) for n in range(1000)]
+
+
 def test_interfaces_may_be_declared_between_packets_but_before_their_own():
     data = section() + interface(link=RAW) + enhanced(ONE) + interface(link=COOKED) + enhanced(TWO, ident=1)
     assert [p.link_type for p in read_stream(data).packets] == [RAW, COOKED]

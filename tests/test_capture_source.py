@@ -25,7 +25,7 @@ from capture_files import (
     read_file,
     read_stream,
 )
-from closeseq.capture import Capture, open_capture
+from closeseq.capture import Capture, compressed, open_capture
 from closeseq.capture.source import Source
 from closeseq.errors import CaptureError
 
@@ -112,6 +112,31 @@ def test_gzip_with_flipped_bytes_gives_packets_or_a_capture_error():
     for at in range(2, len(packed)):
         damaged = packed[:at] + bytes([packed[at] ^ 0x55]) + packed[at + 1 :]
         read_stream(damaged)  # checks by itself that there is nothing else
+
+
+def test_many_small_members_are_not_copied_over_and_over(monkeypatch):
+    handed = 0
+
+    class Counting:
+        """zlib's own, which counts what it is handed: what is behind a member's end it copies."""
+
+        def __init__(self, member):
+            self.member = member
+
+        def decompress(self, packed, most):
+            nonlocal handed
+            handed += len(packed)
+            return self.member.decompress(packed, most)
+
+        def __getattr__(self, name):
+            return getattr(self.member, name)
+
+    new = compressed._member
+    monkeypatch.setattr(compressed, "_member", lambda: Counting(new()))
+    data = pcap(MANY)
+    parts = [gzip.compress(data[:30]), gzip.compress(b"") * 5000, gzip.compress(data[30:])]
+    assert read_stream(b"".join(parts)) == (expected(MANY), None, 0)
+    assert 5000 * 20 < handed < 5 * sum(map(len, parts))
 
 
 def test_a_compressed_bomb_does_not_fill_the_memory(tmp_path):

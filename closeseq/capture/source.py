@@ -77,9 +77,10 @@ class Regular:
 
     def changed(self) -> str | None:
         """Say whether the file is shorter than it was, or has other bytes where it was read."""
+        same = all(os.pread(self._fd, len(data), place) == data for place, data in (self._first, self._last))
+        # The size comes second: if the file is made shorter at this moment, that is what is said.
         if os.fstat(self._fd).st_size < self._length:
             return SHORTER
-        same = all(os.pread(self._fd, len(data), place) == data for place, data in (self._first, self._last))
         return None if same else ANEW
 
     def close(self) -> None:
