@@ -7,7 +7,7 @@
     packetblocks, interfaces   what pcapng says of packets, and of the interfaces they came from
     records       what the walks have in common
     reader        the capture as its user sees it
-    tail, growing              a capture that something else is still writing
+    tail, growing, succession  a capture that something else is still writing, and its next file
     live                       the packets of a device, as they come
     assembly, recordfile, writers, rotation, saver   what is captured, written down
 
