@@ -322,7 +322,7 @@ DAMAGED = {
     "length four": (with_length(GOOD, 4), "claims 4 bytes, and has at least 32"),
     "a packet block without room for its fields": (block(6, b"1234"), "claims 16 bytes, and has at least 32"),
     "an unaligned length": (with_length(GOOD, len(GOOD) + 1), "not a multiple of 4"),
-    "an enormous length": (with_length(GOOD, 0xFFFFFFFC), "at most 268435456 make sense"),
+    "an enormous length": (with_length(GOOD, 0xFFFFFFFC), "at most 134217728 make sense"),
     "lengths that disagree": (with_length(GOOD, len(GOOD), trailing=40), "and 40 at its end"),
     "more captured than there is room for": (
         block(6, struct.pack("<IIIII", 0, 0, 0, 5, 5) + b"1234"),

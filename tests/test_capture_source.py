@@ -339,7 +339,7 @@ def test_a_huge_file_does_not_fill_the_memory(tmp_path):
 
 
 def test_a_record_that_claims_much_costs_no_memory(tmp_path):
-    claim = pcapng() + b"\x06\0\0\0\xf0\xff\xff\x0f"  # an Enhanced Packet Block of 256 MiB
+    claim = pcapng() + b"\x06\0\0\0\xf0\xff\xff\x07"  # an Enhanced Packet Block of 128 MiB
     count, most_kib = drained(written(tmp_path / "f", gzip.compress(claim)))
     assert count == len(PACKETS)
     assert most_kib < 120_000

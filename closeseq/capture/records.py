@@ -12,9 +12,9 @@ from typing import Protocol
 
 import numpy as np
 
-# No link layer has packets anywhere near this size (libpcap's own greatest limit is half of it). A
-# record that claims more is damaged, and believing it would let a small file ask for all memory.
-MAXIMUM_RECORD = 256 * 1024 * 1024
+# The greatest limit that libpcap has for a packet of any link layer. A record that claims more is damaged,
+# and believing it would let a small file ask for all memory.
+MAXIMUM_RECORD = 128 * 1024 * 1024
 
 DAMAGE_REMEDY = "what was read before it is good; if there is a sound original, copy it again"
 CUT_REMEDY = "the rest is missing: let the capture finish, or copy the file again"

@@ -19,6 +19,7 @@ from closeseq.capture.compressed import MAGIC, Gunzip
 from closeseq.capture.records import CUT_REMEDY, Trouble
 
 CHUNK = 8 * 1024 * 1024  # bytes in one window: tens of thousands of packets
+PIECE = 1024 * 1024  # bytes unpacked at a time
 REMEMBERED = 2048  # bytes at either end of what was read by which a file is known that was written anew
 
 SHORTER = "the file was made shorter while it was read"
@@ -161,23 +162,23 @@ class Source:
         room = np.empty(max(wanted, self._chunk), np.uint8).data
         have = len(rest)
         room[:have] = rest
+        rest, kept = memoryview(b""), have  # so that the old window's memory is free before the new one fills
+        self.window, self.base, self.at = room[:have], self.base + self.at, 0
         while have < len(room) and (came := self._fill(room, have)):
             have += came
-        self.base += self.at
-        self.at = 0
         problem = self._file.changed()
         if problem is not None:
             self.trouble = Trouble(problem, 0, TRY_AGAIN)
-            have = len(rest)
+            have = kept
         self.window = room[:have]
-        return have > len(rest)
+        return have > kept
 
     def _fill(self, room: memoryview, have: int) -> int:
         """Fill the room behind the `have` bytes that it has; return how many came, 0 after a fault."""
         try:
             if self._gunzip is None:
                 return self._file.readinto(room[have:])
-            plain = self._gunzip.read(len(room) - have)
+            plain = self._gunzip.read(min(len(room) - have, PIECE))
             room[have : have + len(plain)] = plain
             return len(plain)
         except EOFError:
