@@ -14,6 +14,7 @@ from capture_files import Packet, pcap, pcap_record, pcapng, read_file
 from closeseq.capture.growing import open_growing
 from closeseq.capture.succession import Present, of_one_rotation, successor
 
+CAPTURES = Path(__file__).parent.parent / "captures"
 SECOND = 10**9
 START = 1_700_000_000 * SECOND
 
@@ -208,7 +209,7 @@ FATES = {
 @pytest.mark.parametrize(("fate", "line"), FATES.items(), ids=["removed", "emptied", "renamed", "replaced"])
 def test_a_file_that_goes_is_told_with_status_3(tmp_path, fate, line):
     path = tmp_path / "f.pcap"
-    shutil.copy(Path(__file__).parent.parent / "captures/client-closes.pcap", path)
+    shutil.copy(CAPTURES / "client-closes.pcap", path)
     with command(path) as process:
         assert process.stderr.readline().startswith(f"closeseq: watching {path}")
         time.sleep(1)
@@ -216,6 +217,21 @@ def test_a_file_that_goes_is_told_with_status_3(tmp_path, fate, line):
         report, complaint = process.communicate(timeout=30)
     assert process.returncode == 3
     assert complaint == f"closeseq: {path}: {line}; what was read before that is good\n"
+    assert "graceful" in report
+
+
+@pytest.mark.parametrize("duration", ["0", "30"])
+def test_damage_is_told_with_status_3_also_where_it_is_met_at_the_end(tmp_path, duration):
+    path = tmp_path / "f.pcap"
+    path.write_bytes((CAPTURES / "client-closes.pcap").read_bytes() + bytes(8) + b"\xff" * 8)
+    with command(path, "--duration", duration) as process:
+        report, complaint = process.communicate(timeout=60)
+    assert process.returncode == 3
+    watching, problem = complaint.splitlines()
+    assert watching.startswith("closeseq: watching")
+    assert problem.startswith(
+        f"closeseq: {path}: packet 12, byte 962: the record claims 4294967295 captured bytes"
+    )
     assert "graceful" in report
 
 
