@@ -67,7 +67,7 @@ class Regular:
     def readinto(self, room: memoryview) -> int:
         """Read on; see `Bytes`."""
         room = room[: max(self._length - self.position, 0)]
-        got = os.preadv(self._fd, [room], self.position) if room else 0
+        got = int(self._file.readinto(room)) if room else 0  # type: ignore[attr-defined]
         if got:
             if not self._first[1]:
                 self._first = self.position, bytes(room[: min(got, REMEMBERED)])

@@ -20,6 +20,7 @@ from closeseq.errors import CaptureError
 
 DIGITS = re.compile("[0-9]+")
 FEWEST_DIGITS = 4  # hours and minutes; names that differ in fewer are as likely those of two captures
+WINDOW = 1 << 16  # bytes read to learn of a file's first packet
 SLACK_NS = 1_000_000_000  # a new file's first packet may be so much before the last of the old one
 
 
@@ -105,7 +106,7 @@ def _split(name: str) -> tuple[str, str]:
 def first_ns(path: str) -> int | None:
     """Return the time of a capture's first packet; None if it is no capture, or has none yet."""
     try:
-        with open_capture(path, batch=1) as capture:
+        with open_capture(path, batch=1, window=WINDOW) as capture:
             return next((int(frames.time_ns[0]) for frames in capture.batches()), None)
     except CaptureError:
         return None
