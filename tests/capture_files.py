@@ -7,7 +7,7 @@ import struct
 from typing import NamedTuple
 
 from closeseq.capture import Capture, open_capture
-from closeseq.capture.source import Stream
+from closeseq.capture.source import Source
 from closeseq.errors import CaptureError
 
 ETHERNET, RAW, COOKED = 1, 101, 113
@@ -160,7 +160,7 @@ def read_file(path, batch=100_000):
 def read_stream(data, chunk=8_000_000, batch=100_000):
     """Read bytes as they come through a pipe that gives at most `chunk` at a time."""
     try:
-        with Capture("piped", Stream(io.BytesIO(data), chunk), batch=batch) as capture:
+        with Capture("piped", Source(io.BytesIO(data), chunk), batch=batch) as capture:
             return drain(capture, batch)
     except CaptureError as error:
         return Read([], error)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from closeseq.connections import Connections, grouping
 from closeseq.connections.conversation import Address, End, Event, Opener, Position, Traffic
+from closeseq.connections.copies import MOST_APART
 from closeseq.packets.flags import ACK, FIN, RST, SYN
 from closeseq.packets.sequence import MODULUS
 from closeseq.script import NUMBERS, segments
@@ -176,6 +178,19 @@ def test_without_ip_id_and_timestamps_the_time_decides(after_ns, copies):
 def test_where_a_mark_would_tell_a_retransmission_copies_may_come_later(after_ns, copies):
     (one,) = conversations(copied(segments(OPEN + "C:FA"), row_number=3, after_ns=after_ns), size=1)
     assert one.copies == copies
+
+
+@pytest.mark.parametrize(("apart", "copies"), [(MOST_APART, 1), (MOST_APART + 1, 0)])
+@pytest.mark.parametrize("size", [MOST_APART + 2, 10_000])
+def test_a_copy_is_not_looked_for_among_all_packets_of_a_clock_that_stands_still(apart, copies, size):
+    given = segments(OPEN).take(np.full(apart + 1, 2))
+    given.time_ns[:] = given.time_ns[0]
+    given.ip_id[:] = np.arange(apart + 1) + 1
+    given.ip_id[-1] = 1
+    connections = Connections()
+    for begin in range(0, len(given), size):
+        connections.feed(given.take(np.arange(begin, min(begin + size, len(given)))))
+    assert connections.copies == copies
 
 
 def test_copies_are_counted_in_all():

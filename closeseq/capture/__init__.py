@@ -1,13 +1,13 @@
 """Captures: from a file's bytes, or a network device, to `Frames`, in the order the data goes.
 
-    source        where the bytes come from: a memory map, or a stream read piece by piece
+    source        where the bytes come from: a file or a stream, read piece by piece
     compressed    gzip, unpacked as it is read
     formats       what the first bytes say the file is, and what to do if it is nothing we read
     pcap, pcapng  the walk along the record headers of the two formats
     packetblocks, interfaces   what pcapng says of packets, and of the interfaces they came from
     records       what the walks have in common
     reader        the capture as its user sees it
-    tail, growing              a capture that something else is still writing
+    tail, growing, succession  a capture that something else is still writing, and its next file
     live                       the packets of a device, as they come
     assembly, recordfile, writers, rotation, saver   what is captured, written down
 

@@ -10,6 +10,9 @@ if TYPE_CHECKING:
 
 MAGIC = b"\x1f\x8b"
 PIECE = 64 * 1024  # compressed bytes read at a time
+# zlib copies what lies behind the end of a member. A file may have a member in every 20 bytes, so of a new
+# member it gets few bytes, and twice as many each time.
+FIRST_BITE = 64
 WITH_GZIP_HEADER = 16 + zlib.MAX_WBITS
 
 
@@ -26,8 +29,11 @@ class Gunzip:
 
     def __init__(self, read: Callable[[int], bytes], head: bytes) -> None:
         self._read = read
-        self._packed = head  # not yet handed to zlib
-        self._member = zlib.decompressobj(WITH_GZIP_HEADER)
+        self._packed = head
+        self._at = 0  # the first byte of these that was not handed to zlib
+        self._bite = FIRST_BITE
+        self._member = _member()
+        self._begun = False  # whether the member has been handed anything
         self._fault: zlib.error | None = None
 
     def read(self, most: int) -> bytes:
@@ -44,34 +50,45 @@ class Gunzip:
             plain = self._unpack(most)
             if plain:
                 return plain
-            if not self._packed and not self._member.eof:
-                self._packed = self._read(PIECE)
-                if not self._packed:
-                    raise EOFError
+            if self._at == len(self._packed) and not self._member.eof and not self._more():
+                raise EOFError
         raise self._fault
 
     def _unpack(self, most: int) -> bytes:
-        before = self._member.copy()  # for what zlib throws away when it meets damage
+        # For what zlib throws away when it meets damage; a member that is new need not be copied.
+        before = self._member.copy() if self._begun else None
+        packed = self._packed[self._at : self._at + self._bite]
         try:
-            plain = self._member.decompress(self._packed, most)
+            plain = self._member.decompress(packed, most)
         except zlib.error as error:
             self._fault = error
-            return _to_the_last_good_byte(before, self._packed)
-        self._packed = self._member.unused_data or self._member.unconsumed_tail
+            return _to_the_last_good_byte(before or _member(), packed)
+        self._begun = True
+        self._at += len(packed) - len(self._member.unused_data) - len(self._member.unconsumed_tail)
+        self._bite = min(2 * self._bite, PIECE)
         return plain
 
     def _next_member(self) -> bool:
         """Go on to the next member, if one follows; RFC 1952, 2.2: members simply follow one another."""
-        while len(self._packed) < len(MAGIC):
-            more = self._read(PIECE)
-            if not more:
-                break
-            self._packed += more
+        while len(self._packed) - self._at < len(MAGIC) and self._more():
+            pass
         # As gzip does: zeros pad to a block of a tape, and other trailing rubbish is none of ours.
-        if not self._packed.startswith(MAGIC):
+        if not self._packed.startswith(MAGIC, self._at):
             return False
-        self._member = zlib.decompressobj(WITH_GZIP_HEADER)
+        self._member = _member()
+        self._begun = False
+        self._bite = FIRST_BITE
         return True
+
+    def _more(self) -> bool:
+        """Read on; return whether anything came."""
+        more = self._read(PIECE)
+        self._packed, self._at = self._packed[self._at :] + more, 0
+        return bool(more)
+
+
+def _member() -> zlib._Decompress:
+    return zlib.decompressobj(WITH_GZIP_HEADER)
 
 
 def _to_the_last_good_byte(member: zlib._Decompress, packed: bytes) -> bytes:

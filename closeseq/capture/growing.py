@@ -1,25 +1,30 @@
-"""A capture that something else is still writing, read as it grows."""
+"""A capture that something else is still writing, read as it grows, and on into the next file."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
-from typing import TYPE_CHECKING, Self
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO, Self
 
 from closeseq.capture import compressed, formats
 from closeseq.capture.formats import HEAD, recognise
 from closeseq.capture.live.live import Batch
 from closeseq.capture.reader import BATCH, STANDARD_INPUT, open_file, walked_frames
-from closeseq.capture.records import Trouble, Walker
-from closeseq.capture.tail import Tail, open_tail
+from closeseq.capture.records import Trouble, Walked, Walker
+from closeseq.capture.succession import Present, candidates, successor
+from closeseq.capture.tail import CHANGED, Tail, open_tail
 from closeseq.errors import CaptureError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator, Iterator
 
     from closeseq.packets.frames import Frames
 
 MAGIC = 4  # bytes that tell the format
+LOOK = 0.5  # seconds between two looks for the next file
+GRACE = 2.0  # seconds that the next file may take to get its first packet, when this one is gone
 WHEN_COMPLETE = "follow what writes it, or read it with `closeseq analyze` when it is complete"
 
 
@@ -36,18 +41,24 @@ def open_growing(path: str) -> GrowingCapture:
     # A named pipe would hold up its opening until someone writes to it.
     file = open_file(path, getattr(os, "O_NONBLOCK", 0))
     try:
-        return GrowingCapture(path, open_tail(file, None if path == STANDARD_INPUT else path))
+        return GrowingCapture(path, _tail(file, path))
     except BaseException:
         if path != STANDARD_INPUT:
             file.close()
         raise
 
 
+def _tail(file: BinaryIO, path: str) -> Tail:
+    return open_tail(file, None if path == STANDARD_INPUT else path)
+
+
 class GrowingCapture:
     """A capture that is being followed, from its beginning. Use it in a `with` statement, or `close` it.
 
+    Where the file has nothing more and its rotation has another (see succession.py), it goes on in that.
+
     Args:
-        path: the file, as the user named it.
+        path: the file, as the user named it; later the one that it has come to.
         tail: its bytes.
 
     Raises:
@@ -58,15 +69,23 @@ class GrowingCapture:
         self.path = path
         self.packets = 0  # delivered so far
         self.ended = False  # whether nothing more will come
-        self.notices = list[str]()  # why it ended, if it did not end as it should: one line
+        self.notices = list[str]()  # what happened to the file, and where it goes on: lines
+        self.incomplete = False  # whether it ended, or went on, with something missing
         self._tail = tail
         self._at = 0  # the first byte of the window that is not done with
         self._woken = False
         self._stopped = False
         self._last_look = False  # whether it was taken
         self._walker: Walker | None = None
+        self._earlier = 0  # packets of the files before
+        self._dropped_before = 0  # in these
+        self._first_ns: int | None = None  # time of the first packet of the latest file that has one
+        self._last_ns: int | None = None  # of the latest packet
+        self._next_look = 0.0  # for the next file of the rotation, by the monotonic clock
         self._more(1)
         self._walker = self._recognised()
+        if self._walker is not None:
+            self._at = self._walker.begins
         self._batches = self._follow()
 
     def __enter__(self) -> Self:
@@ -83,7 +102,7 @@ class GrowingCapture:
     @property
     def dropped(self) -> int:
         """Packets that the capture itself says were lost, as far as it was read; see `Capture`."""
-        return self._walker.dropped if self._walker else 0
+        return self._dropped_before + (self._walker.dropped if self._walker else 0)
 
     @property
     def ended_ns(self) -> int | None:
@@ -141,29 +160,102 @@ class GrowingCapture:
 
     def _follow(self) -> Iterator[Frames | None]:
         """Give packets as they come, and None whenever there are none for the moment."""
+        following: str | None = self.path
+        while following is not None:
+            following = yield from self._follow_file()
+            if following is not None:
+                self._go_on(following)
+
+    def _follow_file(self) -> Generator[Frames | None, None, str | None]:
+        """Give the packets of one file as they come; return the next one, None if there is none."""
+        while True:
+            yield from self._new()
+            if self._tail.over is not None:
+                return (yield from self._after_the_end(self._tail.over))
+            following = self._following()
+            if following is not None:
+                yield from self._new()  # what came before the next file was begun
+                if following == self._following(at_once=True):
+                    self._conclude(None)
+                    return following
+            yield None
+
+    def _new(self) -> Iterator[Frames]:
+        """Give the packets that are there now."""
         while self._walker is None:
-            if not self._more(len(self._tail.window) + 1):
-                yield None
+            more = self._more(len(self._tail.window) + 1)
             self._walker = self._recognised()
-            if self._walker is None and self._tail.over is not None:
-                self._note()
+            if self._walker is not None:
+                self._at = self._walker.begins
+            elif not more:
                 return
-        self._at = self._walker.begins
         while True:
             walked = self._walker.walk(self._tail.window, self._at, BATCH)
             moved = walked.end > self._at
             self._at = walked.end
             if len(walked.offset):
-                frames = walked_frames(walked, self._tail.window, self.packets)
-                self.packets += len(frames)
-                yield frames
+                yield self._frames(walked)
             if walked.trouble:
                 raise self._error(walked.trouble)
-            while not moved and not self._more(walked.wanted):
-                if self._tail.over is not None:
-                    self._finish(self._walker)
-                    return
-                yield None
+            if not moved and not self._more(walked.wanted):
+                return
+
+    def _frames(self, walked: Walked) -> Frames:
+        frames = walked_frames(walked, self._tail.window, self.packets)
+        if self.packets == self._earlier:
+            self._first_ns = int(walked.time_ns[0])
+        latest_ns = int(walked.time_ns.max())
+        self._last_ns = latest_ns if self._last_ns is None else max(latest_ns, self._last_ns)
+        self.packets += len(frames)
+        return frames
+
+    def _following(self, *, missed: bool = False, at_once: bool = False) -> str | None:
+        """Look for the next file of the rotation, now and then."""
+        now = time.monotonic()
+        if self.path == STANDARD_INPUT or (now < self._next_look and not at_once):
+            return None
+        self._next_look = now + LOOK
+        changed_ns = None
+        if not missed:  # else its name is gone, or another file's
+            with contextlib.suppress(OSError):
+                changed_ns = Path(self.path).stat().st_mtime_ns
+        return successor(Present(self.path, changed_ns, self._first_ns, self._last_ns), missed=missed)
+
+    def _after_the_end(self, over: str) -> Generator[None, None, str | None]:
+        """Return the file to go on in after one that is gone, or was changed; wait a little for it."""
+        following, deadline = None, time.monotonic() + GRACE
+        while over and not self._stopped and candidates(self.path, missed=True):
+            following = self._following(missed=True, at_once=True)
+            if following is not None or time.monotonic() > deadline:
+                break
+            yield None
+        self._conclude(over if following is None or over == CHANGED else None)
+        return following
+
+    def _conclude(self, problem: str | None) -> None:
+        """Say what is missing of a file that nothing more is read of: the rest of a packet, if nothing else.
+
+        Raises:
+            CaptureError: a pipe ended within a packet.
+        """
+        window = self._tail.window
+        cut = self._walker.cut(window, self._at) if self._walker and self._at < len(window) else None
+        if cut and self._tail.over == "":  # a pipe
+            raise self._error(cut)
+        if cut and not problem:
+            problem = cut.problem
+        if problem:
+            self.notices.append(f"{self.path}: {problem}; what was read before that is good")
+            self.incomplete = True
+
+    def _go_on(self, path: str) -> None:
+        """Follow another file from its beginning."""
+        file = open_file(path)
+        self._tail.close()
+        self._dropped_before, self._earlier = self.dropped, self.packets
+        self._walker, self._at = None, 0
+        self.path, self._tail = path, _tail(file, path)
+        self.notices.append(f"going on in {path}")
 
     def _more(self, wanted: int) -> bool:
         if self._last_look:
@@ -198,23 +290,11 @@ class GrowingCapture:
             raise CaptureError(walker.problem, path=self.path, remedy=walker.remedy)
         return walker
 
-    def _finish(self, walker: Walker) -> None:
-        """Say how it ended, unless that is as it should be."""
-        window = self._tail.window
-        cut = walker.cut(window, self._at) if self._at < len(window) else None
-        if self._tail.over:
-            self._note()
-        elif cut:
-            raise self._error(cut)
-
-    def _note(self) -> None:
-        self.notices.append(f"{self.path}: {self._tail.over}; what was read before that is good")
-
     def _error(self, trouble: Trouble) -> CaptureError:
         return CaptureError(
             trouble.problem,
             path=self.path,
-            packet=self.packets + 1,
+            packet=self.packets - self._earlier + 1,
             byte=self._tail.base + trouble.at,
             remedy=trouble.remedy,
         )

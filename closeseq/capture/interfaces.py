@@ -1,4 +1,4 @@
-"""The interfaces of one pcapng section: link type, clock, and how many packets each says it lost.
+"""The interfaces of pcapng sections: link type, clock, and how many packets each says it lost.
 
 Section and option numbers are those of draft-ietf-opsawg-pcapng.
 """
@@ -51,36 +51,52 @@ class Clock:
         per_second: int = 2**exponent if self.resolution & BINARY else 10**exponent
         return tick * SECOND_NS // per_second + self.offset * SECOND_NS
 
-    def column(self, ticks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return the times of ticks (uint64) as int64, and which of them no int64 can hold."""
-        none_beyond = np.zeros(len(ticks), np.bool_)
-        if not len(ticks):
-            return np.empty(0, np.int64), none_beyond
-        offset_ns = self.offset * SECOND_NS
-        least, greatest = self.nanoseconds(int(ticks.min())), self.nanoseconds(int(ticks.max()))
-        if all(INT64.min <= edge <= INT64.max for edge in (least, greatest, offset_ns, greatest - offset_ns)):
-            since_offset = self._in_64_bits(ticks)
-            if since_offset is not None:
-                return since_offset.astype(np.int64) + offset_ns, none_beyond
-        exact = [self.nanoseconds(tick) for tick in ticks.tolist()]
-        beyond = [not INT64.min <= time <= INT64.max for time in exact]
-        held = [0 if out else time for time, out in zip(exact, beyond, strict=True)]
-        return np.array(held, np.int64), np.array(beyond)
 
-    def _in_64_bits(self, ticks: np.ndarray) -> np.ndarray | None:
-        """Return ticks in nanoseconds (uint64), or None if 64 bits are too few on the way there."""
-        exponent, second = self.resolution & ~BINARY, np.uint64(SECOND_NS)
-        nanoseconds: np.ndarray | None = None
-        if self.resolution & BINARY:
-            if exponent <= FRACTION_BITS:
-                seconds = ticks >> np.uint64(exponent)
-                fraction = ticks - (seconds << np.uint64(exponent))
-                nanoseconds = seconds * second + (fraction * second >> np.uint64(exponent))
-        elif exponent <= NANOSECONDS:
-            nanoseconds = ticks * np.uint64(10 ** (NANOSECONDS - exponent))
-        elif exponent - NANOSECONDS <= UINT64_DECIMALS:
-            nanoseconds = ticks // np.uint64(10 ** (exponent - NANOSECONDS))
-        return nanoseconds
+def times(resolution: int, offset: np.ndarray, ticks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the times of ticks of one resolution, and which of them no int64 can hold.
+
+    Args:
+        resolution: if_tsresol.
+        offset: int64, if_tsoffset of each tick's interface.
+        ticks: uint64.
+
+    Returns:
+        int64 nanoseconds since the epoch, and bool.
+    """
+    none_beyond = np.zeros(len(ticks), np.bool_)
+    if not len(ticks):
+        return np.empty(0, np.int64), none_beyond
+    clock = Clock(resolution)
+    least, greatest = clock.nanoseconds(int(ticks.min())), clock.nanoseconds(int(ticks.max()))
+    before, after = int(offset.min()) * SECOND_NS, int(offset.max()) * SECOND_NS
+    edges = (least + before, greatest + after, before, after, greatest)
+    if all(INT64.min <= edge <= INT64.max for edge in edges):
+        since_offset = _in_64_bits(resolution, ticks)
+        if since_offset is not None:
+            return since_offset.astype(np.int64) + offset * SECOND_NS, none_beyond
+    exact = [
+        clock.nanoseconds(tick) + seconds * SECOND_NS
+        for tick, seconds in zip(ticks.tolist(), offset.tolist(), strict=True)
+    ]
+    beyond = [not INT64.min <= time <= INT64.max for time in exact]
+    held = [0 if out else time for time, out in zip(exact, beyond, strict=True)]
+    return np.array(held, np.int64), np.array(beyond)
+
+
+def _in_64_bits(resolution: int, ticks: np.ndarray) -> np.ndarray | None:
+    """Return ticks in nanoseconds (uint64), or None if 64 bits are too few on the way there."""
+    exponent, second = resolution & ~BINARY, np.uint64(SECOND_NS)
+    nanoseconds: np.ndarray | None = None
+    if resolution & BINARY:
+        if exponent <= FRACTION_BITS:
+            seconds = ticks >> np.uint64(exponent)
+            fraction = ticks - (seconds << np.uint64(exponent))
+            nanoseconds = seconds * second + (fraction * second >> np.uint64(exponent))
+    elif exponent <= NANOSECONDS:
+        nanoseconds = ticks * np.uint64(10 ** (NANOSECONDS - exponent))
+    elif exponent - NANOSECONDS <= UINT64_DECIMALS:
+        nanoseconds = ticks // np.uint64(10 ** (exponent - NANOSECONDS))
+    return nanoseconds
 
 
 @dataclass(slots=True)
@@ -89,28 +105,73 @@ class Interface:
 
     link_type: int  # LINKTYPE_
     snaplen: int  # bytes, 0 for no limit
-    clock: int  # index into `Interfaces.clocks`
+    resolution: int  # see `Clock`
+    offset: int
     lost_by_packets: int = 0  # the sum of what its packets say was lost before each
     lost_by_statistics: int = 0  # what its latest Interface Statistics Block says was lost in all
     end: int | None = None  # the tick at which the same says that the capture ended
 
+    @property
+    def lost(self) -> int:
+        """Packets lost. Both ways of saying it count the same losses, so the larger one holds."""
+        return max(self.lost_by_packets, self.lost_by_statistics)
+
+    def ended_ns(self, latest_ns: int) -> int | None:
+        """Return the isb_endtime, if it makes sense after a latest packet at this time."""
+        if self.end is None:
+            return None
+        # dumpcap (seen of 4.0) counts it in microseconds, also where its if_tsresol says nanoseconds.
+        # Taken for what it is not, a time of today lies in 1970 or tens of thousands of years away.
+        for clock in (Clock(self.resolution, self.offset), Clock()):
+            end_ns = clock.nanoseconds(self.end)
+            if latest_ns <= end_ns <= latest_ns + LONGEST_SILENCE_NS:
+                return end_ns
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """What packets need to know of their interfaces, by the interface's place."""
+
+    link_type: np.ndarray  # uint16, LINKTYPE_
+    snaplen: np.ndarray  # int64, bytes
+    resolution: np.ndarray  # uint8, if_tsresol
+    offset: np.ndarray  # int64, seconds
+
+    def times(self, interface: np.ndarray, ticks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return each packet's time by its interface's clock, and whether it is beyond int64: as `times`."""
+        resolution, offset = self.resolution[interface], self.offset[interface]
+        each = np.unique(resolution).tolist()
+        if len(each) == 1:
+            return times(each[0], offset, ticks)
+        time_ns, beyond = np.zeros(len(ticks), np.int64), np.zeros(len(ticks), np.bool_)
+        for one in each:
+            rows = np.flatnonzero(resolution == one)
+            time_ns[rows], beyond[rows] = times(one, offset[rows], ticks[rows])
+        return time_ns, beyond
+
 
 class Interfaces:
-    """The interfaces that a section has declared so far; ids count from 0 in the order of declaration."""
+    """The interfaces of the open section, and during a walk also those of sections that end in it.
 
-    def __init__(self, order: str) -> None:
-        self._order = order
+    An interface's place is its id, counted from the place of the first interface of its section: `base`.
+    """
+
+    def __init__(self) -> None:
+        self.base = 0  # of the open section
         self._all: list[Interface] = []
-        self._columns: tuple[np.ndarray, np.ndarray] | None = None
-        self._clocks: dict[Clock, int] = {}  # index by clock
+        self._columns: Columns | None = None
+        self._opened: list[tuple[int, int]] = []  # sections of this walk: block, base
+        self._dropped_before = 0  # in sections that are closed
+        self._ended_before_ns: int | None = None  # what these say
 
     def __len__(self) -> int:
         return len(self._all)
 
     @property
     def dropped(self) -> int:
-        """Packets lost. Both ways of saying it count the same losses, so the larger one holds."""
-        return sum(max(i.lost_by_packets, i.lost_by_statistics) for i in self._all)
+        """Packets lost, in all sections so far."""
+        return self._dropped_before + sum(one.lost for one in self._all)
 
     def ended_ns(self, latest_ns: int) -> int | None:
         """Return when the capture ended, by the latest isb_endtime that makes sense.
@@ -118,97 +179,109 @@ class Interfaces:
         Args:
             latest_ns: the time of the latest packet, since the epoch.
         """
-        clocks, found = self.clocks, None
-        for one in self._all:
-            if one.end is None:
-                continue
-            # dumpcap (seen of 4.0) counts it in microseconds, also where its if_tsresol says nanoseconds.
-            # Taken for what it is not, a time of today lies in 1970 or tens of thousands of years away.
-            for clock in (clocks[one.clock], Clock(MICROSECONDS)):
-                end_ns = clock.nanoseconds(one.end)
-                if latest_ns <= end_ns <= latest_ns + LONGEST_SILENCE_NS:
-                    found = max(end_ns, found or end_ns)
-                    break
-        return found
+        return self._latest_end(self._all, latest_ns)
 
-    @property
-    def snaplen(self) -> int:
-        """What limits the Simple Packet Blocks: the first interface's snapshot length; 0 for no limit."""
-        return self._all[0].snaplen if self._all else 0
+    def _latest_end(self, interfaces: list[Interface], latest_ns: int) -> int | None:
+        said = [self._ended_before_ns, *(one.ended_ns(latest_ns) for one in interfaces)]
+        return max((end for end in said if end is not None and end >= latest_ns), default=None)
 
-    @property
-    def clocks(self) -> list[Clock]:
-        """The different clocks of the interfaces."""
-        return list(self._clocks)
-
-    def columns(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return by interface id the link types (uint16) and the clocks' indexes (int64)."""
+    def columns(self) -> Columns:
+        """Return what packets need to know of the interfaces."""
         if self._columns is None:
-            self._columns = (
-                np.array([i.link_type for i in self._all], np.uint16),
-                np.array([i.clock for i in self._all], np.int64),
+            self._columns = Columns(
+                np.array([one.link_type for one in self._all], np.uint16),
+                np.array([one.snaplen for one in self._all], np.int64),
+                np.array([one.resolution for one in self._all], np.uint8),
+                np.array([one.offset for one in self._all], np.int64),
             )
         return self._columns
 
-    def declare(self, body: memoryview) -> None:
-        """Take in an Interface Description Block (section 4.2).
+    def open_section(self, block: int) -> None:
+        """Begin a section: what was declared before no longer holds. `block` is its number in the walk."""
+        self.base = len(self._all)
+        self._opened.append((block, self.base))
+
+    def close_sections(self, block: np.ndarray, time_ns: np.ndarray, before_ns: int | None) -> None:
+        """Forget the interfaces of all sections but the open one, at the end of a walk.
+
+        Args:
+            block: the blocks of the walk's packets that have a time, ascending.
+            time_ns: int64, these times.
+            before_ns: the latest time before the walk.
+        """
+        if not self._opened:
+            return
+        at = np.searchsorted(block, [opened for opened, _ in self._opened]).tolist()
+        latest_ns = np.maximum.accumulate(time_ns)
+        begin = 0
+        for packets, (_, base) in zip(at, self._opened, strict=True):
+            known = [] if before_ns is None else [before_ns]
+            known += [int(latest_ns[packets - 1])] if packets else []
+            section, begin = self._all[begin:base], base
+            self._dropped_before += sum(one.lost for one in section)
+            self._ended_before_ns = self._latest_end(section, max(known)) if known else None
+        self._all, self.base = self._all[self.base :], 0
+        self._opened = []
+        self._columns = None
+
+    def declare(self, body: memoryview, order: str) -> None:
+        """Take in an Interface Description Block (section 4.2); `order` is "<" or ">".
 
         Raises:
             BlockError: the block is damaged.
         """
-        if len(self._all) >= MOST_INTERFACES:
+        if len(self._all) - self.base >= MOST_INTERFACES:
             raise BlockError(f"more than {MOST_INTERFACES} interfaces are declared")
-        link_type, snaplen = struct.unpack_from(f"{self._order}H2xI", body)
+        link_type, snaplen = struct.unpack_from(f"{order}H2xI", body)
         resolution, offset = MICROSECONDS, 0
-        for code, value in self._options(body[8:]):
+        for code, value in _options(body[8:], order):
             if code == IF_TSRESOL:
-                (resolution,) = self._value("if_tsresol", "B", value)
+                (resolution,) = _value("if_tsresol", "B", value, order)
             elif code == IF_TSOFFSET:
-                (offset,) = self._value("if_tsoffset", "q", value)
-        clock = Clock(resolution, offset)
-        self._all.append(Interface(link_type, snaplen, self._clocks.setdefault(clock, len(self._clocks))))
+                (offset,) = _value("if_tsoffset", "q", value, order)
+        self._all.append(Interface(link_type, snaplen, resolution, offset))
         self._columns = None
 
-    def statistics(self, body: memoryview) -> None:
+    def statistics(self, body: memoryview, order: str) -> None:
         """Take in an Interface Statistics Block (section 4.6); its counts run from the capture's start.
 
         Raises:
             BlockError: the block is damaged, or of an interface that is not declared.
         """
-        (interface,) = struct.unpack_from(f"{self._order}I", body)
-        if interface >= len(self._all):
-            raise BlockError(f"interface {interface} is not declared in this section")
-        lost = list[int]()
-        for code, value in self._options(body[12:]):
+        (ident,) = struct.unpack_from(f"{order}I", body)
+        if ident >= len(self._all) - self.base:
+            raise BlockError(f"interface {ident} is not declared in this section")
+        interface, lost = self._all[self.base + ident], list[int]()
+        for code, value in _options(body[12:], order):
             if code in (ISB_IFDROP, ISB_OSDROP):
-                lost += self._value("a drop count", "Q", value)
+                lost += _value("a drop count", "Q", value, order)
             elif code == ISB_ENDTIME:
-                high, low = self._value("isb_endtime", "II", value)
-                self._all[interface].end = high << 32 | low
+                high, low = _value("isb_endtime", "II", value, order)
+                interface.end = high << 32 | low
         if lost:
-            self._all[interface].lost_by_statistics = sum(lost)
+            interface.lost_by_statistics = sum(lost)
 
     def count_lost(self, interface: np.ndarray, lost: np.ndarray) -> None:
-        """Take in how many packets were lost before each of these packets, by their interface ids."""
+        """Take in how many packets were lost before each of these packets, by their interfaces' places."""
         said = np.flatnonzero(lost)
         for one, count in zip(interface[said].tolist(), lost[said].tolist(), strict=True):
             self._all[one].lost_by_packets += count
 
-    def _options(self, body: memoryview) -> Iterator[tuple[int, memoryview]]:
-        """Give code and value of each option (section 3.5); the end mark may be missing."""
-        while len(body) >= 4:  # noqa: PLR2004  # an option's own header
-            code, length = struct.unpack_from(f"{self._order}HH", body)
-            if code == END_OF_OPTIONS:
-                return
-            if 4 + length > len(body):
-                raise BlockError(
-                    f"option {code} claims {length} bytes, {len(body) - 4} are left in its block"
-                )
-            yield code, body[4 : 4 + length]
-            body = body[4 + (length + 3 & ~3) :]
 
-    def _value(self, name: str, form: str, value: memoryview) -> tuple[int, ...]:
-        expected = struct.calcsize("=" + form)
-        if len(value) != expected:
-            raise BlockError(f"{name} has {len(value)} bytes instead of {expected}")
-        return struct.unpack(self._order + form, value)
+def _options(body: memoryview, order: str) -> Iterator[tuple[int, memoryview]]:
+    """Give code and value of each option (section 3.5); the end mark may be missing."""
+    while len(body) >= 4:  # noqa: PLR2004  # an option's own header
+        code, length = struct.unpack_from(f"{order}HH", body)
+        if code == END_OF_OPTIONS:
+            return
+        if 4 + length > len(body):
+            raise BlockError(f"option {code} claims {length} bytes, {len(body) - 4} are left in its block")
+        yield code, body[4 : 4 + length]
+        body = body[4 + (length + 3 & ~3) :]
+
+
+def _value(name: str, form: str, value: memoryview, order: str) -> tuple[int, ...]:
+    expected = struct.calcsize("=" + form)
+    if len(value) != expected:
+        raise BlockError(f"{name} has {len(value)} bytes instead of {expected}")
+    return struct.unpack(order + form, value)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import struct
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from closeseq.capture.interfaces import BlockError, Interfaces
-from closeseq.capture.packetblocks import ENHANCED, HEADER, OBSOLETE, SIMPLE, Blocks, Packets
-from closeseq.capture.records import CUT_REMEDY, MAXIMUM_RECORD, Trouble, Walked, first, gather
+from closeseq.capture.packetblocks import ENHANCED, HEADER, OBSOLETE, SIMPLE, TRAILER, Blocks, Packets
+from closeseq.capture.records import CUT_REMEDY, MAXIMUM_RECORD, Trouble, Walked, first, gather_in_order
 
 SECTION = 0x0A0D0D0A  # reads the same in both byte orders
 INTERFACE, STATISTICS = 1, 5
@@ -28,104 +29,127 @@ TIME_AT = 12  # the timestamp's place in the blocks that have one
 BYTE_ORDERS = {b"\x1a\x2b\x3c\x4d": ">", b"\x4d\x3c\x2b\x1a": "<"}
 MAJOR = 1
 
+HEAD = np.dtype([("kind", "<u4"), ("length", "<u4")])
+LENGTH = np.dtype([("length", "<u4")])
+
+
+@dataclass(slots=True)
+class Steps:
+    """Where the blocks of a walk begin, as far as their lengths can be believed."""
+
+    start: list[int] = field(default_factory=list)  # of each block, in the window
+    section: list[int] = field(default_factory=list)  # which of them are section headers
+    order: list[str] = field(default_factory=list)  # the byte order of each of these sections
+    stop: Walked | None = None  # the section header at which it ended, if that is damaged or not whole
+
 
 class PcapngWalker:
-    """The walk along the blocks of a pcapng, section after section."""
+    """The walk along the blocks of a pcapng, across its sections."""
 
     begins = 0  # with a section header
 
     def __init__(self) -> None:
         self.untimed = 0  # packets in simple blocks, which have no time: they get that of the one before
-        self._dropped_before = 0  # in earlier sections
         self._latest_ns = 0  # of the packet before
         self._last_ns: int | None = None  # of all packets that have a time
-        self._ended_before_ns: int | None = None  # what earlier sections say
+        self._interfaces = Interfaces()
         self._open_section("<")  # the first block, which is a section header, says what holds
 
     @property
     def dropped(self) -> int:
         """Packets that statistics blocks and packets say were lost."""
-        return self._dropped_before + self._interfaces.dropped
+        return self._interfaces.dropped
 
     @property
     def ended_ns(self) -> int | None:
         """When the capture ended, by statistics blocks; see `Walker`."""
-        if self._last_ns is None:
-            return None
-        said = (self._ended_before_ns, self._interfaces.ended_ns(self._last_ns))
-        return max((end for end in said if end is not None and end >= self._last_ns), default=None)
+        return None if self._last_ns is None else self._interfaces.ended_ns(self._last_ns)
 
     def _open_section(self, order: str) -> None:
         self._order = order
         self._head = struct.Struct(f"{order}II").unpack_from
-        self._interfaces = Interfaces(order)
 
     def walk(self, window: memoryview, at: int, most: int) -> Walked:
-        """Read a section header at byte `at`, or go along at most `most` other blocks; see `Walker`."""
-        if window[at : at + 4] == SECTION.to_bytes(4, "big"):
-            return self._section(window, at)
-        start = self._step(window, at, most)
-        head = gather(window, start, np.dtype([("kind", f"{self._order}u4"), ("length", f"{self._order}u4")]))
+        """Go along at most `most` blocks from byte `at`; see `Walker`."""
+        before = self._order
+        steps = self._step(window, at, most)
+        start = np.array(steps.start, np.int64)
+        big = np.repeat(
+            [order == ">" for order in (before, *steps.order)], np.diff([0, *steps.section, len(start)])
+        )
+        head = gather_in_order(window, start, big, HEAD)
         length, kind = head["length"].astype(np.int64), head["kind"].astype(np.uint32)
         walked = Walked(at, LEAST[0])
-        good = self._framed(window, start, length, kind, walked)
-        blocks = Blocks(window, self._order, start[:good], length[:good], kind[:good])
-        packets = self._packets(blocks, walked)
+        good = self._framed(window, Blocks(window, big, start, length, kind), walked)
+        blocks = Blocks(window, big[:good], start[:good], length[:good], kind[:good])
         if walked.trouble is None and good:
             walked.end = int(start[good - 1] + length[good - 1])
-        self._deliver(packets, walked)
+        if good == len(start) and steps.stop is not None:
+            walked.wanted, walked.trouble = steps.stop.wanted, steps.stop.trouble
+        self._deliver(self._packets(blocks, walked), walked)
+        if good < len(start):  # what was found behind a false length was none
+            self._open_section(before if not good else ">" if big[good - 1] else "<")
         return walked
 
-    def _step(self, window: memoryview, at: int, most: int) -> np.ndarray:
-        """Return where blocks begin, up to the next section header; lengths are checked afterwards."""
-        unpack, found = self._head, list[int]()
-        append = found.append
+    def _step(self, window: memoryview, at: int, most: int) -> Steps:
+        """Return where blocks begin; the lengths of all but section headers are checked afterwards."""
+        steps = Steps()
+        append = steps.start.append
         try:
-            for _ in range(most):
-                kind, length = unpack(window, at)
-                if kind == SECTION:
+            while len(steps.start) < most:
+                unpack = self._head
+                for _ in range(most - len(steps.start)):
+                    kind, length = unpack(window, at)
+                    if kind == SECTION:
+                        break
+                    append(at)
+                    at += length
+                else:
                     break
-                append(at)
+                length = self._section(window, at, steps)
+                if not length:
+                    break
                 at += length
         except struct.error:  # beyond the window's end
             pass
-        return np.array(found, np.int64)
+        return steps
 
-    def _section(self, window: memoryview, at: int) -> Walked:
-        """Begin a new section (section 4.1): byte order and interfaces hold for it alone."""
-        walked = Walked(at, LEAST_SECTION)
+    def _section(self, window: memoryview, at: int, steps: Steps) -> int:
+        """Begin a section (section 4.1) and return its header's length; 0 if that is damaged or not whole."""
+        steps.stop = Walked(at, LEAST_SECTION)
         if len(window) - at < LEAST_SECTION:
-            return walked
+            return 0
         order = BYTE_ORDERS.get(bytes(window[at + 8 : at + 12]))
         if order is None:
-            walked.trouble = Trouble("the section header's byte-order magic is damaged", at + 8)
-            return walked
+            steps.stop.trouble = Trouble("the section header's byte-order magic is damaged", at + 8)
+            return 0
         length, major, minor = struct.unpack_from(f"{order}4xI4xHH", window, at)
+        steps.stop.wanted = length
         problem = _bad_length(SECTION, length, LEAST_SECTION)
-        walked.wanted = length
         if problem is None and length > len(window) - at:
-            return walked
+            return 0
         if problem is None and major != MAJOR:
             problem = f"pcapng version {major}.{minor} is not known"
         if problem is None:
             problem = _bad_trailer(SECTION, length, *struct.unpack_from(f"{order}I", window, at + length - 4))
         if problem is not None:
-            walked.trouble = Trouble(problem, at)
-            return walked
-        self._dropped_before, self._ended_before_ns = self.dropped, self.ended_ns
+            steps.stop.trouble = Trouble(problem, at)
+            return 0
+        steps.stop = None
+        steps.section.append(len(steps.start))
+        steps.order.append(order)
+        steps.start.append(at)
         self._open_section(order)
-        walked.end = at + length
-        return walked
+        return int(length)
 
-    def _framed(
-        self, window: memoryview, start: np.ndarray, length: np.ndarray, kind: np.ndarray, walked: Walked
-    ) -> int:
+    def _framed(self, window: memoryview, blocks: Blocks, walked: Walked) -> int:
         """Return how many blocks are whole and have sound lengths; `walked` says what the next lacks."""
+        start, length, kind = blocks.start, blocks.length, blocks.kind
         least = LEAST[np.where(kind < len(LEAST), kind, 0)]
         damaged = (length < least) | (length % 4 != 0) | (length > MAXIMUM_RECORD)
         good = first(damaged | (start + length > len(window)))
-        trailer = np.dtype([("length", f"{self._order}u4")])
-        again = gather(window, start[:good] + length[:good] - trailer.itemsize, trailer)["length"]
+        at_end = start[:good] + length[:good] - TRAILER
+        again = gather_in_order(window, at_end, blocks.big[:good], LENGTH)["length"]
         agreed = first(again != length[:good])
         if agreed < good:
             walked.end = int(start[agreed])
@@ -140,26 +164,33 @@ class PcapngWalker:
 
     def _packets(self, blocks: Blocks, walked: Walked) -> Packets:
         """Read interfaces, statistics and packets; at the first block that contradicts, set the trouble."""
-        declared = len(self._interfaces) + np.cumsum(blocks.kind == INTERFACE)
-        stop = len(blocks.kind)
-        for row in np.flatnonzero((blocks.kind == INTERFACE) | (blocks.kind == STATISTICS)).tolist():
-            body = blocks.window[blocks.start[row] + 8 : blocks.start[row] + blocks.length[row] - 4]
+        interfaces, kind = self._interfaces, blocks.kind
+        stop = len(kind)
+        declared = len(interfaces) + np.cumsum(kind == INTERFACE)
+        opens = kind == SECTION
+        base = np.maximum.accumulate(np.where(opens, declared, interfaces.base))
+        for row in np.flatnonzero(opens | (kind == INTERFACE) | (kind == STATISTICS)).tolist():
+            body = blocks.window[blocks.start[row] + 8 : blocks.start[row] + blocks.length[row] - TRAILER]
+            order = ">" if blocks.big[row] else "<"
             try:
-                if blocks.kind[row] == INTERFACE:
-                    self._interfaces.declare(body)
+                if opens[row]:
+                    interfaces.open_section(row)
+                elif kind[row] == INTERFACE:
+                    interfaces.declare(body, order)
                 else:
-                    self._interfaces.statistics(body)
+                    interfaces.statistics(body, order)
             except BlockError as error:
                 stop = row
                 self._stop(blocks, row, str(error), walked)
                 break
-        packets = blocks.packets(self._interfaces.snaplen)
+        packets = blocks.packets(base, interfaces.columns().snaplen)
         packets = packets.take(slice(0, int(np.searchsorted(packets.row, stop))))
         foreign = packets.interface >= declared[packets.row]
         good = first(foreign | (packets.captured > packets.room))
         if good < len(packets.row):
             if foreign[good]:
-                problem = f"interface {packets.interface[good]} is not declared in this section"
+                one = packets.interface[good] - base[packets.row[good]]
+                problem = f"interface {one} is not declared in this section"
             else:
                 captured, room = packets.captured[good], packets.room[good]
                 problem = f"{captured} captured bytes cannot be in a block with room for {room}"
@@ -174,8 +205,8 @@ class PcapngWalker:
 
     def _deliver(self, packets: Packets, walked: Walked) -> None:
         """Fill the columns; stop before the first packet whose time is beyond all clocks."""
-        link_types, clocks = self._interfaces.columns()
-        time_ns, beyond = self._times(packets, clocks)
+        columns = self._interfaces.columns()
+        time_ns, beyond = columns.times(packets.interface, packets.ticks)
         good = first(beyond & packets.timed)
         if good < len(beyond):
             walked.end = int(packets.offset[good]) - HEADER[ENHANCED]
@@ -184,20 +215,10 @@ class PcapngWalker:
             packets, time_ns = packets.take(slice(0, good)), time_ns[:good]
         self._interfaces.count_lost(packets.interface, packets.lost)
         walked.offset, walked.captured, walked.wire = packets.offset, packets.captured, packets.wire
-        walked.link_type = link_types[packets.interface]
+        walked.link_type = columns.link_type[packets.interface]
+        before_ns = self._last_ns
         walked.time_ns = self._with_latest(time_ns, packets.timed)
-
-    def _times(self, packets: Packets, clocks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return each packet's time by its interface's clock (int64), and whether it is beyond int64."""
-        clock, each = clocks[packets.interface], self._interfaces.clocks
-        if len(each) == 1:
-            return each[0].column(packets.ticks)
-        time_ns, beyond = np.zeros(len(clock), np.int64), np.zeros(len(clock), np.bool_)
-        order = np.argsort(clock, kind="stable")
-        for rows in np.split(order, np.flatnonzero(np.diff(clock[order])) + 1):
-            if len(rows):
-                time_ns[rows], beyond[rows] = each[clock[rows[0]]].column(packets.ticks[rows])
-        return time_ns, beyond
+        self._interfaces.close_sections(packets.row[packets.timed], walked.time_ns[packets.timed], before_ns)
 
     def _with_latest(self, time_ns: np.ndarray, timed: np.ndarray) -> np.ndarray:
         """Give the packets that have no time that of the packet before; the epoch if there is none."""

@@ -10,7 +10,7 @@ import numpy as np
 
 from closeseq.capture.formats import HEAD, recognise
 from closeseq.capture.records import Trouble, Walked
-from closeseq.capture.source import Source, open_source, standard_input
+from closeseq.capture.source import CHUNK, Source, standard_input
 from closeseq.errors import CaptureError
 from closeseq.packets.frames import Frames
 
@@ -21,12 +21,13 @@ STANDARD_INPUT = "-"
 BATCH = 1 << 15  # packets; their columns then about fit into a second-level cache
 
 
-def open_capture(path: str, *, batch: int = BATCH) -> Capture:
+def open_capture(path: str, *, batch: int = BATCH, window: int = CHUNK) -> Capture:
     """Open a saved capture: pcap or pcapng, plain or in gzip, in a file or coming through a pipe.
 
     Args:
         path: the file's name, or "-" for standard input.
         batch: the most packets that a batch may have, at least 1.
+        window: bytes of it to have in memory at a time; of a larger record as many as it has.
 
     Raises:
         CaptureError: there is no such file, it cannot be read, or its first bytes are not those of a
@@ -35,7 +36,7 @@ def open_capture(path: str, *, batch: int = BATCH) -> Capture:
     """
     file = open_file(path)
     try:
-        return Capture(path, open_source(file), batch=batch)
+        return Capture(path, Source(file, window), batch=batch)
     except BaseException:
         if path != STANDARD_INPUT:
             file.close()
@@ -168,18 +169,16 @@ class Capture:
     def batches(self) -> Iterator[Frames]:
         """Give what the capture holds, in batches of at most `batch` packets.
 
-        Whatever is whole before damage or a sudden end is delivered first. A batch's buffer is a
-        view of the mapped file, or memory of its own, and stays good for as long as it is held.
+        Whatever is whole before damage or a sudden end is delivered first. A batch's buffer is memory of
+        its own, and stays good for as long as it is held.
 
         Raises:
-            CaptureError: the capture is damaged, or ends within a packet.
+            CaptureError: the capture is damaged, ends within a packet, or was changed while it was read.
         """
         source = self._source
         while True:
             if self._closed:
                 raise ValueError("the capture is closed")
-            if not source.intact():
-                break
             walked = self._walker.walk(source.window, source.at, self._batch)
             moved = walked.end > source.at
             source.at = walked.end

@@ -1,6 +1,6 @@
 """What the walks along the records of a capture have in common.
 
-A walker is handed a window (any buffer: a whole mapped file or a piece of a stream), goes along the
+A walker is handed a window (any buffer: a piece of a file or a stream), goes along the
 record headers in it, and says how far it came. It keeps only what the format itself carries on from
 record to record, so a file that still grows is walked by handing it the longer window.
 """
@@ -12,9 +12,9 @@ from typing import Protocol
 
 import numpy as np
 
-# No link layer has packets anywhere near this size (libpcap's own greatest limit is half of it). A
-# record that claims more is damaged, and believing it would let a small file ask for all memory.
-MAXIMUM_RECORD = 256 * 1024 * 1024
+# The greatest limit that libpcap has for a packet of any link layer. A record that claims more is damaged,
+# and believing it would let a small file ask for all memory.
+MAXIMUM_RECORD = 128 * 1024 * 1024
 
 DAMAGE_REMEDY = "what was read before it is good; if there is a sound original, copy it again"
 CUT_REMEDY = "the rest is missing: let the capture finish, or copy the file again"
@@ -94,6 +94,28 @@ def gather(window: memoryview, at: np.ndarray, layout: np.dtype[np.void]) -> np.
     width = layout.itemsize
     everywhere = np.ndarray((len(window) - width + 1,), f"V{width}", window, strides=(1,))
     headers: np.ndarray = everywhere[at].view(layout)
+    return headers
+
+
+def gather_in_order(
+    window: memoryview, at: np.ndarray, big: np.ndarray, layout: np.dtype[np.void]
+) -> np.ndarray:
+    """Copy headers as `gather` does, each in its own byte order.
+
+    Args:
+        window: where they are.
+        at: where each begins.
+        big: bool, which of them are big-endian.
+        layout: the fields, little-endian.
+    """
+    if not big.any():
+        return gather(window, at, layout)
+    swapped = layout.newbyteorder(">")
+    if big.all():
+        return gather(window, at, swapped)
+    headers = np.empty(len(at), layout)
+    headers[big] = gather(window, at[big], swapped)
+    headers[~big] = gather(window, at[~big], layout)
     return headers
 
 

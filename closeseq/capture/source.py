@@ -1,109 +1,125 @@
-"""Where a capture's bytes come from: a memory map, or a stream that is read piece by piece.
+"""Where a capture's bytes come from: a window on them and a place in it, moved on piece by piece.
 
-Both show a window on the bytes and a place in it; what lies before the place is done with.
+Files are read, never mapped into memory. A mapped file that another program makes shorter ends the
+process with SIGBUS, which no exception handler can catch; a read file only gives fewer bytes.
 """
 
 from __future__ import annotations
 
-import mmap
 import os
+import select
+import stat
 import sys
 import zlib
 from typing import BinaryIO, Protocol
 
+import numpy as np
+
 from closeseq.capture.compressed import MAGIC, Gunzip
 from closeseq.capture.records import CUT_REMEDY, Trouble
 
-CHUNK = 8 * 1024 * 1024  # bytes of a stream in one window: tens of thousands of packets
-PIECE = 1024 * 1024  # bytes read at a time
+CHUNK = 8 * 1024 * 1024  # bytes in one window: tens of thousands of packets
+PIECE = 1024 * 1024  # bytes unpacked at a time
+REMEMBERED = 2048  # bytes at either end of what was read by which a file is known that was written anew
 
+SHORTER = "the file was made shorter while it was read"
+ANEW = "the file was written anew while it was read"
 TRY_AGAIN = "read it again when nothing writes to it"
 
 
-class Source(Protocol):
-    """A window on the bytes of a capture."""
+class Bytes(Protocol):
+    """The bytes of a file, from its begin to its end."""
 
-    window: memoryview  # of unsigned bytes
-    at: int  # the place in the window: the first byte that is not done with
-    base: int  # the offset in the (uncompressed) file of the window's first byte
     size: int | None  # bytes on disk, if they are known
-    trouble: Trouble | None  # why no more bytes can be had, if it is not simply the end
+    position: int  # bytes that were read so far
 
-    @property
-    def position(self) -> int:
-        """Bytes on disk that were used so far."""
+    def readinto(self, room: memoryview) -> int:
+        """Fill the begin of this room; return how many bytes came, 0 at the end.
 
-    def more(self, wanted: int) -> bool:
-        """Move the window on, until it has `wanted` bytes from its place if the file has them.
-
-        Returns whether there is anything new in it. The window's place may change, what is there not.
+        Raises:
+            OSError: the file cannot be read.
         """
 
-    def intact(self) -> bool:
-        """Return whether the window's bytes are still there; if not, `trouble` says why."""
+    def changed(self) -> str | None:
+        """Return what happened to the bytes that were read, as a clause; None if they are as they were."""
 
     def close(self) -> None:
-        """Let go of the file. Windows that were handed out stay good."""
+        """Let go of the file."""
 
 
-class Mapped:
-    """A regular file in memory: the window is the file, as long as it was when it was opened.
-
-    A mapped file that another program cuts short ends this process with SIGBUS when a byte that is
-    gone is touched, and no exception handler helps. `intact` looks at the size before every walk, so
-    what remains is the short time within one batch. Bytes appended after the opening are not seen.
+class Regular:
+    """A regular file, as long as it was when it was opened: bytes that are appended later are not seen.
 
     Args:
-        file: the open file; it may be closed afterwards.
-
-    Raises:
-        OSError: it cannot be mapped.
-        ValueError: it is empty.
+        file: an open file.
+        size: bytes that it has.
     """
 
-    base = 0
+    def __init__(self, file: BinaryIO, size: int) -> None:
+        self.size: int | None = size
+        self.position = file.tell()  # of standard input something may have been read already
+        self._file = file
+        self._fd = file.fileno()
+        self._length = size
+        self._first = self.position, b""  # a place and the bytes there: those read first
+        self._last = self._first  # and those in front of the position
 
-    def __init__(self, file: BinaryIO) -> None:
-        self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        self._map.madvise(mmap.MADV_SEQUENTIAL)
-        self._released = 0
-        self.window = memoryview(self._map)
-        self.at = 0
-        self.size: int | None = len(self.window)
-        self.trouble: Trouble | None = None
+    def readinto(self, room: memoryview) -> int:
+        """Read on; see `Bytes`."""
+        room = room[: max(self._length - self.position, 0)]
+        got = int(self._file.readinto(room)) if room else 0  # type: ignore[attr-defined]
+        if got:
+            if not self._first[1]:
+                self._first = self.position, bytes(room[: min(got, REMEMBERED)])
+            self.position += got
+            last = bytes(room[max(got - REMEMBERED, 0) : got])
+            self._last = self.position - len(last), last
+        return got
 
-    @property
-    def position(self) -> int:
-        """Bytes that were used so far."""
-        return self.at
-
-    def more(self, wanted: int) -> bool:  # noqa: ARG002  # the window is all there is
-        """Return False: the window is the whole file."""
-        return False
-
-    def intact(self) -> bool:
-        """Return whether the file is as long as it was; and hand pages that are done with back."""
-        if self._map.size() < len(self.window):
-            self.trouble = Trouble("the file was made shorter while it was read", self.at, TRY_AGAIN)
-            return False
-        # Pages of a map count as ours until the system needs them. Without this, reading forty gigabytes
-        # looks like using forty. Whoever still holds a batch just gets its pages from the file again.
-        done = self.at // mmap.PAGESIZE * mmap.PAGESIZE
-        if done - self._released >= CHUNK:
-            self._map.madvise(mmap.MADV_DONTNEED, self._released, done - self._released)
-            self._released = done
-        return True
+    def changed(self) -> str | None:
+        """Say whether the file is shorter than it was, or has other bytes where it was read."""
+        same = all(os.pread(self._fd, len(data), place) == data for place, data in (self._first, self._last))
+        # The size comes second: if the file is made shorter at this moment, that is what is said.
+        if os.fstat(self._fd).st_size < self._length:
+            return SHORTER
+        return None if same else ANEW
 
     def close(self) -> None:
-        """Forget the map. It is unmapped when the last batch that looks into it is gone."""
-        self.window = memoryview(b"")
-        del self._map
+        """Close the file."""
+        _close(self._file)
 
 
-class Stream:
-    """Anything that can only be read from begin to end: a pipe, a device, a gzip file.
+class Piped:
+    """Anything that can be read only once: a pipe, a device, a file of /proc.
 
-    Every window is new memory, so batches stay good when the stream moves on.
+    Args:
+        file: an open file; unbuffered, unless it is standard input.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.size: int | None = None
+        self.position = 0
+        self._file = file
+
+    def readinto(self, room: memoryview) -> int:
+        """Read on; see `Bytes`."""
+        while (got := self._file.readinto(room)) is None:  # type: ignore[attr-defined]
+            select.select([self._file], [], [])  # whoever gave us this pipe has made it non-blocking
+        self.position += got
+        return int(got)
+
+    def changed(self) -> None:
+        """Return None: nobody can take back what came through a pipe."""
+
+    def close(self) -> None:
+        """Close the file."""
+        _close(self._file)
+
+
+class Source:
+    """A window on the bytes of a capture, plain or in gzip; what lies before its place is done with.
+
+    Every window is new memory, so batches stay good when the window moves on.
 
     Args:
         file: an open, unbuffered file; `close` closes it unless it is standard input.
@@ -111,40 +127,60 @@ class Stream:
     """
 
     def __init__(self, file: BinaryIO, chunk: int = CHUNK) -> None:
-        self._file = file
+        self.window = memoryview(b"")  # of unsigned bytes
+        self.at = 0  # the place in the window: the first byte that is not done with
+        self.base = 0  # the offset in the (uncompressed) file of the window's first byte
+        self.trouble: Trouble | None = None  # why no more bytes can be had, if it is not simply the end
+        self._file = _bytes(file)
         self._chunk = chunk
-        self.position = 0
-        self.size = _size(file)
-        self.window = memoryview(b"")
-        self.at = 0
-        self.base = 0
-        self.trouble: Trouble | None = None
-        self._read = self._read_file
+        self._gunzip: Gunzip | None = None
         self.more(len(MAGIC))
         if self.window[: len(MAGIC)] == MAGIC:
-            self._read = Gunzip(self._read_file, bytes(self.window)).read
+            self._gunzip = Gunzip(self._read, bytes(self.window))
             self.window = memoryview(b"")
 
+    @property
+    def size(self) -> int | None:
+        """Bytes on disk, if they are known."""
+        return self._file.size
+
+    @property
+    def position(self) -> int:
+        """Bytes on disk that were used so far; in gzip, that were read."""
+        return self.base + self.at if self._gunzip is None else self._file.position
+
     def more(self, wanted: int) -> bool:
-        """Read on; see `Source`."""
+        """Move the window on, until it has `wanted` bytes from its place if the file has them.
+
+        Returns whether there is anything new in it. The window's place changes, what is there does not.
+        What came from a file that was changed while it was read is not used.
+        """
         if self.trouble is not None:
             return False
-        pieces = [bytes(self.window[self.at :])]
-        rest = have = len(pieces[0])
-        while have < max(wanted, self._chunk) and self.trouble is None:
-            piece = self._piece(have)
-            if not piece:
-                break
-            pieces.append(piece)
-            have += len(piece)
-        self.base += self.at
-        self.window, self.at = memoryview(b"".join(pieces)), 0
-        return have > rest
+        rest = self.window[self.at :]
+        # Memory that is not written to costs nothing: a record that claims much is no harm.
+        room = np.empty(max(wanted, self._chunk), np.uint8).data
+        have = len(rest)
+        room[:have] = rest
+        rest, kept = memoryview(b""), have  # so that the old window's memory is free before the new one fills
+        self.window, self.base, self.at = room[:have], self.base + self.at, 0
+        while have < len(room) and (came := self._fill(room, have)):
+            have += came
+        problem = self._file.changed()
+        if problem is not None:
+            self.trouble = Trouble(problem, 0, TRY_AGAIN)
+            have = kept
+        self.window = room[:have]
+        return have > kept
 
-    def _piece(self, have: int) -> bytes:
-        """Read on behind the `have` bytes of the coming window; at the end and after a fault nothing."""
+    def _fill(self, room: memoryview, have: int) -> int:
+        """Fill the room behind the `have` bytes that it has; return how many came, 0 after a fault."""
         try:
-            return self._read(min(self._chunk, PIECE))
+            if self._gunzip is None:
+                return self._file.readinto(room[have:])
+            plain = self._gunzip.read(min(len(room) - have, PIECE))
+            room[have : have + len(plain)] = plain
+            return len(plain)
         except EOFError:
             self.trouble = Trouble("the gzip data are cut short", have, CUT_REMEDY)
         except zlib.error as error:
@@ -153,22 +189,17 @@ class Stream:
             self.trouble = Trouble(
                 f"reading failed: {error.strerror}", have, "what was read before it is good"
             )
-        return b""
+        return 0
 
-    def _read_file(self, most: int) -> bytes:
-        data = self._file.read(most) or b""
-        self.position += len(data)
-        return data
-
-    def intact(self) -> bool:
-        """Return True: what was read is in our own memory."""
-        return True
+    def _read(self, most: int) -> bytes:
+        """Read on in the file as it is on disk."""
+        data = bytearray(most)
+        return bytes(data[: self._file.readinto(memoryview(data))])
 
     def close(self) -> None:
-        """Close the file."""
+        """Let go of the file. Windows that were handed out stay good."""
         self.window = memoryview(b"")
-        if self._file is not standard_input():
-            self._file.close()
+        self._file.close()
 
 
 def standard_input() -> BinaryIO | None:
@@ -176,32 +207,21 @@ def standard_input() -> BinaryIO | None:
     return getattr(sys.stdin, "buffer", None)
 
 
-def _size(file: BinaryIO) -> int | None:
-    """Return the bytes on disk of a regular file that has any."""
+def _bytes(file: BinaryIO) -> Bytes:
+    """Return what reads this file."""
     try:
-        size = os.fstat(file.fileno()).st_size
+        status = os.fstat(file.fileno())
     except OSError:  # not backed by a file descriptor
-        return None
-    return size or None
+        return Piped(file)
+    # Files of /proc are regular, and seem to be empty.
+    return Regular(file, status.st_size) if stat.S_ISREG(status.st_mode) and status.st_size else Piped(file)
+
+
+def _close(file: BinaryIO) -> None:
+    if file is not standard_input():
+        file.close()
 
 
 def _reason(error: zlib.error) -> str:
     """Return the last clause of a text like "Error -3 while decompressing data: incorrect data check"."""
     return str(error).rsplit(": ", maxsplit=1)[-1]
-
-
-def open_source(file: BinaryIO) -> Source:
-    """Return the best source for a file just opened: a map if it is regular and not gzip, else a stream.
-
-    The file is closed with the source, or at once if the source does not need it.
-    """
-    if file is standard_input():  # of which something may have been read already
-        return Stream(file)
-    try:
-        if os.pread(file.fileno(), len(MAGIC), 0) != MAGIC:
-            mapped = Mapped(file)
-            file.close()
-            return mapped
-    except (OSError, ValueError):  # a pipe; empty, as files in /proc seem to be; on a disk without maps
-        pass
-    return Stream(file)

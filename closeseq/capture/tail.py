@@ -18,7 +18,8 @@ PAUSE = 0.1  # seconds between two looks at a file, and until `wait` comes back 
 CHUNK = 4 * 1024 * 1024  # bytes in a window, unless more are wanted
 PIPE_PIECE = 256 * 1024  # bytes of a pipe read at a time
 # Bytes before the window's end by which a file is known that was written anew, and is longer already.
-REMEMBERED = 64
+REMEMBERED = 2048
+CHANGED = "the file was made shorter, or written anew"
 
 
 class Tail(Protocol):
@@ -76,7 +77,7 @@ class FileTail:
         size = os.fstat(self._fd).st_size
         place, end = self.base + at, self.base + len(self.window)
         if not self._as_it_was(end):
-            self.over = "the file was made shorter, or written anew"
+            self.over = CHANGED
             return False
         there = size - place
         if there < wanted:

@@ -71,7 +71,8 @@ def following(path: str, given: Options) -> Status:
         complain(str(error))
         return Status.CAPTURE
     with stopped_by_signals() as stop, source:
-        return _watch(path, source, PacketClock(), stop, given, settings=_settings(given))
+        status = _watch(path, source, PacketClock(), stop, given, settings=_settings(given))
+        return Status.CAPTURE if source.incomplete else status
 
 
 def _watch(

@@ -117,7 +117,8 @@ def live(ctx: click.Context, /, expression: tuple[str, ...], **given: Any) -> No
 def follow(ctx: click.Context, /, path: str, **given: Any) -> None:
     """Watch the connections of a capture file that something else is still writing, as `live` does.
 
-    CAPTURE is a pcap or pcapng file, or - for standard input. Time goes on from its newest packet.
+    CAPTURE is a pcap or pcapng file, or - for standard input. Time goes on from its newest packet. Of a
+    rotation (tcpdump -C or -G, dumpcap -b, live --rotate) the next file is followed after this one.
     """
     from closeseq.cli.capturing import following
 

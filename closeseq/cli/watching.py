@@ -121,6 +121,9 @@ class Watching:
         """Tell what had not been told, and sum up."""
         self.status.clear()
         last = self.session.end()
+        if self.session.unread is not None:
+            self._complain(str(self.session.unread))
+            self.trouble = True
         self._notice()
         self.teller.tell(last)
         if self.teller.form in {"timeline", "summary"}:

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 MOMENT_NS = 1_000_000
 MARKED_MOMENT_NS = 10_000_000  # where an IP id or a timestamp would tell a retransmission
 LONGEST_NS = max(MOMENT_NS, MARKED_MOMENT_NS)
+# A copy comes at most so many segments after its original. Where time stands still or runs backwards, a
+# moment may be the whole capture, and every batch would be compared with all of it.
+MOST_APART = 1 << 15
 
 
 class Copies:
@@ -26,6 +29,8 @@ class Copies:
     def __init__(self) -> None:
         self._words: list[np.ndarray] = []  # identities of the last moment, see `identities`
         self._time_ns = np.empty(0, np.int64)
+        self._place = np.empty(0, np.int64)  # among all segments so far
+        self._seen = 0  # segments so far
         self._clock_ns = np.iinfo(np.int64).min  # the latest time so far; it never runs back
 
     def find(self, segments: Segments, sides: np.ndarray) -> np.ndarray:
@@ -35,6 +40,7 @@ class Copies:
         if old:
             words = [np.concatenate(both) for both in zip(self._words, words, strict=True)]
         time_ns = np.concatenate([self._time_ns, segments.time_ns])
+        place = np.concatenate([self._place, self._seen + np.arange(len(segments))])
         clock_ns = np.maximum(np.maximum.accumulate(time_ns), self._clock_ns)
         before, after = same_identity(words)
 
@@ -43,14 +49,16 @@ class Copies:
         marked = (segments.ip_id > 0) | segments.has_timestamps
         limit = np.concatenate([np.zeros(old, np.int64), np.where(marked, MARKED_MOMENT_NS, MOMENT_NS)])
         remembered = time_ns[before] >= clock_ns[after] - LONGEST_NS
+        remembered &= place[after] - place[before] <= MOST_APART
         copies = np.zeros(len(time_ns), np.bool_)
         copies[after[(age >= 0) & (age <= limit[after]) & remembered]] = True
 
         self._clock_ns = int(clock_ns[-1])
-        keep = time_ns >= self._clock_ns - LONGEST_NS
+        self._seen += len(segments)
+        keep = (time_ns >= self._clock_ns - LONGEST_NS) & (place >= self._seen - MOST_APART)
         keep[before] = False  # only the newest packet of an identity counts
         self._words = [word[keep] for word in words]
-        self._time_ns = time_ns[keep]
+        self._time_ns, self._place = time_ns[keep], place[keep]
         return copies[old:]
 
     def renumber(self, new_pair: np.ndarray) -> None:
@@ -62,7 +70,7 @@ class Copies:
         known = pair >= 0
         self._words = [word[known] for word in self._words]
         self._words[0] = (pair * 2 + side % 2)[known].astype(np.uint64)
-        self._time_ns = self._time_ns[known]
+        self._time_ns, self._place = self._time_ns[known], self._place[known]
 
 
 def identities(segments: Segments, sides: np.ndarray) -> list[np.ndarray]:

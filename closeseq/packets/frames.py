@@ -14,7 +14,7 @@ class Frames:
     """A batch of captured frames: one buffer, and where in it each frame lies.
 
     The columns have equal length, one entry a frame, in the order of capture. The buffer may be a view
-    of a memory map or of a ring of kernel memory: whoever keeps bytes beyond the batch copies them.
+    of a ring of kernel memory: whoever keeps bytes beyond the batch copies them.
     """
 
     buffer: np.ndarray  # uint8, holds every frame of the batch, and other things between them

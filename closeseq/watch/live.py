@@ -122,7 +122,7 @@ class Live:
         while not self._news and not self._ended:
             self._step()
         if not self._news:
-            self.close()
+            self._leave()
             raise StopIteration
         return self._news.popleft()
 
@@ -135,9 +135,15 @@ class Live:
             self._session.wake()  # it has waited
             self._step()
         if not self._news:
-            self.close()
+            self._leave()
             raise StopAsyncIteration
         return self._news.popleft()
+
+    def _leave(self) -> None:
+        """Close it when all has been said, and raise what happened to the device at the end."""
+        self.close()
+        if self._session.unread is not None:
+            raise self._session.unread
 
     def _step(self) -> None:
         """Take in what there is to say; materialise it, since the next step moves the columns."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Protocol
 
-from closeseq.errors import SaveError
+from closeseq.capture.live.problems import DeviceError
+from closeseq.errors import CaptureError, CloseseqError, SaveError
 from closeseq.segments import decode
 
 if TYPE_CHECKING:
@@ -97,6 +98,7 @@ class Session:
         self.clock = clock
         self.over = False  # nothing more will come
         self.unsaved: SaveError | None = None  # why what comes is no longer saved
+        self.unread: CloseseqError | None = None  # why what had come by the end could not be read
         self._save = save
         self._left = count
         self._next_tick = time.monotonic() + TICK
@@ -126,10 +128,16 @@ class Session:
         return self.watch.tick(now_ns, most) if now_ns else []
 
     def end(self) -> list[News]:
-        """Take in what was captured until now, and let the watch say the rest."""
+        """Take in what was captured until now, and let the watch say the rest.
+
+        If that cannot all be read, `unread` says why.
+        """
         self.source.stop()
-        while self._read(LAST_WAIT):
-            pass
+        try:
+            while self._read(LAST_WAIT):
+                pass
+        except (CaptureError, DeviceError) as error:
+            self.unread = error
         return self.watch.end(self.clock.now_ns())
 
     def wake(self) -> None:

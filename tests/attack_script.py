@@ -1,0 +1,13 @@
+"""scripts/attack as a module: the captures that it makes are of use to tests as well."""
+
+from __future__ import annotations
+
+import sys
+from importlib.machinery import SourceFileLoader
+from importlib.util import module_from_spec, spec_from_loader
+from pathlib import Path
+
+_loader = SourceFileLoader("attack", str(Path(__file__).resolve().parent.parent / "scripts/attack"))
+attack = module_from_spec(spec_from_loader("attack", _loader))
+sys.modules["attack"] = attack  # its dataclasses look there for themselves
+_loader.exec_module(attack)

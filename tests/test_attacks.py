@@ -1,0 +1,83 @@
+"""The work that a capture costs grows in proportion to it, whatever the capture is made for.
+
+The captures are those of scripts/attack, much smaller. What is compared is not time but the lines of Python
+executed and the functions of C called, which are the same in each run.
+"""
+
+import contextlib
+import io
+import sys
+
+import pytest
+
+from attack_script import attack
+from closeseq.cli.main import run
+
+MOST = 2.3  # times the work for twice the size
+NOISE = 2000  # lines; what is done but once comes to 30,000
+
+
+KINDS = attack.KINDS
+# Where closeseq is linear in numpy alone, hardly anything is to be counted, and more costs nothing.
+SIZES = dict.fromkeys(KINDS, 300) | {
+    "gzip-members": 1000,
+    "resets": 60,
+    "unlike": 60,
+    "time-backwards": 500,
+    "time-still": 500,
+    "syn-flood": 200,
+    "syn-again": 100,
+}
+QUADRATIC = "each is compared with all before it, in closeseq/tcp"
+FAILING = {
+    "resets": QUADRATIC,
+    "fins": QUADRATIC,
+    "fin-again": QUADRATIC,
+    "acks-each-answered-by-rst": QUADRATIC,
+    "unlike": "an IndexError in closeseq/tcp/fins.py, closed_before",
+}
+
+
+def work(path, form):
+    """Analyse a capture, and return how many lines of Python and functions of C that took."""
+    done = 0
+
+    def count_lines(_frame, _event, _of):
+        nonlocal done
+        done += 1
+        return count_lines
+
+    def count_calls(_frame, event, _of):
+        nonlocal done
+        done += event == "c_call"
+
+    before = sys.gettrace(), sys.getprofile()
+    with contextlib.redirect_stdout(io.StringIO()):
+        sys.settrace(count_lines)
+        sys.setprofile(count_calls)
+        try:
+            status = run(["analyze", "-f", form, str(path)])
+        finally:
+            sys.settrace(before[0])
+            sys.setprofile(before[1])
+    assert status == 0
+    return done
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pytest.param(kind, marks=pytest.mark.xfail(reason=FAILING[kind], strict=True))
+        if kind in FAILING
+        else kind
+        for kind in KINDS
+    ],
+)
+@pytest.mark.parametrize("form", ["summary", "jsonl"])
+def test_twice_as_much_costs_twice_as_much(tmp_path, kind, form):
+    figures = []
+    for times in (1, 1, 2, 4):  # the first run loads modules
+        (tmp_path / "capture").write_bytes(KINDS[kind].make(SIZES[kind] * times))
+        figures.append(work(tmp_path / "capture", form))
+    _, one, two, four = figures
+    assert four - two <= MOST * (two - one) + NOISE, figures
