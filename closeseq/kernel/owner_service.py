@@ -28,9 +28,9 @@ class OwnerService:
     """A process of its own that looks for the owners of sockets; make it before giving up root.
 
     A live capture gives up root before it looks at any packet, but only root may look into the processes of
-    other users. This process keeps the privileges it is started with. It understands nothing but lists of
-    inode numbers, ends with us however we end, and takes at most 5 % of one processor: after each search it
-    rests in proportion to what that took.
+    other users. This process keeps, of the privileges it is started with, the two that takes. It understands
+    nothing but lists of inode numbers, ends with us however we end, and takes at most 5 % of one processor:
+    after each search it rests in proportion to what that took.
 
     `Owner.namespace` is relative to the network namespace in which the service was made.
 
@@ -61,7 +61,7 @@ class OwnerService:
         """End the process; again does no harm."""
         self._open = False
         self._peer.close()
-        # It may be root's, and we not root any more: it cannot be killed, but ends by itself.
+        # It may be another user's by now: it cannot be killed, but ends by itself.
         with suppress(subprocess.TimeoutExpired):
             self._process.wait(ENDS_WITHIN)
 
