@@ -126,6 +126,48 @@ def test_with_a_limit_the_longest_due_are_told_first_and_the_others_next():
     assert max(ports[0]) < min(ports[1])
 
 
+def test_of_a_backlog_what_is_revised_and_stuck_is_told_before_what_closed_well():
+    well, lost, stuck = (
+        OPEN + "C:FA S:A S:FA C:A",
+        OPEN + "C:FA S:A S:FA C:A! +1s S:FA* C:A",
+        OPEN + "C:FA S:A",
+    )
+    told = Told()
+    rows = clients(lost, 3) + clients(stuck, 6)[3:]
+    for one in rows:
+        told.watch.feed(5, one.take(np.flatnonzero(one.time_ns < START_NS + SECOND)))
+    assert [len(news) for news in told.watch.tick(START_NS + 7 * SECOND // 10)] == [3]  # they closed well
+    for one in rows:
+        told.watch.feed(5, one.take(np.flatnonzero(one.time_ns >= START_NS + SECOND)))
+    for one in clients(well, 40)[10:]:
+        one.time_ns[:] += SECOND
+        told.watch.feed(len(one), one)
+    now, kinds = START_NS + 6 * SECOND, []
+    for left in (32, 28, 24, 20):
+        news = told.watch.tick(now, most=4)
+        kinds += [one.kind for one in news for _ in one]
+        assert told.watch.backlog == left
+    assert kinds == [Kind.REVISED] * 3 + [Kind.STUCK] * 3 + [Kind.CLOSED] * 10
+    told.watch.tick(now)
+    assert told.watch.backlog == 0
+    assert told.watch.tick(now) == []
+
+
+def test_what_waits_to_be_told_and_goes_on_is_told_as_it_is_then():
+    """It was judged to be over; then the FIN came again, so that the final ACK was lost."""
+    told = Told()
+    one = segments(OPEN + "C:FA S:A S:FA C:A! +2s S:FA* C:A")
+    first = one.time_ns < START_NS + SECOND
+    told.watch.feed(9, one.take(np.flatnonzero(first)))
+    assert told.watch.tick(START_NS + SECOND, most=0) == []
+    assert told.watch.backlog == 1
+    told.watch.feed(2, one.take(np.flatnonzero(~first)))
+    told.note(2.1, told.watch.tick(START_NS + 21 * SECOND // 10, most=1))
+    ((_, kind, connection),) = told.news
+    assert kind is Kind.CLOSED
+    assert connection.has("final-ack-lost")
+
+
 def test_time_wait_ends_by_the_clock():
     told = Told().play(OPEN + "C:FA S:A S:FA C:A", until=59)
     assert told.watch.census().client == {State.TIME_WAIT: 1}

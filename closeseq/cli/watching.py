@@ -17,6 +17,7 @@ from closeseq.report.text import printable
 from closeseq.verdict.text import count, span
 from closeseq.watch.news import Kind
 
+MANY = 2000  # records whose writing takes seconds
 MOST_ASKED = 1000  # sockets whose owners are looked for at the end
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from closeseq.cli.statusline import StatusLine
     from closeseq.cli.telling import Teller
     from closeseq.report.summary import Group
+    from closeseq.watch.news import News
     from closeseq.watch.session import Session
     from closeseq.watch.witness import Witness
 
@@ -108,7 +110,7 @@ class Watching:
             self._notice()
             if self.witness is not None:
                 self.witness.look()
-            if news:
+            if news or self.teller.due:
                 self.status.clear()
                 self.teller.tell(news)
             if self.every is not None and time.monotonic() >= self._next_table:
@@ -122,11 +124,18 @@ class Watching:
         self.status.clear()
         last = self.session.end()
         self._notice()
-        self.teller.tell(last)
+        self._announce(last)
+        self.teller.tell(last, last=True)
         if self.teller.form in {"timeline", "summary"}:
             unfinished = [one for one in last if one.kind is Kind.OPEN]
             lines = closing(self.session.watch, unfinished, self.asked, self.teller.style, self._owners)
             self.teller.output.write(f"{row}\n" for row in lines)
+
+    def _announce(self, last: list[News]) -> None:
+        """Say what takes so long, where it does."""
+        number = sum(len(one) for one in last)
+        if self.teller.most is not None and number > MANY:
+            self._complain(f"writing {number:,} more records; Ctrl-C once more ends it at once")
 
     def _owners(self, group: Group) -> Counter[str]:
         """Return which programs hold the sockets that a group of problems is about, and how many."""

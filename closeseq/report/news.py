@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from closeseq.kernel.owners import Owner
     from closeseq.kernel.socket_table import Socket
     from closeseq.watch.census import Census
-    from closeseq.watch.news import News, Sighting
+    from closeseq.watch.labels import Label
+    from closeseq.watch.news import Sighting
     from closeseq.watch.witness import Testimony
 
 WORDS = {
@@ -53,12 +54,13 @@ def headline(seen: Sighting, kernel: Mapping[End, Testimony], style: Style) -> I
     yield from style.wrap(f"{clock(seen.as_of_ns)}  {seen.kind}  {text}", then="    ")
 
 
-def others(news: News, number: int, style: Style) -> Iterator[str]:
+def others(kind: Kind, label: Label, number: int, style: Style) -> Iterator[str]:
     """Yield a line for so many more connections of which the same is to be said."""
-    label = news.label
     states = f"client {label.client}, server {label.server}"
-    text = f"and {count(number, 'more connection')} {news.kind} the same way: {label.verdict}; {states}"
-    yield from style.wrap(text, first="    ")
+    codes = sorted({code for code, _ in label.problems})
+    problems = f" ({', '.join(codes)})" if codes else ""
+    said = f"{label.verdict}{problems}; {states}"
+    yield from style.wrap(f"and {count(number, 'more connection')} {kind} the same way: {said}", first="    ")
 
 
 def clock(time_ns: int) -> str:

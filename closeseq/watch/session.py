@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from closeseq.errors import SaveError
 from closeseq.segments import decode
+from closeseq.tcp.timers import SECOND
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -101,18 +102,32 @@ class Session:
         self._left = count
         self._next_tick = time.monotonic() + TICK
         self._awake = False
+        self._age_ns = 0  # of the newest packet when it was read; below zero if its clock is another
 
     def step(self, most: int | None = None) -> list[News]:
         """Wait for the next tick, take in what has come, and let time pass.
 
         Args:
-            most: judge at most so many connections now, the longest due; the others at the next tick.
+            most: tell of at most so many connections now, the gravest first. The others are told by the
+                next steps, which then do not wait.
         """
-        self._rest()
-        while self._read() and time.monotonic() < self._next_tick + TICK:
-            pass
+        if not self.watch.backlog:
+            self._rest()
+        until, behind = self._next_tick + TICK, False
+        while self._read() and time.monotonic() < until:
+            behind |= not self._is_present
+            if not behind:
+                break
         self._next_tick = time.monotonic() + TICK
         return self.tick(most)
+
+    @property
+    def _is_present(self) -> bool:
+        """Whether what was read last had just come: what has come since can wait for the next tick.
+
+        Few large batches cost less than many small ones.
+        """
+        return 0 <= self._age_ns < TICK * SECOND
 
     def _rest(self) -> None:
         """Wait for the next tick. What comes meanwhile waits too: few large batches cost less than many."""
@@ -155,6 +170,7 @@ class Session:
             self.over = not self._left
         self._keep(frames, batch.device)
         self.clock.see(frames)
+        self._age_ns = time.time_ns() - int(frames.time_ns.max()) if len(frames) else -1
         self.watch.reading.dropped = self.source.dropped
         self.watch.feed(len(frames), decode(frames))
         self.source.release()

@@ -26,7 +26,17 @@ from closeseq.watch.census import Census
 from closeseq.watch.ebbing import Ebbing
 from closeseq.watch.labels import Labels
 from closeseq.watch.news import Kind, News, Sighting
-from closeseq.watch.tracked import TOLD_CLOSED, TOLD_STUCK, UNTOLD, Tracked
+from closeseq.watch.tracked import (
+    NEWS_CLOSED,
+    NEWS_PROBLEM,
+    NEWS_REVISED,
+    NEWS_STUCK,
+    NOTHING,
+    TOLD_CLOSED,
+    TOLD_STUCK,
+    UNTOLD,
+    Tracked,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -101,21 +111,28 @@ class Watch:
         quiet = np.minimum(last_ns + SETTLE_NS, np.maximum(latest, last_ns))
         routine = np.minimum(tracked.due_ns[touched], last_ns + ROUTINE_NS)
         tracked.due_ns[touched] = np.where(eventful, quiet, routine)
+        tracked.news[touched[eventful]] = NOTHING  # as far as it was judged
 
     # ---------------------------------------------------------------------------------- the clock
+
+    @property
+    def backlog(self) -> int:
+        """Connections of which there is something to say that has not been said."""
+        return int(np.count_nonzero(self._tracked.news))
 
     def tick(self, now_ns: int, most: int | None = None) -> list[News]:
         """Let time pass; return what there is to say.
 
         Args:
             now_ns: since the Unix epoch.
-            most: judge at most so many connections, the longest due; the others stay due.
+            most: tell of at most so many connections: first what is revised, then what is stuck, then
+                those that closed with a problem, and of each the longest quiet. The others wait.
         """
         self._now_ns = now_ns
         due = np.flatnonzero(self._tracked.due_ns <= now_ns)
-        if most is not None and len(due) > most:
-            due = np.sort(due[np.argpartition(self._tracked.due_ns[due], most)[:most]])
-        return self._judge(due, now_ns) if len(due) else []
+        if len(due):
+            self._judge(due, now_ns)
+        return self._tell(most)
 
     def end(self, now_ns: int) -> list[News]:
         """End the watch; return what had not been said, last of it the connections that are not over."""
@@ -123,7 +140,8 @@ class Watch:
         tracked = self._tracked
         later = self._connections.last_ns > tracked.told_last_ns
         due = np.flatnonzero((tracked.told != TOLD_CLOSED) | (tracked.due_ns <= now_ns) | later)
-        news = self._judge(due, now_ns)
+        self._judge(due, now_ns)
+        news = self._tell()
         news += self._news(Kind.OPEN, np.flatnonzero(tracked.told != TOLD_CLOSED))
         return news + list(
             self._news(Kind.MORE, np.flatnonzero(self._connections.last_ns > tracked.told_last_ns))
@@ -146,8 +164,8 @@ class Watch:
         """Group connections by where the program at one end is, as `Analysis.places` does."""
         return self._connections.places(indices, end, with_port=end is End.SERVER)
 
-    def _judge(self, due: np.ndarray, now_ns: int) -> list[News]:
-        """Judge these connections anew (ascending indices) and return the news."""
+    def _judge(self, due: np.ndarray, now_ns: int) -> None:
+        """Judge these connections anew (ascending indices), and note what is to be said of them."""
         tracked, last_ns = self._tracked, self._connections.last_ns
         clean = self._label(due, now_ns)
         tracked.judged_ns[due] = now_ns
@@ -160,11 +178,30 @@ class Watch:
         told = tracked.told[due]
 
         self._schedule(due, over, clean, now_ns)
-        news = list(self._news(Kind.CLOSED, due[over & (told != TOLD_CLOSED)]))
-        news += self._news(Kind.STUCK, self._more(due[stuck & (told != TOLD_CLOSED)]))
-        news += self._news(Kind.REVISED, self._otherwise(due[told == TOLD_CLOSED]))
-        tracked.told[due[stuck & (told == UNTOLD)]] = TOLD_STUCK
-        tracked.told[due[over]] = TOLD_CLOSED
+        grave = self._of_labels(label, lambda one: bool(one.problems))
+        tracked.news[due] = np.where(
+            over & (told != TOLD_CLOSED), np.where(grave, NEWS_PROBLEM, NEWS_CLOSED), NOTHING
+        )
+        tracked.news[self._more(due[stuck & (told != TOLD_CLOSED)])] = NEWS_STUCK
+        tracked.news[self._otherwise(due[told == TOLD_CLOSED])] = NEWS_REVISED
+
+    def _tell(self, most: int | None = None) -> list[News]:
+        """Return what is to be said of at most so many connections, the gravest first."""
+        tracked = self._tracked
+        waiting = np.flatnonzero(tracked.news)
+        if most is not None and len(waiting) > most:
+            order = np.lexsort((self._connections.last_ns[waiting], tracked.news[waiting]))
+            waiting = np.sort(waiting[order[:most]])
+        news, what = list[News](), tracked.news[waiting]
+        for kind, codes, state in (
+            (Kind.REVISED, (NEWS_REVISED,), TOLD_CLOSED),
+            (Kind.STUCK, (NEWS_STUCK,), TOLD_STUCK),
+            (Kind.CLOSED, (NEWS_PROBLEM, NEWS_CLOSED), TOLD_CLOSED),
+        ):
+            indices = waiting[np.isin(what, codes)]
+            news += self._news(kind, indices)
+            tracked.told[indices] = state
+        tracked.news[waiting] = NOTHING
         return news
 
     def _label(self, due: np.ndarray, now_ns: int) -> np.ndarray:
@@ -230,9 +267,10 @@ class Watch:
         label = tracked.label[indices]
         tracked.told_label[indices] = label
         tracked.told_last_ns[indices] = self._connections.last_ns[indices]
-        for number in dict.fromkeys(label.tolist()):
-            members = indices[label == number].tolist()
-            yield News(kind, self._labels[number], members, self.connection)
+        _, group, sizes = np.unique(label, return_inverse=True, return_counts=True)
+        groups = np.split(indices[np.argsort(group, kind="stable")], np.cumsum(sizes)[:-1])
+        for members in sorted((one for one in groups if len(one)), key=lambda one: int(one[0])):
+            yield News(kind, self._labels[tracked.label[members[0]]], members.tolist(), self.connection)
 
     def _of_labels(self, label: np.ndarray, holds: Callable[[Label], bool]) -> np.ndarray:
         """Return a mask of where something holds of the label."""
