@@ -60,7 +60,7 @@ def _with_path() -> list[str]:
     with contextlib.suppress(OSError):
         if not subprocess.run(alone, cwd="/", capture_output=True, check=False).returncode:  # noqa: S603
             return []
-    homes = (find_spec(name) for name in ("closeseq", "click", "numpy"))  # most others lie beside these
+    homes = (find_spec(name) for name in ("closeseq", "click"))  # the others lie beside these
     path = dict.fromkeys(str(Path(home.origin).parent.parent) for home in homes if home and home.origin)
     return ["env", f"PYTHONPATH={os.pathsep.join(path)}"]
 
