@@ -38,7 +38,8 @@ FIN_TAKEN = frozenset({State.CLOSE_WAIT, State.LAST_ACK, State.CLOSING})
 def block(seen: Sighting, kernel: Mapping[End, Testimony], style: Style) -> Iterator[str]:
     """Yield the lines about one connection: why it is shown, its timeline, what the kernel says."""
     mark = "problem" if seen.has_problem else "heading"
-    yield style.paint(f"{clock(seen.as_of_ns)}  {WORDS[seen.kind]}", mark)
+    for row in style.wrap(f"{clock(seen.as_of_ns)}  {WORDS[seen.kind]}", then="    "):
+        yield style.paint(row, mark)
     drawn = format_timeline(seen, width=style.width, ascii=style.ascii, color=style.color)
     yield from drawn.removesuffix("\n").split("\n")
     yield from testimonies(kernel, style)
@@ -150,7 +151,8 @@ def states(census: Census, now_ns: int, style: Style) -> Iterator[str]:
     """Yield the table of states: how many sockets of clients and servers are in each."""
     from tabulate import tabulate  # costs 50 ms, and only tables need it
 
-    yield style.paint(f"{clock(now_ns)}  {counted(census)}", "heading")
+    for row in style.wrap(f"{clock(now_ns)}  {counted(census)}", then="    "):
+        yield style.paint(row, "heading")
     rows = [
         (state.value, census.client[state], census.server[state])
         for state in State
