@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from closeseq.kernel.namespaces import coming_back, enter_of
 from closeseq.kernel.owner_server import LARGEST_INODE, MOST_BYTES, MOST_INODES, read_question, serve
 from closeseq.kernel.owner_service import OwnerService
 from closeseq.kernel.owners import CONTAINER, owners
@@ -136,6 +137,19 @@ def test_the_namespace_of_an_owner_elsewhere_is_told():
         number = int(process.stdout.readline())
         (found,) = owners([number])[number]
         assert found.namespace == Path(f"/proc/{process.pid}/ns/net").stat().st_ino
+
+
+@as_root
+def test_the_namespace_that_we_have_entered_is_not_told_and_the_one_we_came_from_is():
+    enter = "from closeseq.kernel.namespaces import enter_new; enter_new()"
+    with holder(enter) as inside, holder() as outside, OwnerService() as service, coming_back():
+        there, here = (int(process.stdout.readline()) for process in (inside, outside))
+        home = Path("/proc/self/ns/net").stat().st_ino
+        enter_of(inside.pid)
+        service.moved()
+        found = service.owners([there, here], 20)
+        assert [one.namespace for one in found[there]] == [None]
+        assert [one.namespace for one in found[here]] == [home]
 
 
 @pytest.mark.parametrize(

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 
 from closeseq.capture.live.problems import DeviceError
 from closeseq.cli.status import Status, complain
+from closeseq.cli.statusline import picture
 from closeseq.errors import CaptureError
 from closeseq.report.closing import closing
 from closeseq.report.news import clock, named, states
 from closeseq.report.text import printable
-from closeseq.verdict.text import count, span
+from closeseq.verdict.text import span
 from closeseq.watch.news import Kind
 
 MANY = 2000  # records whose writing takes seconds
@@ -163,16 +164,19 @@ class Watching:
         self.teller.output.write(f"{row}\n" for row in (*lines, ""))
 
     def _picture(self) -> str:
-        """Return the status line: `lo 12:18:06  84,012 packets, 0 lost  37 open: ESTABLISHED 60`."""
+        """Return the status line, for a terminal as wide as ours."""
         watch = self.session.watch
         census = watch.census()
-        lost = f"{self.session.source.dropped:,} lost"
-        text = f"{printable(watch.reading.path)} {clock(time.time_ns())[:8]}  "
-        text += f"{count(watch.reading.packets, 'packet')}, {lost}  {census.open:,} open"
-        both = census.client + census.server
-        if both:
-            text += ": " + ", ".join(f"{state} {number:,}" for state, number in both.most_common())
-        return text
+        return picture(
+            printable(watch.reading.path),
+            clock(time.time_ns())[:8],
+            packets=watch.reading.packets,
+            lost=self.session.source.dropped,
+            open_=census.open,
+            sockets=census.client + census.server,
+            backlog=watch.backlog,
+            width=self.status.width,
+        )
 
     def _notice(self) -> None:
         """Say what happened to the source or the clock while it goes on."""

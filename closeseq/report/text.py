@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 NS = 1_000_000_000
 
+NARROWEST = 40  # columns that reports are made for
 READABLE = 24  # columns that a paragraph needs
 SHALLOW = 4  # columns to indent by where there are few
 STYLES = {"problem": "1;31", "good": "32", "lost": "31", "state": "1", "dim": "2", "heading": "1"}

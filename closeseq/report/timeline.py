@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from closeseq.connections.conversation import End, Event, Opener, Position, Traffic
 from closeseq.packets.flags import ACK, FIN, PSH, RST, SYN
 from closeseq.report.ending import found, standing
-from closeseq.report.text import Style, printable, when
+from closeseq.report.text import NARROWEST, Style, printable, when
 from closeseq.tcp.timeline import Arrival, Certainty, Step, Transition
 from closeseq.verdict.text import count, span
 
@@ -37,7 +37,6 @@ POSITIONS = {
 STATE = 13  # columns: the longest name, SYN_RECEIVED, and a mark
 ROOMY = 90  # columns from which the arrows are long
 ARROW = {"long": 19, "usual": 15, "short": 12}  # columns; a short one has just room for a FIN ACK
-FEWEST = 40  # columns of the narrowest drawing
 NOTE = 36  # columns that a note needs to stand beside its packet
 LEGEND = {
     "?": "? assumed: nothing in the capture contradicts it, and nothing proves it",
@@ -61,7 +60,7 @@ def format_timeline(
         ascii: draw with `-`, `<` and `>` instead of line-drawing characters.
         color: colour the text with ANSI escape sequences.
     """
-    style = Style(max(width, FEWEST), ascii, color)
+    style = Style(max(width, NARROWEST), ascii, color)
     return "\n".join(Drawing(connection, style).lines()) + "\n"
 
 
