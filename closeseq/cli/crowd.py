@@ -25,6 +25,8 @@ SECONDS = 10.0  # in which there is so much room as follows, and after which cou
 ALIKE = 3  # blocks that say the same
 BLOCKS = {False: 12, True: 24}  # blocks of all kinds, without and with a problem
 LINES = {False: 50, True: 100}
+LAST_BLOCKS = {False: 8, True: 8}  # at the end, when somebody waits for the summary
+LAST_LINES = {False: 16, True: 32}
 CROWD = 16  # so many at once that say the same: one block has to do, and no lines
 COUNTS = 8  # kinds of connections of which a count is written; the others are counted together
 MOST_KINDS = 1000  # remembered
@@ -61,9 +63,6 @@ class Crowd:
         self._alike: dict[tuple[Kind, Label], Room] = {}
         self._rest: Counter[tuple[Kind, Label]] = Counter()
         self._next_counts = 0.0
-        self._begin()
-
-    def _begin(self) -> None:
         self._blocks = {grave: Room(most) for grave, most in BLOCKS.items()}
         self._lines = {grave: Room(most) for grave, most in LINES.items()}
 
@@ -107,7 +106,8 @@ class Crowd:
 
     def end(self) -> None:
         """Make room for what is said at the end, whatever was said before."""
-        self._begin()
+        self._blocks = {grave: Room(most) for grave, most in LAST_BLOCKS.items()}
+        self._lines = {grave: Room(most) for grave, most in LAST_LINES.items()}
         self._next_counts = 0.0
 
 

@@ -44,5 +44,10 @@ def complain(text: str, *, whole: bool = False) -> None:
     line = f"closeseq: {printable(text)}"
     if not whole and sys.stderr.isatty():
         line = "\n".join(Style(max(columns(sys.stderr), NARROWEST)).wrap(line, then="  "))
+    remark(line)
+
+
+def remark(text: str) -> None:
+    """Write lines for a person on standard error, as they are, if anyone can hear it."""
     with contextlib.suppress(OSError):
-        click.echo(line, err=True)
+        click.echo(text, err=True)

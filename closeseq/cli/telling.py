@@ -59,6 +59,10 @@ class Teller:
             return None
         return max(FEWEST, round(self._records_a_second * BUDGET))
 
+    def seconds_for(self, number: int) -> float:
+        """Return how long writing of so many connections will take; 0 where only some of them are shown."""
+        return 0.0 if self.most is None else number / self._records_a_second
+
     @property
     def due(self) -> bool:
         """Whether there is something to write although there is no news."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from closeseq.capture.live.problems import DeviceError
-from closeseq.cli.status import Status, complain
+from closeseq.cli.status import Status, complain, remark
 from closeseq.cli.statusline import picture
 from closeseq.errors import CaptureError
 from closeseq.report.closing import closing
@@ -18,7 +18,8 @@ from closeseq.report.text import printable
 from closeseq.verdict.text import span
 from closeseq.watch.news import Kind
 
-MANY = 2000  # records whose writing takes seconds
+LONG = 2.0  # seconds of writing at the end, from which on it is said
+ASKING = 1.0  # seconds for each of the groups of problems, of which there are five
 MOST_ASKED = 1000  # sockets whose owners are looked for at the end
 
 if TYPE_CHECKING:
@@ -135,7 +136,7 @@ class Watching:
     def _announce(self, last: list[News]) -> None:
         """Say what takes so long, where it does."""
         number = sum(len(one) for one in last)
-        if self.teller.most is not None and number > MANY:
+        if self.teller.seconds_for(number) > LONG:
             self._complain(f"writing {number:,} more records; Ctrl-C once more ends it at once")
 
     def _owners(self, group: Group) -> Counter[str]:
@@ -143,7 +144,10 @@ class Watching:
         found: Counter[str] = Counter()
         if self.witness is None or group.end is None:
             return found
+        until = time.monotonic() + ASKING
         for index in group.indices[:MOST_ASKED]:
+            if time.monotonic() > until:
+                break
             seen = self.session.watch.connection(index, Kind.OPEN)
             one = self.witness.testimony(seen, patience=0.1).get(group.end)
             if one is not None and not one.remembered:
@@ -160,8 +164,11 @@ class Watching:
     def _table(self) -> None:
         self.status.clear()
         now_ns = self.session.clock.now_ns()
-        lines = states(self.session.watch.census(), now_ns, self.teller.style)
-        self.teller.output.write(f"{row}\n" for row in (*lines, ""))
+        rows = [*states(self.session.watch.census(), now_ns, self.teller.style), ""]
+        if self.teller.most is None:
+            self.teller.output.write(f"{row}\n" for row in rows)
+        else:  # no record: a program that reads these would stumble over it
+            remark("\n".join(rows))
 
     def _picture(self) -> str:
         """Return the status line, for a terminal as wide as ours."""

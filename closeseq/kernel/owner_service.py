@@ -84,7 +84,7 @@ class OwnerService:
         return self._peer.fileno()
 
     def moved(self) -> None:
-        """Take in that we have entered another network namespace: an owner who is there too is told of none."""
+        """Take in that we have entered another network namespace: owners there are no strangers any more."""
         self._here = _network_namespace()
 
     def ask(self, inodes: Iterable[int]) -> None:

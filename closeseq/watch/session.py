@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 TICK = 0.25  # seconds between two looks at the source and the clock
 NAP = 0.05  # seconds after which someone who wants to end it is noticed
+LAST_JUDGED = 1.5  # seconds for judging at the end; nobody waits longer after Ctrl-C
+MOMENT = 0.1  # seconds that a portion of judging should take
+SMALLEST_PORTION = 32  # connections
 LAST_WAIT = 0.5  # seconds for what was captured and has not been handed over
 
 
@@ -102,6 +105,7 @@ class Session:
         self._left = count
         self._next_tick = time.monotonic() + TICK
         self._awake = False
+        self._portion = 256  # connections to judge at once
         self._age_ns = 0  # of the newest packet when it was read; below zero if its clock is another
 
     def step(self, most: int | None = None) -> list[News]:
@@ -136,16 +140,39 @@ class Session:
         self._awake = False
 
     def tick(self, most: int | None = None) -> list[News]:
-        """Let time pass."""
+        """Let time pass. What cannot be judged in a moment stays due, so that packets are looked at too."""
         now_ns = self.clock.now_ns()
-        return self.watch.tick(now_ns, most) if now_ns else []
+        if not now_ns:
+            return []
+        self._judge(now_ns, time.monotonic() + TICK)
+        return self.watch.tell(most)
 
     def end(self) -> list[News]:
         """Take in what was captured until now, and let the watch say the rest."""
         self.source.stop()
         while self._read(LAST_WAIT):
             pass
-        return self.watch.end(self.clock.now_ns())
+        now_ns = self.clock.now_ns()
+        self.watch.begin_end(now_ns)
+        self._judge(now_ns, time.monotonic() + LAST_JUDGED)
+        return self.watch.last_news()
+
+    def _judge(self, now_ns: int, until: float) -> None:
+        """Judge what is due, in portions that take a moment each, until then.
+
+        A connection that closed as others did costs next to nothing, one with strange packets some
+        milliseconds.
+        """
+        while True:
+            asked, began = self._portion, time.monotonic()
+            judged = self.watch.judge(now_ns, asked)
+            now = time.monotonic()
+            if now - began > MOMENT:
+                self._portion = max(SMALLEST_PORTION, asked // 4)
+            elif judged == asked:
+                self._portion = 2 * asked
+            if judged < asked or now >= until:
+                return
 
     def wake(self) -> None:
         """Let a `step` that waits go on. For signal handlers and other threads."""

@@ -128,20 +128,46 @@ class Watch:
             most: tell of at most so many connections: first what is revised, then what is stuck, then
                 those that closed with a problem, and of each the longest quiet. The others wait.
         """
+        self.judge(now_ns)
+        return self.tell(most)
+
+    def judge(self, now_ns: int, most: int | None = None) -> int:
+        """Let time pass; look at the connections for which it is time, and return at how many.
+
+        Args:
+            now_ns: since the Unix epoch.
+            most: look at so many, the longest due; the others stay due.
+        """
         self._now_ns = now_ns
         due = np.flatnonzero(self._tracked.due_ns <= now_ns)
+        if most is not None and len(due) > most:
+            due = np.sort(due[np.argpartition(self._tracked.due_ns[due], most)[:most]])
         if len(due):
             self._judge(due, now_ns)
-        return self._tell(most)
+        return len(due)
 
     def end(self, now_ns: int) -> list[News]:
         """End the watch; return what had not been said, last of it the connections that are not over."""
+        self.begin_end(now_ns)
+        self.judge(now_ns)
+        return self.last_news()
+
+    def begin_end(self, now_ns: int) -> None:
+        """Begin to end the watch: what is not over, or has changed since it was told, is due for `judge`.
+
+        Whoever has no time to judge it all leaves the others as they were judged last.
+        """
         self._now_ns, self._ongoing = now_ns, False
         tracked = self._tracked
         later = self._connections.last_ns > tracked.told_last_ns
-        due = np.flatnonzero((tracked.told != TOLD_CLOSED) | (tracked.due_ns <= now_ns) | later)
-        self._judge(due, now_ns)
-        news = self._tell()
+        tracked.due_ns[(tracked.told != TOLD_CLOSED) | later] = 0
+        if len(unknown := np.flatnonzero(tracked.label < 0)):
+            self._judge(unknown, now_ns)
+
+    def last_news(self) -> list[News]:
+        """Return what had not been said, last of it the connections that are not over."""
+        tracked = self._tracked
+        news = self.tell()
         news += self._news(Kind.OPEN, np.flatnonzero(tracked.told != TOLD_CLOSED))
         return news + list(
             self._news(Kind.MORE, np.flatnonzero(self._connections.last_ns > tracked.told_last_ns))
@@ -185,7 +211,7 @@ class Watch:
         tracked.news[self._more(due[stuck & (told != TOLD_CLOSED)])] = NEWS_STUCK
         tracked.news[self._otherwise(due[told == TOLD_CLOSED])] = NEWS_REVISED
 
-    def _tell(self, most: int | None = None) -> list[News]:
+    def tell(self, most: int | None = None) -> list[News]:
         """Return what is to be said of at most so many connections, the gravest first."""
         tracked = self._tracked
         waiting = np.flatnonzero(tracked.news)
