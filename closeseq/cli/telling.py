@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from closeseq.watch.witness import Testimony, Witness
 
 BUDGET = 0.2  # seconds that writing records may take before packets are looked at again
-FEWEST = 16  # records at a time, however slow the output is
+FEWEST = 4  # records at a time, however slow the output is
 ORDER = (Kind.REVISED, Kind.STUCK, Kind.CLOSED, Kind.OPEN, Kind.MORE)
 
 

@@ -15,7 +15,7 @@ from closeseq.errors import CaptureError
 from closeseq.report.closing import closing
 from closeseq.report.news import clock, named, states
 from closeseq.report.text import printable
-from closeseq.verdict.text import span
+from closeseq.verdict.text import count, span
 from closeseq.watch.news import Kind
 
 LONG = 2.0  # seconds of writing at the end, from which on it is said
@@ -135,6 +135,8 @@ class Watching:
 
     def _announce(self, last: list[News]) -> None:
         """Say what takes so long, where it does."""
+        if unjudged := self.session.watch.unjudged:
+            self._complain(f"{count(unjudged, 'connection')} seen and not judged, for lack of time")
         number = sum(len(one) for one in last)
         if self.teller.seconds_for(number) > LONG:
             self._complain(f"writing {number:,} more records; Ctrl-C once more ends it at once")

@@ -20,7 +20,7 @@ TICK = 0.25  # seconds between two looks at the source and the clock
 NAP = 0.05  # seconds after which someone who wants to end it is noticed
 LAST_JUDGED = 1.5  # seconds for judging at the end; nobody waits longer after Ctrl-C
 MOMENT = 0.1  # seconds that a portion of judging should take
-SMALLEST_PORTION = 32  # connections
+SMALLEST_PORTION = 8  # connections
 LAST_WAIT = 0.5  # seconds for what was captured and has not been handed over
 
 

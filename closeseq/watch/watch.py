@@ -116,6 +116,11 @@ class Watch:
     # ---------------------------------------------------------------------------------- the clock
 
     @property
+    def unjudged(self) -> int:
+        """Connections that nobody has looked at so far."""
+        return int(np.count_nonzero(self._tracked.label < 0))
+
+    @property
     def backlog(self) -> int:
         """Connections of which there is something to say that has not been said."""
         return int(np.count_nonzero(self._tracked.news))
@@ -155,22 +160,24 @@ class Watch:
     def begin_end(self, now_ns: int) -> None:
         """Begin to end the watch: what is not over, or has changed since it was told, is due for `judge`.
 
-        Whoever has no time to judge it all leaves the others as they were judged last.
+        First what was never judged. Whoever has no time for all leaves the others as they were judged last.
         """
         self._now_ns, self._ongoing = now_ns, False
         tracked = self._tracked
         later = self._connections.last_ns > tracked.told_last_ns
         tracked.due_ns[(tracked.told != TOLD_CLOSED) | later] = 0
-        if len(unknown := np.flatnonzero(tracked.label < 0)):
-            self._judge(unknown, now_ns)
+        tracked.due_ns[tracked.label < 0] = -1
 
     def last_news(self) -> list[News]:
         """Return what had not been said, last of it the connections that are not over."""
         tracked = self._tracked
         news = self.tell()
-        news += self._news(Kind.OPEN, np.flatnonzero(tracked.told != TOLD_CLOSED))
+        news += self._news(Kind.OPEN, np.flatnonzero((tracked.told != TOLD_CLOSED) & (tracked.label >= 0)))
         return news + list(
-            self._news(Kind.MORE, np.flatnonzero(self._connections.last_ns > tracked.told_last_ns))
+            self._news(
+                Kind.MORE,
+                np.flatnonzero((self._connections.last_ns > tracked.told_last_ns) & (tracked.label >= 0)),
+            )
         )
 
     def connection(self, index: int, kind: Kind) -> Sighting:
