@@ -15,7 +15,8 @@ from closeseq.script import START_NS, segments
 from closeseq.settings import Settings
 from closeseq.tcp.states import State
 from closeseq.verdict.limits import Limits
-from closeseq.watch import Kind, Watch
+from closeseq.watch import Census, Kind, Watch
+from closeseq.watch.census import OTHER_SHAPES
 from segment_rows import soups
 
 OPEN = "C:S S:SA C:A ~ "
@@ -166,6 +167,53 @@ def test_what_waits_to_be_told_and_goes_on_is_told_as_it_is_then():
     ((_, kind, connection),) = told.news
     assert kind is Kind.CLOSED
     assert connection.has("final-ack-lost")
+
+
+SCRIPTS = [
+    OPEN + "C:FA S:A S:FA C:A",
+    OPEN + "C:FA S:A S:FA C:A! +1s S:FA* C:A",
+    OPEN + "C:FA S:A",
+    OPEN + "C:R",
+    "C:S S:RA",
+    OPEN + "S:FA C:A C:FA S:A",
+    "C:S +1s C:S* +2s C:S*",
+]
+
+
+def test_labels_that_are_forgotten_change_nothing_of_what_is_told_and_counted(monkeypatch):
+    def told(most):
+        monkeypatch.setattr("closeseq.watch.watch.MOST_LABELS", most)
+        monkeypatch.setattr("closeseq.watch.watch.SMALL", 4)
+        watching, seen, sizes = Told(), [], []
+        rows = [one for number, script in enumerate(SCRIPTS * 3) for one in clients(script, number + 1)[-1:]]
+        for number, one in enumerate(rows):
+            one.time_ns[:] += number * 3 * SECOND
+        for second in range(200):
+            now = START_NS + second * SECOND
+            for one in rows:
+                due = (one.time_ns <= now) & (one.time_ns > now - SECOND)
+                watching.watch.feed(int(due.sum()), one.take(np.flatnonzero(due)))
+            seen += [(second, news.kind, news.label, len(news)) for news in watching.watch.tick(now)]
+            sizes.append(len(watching.watch._labels))
+            seen.append(watching.watch.census())
+        seen += [(news.kind, news.label, len(news)) for news in watching.watch.end(START_NS + 201 * SECOND)]
+        return [*seen, watching.watch.census()], max(sizes)
+
+    few, most_of_few = told(most=2)
+    all_of_them, most_of_all = told(most=1 << 20)
+    assert few == all_of_them
+    assert most_of_few < most_of_all
+
+
+def test_of_ever_new_shapes_the_frequent_are_counted_apart(monkeypatch):
+    monkeypatch.setattr("closeseq.watch.census.MOST_SHAPES", 4)
+    census = Census()
+    census.shapes.update({"often": 50, "now and then": 5, "a": 1, "b": 1, "c": 1})
+    census.shorten()
+    assert census.shapes == {"often": 50, "now and then": 5, OTHER_SHAPES: 3}
+    census.shapes.update(["d", "e", "f"])
+    census.shorten()
+    assert census.shapes == {"often": 50, "now and then": 5, OTHER_SHAPES: 6}
 
 
 def test_time_wait_ends_by_the_clock():

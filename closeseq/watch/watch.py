@@ -50,6 +50,7 @@ FIRST_LOOK_NS = 1 * SECOND  # after which a connection is judged even if it is n
 ROUTINE_NS = 5 * SECOND  # after which one with nothing but traffic is judged again
 LINGER_NS = 10 * SECOND  # how long what is over is surely remembered, in case a late packet comes
 MOST_CONNECTIONS = 1 << 17
+MOST_LABELS = 4096
 SMALL = 16_384  # connections; with fewer there is no point in forgetting any
 
 
@@ -74,6 +75,8 @@ class Watch:
         self._tracked = Tracked()
         self._labels = Labels()
         self._gone: Counter[int] = Counter()  # labels of connections that were forgotten
+        self._past = Census()  # those whose labels were forgotten too
+        self._most_labels = MOST_LABELS
         self._ebbing = Ebbing()
         self._ongoing = True
         self._now_ns = 0
@@ -149,6 +152,8 @@ class Watch:
             due = np.sort(due[np.argpartition(self._tracked.due_ns[due], most)[:most]])
         if len(due):
             self._judge(due, now_ns)
+        if len(self._labels) > self._most_labels:
+            self._forget_labels()
         return len(due)
 
     def end(self, now_ns: int) -> list[News]:
@@ -343,6 +348,20 @@ class Watch:
         tracked.keep(stays)
         self._room = min(self._most, max(2 * len(stays), SMALL))
 
+    def _forget_labels(self) -> None:
+        """Forget labels that no connection has any more; strange traffic makes ever new ones."""
+        tracked, labels = self._tracked, self._labels
+        self._past.seen += self._gone.total()
+        self._past.add((labels[number], count) for number, count in self._gone.items())
+        self._past.shorten()
+        self._gone.clear()
+        used = np.union1d(tracked.label, tracked.told_label)
+        used = np.union1d(used, np.array(sorted(self._ebbing.labels()), used.dtype))
+        new = labels.keep(used[used >= 0])
+        tracked.label[:], tracked.told_label[:] = new[tracked.label], new[tracked.told_label]
+        self._ebbing.renumber(new)
+        self._most_labels = max(MOST_LABELS, 2 * len(labels))
+
     def _judge_before_leaving(self, indices: np.ndarray, now_ns: int) -> None:
         """Judge connections that no one has looked at yet, so that they are counted."""
         if len(indices):
@@ -352,7 +371,8 @@ class Watch:
 
     def census(self) -> Census:
         """Return how many sockets are in which state, and what became of all connections so far."""
-        census = Census(seen=len(self) + sum(self._gone.values()), evicted=self.evicted)
+        census = Census(seen=len(self) + self._gone.total(), evicted=self.evicted)
+        census.copy_past(self._past)
         label = self._tracked.label[self._tracked.label >= 0]
         numbers, counts = np.unique(label, return_counts=True)
         present = [(self._labels[n], c) for n, c in zip(numbers.tolist(), counts.tolist(), strict=True)]
