@@ -20,6 +20,7 @@ import pytest
 import closeseq
 from live_namespace import PATIENCE, ROOT, ended, needs_root
 from live_namespace import net as net  # noqa: PLC0414 - a fixture
+from terminal import drain
 
 pytestmark = needs_root
 NOBODY = 65534
@@ -488,19 +489,6 @@ def test_the_status_line_never_stands_within_the_report(net):
         assert not re.search(r"0 lost.*\S.*closed|closed.*0 lost", row)
     assert any("graceful: client closed first" in row for row in screen(shown))
     assert not any("0 lost" in row for row in screen(shown))  # it is gone when all is over
-
-
-def drain(terminal):
-    pieces = []
-    while True:
-        try:
-            piece = os.read(terminal, 65536)
-        except OSError:
-            break
-        if not piece:
-            break
-        pieces.append(piece)
-    return b"".join(pieces).decode()
 
 
 def screen(shown):
