@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import hypothesis
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from closeseq.analysis import Analysis
+from closeseq.capture import open_capture
 from closeseq.connections.conversation import End
 from closeseq.report.records import record
 from closeseq.script import START_NS, segments
@@ -17,8 +20,11 @@ from closeseq.tcp.states import State
 from closeseq.verdict.limits import Limits
 from closeseq.watch import Census, Kind, Watch
 from closeseq.watch.census import OTHER_SHAPES
+from closeseq.watch.clock import PacketClock
+from closeseq.watch.session import Session
 from segment_rows import soups
 
+CAPTURES = Path(__file__).parent.parent / "captures"
 OPEN = "C:S S:SA C:A ~ "
 SECOND = 10**9
 STUCK_AFTER = 5
@@ -167,6 +173,40 @@ def test_what_waits_to_be_told_and_goes_on_is_told_as_it_is_then():
     ((_, kind, connection),) = told.news
     assert kind is Kind.CLOSED
     assert connection.has("final-ack-lost")
+
+
+class Packets:
+    """A source of the frames that it is given, in one batch, with nothing after it."""
+
+    dropped = 0
+
+    def __init__(self, frames):
+        self.frames, self.device = frames, 0
+        self.packets, self.notices, self.ended = len(frames), [], False
+
+    def read(self, timeout):  # noqa: ARG002 - as a source is asked
+        batch, self.ended = None if self.ended else self, True
+        return batch
+
+    def release(self): ...
+
+    def stop(self): ...
+
+    def close(self): ...
+
+
+@pytest.mark.parametrize("hurried", [True, False])
+def test_only_who_is_in_a_hurry_is_told_less_than_all(hurried, monkeypatch):
+    monkeypatch.setattr("closeseq.watch.session.LAST_JUDGED", 0.0)
+    with open_capture(str(CAPTURES / "leaky-server.pcap")) as capture:
+        (frames,) = capture.batches()
+        watch = Watch(SETTINGS)
+        session = Session(Packets(frames), watch, PacketClock())
+        session._portion = 2
+        news = session.end(hurried=hurried)
+    told = sum(len(one) for one in news)
+    assert told + watch.unjudged == len(watch) == 5
+    assert watch.unjudged == (3 if hurried else 0)
 
 
 SCRIPTS = [

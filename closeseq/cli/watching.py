@@ -93,7 +93,7 @@ class Watching:
             self._finish()
         except BrokenPipeError:  # nobody reads any more; what was captured is still to be saved
             self.status.clear()
-            self.session.end()
+            self.session.end(hurried=True)
             raise
         finally:
             self.status.clear()
@@ -124,7 +124,7 @@ class Watching:
     def _finish(self) -> None:
         """Tell what had not been told, and sum up."""
         self.status.clear()
-        last = self.session.end()
+        last = self.session.end(hurried=self.stop.asked)
         self._notice()
         self._announce(last)
         self.teller.tell(last, last=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from typing import TYPE_CHECKING, Protocol
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 TICK = 0.25  # seconds between two looks at the source and the clock
 NAP = 0.05  # seconds after which someone who wants to end it is noticed
-LAST_JUDGED = 1.5  # seconds for judging at the end; nobody waits longer after Ctrl-C
+LAST_JUDGED = 1.5  # seconds for judging at the end, when somebody waits for it
 MOMENT = 0.1  # seconds that a portion of judging should take
 SMALLEST_PORTION = 8  # connections
 LAST_WAIT = 0.5  # seconds for what was captured and has not been handed over
@@ -147,14 +148,19 @@ class Session:
         self._judge(now_ns, time.monotonic() + TICK)
         return self.watch.tell(most)
 
-    def end(self) -> list[News]:
-        """Take in what was captured until now, and let the watch say the rest."""
+    def end(self, *, hurried: bool = False) -> list[News]:
+        """Take in what was captured until now, and let the watch say the rest.
+
+        Args:
+            hurried: somebody waits: judge for a moment only. The connections that were never judged then are
+                not told of; `Watch.unjudged` counts them.
+        """
         self.source.stop()
         while self._read(LAST_WAIT):
             pass
         now_ns = self.clock.now_ns()
         self.watch.begin_end(now_ns)
-        self._judge(now_ns, time.monotonic() + LAST_JUDGED)
+        self._judge(now_ns, time.monotonic() + LAST_JUDGED if hurried else math.inf)
         return self.watch.last_news()
 
     def _judge(self, now_ns: int, until: float) -> None:
