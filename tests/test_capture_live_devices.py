@@ -11,6 +11,7 @@ import pytest
 
 from closeseq.capture.live import DeviceError, NotPermittedError, open_live
 from closeseq.capture.live.devices import Device, find_devices
+from closeseq.capture.live.instructions import NOTHING, SO_LOCK_FILTER, attach
 from closeseq.errors import CloseseqError
 from closeseq.segments import decode
 from closeseq.segments.links import LINKS
@@ -29,6 +30,7 @@ from live_network import (
 )
 
 FRAME = ethernet(ipv4(tcp(payload=b"x")))
+SO_DETACH_FILTER = 27  # asm-generic/socket.h
 SOURCES = ("ring", "scapy")
 pytestmark = needs_network
 
@@ -96,16 +98,13 @@ def test_a_device_that_is_down_is_refused(source):
 
 
 @pytest.mark.parametrize("source", SOURCES)
-@pytest.mark.parametrize(
-    ("command", "what"), [("link del veth1", "is gone"), ("link set veth1 down", "went down")]
-)
-def test_what_was_captured_is_delivered_before_the_device_is_missed(command, what, source):
+def test_what_was_captured_is_delivered_before_the_device_is_missed(source):
     make_pair()
     with open_live(["veth1"], source=source) as capture:
         send_frames([FRAME] * 50)
-        ip(command)
+        ip("link del veth1")
         count, text = read_to_the_end(capture)
-        assert (count, text) == (50, f"veth1 {what}; what was captured before is complete")
+        assert (count, text) == (50, "veth1 is gone; what was captured before is complete")
         assert capture.dropped == 0
         assert capture.read(0.1) is None
 
@@ -137,8 +136,6 @@ def test_when_one_device_goes_away_the_others_go_on():
         batch = capture.read(5)
         assert capture.devices[batch.device].name == "lo"
         assert opened(decode(batch.frames)) == 1
-        ip("link set lo down")
-        assert read_to_the_end(capture)[1] == "lo went down; what was captured before is complete"
 
 
 def test_a_device_that_was_down_for_a_moment_goes_on():
@@ -153,14 +150,67 @@ def test_a_device_that_was_down_for_a_moment_goes_on():
         assert len(capture.read(5).frames) == 3
 
 
-def test_a_device_that_is_renamed_goes_on_and_is_known_by_its_new_name_when_it_goes_down():
+@pytest.mark.parametrize("source", SOURCES)
+def test_a_device_that_goes_down_is_waited_for(source):
+    make_pair()
+    down = "veth1 went down; the capture goes on when it is up again"
+    with open_live(["veth1"], source=source) as capture:
+        for turn in (1, 2):
+            send_frames([FRAME] * 5)
+            ip("link set veth1 down")
+            assert len(capture.read(5).frames) == 5
+            assert capture.read(1.2) is None
+            assert capture.notices == [down, "veth1 is up again"] * (turn - 1) + [down]
+            ip("link set veth1 up")
+            assert capture.read(1.2) is None
+            assert capture.notices == [down, "veth1 is up again"] * turn
+        wait_until_running("veth0", "veth1")
+        send_frames([FRAME] * 3)
+        assert len(capture.read(5).frames) == 3
+        ip("link set veth1 down")
+        assert capture.read(0.5) is None
+        ip("link del veth1")
+        assert read_to_the_end(capture) == (0, "veth1 is gone; what was captured before is complete")
+
+
+def test_a_capture_that_is_stopped_does_not_wait_for_a_device_that_is_down():
+    make_pair()
+    with open_live(["veth1"]) as capture:
+        send_frames([FRAME] * 5)
+        ip("link set veth1 down")
+        assert capture.read(1) is not None
+        assert capture.read(1) is None
+        begin = time.monotonic()
+        assert finish(capture) == []
+        assert time.monotonic() - begin < 5
+
+
+@pytest.mark.parametrize(("name", "source"), [("veth1", "ring"), ("any", "ring"), ("veth1", "scapy")])
+def test_nobody_changes_the_filter_of_an_open_capture(name, source):
+    make_pair()
+    with open_live([name], source=source) as capture:
+        (opened_source,) = capture._sources
+        packets = socket.socket(fileno=os.dup(opened_source.fileno()))
+        with packets:
+            with pytest.raises(PermissionError):
+                attach(packets, NOTHING)
+            with pytest.raises(PermissionError):
+                packets.setsockopt(socket.SOL_SOCKET, SO_DETACH_FILTER, 0)
+            with pytest.raises(PermissionError):
+                packets.setsockopt(socket.SOL_SOCKET, SO_LOCK_FILTER, 0)
+        send_frames([FRAME] * 3)
+        assert len(finish(capture)) == (6 if name == "any" else 3)
+
+
+def test_a_device_that_is_renamed_goes_on():
     make_pair()
     with open_live(["veth1"]) as capture:
         ip("link set veth1 name other")
         send_frames([FRAME])
         assert len(capture.read(5).frames) == 1
         ip("link set other down")
-        assert read_to_the_end(capture)[1].startswith("veth1 went down")
+        assert capture.read(0.5) is None
+        assert capture.notices == ["veth1 went down; the capture goes on when it is up again"]
 
 
 def test_on_any_devices_come_and_go():

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import csv
 import fcntl
+import io
 import json
 import os
 import pty
+import re
 import shutil
 import signal
 import struct
@@ -113,6 +116,16 @@ def test_several_captures_are_a_list_in_json_and_named_in_each_line_of_jsonl():
     assert [one["capture"] for one in told["captures"]] == [str(CLEAN), str(LEAKY)]
     lines = out(closeseq("analyze", CLEAN, LEAKY, "-f", "jsonl")).splitlines()
     assert {json.loads(line)["capture"] for line in lines} == {str(CLEAN), str(LEAKY)}
+
+
+@pytest.mark.parametrize("name", ["=1+1", "+1", "-1", "@SUM(A1)", "\tx", "\r=1"], ids=ascii)
+def test_no_cell_of_csv_begins_as_a_formula_does(name, tmp_path):
+    shutil.copy(CLEAN, tmp_path / name)
+    rows = list(csv.reader(io.StringIO(out(closeseq("analyze", "-f", "csv", "--", name, cwd=tmp_path)))))
+    assert len(rows) == 2
+    texts = [cell for cell in rows[1] if not re.fullmatch(r"-?\d+(\.\d+)?(e-\d+)?", cell)]
+    assert not [cell for cell in texts if cell.startswith(("=", "+", "-", "@", "\t", "\r"))]
+    assert rows[1][0] == (f"'{name}" if name[0] in "=+-@" else ascii(name)[1:-1])
 
 
 def test_csv_has_one_header_for_several_captures():

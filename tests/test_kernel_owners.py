@@ -15,7 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from closeseq.kernel.owner_server import LARGEST_INODE, MOST_BYTES, MOST_INODES, read_question
+from closeseq.kernel.namespaces import coming_back, enter_of
+from closeseq.kernel.owner_server import LARGEST_INODE, MOST_BYTES, MOST_INODES, read_question, serve
 from closeseq.kernel.owner_service import OwnerService
 from closeseq.kernel.owners import CONTAINER, owners
 from machine import needs
@@ -140,6 +141,19 @@ def test_the_namespace_of_an_owner_elsewhere_is_told():
         assert found.namespace == Path(f"/proc/{process.pid}/ns/net").stat().st_ino
 
 
+@as_root
+def test_the_namespace_that_we_have_entered_is_not_told_and_the_one_we_came_from_is():
+    enter = "from closeseq.kernel.namespaces import enter_new; enter_new()"
+    with holder(enter) as inside, holder() as outside, OwnerService() as service, coming_back():
+        there, here = (int(process.stdout.readline()) for process in (inside, outside))
+        home = Path("/proc/self/ns/net").stat().st_ino
+        enter_of(inside.pid)
+        service.moved()
+        found = service.owners([there, here], 20)
+        assert [one.namespace for one in found[there]] == [None]
+        assert [one.namespace for one in found[here]] == [home]
+
+
 @pytest.mark.parametrize(
     "group",
     [
@@ -211,6 +225,79 @@ def test_the_service_keeps_the_powers_that_its_user_gives_up():
         assert json.loads(pids) == [roots.pid]
         assert asker.returncode == 0
         assert wait_until_gone(int(server))
+
+
+def fields(pid):
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return {name: value.split() for name, _, value in (line.partition(":") for line in lines)}
+
+
+@as_root
+def test_the_service_keeps_two_powers_and_is_nobody(service):
+    service.owners([1], 20)
+    status = fields(service._process.pid)
+    two = 1 << 2 | 1 << 19  # CAP_DAC_READ_SEARCH, CAP_SYS_PTRACE: linux/capability.h
+    sets = {name: int(status[name][0], 16) for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")}
+    assert sets == {"CapInh": 0, "CapPrm": two, "CapEff": two, "CapBnd": 0, "CapAmb": 0}
+    assert (status["Uid"], status["Gid"], status["Groups"]) == ([str(NOBODY)] * 4, [str(NOBODY)] * 4, [])
+    assert status["NoNewPrivs"] == ["1"]
+
+
+@as_root
+def test_the_only_user_of_a_namespace_is_served_too():
+    code = (
+        "import os, socket\nfrom closeseq.kernel.owner_service import OwnerService\n"
+        "ours = socket.socket()\nnumber = os.fstat(ours.fileno()).st_ino\n"
+        "with OwnerService() as service:\n"
+        "    print([one.pid == os.getpid() for one in service.owners([number], 20)[number]])"
+    )
+    wrapper = ["unshare", "--user", "--map-root-user"]
+    if subprocess.run([*wrapper, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("no user namespaces here")
+    done = subprocess.run(
+        [*wrapper, sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True
+    )
+    assert (done.stdout, done.stderr) == ("[True]\n", "")
+
+
+@as_root
+@pytest.mark.parametrize("moment", [0.0, 0.06, 0.1, 0.12, 0.14, 0.16, 0.18, 0.2, 0.25])
+def test_the_service_is_silent_whenever_its_user_is_killed(moment, tmp_path):
+    """At whatever moment: while it starts, while it searches, while it answers."""
+    code = (
+        "import os, sys\nfrom closeseq.kernel.owner_service import OwnerService\nservice = OwnerService()\n"
+        "service.ask(range(1, 5000))\nprint(service._process.pid, flush=True)\nsys.stdin.read()"
+    )
+    heard = tmp_path / "heard"
+    with heard.open("w") as errors:
+        command = [sys.executable, "-c", code]
+        with subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True, cwd=ROOT
+        ) as asker:
+            server = int(asker.stdout.readline())
+            time.sleep(moment)
+            asker.kill()
+    assert wait_until_gone(server)
+    assert heard.read_text() == ""
+
+
+def test_a_question_that_is_cut_by_the_end_of_who_asks_is_none():
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.sendall(b"[1, 2")
+        ours.shutdown(socket.SHUT_WR)
+        serve(theirs)
+        theirs.shutdown(socket.SHUT_WR)
+        assert ours.recv(100) == b""
+
+
+def test_a_peer_that_ends_before_its_answer_is_told_from_a_failure():
+    ours, theirs = socket.socketpair()
+    with theirs:
+        ours.sendall(b"[1]\n")
+        ours.close()
+        with pytest.raises(ConnectionError):
+            serve(theirs)
 
 
 @as_root

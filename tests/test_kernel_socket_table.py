@@ -418,7 +418,6 @@ import os, sys
 from closeseq.connections.conversation import Address
 from closeseq.kernel.errors import KernelError
 from closeseq.kernel.socket_table import SocketTable
-import pyroute2.netlink.diag
 os.setgroups([]); os.setgid(65534); os.setuid(65534)
 with SocketTable() as table:
     found = table.lookup(Address{tuple(local)}, Address{tuple(remote)})

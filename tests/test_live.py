@@ -20,6 +20,7 @@ import closeseq
 from live_namespace import PATIENCE, ROOT, ended, needs_network
 from live_namespace import net as net  # noqa: PLC0414 - a fixture
 from machine import needs
+from terminal import drain
 
 pytestmark = needs_network
 NOBODY = 65534
@@ -180,6 +181,72 @@ def test_packets_can_go_to_a_pipe(net):
     assert b"watching lo, port 8080" in process.said
 
 
+# Many at once
+
+
+MANY = """
+import socket, sys, threading
+number = int(sys.argv[1])
+with socket.create_server(("127.0.0.1", 8080), backlog=1024) as listener:
+    def serve():
+        for _ in range(number):
+            server, _ = listener.accept()
+            with server:
+                server.recv(100)
+    threading.Thread(target=serve).start()
+    for _ in range(number):
+        with socket.create_connection(("127.0.0.1", 8080)) as client:
+            client.sendall(b"hello")
+"""
+
+
+def test_of_many_closes_that_are_alike_few_are_drawn_and_the_stuck_one_is_not_buried(net):
+    with (
+        net.live("-p", "8080", "-p", "8081", "--stuck-after", "1") as process,
+        net.talking(wait=60, port=8081),
+    ):
+        for _ in range(6):
+            net.run(sys.executable, "-c", MANY, 400)
+        time.sleep(1)
+        out, _ = ended(process)
+    drawn = re.findall(r"^\d\d:\d\d:\d\d\.\d\d\d  (closed|stuck)$", out, re.MULTILINE)
+    began = float(re.search(r"packets in ([\d.]+) s", out)[1])
+    assert drawn.count("stuck") == 1
+    verdicts = len(set(re.findall(r"closed the same way: (.*)$", out, re.MULTILINE)))
+    assert drawn.count("closed") <= 3 * (began // 10 + 2) * max(verdicts, 1)
+    assert re.search(r"^ +and [\d,]+ more connections closed the same way: graceful", out, re.MULTILINE)
+    assert "2,401 TCP connections" in out
+
+
+def test_every_record_of_a_burst_is_written_and_what_is_stuck_first(net):
+    options = ("-p", "8080", "-p", "8081", "--stuck-after", "1", "-f", "jsonl", "--until-close", "3000")
+    with net.live(*options) as process, net.talking(wait=60, port=8081):
+        time.sleep(0.5)
+        net.run(sys.executable, "-c", MANY, 3000)
+        out, err = process.communicate(timeout=2 * PATIENCE)
+    told = records(out)
+    events = [one["live"]["event"] for one in told]
+    assert err == ""
+    assert events.count("closed") == 3000
+    assert len({one["id"] for one in told if one["live"]["event"] == "closed"}) == 3000
+    written = next(at for at, event in enumerate(events) if event == "stuck")
+    waited = [one["live"]["as_of"] for one in told]
+    assert waited == sorted(waited)
+    stuck = told[written]
+    found = datetime.fromisoformat(stuck["live"]["as_of"][:26] + "+00:00")
+    began = datetime.fromisoformat(stuck["start"][:26] + "+00:00")
+    assert (found - began).total_seconds() < 4  # not behind those that wait
+
+
+def test_the_table_of_states_does_not_stand_among_records(net):
+    with net.live("-p", "8080", "--every", "0.3", "-f", "jsonl", "--until-close", "1") as process:
+        time.sleep(0.8)
+        net.talk()
+        out, err = process.communicate(timeout=PATIENCE)
+    assert len(records(out)) == 1
+    assert re.search(r"connections? seen", err)
+
+
 # Where
 
 
@@ -194,6 +261,18 @@ def test_a_namespace_is_entered_by_a_process_in_it(net):
         out, _ = process.communicate(timeout=PATIENCE)
     (told,) = records(out)
     assert told["live"]["kernel"]["client"]["state"] == "TIME_WAIT"
+
+
+def test_the_namespace_that_was_asked_for_is_not_told_again(net):
+    arguments = ["live", "--pid", str(net.pid), "-p", "8080", "--stuck-after", "1", "--duration", "3"]
+    with subprocess.Popen(
+        [sys.executable, "-m", "closeseq", *arguments], stdout=subprocess.PIPE, text=True, cwd=ROOT
+    ) as process:
+        net.wait_for_capture(process)
+        with net.talking(wait=5) as program:
+            out, _ = process.communicate(timeout=PATIENCE)
+    assert re.search(rf"held by python\S* \(pid {program.pid}, user \w+\)", out)
+    assert "network namespace" not in out
 
 
 def test_another_namespace_needs_network_too():
@@ -226,6 +305,26 @@ def test_an_interface_that_goes_away_is_one_line_and_the_rest_is_told(net):
     assert len(err.splitlines()) == 1
     assert "left" in err
     assert out.startswith("left: ")
+
+
+def test_an_interface_that_goes_down_and_comes_up_again_is_told_while_the_capture_goes_on(net):
+    net.run("ip", "link", "add", "left", "type", "veth", "peer", "name", "right")
+    for device in ("left", "right"):
+        net.run("ip", "link", "set", device, "up")
+    with net.live("-i", "left", "-i", "lo", "-p", "8080", "-f", "jsonl", "--until-close", "1") as process:
+        net.run("ip", "link", "set", "left", "down")
+        down = process.stderr.readline()
+        net.run("ip", "link", "set", "left", "up")
+        up = process.stderr.readline()
+        net.run("ip", "link", "del", "left")
+        gone = process.stderr.readline()
+        net.talk()
+        out, err = process.communicate(timeout=PATIENCE)
+    assert down == "closeseq: left went down; the capture goes on when it is up again\n"
+    assert up == "closeseq: left is up again\n"
+    assert gone == "closeseq: left is gone\n"
+    assert (process.returncode, err) == (0, "")
+    assert [one["verdict"] for one in records(out)] == ["graceful"]
 
 
 def test_an_unknown_interface_is_one_line_that_names_those_there_are(net):
@@ -390,19 +489,6 @@ def test_the_status_line_never_stands_within_the_report(net):
         assert not re.search(r"0 lost.*\S.*closed|closed.*0 lost", row)
     assert any("graceful: client closed first" in row for row in screen(shown))
     assert not any("0 lost" in row for row in screen(shown))  # it is gone when all is over
-
-
-def drain(terminal):
-    pieces = []
-    while True:
-        try:
-            piece = os.read(terminal, 65536)
-        except OSError:
-            break
-        if not piece:
-            break
-        pieces.append(piece)
-    return b"".join(pieces).decode()
 
 
 def screen(shown):

@@ -3,6 +3,7 @@
 import json
 import os
 import pwd
+import re
 import shlex
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+import closeseq
 from closeseq.cli.privileges import PrivilegeError, capability_command, drop, needed_command
 from machine import needs
 
@@ -38,18 +40,52 @@ def test_arguments_are_quoted_for_the_shell():
     assert told.stdout.split("\0")[-1 - len(arguments) : -1] == arguments
 
 
-def test_without_a_script_beside_it_the_interpreter_runs_the_module(tmp_path):
-    python = tmp_path / "a python"
+def without_script(folder):
+    """Return the command that is told where no script is beside the interpreter, as under sudo."""
+    python = folder / "a python"
     python.symlink_to(sys.executable)
-    code = "from closeseq.cli.privileges import needed_command; print(needed_command(['live']))"
+    code = "from closeseq.cli.privileges import needed_command; print(needed_command(['--version']))"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run([python, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    sudo, *command = shlex.split(done.stdout)
+    assert sudo == "sudo"
+    return python, command
+
+
+def test_without_a_script_beside_it_the_interpreter_runs_the_module(tmp_path):
+    python, command = without_script(tmp_path)
+    assert command[-5:] == [str(python), "-P", "-m", "closeseq", "--version"]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
     done = subprocess.run(
-        [python, "-c", code],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert done.stdout == f"sudo '{python}' -m closeseq live\n"
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
+    )  # sudo keeps no PYTHONPATH either
+    assert done.stdout.startswith("closeseq ")
+
+
+@pytest.mark.parametrize("which", ["script", "module"])
+def test_no_module_of_the_current_folder_is_loaded(which, tmp_path):
+    command = without_script(tmp_path)[1] if which == "module" else shlex.split(needed_command(["-V"]))[1:]
+    trap = tmp_path / "trap"
+    trap.mkdir()
+    for name in ("closeseq", "click", "json", "os", "numpy", "psutil"):
+        (trap / f"{name}.py").write_text("raise SystemExit('a module of the current folder was loaded')")
+    done = subprocess.run(command, cwd=trap, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("closeseq ")
+
+
+def test_all_commands_that_run_a_module_keep_the_current_folder_out():
+    """Also those that a person is told, wherever in the program."""
+    root = Path(closeseq.__file__).parent
+    words = re.compile(r"""-m["', ]+closeseq""")
+    lines = [
+        (path.name, line.strip())
+        for path in root.rglob("*.py")
+        for line in path.read_text().splitlines()
+        if words.search(line) and not line.startswith('"""')
+    ]
+    assert lines
+    assert [(name, line) for name, line in lines if "-P" not in line] == []
 
 
 @needs_root
@@ -74,7 +110,7 @@ def test_a_copy_of_the_interpreter_may_capture_and_only_we_may_run_it(tmp_path):
 def test_the_command_for_a_copy_is_one_line():
     line = capability_command(["live", "-p", "80"])
     assert "\n" not in line
-    assert line.endswith("closeseq-python -m closeseq live -p 80")
+    assert line.endswith("closeseq-python -P -m closeseq live -p 80")
 
 
 # Dropping

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import hypothesis
 import numpy as np
 import pytest
@@ -9,15 +11,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from closeseq.analysis import Analysis
+from closeseq.capture import open_capture
 from closeseq.connections.conversation import End
 from closeseq.report.records import record
 from closeseq.script import START_NS, segments
 from closeseq.settings import Settings
 from closeseq.tcp.states import State
 from closeseq.verdict.limits import Limits
-from closeseq.watch import Kind, Watch
+from closeseq.watch import Census, Kind, Watch
+from closeseq.watch.census import OTHER_SHAPES
+from closeseq.watch.clock import PacketClock
+from closeseq.watch.session import Session
 from segment_rows import soups
 
+CAPTURES = Path(__file__).parent.parent / "captures"
 OPEN = "C:S S:SA C:A ~ "
 SECOND = 10**9
 STUCK_AFTER = 5
@@ -124,6 +131,129 @@ def test_with_a_limit_the_longest_due_are_told_first_and_the_others_next():
     assert [len(some) for some in ports] == [10, 10, 10, 0]
     assert sorted(port for some in ports for port in some) == list(range(10_000, 10_030))
     assert max(ports[0]) < min(ports[1])
+
+
+def test_of_a_backlog_what_is_revised_and_stuck_is_told_before_what_closed_well():
+    well, lost, stuck = (
+        OPEN + "C:FA S:A S:FA C:A",
+        OPEN + "C:FA S:A S:FA C:A! +1s S:FA* C:A",
+        OPEN + "C:FA S:A",
+    )
+    told = Told()
+    rows = clients(lost, 3) + clients(stuck, 6)[3:]
+    for one in rows:
+        told.watch.feed(5, one.take(np.flatnonzero(one.time_ns < START_NS + SECOND)))
+    assert [len(news) for news in told.watch.tick(START_NS + 7 * SECOND // 10)] == [3]  # they closed well
+    for one in rows:
+        told.watch.feed(5, one.take(np.flatnonzero(one.time_ns >= START_NS + SECOND)))
+    for one in clients(well, 40)[10:]:
+        one.time_ns[:] += SECOND
+        told.watch.feed(len(one), one)
+    now, kinds = START_NS + 6 * SECOND, []
+    for left in (32, 28, 24, 20):
+        news = told.watch.tick(now, most=4)
+        kinds += [one.kind for one in news for _ in one]
+        assert told.watch.backlog == left
+    assert kinds == [Kind.REVISED] * 3 + [Kind.STUCK] * 3 + [Kind.CLOSED] * 10
+    told.watch.tick(now)
+    assert told.watch.backlog == 0
+    assert told.watch.tick(now) == []
+
+
+def test_what_waits_to_be_told_and_goes_on_is_told_as_it_is_then():
+    """It was judged to be over; then the FIN came again, so that the final ACK was lost."""
+    told = Told()
+    one = segments(OPEN + "C:FA S:A S:FA C:A! +2s S:FA* C:A")
+    first = one.time_ns < START_NS + SECOND
+    told.watch.feed(9, one.take(np.flatnonzero(first)))
+    assert told.watch.tick(START_NS + SECOND, most=0) == []
+    assert told.watch.backlog == 1
+    told.watch.feed(2, one.take(np.flatnonzero(~first)))
+    told.note(2.1, told.watch.tick(START_NS + 21 * SECOND // 10, most=1))
+    ((_, kind, connection),) = told.news
+    assert kind is Kind.CLOSED
+    assert connection.has("final-ack-lost")
+
+
+class Packets:
+    """A source of the frames that it is given, in one batch, with nothing after it."""
+
+    dropped = 0
+
+    def __init__(self, frames):
+        self.frames, self.device = frames, 0
+        self.packets, self.notices, self.ended = len(frames), [], False
+
+    def read(self, timeout):  # noqa: ARG002 - as a source is asked
+        batch, self.ended = None if self.ended else self, True
+        return batch
+
+    def release(self): ...
+
+    def stop(self): ...
+
+    def close(self): ...
+
+
+@pytest.mark.parametrize("hurried", [True, False])
+def test_only_who_is_in_a_hurry_is_told_less_than_all(hurried, monkeypatch):
+    monkeypatch.setattr("closeseq.watch.session.LAST_JUDGED", 0.0)
+    with open_capture(str(CAPTURES / "leaky-server.pcap")) as capture:
+        (frames,) = capture.batches()
+        watch = Watch(SETTINGS)
+        session = Session(Packets(frames), watch, PacketClock())
+        session._portion = 2
+        news = session.end(hurried=hurried)
+    told = sum(len(one) for one in news)
+    assert told + watch.unjudged == len(watch) == 5
+    assert watch.unjudged == (3 if hurried else 0)
+
+
+SCRIPTS = [
+    OPEN + "C:FA S:A S:FA C:A",
+    OPEN + "C:FA S:A S:FA C:A! +1s S:FA* C:A",
+    OPEN + "C:FA S:A",
+    OPEN + "C:R",
+    "C:S S:RA",
+    OPEN + "S:FA C:A C:FA S:A",
+    "C:S +1s C:S* +2s C:S*",
+]
+
+
+def test_labels_that_are_forgotten_change_nothing_of_what_is_told_and_counted(monkeypatch):
+    def told(most):
+        monkeypatch.setattr("closeseq.watch.watch.MOST_LABELS", most)
+        monkeypatch.setattr("closeseq.watch.watch.SMALL", 4)
+        watching, seen, sizes = Told(), [], []
+        rows = [one for number, script in enumerate(SCRIPTS * 3) for one in clients(script, number + 1)[-1:]]
+        for number, one in enumerate(rows):
+            one.time_ns[:] += number * 3 * SECOND
+        for second in range(200):
+            now = START_NS + second * SECOND
+            for one in rows:
+                due = (one.time_ns <= now) & (one.time_ns > now - SECOND)
+                watching.watch.feed(int(due.sum()), one.take(np.flatnonzero(due)))
+            seen += [(second, news.kind, news.label, len(news)) for news in watching.watch.tick(now)]
+            sizes.append(len(watching.watch._labels))
+            seen.append(watching.watch.census())
+        seen += [(news.kind, news.label, len(news)) for news in watching.watch.end(START_NS + 201 * SECOND)]
+        return [*seen, watching.watch.census()], max(sizes)
+
+    few, most_of_few = told(most=2)
+    all_of_them, most_of_all = told(most=1 << 20)
+    assert few == all_of_them
+    assert most_of_few < most_of_all
+
+
+def test_of_ever_new_shapes_the_frequent_are_counted_apart(monkeypatch):
+    monkeypatch.setattr("closeseq.watch.census.MOST_SHAPES", 4)
+    census = Census()
+    census.shapes.update({"often": 50, "now and then": 5, "a": 1, "b": 1, "c": 1})
+    census.shorten()
+    assert census.shapes == {"often": 50, "now and then": 5, OTHER_SHAPES: 3}
+    census.shapes.update(["d", "e", "f"])
+    census.shorten()
+    assert census.shapes == {"often": 50, "now and then": 5, OTHER_SHAPES: 6}
 
 
 def test_time_wait_ends_by_the_clock():

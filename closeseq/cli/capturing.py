@@ -41,6 +41,8 @@ def capture(expression: tuple[str, ...], given: Options) -> Status:
         try:
             service = _owner_service(given, at_end)
             _enter_namespace(given)
+            if service is not None:
+                service.moved()
             source = at_end.enter_context(_opened(expression, given, settings))
         except NotPermittedError as error:
             return _not_permitted(error, given)
@@ -157,7 +159,7 @@ def _not_permitted(error: Exception, given: Options) -> Status:
     text = f"{error}; this works: {needed_command(sys.argv[1:])}"
     if given["netns"] is None and given["pid"] is None:  # a capability to capture is enough
         text += f" (or, for good, without root: {capability_command(sys.argv[1:])})"
-    complain(text)
+    complain(text, whole=True)
     return Status.NOT_PERMITTED
 
 

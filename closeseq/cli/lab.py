@@ -18,7 +18,6 @@ Examples:
   closeseq lab run leaky-server --keep .    and then: closeseq timeline leaky-server.pcap
   closeseq lab run all --quiet
 
-\b
 Exit status: 0 inference and kernel agree in every experiment; 1 they do not in some,
 or some could not be carried out; 2 wrong usage; 5 not permitted.
 """

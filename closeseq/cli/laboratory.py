@@ -70,7 +70,7 @@ def carry_out(
                     return Status.NOT_PERMITTED
                 tell(output, result, style, quiet=quiet, alone=alone)
         if len(chosen) > 1:
-            output.write([total(outcomes)])
+            output.write(f"{line}\n" for line in style.wrap(total(outcomes), then="  "))
     return Status.DONE if all(outcome.good for outcome in outcomes) else Status.FOUND
 
 
@@ -84,7 +84,8 @@ def tell(output: Output, result: Result, style: Style, *, quiet: bool, alone: bo
     name = result.experiment.name
     if quiet:
         paint = "good" if result.outcome.good else "problem"
-        output.write([style.paint(f"{name:26} {SAID[result.outcome]}", paint) + "\n"])
+        lines = style.wrap(SAID[result.outcome], first=f"{name:26} ")
+        output.write([style.paint(line, paint) + "\n" for line in lines])
     elif not alone:
         output.write([result.story, "\n\n"])
     if result.complaint:
@@ -96,7 +97,7 @@ def tell(output: Output, result: Result, style: Style, *, quiet: bool, alone: bo
 def total(outcomes: Counter[Outcome]) -> str:
     """Return a line that counts what came of the experiments."""
     parts = [f"{number} {SAID[outcome]}" for outcome, number in sorted(outcomes.items())]
-    return f"{count(outcomes.total(), 'experiment')}: {'; '.join(parts)}\n"
+    return f"{count(outcomes.total(), 'experiment')}: {'; '.join(parts)}"
 
 
 def prepare(keep: Path, chosen: Iterable[Experiment], *, force: bool) -> None:

@@ -16,6 +16,7 @@ from closeseq.cli.analyze import analyze, timeline
 from closeseq.cli.explain import explain
 from closeseq.cli.lab import lab
 from closeseq.cli.live import follow, live
+from closeseq.cli.screen import help_settings, with_our_help
 from closeseq.cli.states import states
 from closeseq.cli.status import Status, complain
 
@@ -31,7 +32,6 @@ Examples:
   closeseq lab run leaky-server          see one happen, with the kernel's own word beside it
   closeseq explain CLOSE_WAIT
 
-\b
 Exit status: 0 done; 1 done, and something named with --fail-on was found;
 2 wrong usage; 3 a capture could not be read or taken, or not to its end (what was
 read is still reported); 4 the filter expression is wrong; 5 not permitted, with the
@@ -47,9 +47,7 @@ def _print_version(ctx: click.Context, _parameter: click.Parameter, wanted: bool
         ctx.exit()
 
 
-@click.group(
-    epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
-)
+@click.group(epilog=EPILOG, context_settings=help_settings())
 @click.option(
     *("--version", "-V"),
     is_flag=True,
@@ -67,6 +65,7 @@ def cli() -> None:
 
 for command in (analyze, timeline, states, live, follow, lab, explain):
     cli.add_command(command)
+with_our_help(cli)
 
 
 def main() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 import tempfile
 from contextlib import contextmanager
@@ -12,8 +11,9 @@ from typing import TYPE_CHECKING, TextIO
 
 import click
 
+from closeseq.cli.screen import columns
 from closeseq.cli.status import Refusal
-from closeseq.report.text import Style
+from closeseq.report.text import NARROWEST, Style
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -67,9 +67,9 @@ class Output:
     def style(self, *, ascii_only: bool) -> Style:
         """Return how text may look here: colour and the whole width only on a terminal."""
         terminal = self.path is None and self.stream.isatty()
-        width = shutil.get_terminal_size((100, 24)).columns if terminal else 100
+        width = columns(self.stream, 100) if terminal else 100
         color = terminal and "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb"
-        return Style(max(width, 40), ascii_only or not self._draws(), color)
+        return Style(max(width, NARROWEST), ascii_only or not self._draws(), color)
 
     def _draws(self) -> bool:
         try:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
+import subprocess
 import sys
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 from closeseq.errors import CloseseqError
@@ -35,14 +38,31 @@ def capability_command(arguments: list[str]) -> str:
     real, copy = os.path.realpath(sys.executable), str(Path(sys.executable).with_name("closeseq-python"))
     install = ["sudo", "install", "-m", "500", "-o", str(os.getuid()), real, copy]
     permit = ["sudo", "setcap", "cap_net_raw=ep", copy]
-    run = [copy, "-m", "closeseq", *arguments]
+    run = [*_with_path(), copy, "-P", "-m", "closeseq", *arguments]
     return " && ".join(shlex.join(command) for command in (install, permit, run))
 
 
 def _program() -> list[str]:
+    """Return what runs this closeseq, and loads nothing from the current folder, which may be anybody's.
+
+    A script's own folder comes first instead; with -m only the option -P keeps the current one out.
+    """
     python = Path(sys.executable or "python3")
     script = python.with_name("closeseq")
-    return [str(script)] if os.access(script, os.X_OK) else [str(python), "-m", "closeseq"]
+    if os.access(script, os.X_OK):
+        return [str(script)]
+    return [*_with_path(), str(python), "-P", "-m", "closeseq"]
+
+
+def _with_path() -> list[str]:
+    """Return what comes before the interpreter where it does not find closeseq by itself, as sudo runs it."""
+    alone = [sys.executable or "python3", "-P", "-E", "-s", "-c", "import closeseq"]
+    with contextlib.suppress(OSError):
+        if not subprocess.run(alone, cwd="/", capture_output=True, check=False).returncode:  # noqa: S603
+            return []
+    homes = (find_spec(name) for name in ("closeseq", "click"))  # the others lie beside these
+    path = dict.fromkeys(str(Path(home.origin).parent.parent) for home in homes if home and home.origin)
+    return ["env", f"PYTHONPATH={os.pathsep.join(path)}"]
 
 
 @dataclass(frozen=True, slots=True)

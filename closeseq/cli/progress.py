@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
 import time
 from pathlib import PurePath
 
+from closeseq.cli.screen import columns
 from closeseq.report.text import printable
 
 PATIENCE = 0.5  # seconds before anything is shown
@@ -31,7 +31,7 @@ class Progress:
         now = time.monotonic()
         if self.wanted and now >= self.due:
             self.due = now + INTERVAL
-            self._draw(picture(self.name, position, size))
+            self._draw(picture(self.name, position, size, columns(sys.stderr) - 1))
 
     def clear(self) -> None:
         """Remove the bar, so that nothing of it stands before the report."""
@@ -41,16 +41,19 @@ class Progress:
             sys.stderr.flush()
 
     def _draw(self, text: str) -> None:
-        text = text[: shutil.get_terminal_size().columns - 1]
+        text = text[: columns(sys.stderr) - 1]
         sys.stderr.write("\r" + text.ljust(self.drawn))
         sys.stderr.flush()
         self.drawn = len(text)
 
 
-def picture(name: str, position: int, size: int | None) -> str:
-    """Return one line: `reading x.pcap [#####-----]  50 %`."""
+def picture(name: str, position: int, size: int | None, width: int = 80) -> str:
+    """Return one line: `reading x.pcap [#####-----]  50 %`; where it has no room, the bar goes first."""
     if not size:
-        return f"reading {name}  {position / 1e6:,.1f} MB"
+        whole, short = f"reading {name}  {position / 1e6:,.1f} MB", f"{position / 1e6:,.1f} MB read"
+        return whole if len(whole) <= width else short
     share = min(position / size, 1.0)
     done = round(share * BAR)
-    return f"reading {name} [{'#' * done}{'-' * (BAR - done)}] {share:4.0%}"
+    bar = f"[{'#' * done}{'-' * (BAR - done)}]"
+    parts = (f"reading {name} {bar} {share:4.0%}", f"reading {name} {share:4.0%}", f"{share:.0%} read")
+    return next((text for text in parts if len(text) <= width), parts[-1])

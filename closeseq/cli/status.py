@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from enum import IntEnum
 from typing import IO, Any
 
 import click
 
-from closeseq.report.text import printable
+from closeseq.cli.screen import columns
+from closeseq.report.text import NARROWEST, Style, printable
 
 
 class Status(IntEnum):
@@ -34,7 +36,18 @@ class Refusal(click.ClickException):
         complain(self.message)
 
 
-def complain(text: str) -> None:
-    """Say one line on standard error, if anyone can hear it."""
+def complain(text: str, *, whole: bool = False) -> None:
+    """Say one line on standard error, if anyone can hear it.
+
+    On a terminal that is narrower it goes on under itself, unless it has to stay `whole` to be copied.
+    """
+    line = f"closeseq: {printable(text)}"
+    if not whole and sys.stderr.isatty():
+        line = "\n".join(Style(max(columns(sys.stderr), NARROWEST)).wrap(line, then="  "))
+    remark(line)
+
+
+def remark(text: str) -> None:
+    """Write lines for a person on standard error, as they are, if anyone can hear it."""
     with contextlib.suppress(OSError):
-        click.echo(f"closeseq: {printable(text)}", err=True)
+        click.echo(text, err=True)

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from closeseq.capture.live.problems import DeviceError
-from closeseq.cli.status import Status, complain
+from closeseq.cli.status import Status, complain, remark
+from closeseq.cli.statusline import picture
 from closeseq.errors import CaptureError
 from closeseq.report.closing import closing
 from closeseq.report.news import clock, named, states
@@ -17,6 +18,8 @@ from closeseq.report.text import printable
 from closeseq.verdict.text import count, span
 from closeseq.watch.news import Kind
 
+LONG = 2.0  # seconds of writing at the end, from which on it is said
+ASKING = 1.0  # seconds for each of the groups of problems, of which there are five
 MOST_ASKED = 1000  # sockets whose owners are looked for at the end
 
 if TYPE_CHECKING:
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
     from closeseq.cli.statusline import StatusLine
     from closeseq.cli.telling import Teller
     from closeseq.report.summary import Group
+    from closeseq.watch.news import News
     from closeseq.watch.session import Session
     from closeseq.watch.witness import Witness
 
@@ -89,7 +93,7 @@ class Watching:
             self._finish()
         except BrokenPipeError:  # nobody reads any more; what was captured is still to be saved
             self.status.clear()
-            self.session.end()
+            self.session.end(hurried=True)
             raise
         finally:
             self.status.clear()
@@ -108,7 +112,7 @@ class Watching:
             self._notice()
             if self.witness is not None:
                 self.witness.look()
-            if news:
+            if news or self.teller.due:
                 self.status.clear()
                 self.teller.tell(news)
             if self.every is not None and time.monotonic() >= self._next_table:
@@ -120,23 +124,35 @@ class Watching:
     def _finish(self) -> None:
         """Tell what had not been told, and sum up."""
         self.status.clear()
-        last = self.session.end()
+        last = self.session.end(hurried=self.stop.asked)
         if self.session.unread is not None:
             self._complain(str(self.session.unread))
             self.trouble = True
         self._notice()
-        self.teller.tell(last)
+        self._announce(last)
+        self.teller.tell(last, last=True)
         if self.teller.form in {"timeline", "summary"}:
             unfinished = [one for one in last if one.kind is Kind.OPEN]
             lines = closing(self.session.watch, unfinished, self.asked, self.teller.style, self._owners)
             self.teller.output.write(f"{row}\n" for row in lines)
+
+    def _announce(self, last: list[News]) -> None:
+        """Say what takes so long, where it does."""
+        if unjudged := self.session.watch.unjudged:
+            self._complain(f"{count(unjudged, 'connection')} seen and not judged, for lack of time")
+        number = sum(len(one) for one in last)
+        if self.teller.seconds_for(number) > LONG:
+            self._complain(f"writing {number:,} more records; Ctrl-C once more ends it at once")
 
     def _owners(self, group: Group) -> Counter[str]:
         """Return which programs hold the sockets that a group of problems is about, and how many."""
         found: Counter[str] = Counter()
         if self.witness is None or group.end is None:
             return found
+        until = time.monotonic() + ASKING
         for index in group.indices[:MOST_ASKED]:
+            if time.monotonic() > until:
+                break
             seen = self.session.watch.connection(index, Kind.OPEN)
             one = self.witness.testimony(seen, patience=0.1).get(group.end)
             if one is not None and not one.remembered:
@@ -153,20 +169,26 @@ class Watching:
     def _table(self) -> None:
         self.status.clear()
         now_ns = self.session.clock.now_ns()
-        lines = states(self.session.watch.census(), now_ns, self.teller.style)
-        self.teller.output.write(f"{row}\n" for row in (*lines, ""))
+        rows = [*states(self.session.watch.census(), now_ns, self.teller.style), ""]
+        if self.teller.most is None:
+            self.teller.output.write(f"{row}\n" for row in rows)
+        else:  # no record: a program that reads these would stumble over it
+            remark("\n".join(rows))
 
     def _picture(self) -> str:
-        """Return the status line: `lo 12:18:06  84,012 packets, 0 lost  37 open: ESTABLISHED 60`."""
+        """Return the status line, for a terminal as wide as ours."""
         watch = self.session.watch
         census = watch.census()
-        lost = f"{self.session.source.dropped:,} lost"
-        text = f"{printable(watch.reading.path)} {clock(time.time_ns())[:8]}  "
-        text += f"{count(watch.reading.packets, 'packet')}, {lost}  {census.open:,} open"
-        both = census.client + census.server
-        if both:
-            text += ": " + ", ".join(f"{state} {number:,}" for state, number in both.most_common())
-        return text
+        return picture(
+            printable(watch.reading.path),
+            clock(time.time_ns())[:8],
+            packets=watch.reading.packets,
+            lost=self.session.source.dropped,
+            open_=census.open,
+            sockets=census.client + census.server,
+            backlog=watch.backlog,
+            width=self.status.width,
+        )
 
     def _notice(self) -> None:
         """Say what happened to the source or the clock while it goes on."""

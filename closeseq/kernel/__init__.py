@@ -6,7 +6,8 @@
     instance      how the kernel is made to record it, and nothing is left of that: guardian, pages, tracefs
     owners        which processes hold a socket
     owner_service the same without waiting, and without root's powers in the process that asks
-    owner_server  the process that keeps those powers
+    owner_server  the process that keeps two of those powers
+    capabilities  how it is rid of the others
     namespaces    enter the network namespace of a container
     ports, errors what these have in common
 

@@ -1,7 +1,11 @@
-"""The process behind OwnerService: it keeps the privileges that the capture gives up, and does one thing.
+"""The process behind OwnerService: it keeps two of the powers that the capture gives up, and does one thing.
 
 Each line in is a JSON list of socket inode numbers; each line out is a JSON object that says who holds them.
 Anything else in, and it ends.
+
+Of root's powers it keeps reading any folder, as /proc/PID/fd is one, and looking into any process: without
+the second the kernel does not show where the links in that folder lead (proc_fd_access_allowed()). It
+becomes the user nobody, so that it cannot write what is root's either.
 """
 
 from __future__ import annotations
@@ -17,6 +21,7 @@ import time
 from contextlib import suppress
 from dataclasses import asdict
 
+from closeseq.kernel.capabilities import Capability, keep_only
 from closeseq.kernel.owners import owners
 
 MOST_INODES = 2048  # in one line
@@ -29,14 +34,30 @@ def main() -> None:
     """Answer on the socket whose descriptor is the first argument; the second is our parent's pid."""
     descriptor, parent = (int(argument) for argument in sys.argv[1:])
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the capture, which then ends us
+    import psutil  # noqa: F401  # here, as nobody may not be able to read root's Python
+
+    os.chdir("/")
+    try:
+        keep_only(Capability.DAC_READ_SEARCH, Capability.SYS_PTRACE)
+    except OSError as error:
+        sys.exit(f"closeseq: the owners of sockets are not looked for, as root cannot be given up: {error}")
     with socket.socket(fileno=descriptor) as peer:
         threading.Thread(target=_end_with, args=(peer, parent), daemon=True).start()
-        with peer.makefile("rb") as lines:
-            while line := lines.readline(MOST_BYTES + 1):
-                asked = read_question(line)
-                began = time.process_time()
-                peer.sendall(answer(asked))
-                time.sleep((time.process_time() - began) * (1 / SHARE - 1))
+        with suppress(ConnectionError):  # our peer has ended while we looked, or in the middle of a question
+            serve(peer)
+        os._exit(0)  # at once, as the other thread does: it may just be about to use the socket
+
+
+def serve(peer: socket.socket) -> None:
+    """Answer until the peer closes. Raises ConnectionError if it does so before an answer."""
+    with peer.makefile("rb") as lines:
+        while line := lines.readline(MOST_BYTES + 1):
+            if len(line) <= MOST_BYTES and not line.endswith(b"\n"):
+                return  # it ended within the question
+            asked = read_question(line)
+            began = time.process_time()
+            peer.sendall(answer(asked))
+            time.sleep((time.process_time() - began) * (1 / SHARE - 1))
 
 
 def read_question(line: bytes) -> list[int]:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -28,11 +29,12 @@ class OwnerService:
     """A process of its own that looks for the owners of sockets; make it before giving up root.
 
     A live capture gives up root before it looks at any packet, but only root may look into the processes of
-    other users. This process keeps the privileges it is started with. It understands nothing but lists of
-    inode numbers, ends with us however we end, and takes at most 5 % of one processor: after each search it
-    rests in proportion to what that took.
+    other users. This process keeps, of the privileges it is started with, the two that takes. It understands
+    nothing but lists of inode numbers, ends with us however we end, and takes at most 5 % of one processor:
+    after each search it rests in proportion to what that took.
 
-    `Owner.namespace` is relative to the network namespace in which the service was made.
+    `Owner.namespace` is relative to the network namespace in which the service was made, or to the one that
+    we had entered when `moved` was called.
 
     Raises:
         KernelError: it cannot be started.
@@ -50,6 +52,7 @@ class OwnerService:
                 raise KernelError(
                     f"the owners of sockets cannot be looked for: {error.strerror or error}"
                 ) from None
+        self._home = self._here = _network_namespace()
         self._peer.setblocking(False)
         self._waiting: dict[int, None] = {}  # asked by our user, not yet sent, in order
         self._sent: frozenset[int] = frozenset()  # sent, not yet answered; one question at a time
@@ -61,7 +64,7 @@ class OwnerService:
         """End the process; again does no harm."""
         self._open = False
         self._peer.close()
-        # It may be root's, and we not root any more: it cannot be killed, but ends by itself.
+        # It may be another user's by now: it cannot be killed, but ends by itself.
         with suppress(subprocess.TimeoutExpired):
             self._process.wait(ENDS_WITHIN)
 
@@ -80,6 +83,10 @@ class OwnerService:
         """Return the descriptor that is readable when `answers` has something to take in."""
         return self._peer.fileno()
 
+    def moved(self) -> None:
+        """Take in that we have entered another network namespace: owners there are no strangers any more."""
+        self._here = _network_namespace()
+
     def ask(self, inodes: Iterable[int]) -> None:
         """Ask who holds these sockets, and do not wait. Without an inode (0) there is nothing to ask."""
         for inode in inodes:
@@ -91,7 +98,7 @@ class OwnerService:
         """Return what has been found since the last call, and do not wait; lists as `owners` gives them."""
         found = {}
         for line in self._receive():
-            found.update(_read_answer(line))
+            found.update(self._read_answer(line))
             self._sent = frozenset()
         self._send()
         return found
@@ -110,6 +117,17 @@ class OwnerService:
                 break
             found.update(self.answers())
         return found
+
+    def _read_answer(self, line: bytes) -> dict[int, list[Owner]]:
+        said: dict[str, Any] = json.loads(line)
+        processes = {one["pid"]: self._from_here(Owner(**one)) for one in said["processes"]}
+        return {int(inode): [processes[pid] for pid in pids] for inode, pids in said["holders"].items()}
+
+    def _from_here(self, owner: Owner) -> Owner:
+        if self._here == self._home:
+            return owner
+        theirs = self._home if owner.namespace is None else owner.namespace
+        return replace(owner, namespace=None if theirs == self._here else theirs)
 
     def _send(self) -> None:
         """Send the next question if there is none on its way."""
@@ -155,7 +173,8 @@ def _start(descriptor: int) -> subprocess.Popen[bytes]:
     )
 
 
-def _read_answer(line: bytes) -> dict[int, list[Owner]]:
-    said: dict[str, Any] = json.loads(line)
-    processes = {one["pid"]: Owner(**one) for one in said["processes"]}
-    return {int(inode): [processes[pid] for pid in pids] for inode, pids in said["holders"].items()}
+def _network_namespace() -> int | None:
+    """Return the inode number of the network namespace that this thread is in."""
+    with suppress(OSError):
+        return Path("/proc/thread-self/ns/net").stat().st_ino
+    return None

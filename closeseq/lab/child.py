@@ -24,13 +24,13 @@ def load() -> None:
     import dpkt
     import numpy as np
     import psutil
-    from pyroute2.netlink import diag
+    import pyroute2
 
     from closeseq import analysis, segments
     from closeseq.capture import live
     from closeseq.lab import conduct
 
-    del analysis, conduct, diag, dpkt, live, np, psutil, segments
+    del analysis, conduct, dpkt, live, np, psutil, pyroute2, segments
 
 
 def carry_out(

@@ -148,9 +148,13 @@ class Story:
         inferred = f"{view.inferred}{'?' if view.certainty is Certainty.ASSUMED else ''}"
         mark = "packets cannot tell" if view.untold else "not told by packets so far"
         who = f"  ({numbers([each.connection.id for each in views])})" if several else ""
-        line = f"    {view.end:{END}}{inferred:{INFERRED}}{_kernel(views)}"
-        painted = self._style.paint(line, "state" if view.agrees else "problem")
-        self._write(f"{painted}{who}{'' if view.agrees else f'   {mark}'}")
+        first = f"    {view.end:{END}}{inferred:{INFERRED}}"
+        rest = f"{who}{'' if view.agrees else f'   {mark}'}"
+        look = "state" if view.agrees else "problem"
+        if len(first + _kernel(views) + rest) <= self._style.width:
+            self._write(self._style.paint(first + _kernel(views), look) + rest)
+        else:
+            self._lines(self._style.wrap(_kernel(views) + rest, first=first), look)
 
     def _ending(self, alike: list[Connection], *, several: bool) -> None:
         one = alike[0]

@@ -74,15 +74,27 @@ def census_table(
     first_ns = selection.analysis.reading.first_ns or 0
     offset = (at_ns - first_ns) / 1e9
     path = printable(selection.analysis.path)
-    yield f"{path} at {offset:.6f} s, {when(at_ns)}: {count(len(found), 'socket')}"
+    yield from style.wrap(
+        f"{path} at {offset:.6f} s, {when(at_ns)}: {count(len(found), 'socket')}", then="  "
+    )
     rows = [
         (s.proto, s.local, s.foreign, s.state, s.certainty or "-", f"#{s.connection} {s.end}") for s in found
     ]
     if rows:
         text = tabulate(rows, HEADERS, tablefmt="plain", disable_numparse=True)
         lines = text.split("\n")
+        if max(map(len, lines)) > style.width:
+            yield from (line for socket in found for line in _stacked(socket, style))
+            return
         yield style.paint(lines[0], "heading")
         yield from lines[1:]
+
+
+def _stacked(socket: Socket, style: Style) -> Iterator[str]:
+    """Yield the lines of one socket where a row has no room."""
+    state = f"{socket.state} ({socket.certainty})" if socket.certainty else socket.state
+    yield from style.wrap(f"{socket.proto} {socket.local} {style.to} {socket.foreign}", then="    ")
+    yield from style.wrap(f"{state}  #{socket.connection} {socket.end}", first="    ")
 
 
 def census_json(selection: Selection, at_ns: int, *, everything: bool = False) -> str:

@@ -82,7 +82,7 @@ def _seen(census: Census, reading: Reading, asked: str, style: Style) -> Iterato
         given_up = f"{count(census.evicted, 'connection')} given up unfinished, the longest idle"
         yield from style.wrap(f"{given_up} (--max-connections)", first="  ", then="    ")
     if not census.seen:
-        yield f"  no TCP connection{f' of {asked}' if asked else ''}"
+        yield from style.wrap(f"no TCP connection{f' of {asked}' if asked else ''}", first="  ", then="    ")
     if census.open:
         ends = [
             f"{state} {census.client[state] + census.server[state]:,}"

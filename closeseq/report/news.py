@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from closeseq.kernel.owners import Owner
     from closeseq.kernel.socket_table import Socket
     from closeseq.watch.census import Census
-    from closeseq.watch.news import News, Sighting
+    from closeseq.watch.labels import Label
+    from closeseq.watch.news import Sighting
     from closeseq.watch.witness import Testimony
 
 WORDS = {
@@ -37,7 +38,8 @@ FIN_TAKEN = frozenset({State.CLOSE_WAIT, State.LAST_ACK, State.CLOSING})
 def block(seen: Sighting, kernel: Mapping[End, Testimony], style: Style) -> Iterator[str]:
     """Yield the lines about one connection: why it is shown, its timeline, what the kernel says."""
     mark = "problem" if seen.has_problem else "heading"
-    yield style.paint(f"{clock(seen.as_of_ns)}  {WORDS[seen.kind]}", mark)
+    for row in style.wrap(f"{clock(seen.as_of_ns)}  {WORDS[seen.kind]}", then="    "):
+        yield style.paint(row, mark)
     drawn = format_timeline(seen, width=style.width, ascii=style.ascii, color=style.color)
     yield from drawn.removesuffix("\n").split("\n")
     yield from testimonies(kernel, style)
@@ -53,12 +55,13 @@ def headline(seen: Sighting, kernel: Mapping[End, Testimony], style: Style) -> I
     yield from style.wrap(f"{clock(seen.as_of_ns)}  {seen.kind}  {text}", then="    ")
 
 
-def others(news: News, number: int, style: Style) -> Iterator[str]:
+def others(kind: Kind, label: Label, number: int, style: Style) -> Iterator[str]:
     """Yield a line for so many more connections of which the same is to be said."""
-    label = news.label
     states = f"client {label.client}, server {label.server}"
-    text = f"and {count(number, 'more connection')} {news.kind} the same way: {label.verdict}; {states}"
-    yield from style.wrap(text, first="    ")
+    codes = sorted({code for code, _ in label.problems})
+    problems = f" ({', '.join(codes)})" if codes else ""
+    said = f"{label.verdict}{problems}; {states}"
+    yield from style.wrap(f"and {count(number, 'more connection')} {kind} the same way: {said}", first="    ")
 
 
 def clock(time_ns: int) -> str:
@@ -148,7 +151,8 @@ def states(census: Census, now_ns: int, style: Style) -> Iterator[str]:
     """Yield the table of states: how many sockets of clients and servers are in each."""
     from tabulate import tabulate  # costs 50 ms, and only tables need it
 
-    yield style.paint(f"{clock(now_ns)}  {counted(census)}", "heading")
+    for row in style.wrap(f"{clock(now_ns)}  {counted(census)}", then="    "):
+        yield style.paint(row, "heading")
     rows = [
         (state.value, census.client[state], census.server[state])
         for state in State

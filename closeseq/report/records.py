@@ -209,6 +209,7 @@ def json_object(selection: Selection) -> Iterator[str]:
     yield ("\n  ]" if between == ",\n" else "]") + "\n}"
 
 
+FORMULA = ("=", "+", "-", "@", "\t", "\r")  # how what spreadsheets compute begins
 CSV_ENDPOINT = ("address", "port", "state", "role", "packets", "bytes", "expires")
 CSV_COLUMNS = (
     *("capture", "id", "incarnation", "community_id", "start", "duration", "packets", "opener"),
@@ -229,7 +230,11 @@ def csv_lines(selection: Selection) -> Iterator[str]:
 
 
 def csv_line(connection: Connection) -> str:
-    """Return the record without its lists as a line of CSV, codes of findings space-separated."""
+    """Return the record without its lists as a line of CSV, codes of findings space-separated.
+
+    Text that a spreadsheet would take for a formula (it begins with =, +, -, @, a tab or a carriage return)
+    has an apostrophe before it; numbers, also those below zero, are as they are.
+    """
     return _csv_line(_flat(record(connection)))
 
 
@@ -247,5 +252,14 @@ def _flat(full: Record) -> Record:
 
 def _csv_line(row: Record) -> str:
     line = io.StringIO()
-    csv.DictWriter(line, CSV_COLUMNS, lineterminator="\n").writerow(row)
+    cells = {name: _harmless(value) if isinstance(value, str) else value for name, value in row.items()}
+    csv.DictWriter(line, CSV_COLUMNS, lineterminator="\n").writerow(cells)
     return line.getvalue()
+
+
+def _harmless(text: str) -> str:
+    """Return text that no spreadsheet takes for a formula: an apostrophe comes before what begins one.
+
+    Whoever names a capture or an interface could otherwise have it run. Numbers are left as they are.
+    """
+    return f"'{text}" if text.startswith(FORMULA) else text

@@ -199,14 +199,16 @@ def _notices(selection: Selection, style: Style) -> Iterator[str]:
 def their_shapes(shapes: Mapping[str, int], style: Style, *, all_of_them: bool) -> Iterator[str]:
     """Yield the shapes of connections, of too many the most frequent; they come in that order."""
     total = sum(shapes.values())
-    yield style.paint("Shapes (C client, S server, ~ traffic)", "heading")
+    for line in style.wrap("Shapes (C client, S server, ~ traffic)", then="  "):
+        yield style.paint(line, "heading")
     shown = list(shapes.items())[: None if all_of_them else MOST_SHAPES]
     for shape, number in shown:
         share = f"{100 * number / total:.1f} %"
         yield from style.wrap(shape, first=f"{number:>7,}  {share:>7}  ")
     rest = len(shapes) - len(shown)
     if rest:
-        yield f"{total - sum(n for _, n in shown):>7,}  in {count(rest, 'more shape')}; --all shows them"
+        others = total - sum(n for _, n in shown)
+        yield from style.wrap(f"in {count(rest, 'more shape')}; --all shows them", first=f"{others:>7,}  ")
 
 
 def _details(groups: list[Group], number: int, style: Style) -> Iterator[str]:
@@ -222,7 +224,8 @@ def _details(groups: list[Group], number: int, style: Style) -> Iterator[str]:
             yield from _problem(connection, found, style)
     shown = sum(len(group.connections) for group in groups)
     if shown < number:
-        yield f"  {number - shown:,} more problem connections; --all shows them, --limit N the first N"
+        text = f"{number - shown:,} more problem connections; --all shows them, --limit N the first N"
+        yield from style.wrap(text, first="  ", then="    ")
 
 
 def _problem(connection: Connection, finding: Finding, style: Style) -> list[str]:

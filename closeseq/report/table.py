@@ -37,11 +37,17 @@ def table(selection: Selection, style: Style) -> Iterator[str]:
     columns: list[int] = []
     while page := list(islice(rows, PAGE)):
         columns = columns or fitting(page, style)
+        if not columns:
+            yield from (line for cells in page for line in stacked(cells, style))
+            continue
         yield from _fitted([[cells[i] for i in columns] for cells in page], columns, style)
 
 
 def fitting(page: list[tuple[str, ...]], style: Style) -> list[int]:
-    """Return the numbers of the columns to show: where the width is short, some can be done without."""
+    """Return the numbers of the columns to show: where the width is short, some can be done without.
+
+    None if even the others do not fit: then each connection gets lines of its own.
+    """
     widths = [
         max(len(HEADERS[i]), *(len(_plain(cells[i])) for cells in page)) + 2 for i in range(len(HEADERS))
     ]
@@ -49,7 +55,21 @@ def fitting(page: list[tuple[str, ...]], style: Style) -> list[int]:
     for dispensable in DISPENSABLE:
         if sum(widths[i] for i in columns) - 2 > style.width:
             columns.remove(HEADERS.index(dispensable))
-    return columns
+    return columns if sum(widths[i] for i in columns) - 2 <= style.width else []
+
+
+def stacked(cells: tuple[str, ...], style: Style) -> Iterator[str]:
+    """Yield the lines of one connection where a row has no room: who, how it closed, and its problems."""
+    said = dict(zip(HEADERS, (_plain(cell) for cell in cells), strict=True))
+    first = f"{said['client']} {style.to} {said['server']}"
+    yield from (
+        style.paint(line, "heading") for line in style.wrap(first, first=f"#{said['id']}  ", then="    ")
+    )
+    closed = f"{said['verdict']}, closed by {said['closed by']}, lasted {said['lasted']}"
+    yield from style.wrap(closed, first="    ")
+    yield from style.wrap(f"client {said['client state']}, server {said['server state']}", first="    ")
+    if said["problems"]:
+        yield from (style.paint(line, "problem") for line in style.wrap(said["problems"], first="    "))
 
 
 def _plain(cell: str) -> str:

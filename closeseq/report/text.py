@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 NS = 1_000_000_000
 
+NARROWEST = 40  # columns that reports are made for
+READABLE = 24  # columns that a paragraph needs
+SHALLOW = 4  # columns to indent by where there are few
 STYLES = {"problem": "1;31", "good": "32", "lost": "31", "state": "1", "dim": "2", "heading": "1"}
 
 
@@ -38,16 +41,32 @@ class Style:
         return "->" if self.ascii else "→"
 
     def wrap(self, text: str, *, first: str = "", then: str | None = None) -> list[str]:
-        """Return the text in lines of at most `width`, the first and the later ones indented as given."""
+        """Return the text in lines of at most `width`, the first and the later ones indented as given.
+
+        Where that leaves too few columns for the text, it is indented less, under what comes first. A word
+        is never broken: one that is longer than a line sticks out.
+        """
         later = " " * len(first) if then is None else then
+        most = max(0, self.width - READABLE)  # columns to indent by
+        if len(later) > most:
+            later = later[: min(most, SHALLOW)]
+        if len(first) > most:
+            return (
+                [first.rstrip(), *self._wrapped(text, later, later)]
+                if first.strip()
+                else self._wrapped(text, later, later)
+            )
+        return self._wrapped(text, first, later) or [first.rstrip()]
+
+    def _wrapped(self, text: str, first: str, later: str) -> list[str]:
         return textwrap.wrap(
             text,
-            max(self.width, len(later) + 20),
+            max(self.width, len(later) + 1),
             initial_indent=first,
             subsequent_indent=later,
             break_long_words=False,
             break_on_hyphens=False,
-        ) or [first.rstrip()]
+        )
 
 
 def printable(text: str) -> str:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from closeseq.connections.conversation import End, Event, Opener, Position, Traffic
 from closeseq.packets.flags import ACK, FIN, PSH, RST, SYN
 from closeseq.report.ending import found, standing
-from closeseq.report.text import Style, printable, when
+from closeseq.report.text import NARROWEST, Style, printable, when
 from closeseq.tcp.timeline import Arrival, Certainty, Step, Transition
 from closeseq.verdict.text import count, span
 
@@ -37,6 +37,7 @@ POSITIONS = {
 }
 STATE = 13  # columns: the longest name, SYN_RECEIVED, and a mark
 ROOMY = 90  # columns from which the arrows are long
+ARROW = {"long": 19, "usual": 15, "short": 12}  # columns; a short one has just room for a FIN ACK
 NOTE = 36  # columns that a note needs to stand beside its packet
 LEGEND = {
     "?": "? assumed: nothing in the capture contradicts it, and nothing proves it",
@@ -55,11 +56,12 @@ def format_timeline(
 
     Args:
         connection: one connection of an analysis.
-        width: columns to fill; at least 72 are used.
+        width: columns to fill; at least 40 are used. Where both ends' columns have no room side by side,
+            the states stand under their packets.
         ascii: draw with `-`, `<` and `>` instead of line-drawing characters.
         color: colour the text with ANSI escape sequences.
     """
-    style = Style(max(width, 72), ascii, color)
+    style = Style(max(width, NARROWEST), ascii, color)
     return "\n".join(Drawing(connection, style).lines()) + "\n"
 
 
@@ -71,11 +73,21 @@ class Drawing:
         self.timeline = connection.timeline
         self.style = style
         self.start_ns = connection.conversation.first_ns
-        self.arrow = 19 if style.width >= ROOMY else 15
         last = max([self.timeline.now_ns, *(t.time_ns for t in self.timeline.transitions)])
         self.clock = max(9, len(f"{(last - self.start_ns) / 1e9:.6f}"))
+        self.arrow, self.narrow = self._layout()
         self.marks: set[str] = set()
         self.shown = {end: self.timeline.first_state(end) for end in End}
+
+    def _layout(self) -> tuple[int, bool]:
+        """Return the columns of an arrow, and whether the states have no room beside it."""
+        if self.style.width >= ROOMY:
+            return ARROW["long"], False
+        numbers = [step.packet for step in self.timeline.steps if step.packet is not None]
+        number = len(f"#{max(numbers, default=0)}")
+        free = self.style.width - (self.clock + 4 + STATE + 1 + 2 + STATE + 1 + number)
+        fitting = [arrow for arrow in (ARROW["usual"], ARROW["short"]) if arrow <= free]
+        return (fitting[0], False) if fitting else (ARROW["short"], True)
 
     def lines(self) -> Iterator[str]:
         """Yield the whole drawing."""
@@ -115,7 +127,10 @@ class Drawing:
         yield ""
         left = f"client :{conversation.client.port}"
         right = f"server :{conversation.server.port}"
-        yield f"{'':{self.clock + 4}}{left:{STATE + self.arrow + 3}}{right}"
+        if self.narrow:
+            yield f"    {left}, {right}"
+        else:
+            yield f"{'':{self.clock + 4}}{left:{STATE + self.arrow + 3}}{right}"
 
     def on_the_path(self) -> Iterator[str]:
         """Yield what was lost, and on which side of the capture point, and what came out of order."""
@@ -136,7 +151,7 @@ class Drawing:
         states = {end: self.state(step, end, first=first) for end in End}
         if traffic is not None:
             yield from self.digest(step, traffic)
-            if any(states.values()):
+            if any(states.values()) and not self.narrow:
                 yield self.row("", states, "")
         elif event is not None:
             lost = step.arrived is Arrival.NO
@@ -146,6 +161,7 @@ class Drawing:
                 f"#{event.packet}",
                 remarks(step, self.style),
             )
+        yield from self.below(states)
 
     def timer(self, transition: Transition) -> Iterator[str]:
         """Draw what a clock did, without a packet."""
@@ -153,6 +169,7 @@ class Drawing:
         states = {end: str(transition.after) if end is transition.endpoint else "" for end in End}
         row = self.row(self.time(transition.time_ns), states, "timer".center(self.arrow))
         yield from self.noted(row, "", f"{transition.endpoint}: {printable(transition.cause)}")
+        yield from self.below(states)
 
     def state(self, step: Step, end: End, *, first: bool) -> str:
         """Return the state to print for an end: empty where it did not change."""
@@ -170,16 +187,30 @@ class Drawing:
     def row(self, time: str, states: dict[End, str], arrow: str, *, lost: bool = False) -> str:
         """Lay out a line: the time, the client's state, what passed, the server's state."""
         style = self.style
+        if self.narrow:
+            clock = style.paint(f"{time:>{self.clock}}", "dim")
+            return f"  {clock}  {style.paint(arrow, 'lost') if lost else arrow}"
         client = style.paint(f"{states[End.CLIENT]:{STATE}}", "state")
         server = style.paint(f"{states[End.SERVER]:{STATE}}", "state")
         drawn = f"{arrow:{self.arrow}}"
         clock = style.paint(f"{time:>{self.clock}}", "dim")
         return f"  {clock}  {client} {style.paint(drawn, 'lost') if lost else drawn}  {server}"
 
+    def below(self, states: dict[End, str]) -> Iterator[str]:
+        """Where they have no room beside the packet, lay out the states that changed under it."""
+        if self.narrow and any(states.values()):
+            named = [f"{end}: {states[end]}" for end in End if states[end]]
+            for row in self.style.wrap(", ".join(named), first=" " * 6, then=" " * 6):
+                yield self.style.paint(row, "state")
+
     def noted(self, row: str, number: str, note: str) -> Iterator[str]:
         """Add a packet's number and its note, on the same line or under it."""
-        indent = self.clock + 4 + STATE + 1 + self.arrow + 2 + STATE + 1
         style = self.style
+        if self.narrow:
+            yield f"{row}  {number}".rstrip()
+            yield from style.wrap(note, first=" " * 8) if note else ()
+            return
+        indent = self.clock + 4 + STATE + 1 + self.arrow + 2 + STATE + 1
         text = f"{number:4} {note}".strip() if number else note
         if len(text) <= style.width - indent:
             yield f"{row} {text}".rstrip()

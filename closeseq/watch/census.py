@@ -13,6 +13,11 @@ if TYPE_CHECKING:
 
     from closeseq.watch.labels import Label
 
+MOST_SHAPES = (
+    10_000  # of connections that are forgotten, counted apart; there are a few dozen but for attacks
+)
+OTHER_SHAPES = "(other shapes)"
+
 
 @dataclass
 class Census:
@@ -28,6 +33,20 @@ class Census:
     shapes: Counter[str] = field(default_factory=Counter)
     problems: Counter[str] = field(default_factory=Counter)  # connections with each
     notices: Counter[str] = field(default_factory=Counter)
+
+    def copy_past(self, past: Census) -> None:
+        """Begin with what became of connections that were counted before."""
+        self.seen += past.seen
+        for name in ("verdicts", "shapes", "problems", "notices"):
+            getattr(self, name).update(getattr(past, name))
+
+    def shorten(self) -> None:
+        """Keep the most frequent shapes apart, and count the others together."""
+        if len(self.shapes) > MOST_SHAPES:
+            named = Counter({shape: n for shape, n in self.shapes.items() if shape != OTHER_SHAPES})
+            kept = Counter(dict(named.most_common(MOST_SHAPES // 2)))
+            kept[OTHER_SHAPES] = self.shapes.total() - kept.total()
+            self.shapes = kept
 
     def stand(self, numbers: Iterable[tuple[Label, int]]) -> None:
         """Count connections that are still looked at: so many of each label."""

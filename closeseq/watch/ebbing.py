@@ -28,6 +28,16 @@ class Ebbing:
         for (second, number), count in zip(rows.tolist(), counts.tolist(), strict=True):
             self._until[second, number] += count
 
+    def labels(self) -> set[int]:
+        """Return the numbers of the labels that are counted."""
+        return {number for _, number in self._until}
+
+    def renumber(self, new: np.ndarray) -> None:
+        """Let labels have other numbers: by old number the new one."""
+        self._until = Counter(
+            {(second, int(new[number])): count for (second, number), count in self._until.items()}
+        )
+
     def counts(self, now_ns: int) -> Iterator[tuple[int, int]]:
         """Yield labels, with how many connections still have theirs; those that ran out are let go."""
         for key in [key for key in self._until if key[0] * SECOND <= now_ns]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from closeseq.tcp.states import State
 from closeseq.verdict.findings import Severity
 
@@ -94,6 +96,19 @@ class Labels:
         if number == len(self._labels):
             self._labels.append(label)
         return number
+
+    def keep(self, numbers: np.ndarray) -> np.ndarray:
+        """Keep only these labels, given by their numbers, ascending; they get new ones.
+
+        Returns:
+            by old number the new one, -1 for those that are let go; at -1, which is no number, -1.
+        """
+        new = np.full(len(self._labels) + 1, -1, np.int32)
+        new[numbers] = np.arange(len(numbers))
+        self._labels = [self._labels[number] for number in numbers.tolist()]
+        self._number = {label: number for number, label in enumerate(self._labels)}
+        self._known.clear()
+        return new
 
     def known(self, key: bytes) -> int | None:
         """Return the number of the label that a class of connections had before."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import time
 from typing import TYPE_CHECKING, Protocol
 
 from closeseq.capture.live.problems import DeviceError
 from closeseq.errors import CaptureError, CloseseqError, SaveError
 from closeseq.segments import decode
+from closeseq.tcp.timers import SECOND
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -18,6 +20,9 @@ if TYPE_CHECKING:
 
 TICK = 0.25  # seconds between two looks at the source and the clock
 NAP = 0.05  # seconds after which someone who wants to end it is noticed
+LAST_JUDGED = 1.5  # seconds for judging at the end, when somebody waits for it
+MOMENT = 0.1  # seconds that a portion of judging should take
+SMALLEST_PORTION = 8  # connections
 LAST_WAIT = 0.5  # seconds for what was captured and has not been handed over
 
 
@@ -103,18 +108,33 @@ class Session:
         self._left = count
         self._next_tick = time.monotonic() + TICK
         self._awake = False
+        self._portion = 256  # connections to judge at once
+        self._age_ns = 0  # of the newest packet when it was read; below zero if its clock is another
 
     def step(self, most: int | None = None) -> list[News]:
         """Wait for the next tick, take in what has come, and let time pass.
 
         Args:
-            most: judge at most so many connections now, the longest due; the others at the next tick.
+            most: tell of at most so many connections now, the gravest first. The others are told by the
+                next steps, which then do not wait.
         """
-        self._rest()
-        while self._read() and time.monotonic() < self._next_tick + TICK:
-            pass
+        if not self.watch.backlog:
+            self._rest()
+        until, behind = self._next_tick + TICK, False
+        while self._read() and time.monotonic() < until:
+            behind |= not self._is_present
+            if not behind:
+                break
         self._next_tick = time.monotonic() + TICK
         return self.tick(most)
+
+    @property
+    def _is_present(self) -> bool:
+        """Whether what was read last had just come: what has come since can wait for the next tick.
+
+        Few large batches cost less than many small ones.
+        """
+        return 0 <= self._age_ns < TICK * SECOND
 
     def _rest(self) -> None:
         """Wait for the next tick. What comes meanwhile waits too: few large batches cost less than many."""
@@ -123,14 +143,21 @@ class Session:
         self._awake = False
 
     def tick(self, most: int | None = None) -> list[News]:
-        """Let time pass."""
+        """Let time pass. What cannot be judged in a moment stays due, so that packets are looked at too."""
         now_ns = self.clock.now_ns()
-        return self.watch.tick(now_ns, most) if now_ns else []
+        if not now_ns:
+            return []
+        self._judge(now_ns, time.monotonic() + TICK)
+        return self.watch.tell(most)
 
-    def end(self) -> list[News]:
+    def end(self, *, hurried: bool = False) -> list[News]:
         """Take in what was captured until now, and let the watch say the rest.
 
         If that cannot all be read, `unread` says why.
+
+        Args:
+            hurried: somebody waits: judge for a moment only. The connections that were never judged then are
+                not told of; `Watch.unjudged` counts them.
         """
         self.source.stop()
         try:
@@ -138,7 +165,27 @@ class Session:
                 pass
         except (CaptureError, DeviceError) as error:
             self.unread = error
-        return self.watch.end(self.clock.now_ns())
+        now_ns = self.clock.now_ns()
+        self.watch.begin_end(now_ns)
+        self._judge(now_ns, time.monotonic() + LAST_JUDGED if hurried else math.inf)
+        return self.watch.last_news()
+
+    def _judge(self, now_ns: int, until: float) -> None:
+        """Judge what is due, in portions that take a moment each, until then.
+
+        A connection that closed as others did costs next to nothing, one with strange packets some
+        milliseconds.
+        """
+        while True:
+            asked, began = self._portion, time.monotonic()
+            judged = self.watch.judge(now_ns, asked)
+            now = time.monotonic()
+            if now - began > MOMENT:
+                self._portion = max(SMALLEST_PORTION, asked // 4)
+            elif judged == asked:
+                self._portion = 2 * asked
+            if judged < asked or now >= until:
+                return
 
     def wake(self) -> None:
         """Let a `step` that waits go on. For signal handlers and other threads."""
@@ -163,6 +210,7 @@ class Session:
             self.over = not self._left
         self._keep(frames, batch.device)
         self.clock.see(frames)
+        self._age_ns = time.time_ns() - int(frames.time_ns.max()) if len(frames) else -1
         self.watch.reading.dropped = self.source.dropped
         self.watch.feed(len(frames), decode(frames))
         self.source.release()

@@ -8,6 +8,8 @@ from closeseq.connections.extent import FAR_NS
 from closeseq.connections.growing import Growing, column
 
 UNTOLD, TOLD_STUCK, TOLD_CLOSED = 0, 1, 2
+# What there is to say of a connection, in the order in which it is said when not all can be at once.
+NOTHING, NEWS_REVISED, NEWS_STUCK, NEWS_PROBLEM, NEWS_CLOSED = 0, 1, 2, 3, 4
 
 
 class Tracked(Growing):
@@ -17,6 +19,7 @@ class Tracked(Growing):
     due_ns: np.ndarray = column(np.int64, FAR_NS)  # when to judge it again, since the Unix epoch
     judged_ns: np.ndarray = column(np.int64)  # when it was judged last
     event: np.ndarray = column(np.int64, -1)  # its last event when it was looked at
+    news: np.ndarray = column(np.uint8, NOTHING)  # what is to be said of it and has not been
     told: np.ndarray = column(np.uint8, UNTOLD)  # what was said of it
     told_label: np.ndarray = column(np.int32, -1)  # its label then
     told_last_ns: np.ndarray = column(np.int64)  # the time of its last packet then

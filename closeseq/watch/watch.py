@@ -26,7 +26,17 @@ from closeseq.watch.census import Census
 from closeseq.watch.ebbing import Ebbing
 from closeseq.watch.labels import Labels
 from closeseq.watch.news import Kind, News, Sighting
-from closeseq.watch.tracked import TOLD_CLOSED, TOLD_STUCK, UNTOLD, Tracked
+from closeseq.watch.tracked import (
+    NEWS_CLOSED,
+    NEWS_PROBLEM,
+    NEWS_REVISED,
+    NEWS_STUCK,
+    NOTHING,
+    TOLD_CLOSED,
+    TOLD_STUCK,
+    UNTOLD,
+    Tracked,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -40,6 +50,7 @@ FIRST_LOOK_NS = 1 * SECOND  # after which a connection is judged even if it is n
 ROUTINE_NS = 5 * SECOND  # after which one with nothing but traffic is judged again
 LINGER_NS = 10 * SECOND  # how long what is over is surely remembered, in case a late packet comes
 MOST_CONNECTIONS = 1 << 17
+MOST_LABELS = 4096
 SMALL = 16_384  # connections; with fewer there is no point in forgetting any
 
 
@@ -64,6 +75,8 @@ class Watch:
         self._tracked = Tracked()
         self._labels = Labels()
         self._gone: Counter[int] = Counter()  # labels of connections that were forgotten
+        self._past = Census()  # those whose labels were forgotten too
+        self._most_labels = MOST_LABELS
         self._ebbing = Ebbing()
         self._ongoing = True
         self._now_ns = 0
@@ -101,32 +114,75 @@ class Watch:
         quiet = np.minimum(last_ns + SETTLE_NS, np.maximum(latest, last_ns))
         routine = np.minimum(tracked.due_ns[touched], last_ns + ROUTINE_NS)
         tracked.due_ns[touched] = np.where(eventful, quiet, routine)
+        tracked.news[touched[eventful]] = NOTHING  # as far as it was judged
 
     # ---------------------------------------------------------------------------------- the clock
+
+    @property
+    def unjudged(self) -> int:
+        """Connections that nobody has looked at so far."""
+        return int(np.count_nonzero(self._tracked.label < 0))
+
+    @property
+    def backlog(self) -> int:
+        """Connections of which there is something to say that has not been said."""
+        return int(np.count_nonzero(self._tracked.news))
 
     def tick(self, now_ns: int, most: int | None = None) -> list[News]:
         """Let time pass; return what there is to say.
 
         Args:
             now_ns: since the Unix epoch.
-            most: judge at most so many connections, the longest due; the others stay due.
+            most: tell of at most so many connections: first what is revised, then what is stuck, then
+                those that closed with a problem, and of each the longest quiet. The others wait.
+        """
+        self.judge(now_ns)
+        return self.tell(most)
+
+    def judge(self, now_ns: int, most: int | None = None) -> int:
+        """Let time pass; look at the connections for which it is time, and return at how many.
+
+        Args:
+            now_ns: since the Unix epoch.
+            most: look at so many, the longest due; the others stay due.
         """
         self._now_ns = now_ns
         due = np.flatnonzero(self._tracked.due_ns <= now_ns)
         if most is not None and len(due) > most:
             due = np.sort(due[np.argpartition(self._tracked.due_ns[due], most)[:most]])
-        return self._judge(due, now_ns) if len(due) else []
+        if len(due):
+            self._judge(due, now_ns)
+        if len(self._labels) > self._most_labels:
+            self._forget_labels()
+        return len(due)
 
     def end(self, now_ns: int) -> list[News]:
         """End the watch; return what had not been said, last of it the connections that are not over."""
+        self.begin_end(now_ns)
+        self.judge(now_ns)
+        return self.last_news()
+
+    def begin_end(self, now_ns: int) -> None:
+        """Begin to end the watch: what is not over, or has changed since it was told, is due for `judge`.
+
+        First what was never judged. Whoever has no time for all leaves the others as they were judged last.
+        """
         self._now_ns, self._ongoing = now_ns, False
         tracked = self._tracked
         later = self._connections.last_ns > tracked.told_last_ns
-        due = np.flatnonzero((tracked.told != TOLD_CLOSED) | (tracked.due_ns <= now_ns) | later)
-        news = self._judge(due, now_ns)
-        news += self._news(Kind.OPEN, np.flatnonzero(tracked.told != TOLD_CLOSED))
+        tracked.due_ns[(tracked.told != TOLD_CLOSED) | later] = 0
+        tracked.due_ns[tracked.label < 0] = -1
+
+    def last_news(self) -> list[News]:
+        """Return what had not been said, last of it the connections that are not over."""
+        tracked = self._tracked
+        news = self.tell()
+        news += self._news(Kind.OPEN, np.flatnonzero((tracked.told != TOLD_CLOSED) & (tracked.label >= 0)))
         return news + list(
-            self._news(Kind.MORE, np.flatnonzero(self._connections.last_ns > tracked.told_last_ns))
+            self._news(
+                Kind.MORE,
+                np.flatnonzero((self._connections.last_ns > tracked.told_last_ns) & (tracked.label >= 0)),
+            )
         )
 
     def connection(self, index: int, kind: Kind) -> Sighting:
@@ -146,8 +202,8 @@ class Watch:
         """Group connections by where the program at one end is, as `Analysis.places` does."""
         return self._connections.places(indices, end, with_port=end is End.SERVER)
 
-    def _judge(self, due: np.ndarray, now_ns: int) -> list[News]:
-        """Judge these connections anew (ascending indices) and return the news."""
+    def _judge(self, due: np.ndarray, now_ns: int) -> None:
+        """Judge these connections anew (ascending indices), and note what is to be said of them."""
         tracked, last_ns = self._tracked, self._connections.last_ns
         clean = self._label(due, now_ns)
         tracked.judged_ns[due] = now_ns
@@ -160,11 +216,30 @@ class Watch:
         told = tracked.told[due]
 
         self._schedule(due, over, clean, now_ns)
-        news = list(self._news(Kind.CLOSED, due[over & (told != TOLD_CLOSED)]))
-        news += self._news(Kind.STUCK, self._more(due[stuck & (told != TOLD_CLOSED)]))
-        news += self._news(Kind.REVISED, self._otherwise(due[told == TOLD_CLOSED]))
-        tracked.told[due[stuck & (told == UNTOLD)]] = TOLD_STUCK
-        tracked.told[due[over]] = TOLD_CLOSED
+        grave = self._of_labels(label, lambda one: bool(one.problems))
+        tracked.news[due] = np.where(
+            over & (told != TOLD_CLOSED), np.where(grave, NEWS_PROBLEM, NEWS_CLOSED), NOTHING
+        )
+        tracked.news[self._more(due[stuck & (told != TOLD_CLOSED)])] = NEWS_STUCK
+        tracked.news[self._otherwise(due[told == TOLD_CLOSED])] = NEWS_REVISED
+
+    def tell(self, most: int | None = None) -> list[News]:
+        """Return what is to be said of at most so many connections, the gravest first."""
+        tracked = self._tracked
+        waiting = np.flatnonzero(tracked.news)
+        if most is not None and len(waiting) > most:
+            order = np.lexsort((self._connections.last_ns[waiting], tracked.news[waiting]))
+            waiting = np.sort(waiting[order[:most]])
+        news, what = list[News](), tracked.news[waiting]
+        for kind, codes, state in (
+            (Kind.REVISED, (NEWS_REVISED,), TOLD_CLOSED),
+            (Kind.STUCK, (NEWS_STUCK,), TOLD_STUCK),
+            (Kind.CLOSED, (NEWS_PROBLEM, NEWS_CLOSED), TOLD_CLOSED),
+        ):
+            indices = waiting[np.isin(what, codes)]
+            news += self._news(kind, indices)
+            tracked.told[indices] = state
+        tracked.news[waiting] = NOTHING
         return news
 
     def _label(self, due: np.ndarray, now_ns: int) -> np.ndarray:
@@ -230,9 +305,10 @@ class Watch:
         label = tracked.label[indices]
         tracked.told_label[indices] = label
         tracked.told_last_ns[indices] = self._connections.last_ns[indices]
-        for number in dict.fromkeys(label.tolist()):
-            members = indices[label == number].tolist()
-            yield News(kind, self._labels[number], members, self.connection)
+        _, group, sizes = np.unique(label, return_inverse=True, return_counts=True)
+        groups = np.split(indices[np.argsort(group, kind="stable")], np.cumsum(sizes)[:-1])
+        for members in sorted((one for one in groups if len(one)), key=lambda one: int(one[0])):
+            yield News(kind, self._labels[tracked.label[members[0]]], members.tolist(), self.connection)
 
     def _of_labels(self, label: np.ndarray, holds: Callable[[Label], bool]) -> np.ndarray:
         """Return a mask of where something holds of the label."""
@@ -272,6 +348,20 @@ class Watch:
         tracked.keep(stays)
         self._room = min(self._most, max(2 * len(stays), SMALL))
 
+    def _forget_labels(self) -> None:
+        """Forget labels that no connection has any more; strange traffic makes ever new ones."""
+        tracked, labels = self._tracked, self._labels
+        self._past.seen += self._gone.total()
+        self._past.add((labels[number], count) for number, count in self._gone.items())
+        self._past.shorten()
+        self._gone.clear()
+        used = np.union1d(tracked.label, tracked.told_label)
+        used = np.union1d(used, np.array(sorted(self._ebbing.labels()), used.dtype))
+        new = labels.keep(used[used >= 0])
+        tracked.label[:], tracked.told_label[:] = new[tracked.label], new[tracked.told_label]
+        self._ebbing.renumber(new)
+        self._most_labels = max(MOST_LABELS, 2 * len(labels))
+
     def _judge_before_leaving(self, indices: np.ndarray, now_ns: int) -> None:
         """Judge connections that no one has looked at yet, so that they are counted."""
         if len(indices):
@@ -281,7 +371,8 @@ class Watch:
 
     def census(self) -> Census:
         """Return how many sockets are in which state, and what became of all connections so far."""
-        census = Census(seen=len(self) + sum(self._gone.values()), evicted=self.evicted)
+        census = Census(seen=len(self) + self._gone.total(), evicted=self.evicted)
+        census.copy_past(self._past)
         label = self._tracked.label[self._tracked.label >= 0]
         numbers, counts = np.unique(label, return_counts=True)
         present = [(self._labels[n], c) for n, c in zip(numbers.tolist(), counts.tolist(), strict=True)]

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
+import shlex
 import socket
 import struct
 import sys
 from dataclasses import dataclass
+from enum import Enum
 from typing import TYPE_CHECKING
 
 from closeseq.capture.live.problems import DeviceError
@@ -28,6 +31,7 @@ _SIOCGIFNAME, _SIOCGIFFLAGS, _SIOCGIFHWADDR = 0x8910, 0x8913, 0x8927  # linux/so
 # struct ifreq: the name, and a union: of an index, or of a short number, flags or a type of hardware
 _OF_INDEX, _OF_NUMBER = struct.Struct("=16si20x"), struct.Struct("=16sH22x")
 _IFF_UP = 0x1
+_NO_PROTOCOL = 0x88B5  # an EtherType for local experiments (IEEE 802): TCP never has it
 _LONGEST_NAME = 15  # bytes, IFNAMSIZ without the zero at the end
 
 
@@ -64,15 +68,32 @@ def check_up(device: Device, packets: socket.socket) -> None:
         if name is None:
             raise DeviceError(f"{device.name} is gone")
         if not flags & _IFF_UP:
-            raise DeviceError(f"{name} is down; `ip link set {name} up` brings it up")
+            raise DeviceError(f"{name} is down; `ip link set {shlex.quote(name)} up` brings it up")
 
 
-def what_happened(device: Device, packets: socket.socket) -> str | None:
-    """Return why nothing comes from a device any more, as a clause; None if it is up (again)."""
+class Condition(Enum):
+    """How a device is that was captured on."""
+
+    UP = "up"
+    DOWN = "down"  # it may come up again, and a socket that is bound to it then goes on
+    GONE = "gone"  # for good, though another one may get its name
+
+
+def condition(device: Device, packets: socket.socket) -> Condition:
+    """Return how a device is, in the socket's namespace. Only for Linux."""
     name, flags = _look_up(device, packets)
     if name is None:
-        return f"{device.name} is gone"
-    return None if flags & _IFF_UP else f"{device.name} went down"
+        return Condition.GONE
+    return Condition.UP if flags & _IFF_UP else Condition.DOWN
+
+
+def let_nothing_in(device: Device, packets: socket.socket) -> None:
+    """Let nothing more come to a packet socket; what came stays there. Its filter may be locked.
+
+    It is bound to a protocol that nothing has, and the kernel returns when no packet is on its way to it.
+    """
+    with contextlib.suppress(OSError):  # the device is gone, and with it what would come
+        packets.bind((device.name if device.index else "", _NO_PROTOCOL))
 
 
 def _look_up(device: Device, packets: socket.socket) -> tuple[str | None, int]:

@@ -27,7 +27,7 @@ ABOUT = 0xFFFFF000
 PROTOCOL, PACKET_TYPE, INTERFACE, HARDWARE = ABOUT + 0, ABOUT + 4, ABOUT + 8, ABOUT + 28
 OUTGOING = 4  # PACKET_OUTGOING
 
-SO_ATTACH_FILTER = 26  # asm-generic/socket.h
+SO_ATTACH_FILTER, SO_LOCK_FILTER = 26, 44  # asm-generic/socket.h
 FARTHEST = 255  # instructions that a conditional jump can skip
 
 
@@ -78,6 +78,11 @@ def attach(packets: socket.socket, program: Program) -> None:
     packets.setsockopt(
         socket.SOL_SOCKET, SO_ATTACH_FILTER, struct.pack("HP", len(program), ctypes.addressof(memory))
     )
+
+
+def lock(packets: socket.socket) -> None:
+    """Let nobody change or take off the program any more, whoever gets hold of the socket. Raises OSError."""
+    packets.setsockopt(socket.SOL_SOCKET, SO_LOCK_FILTER, 1)
 
 
 def assemble(source: Iterable[Step | str]) -> Program:

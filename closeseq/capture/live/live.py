@@ -9,6 +9,7 @@ import select
 import time
 from typing import TYPE_CHECKING, NamedTuple, Protocol, Self
 
+from closeseq.capture.live.devices import Condition
 from closeseq.capture.live.problems import DeviceError
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ MOST = 1 << 15  # frames in a batch, so that its columns fit a cache
 # Seconds from batch to batch, as long as no backlog is waiting. It feels live, and at twenty batches a
 # second the work that is done once a batch does not count.
 PACE = 0.05
+LOOK_AGAIN = 0.5  # seconds until a device that is down is looked at again
 LONGEST_WAIT = 86_400.0  # seconds, in one call of the system
 
 
@@ -49,8 +51,8 @@ class Source(Protocol):
     def failed(self) -> bool:
         """Return whether nothing more will come, because the device is down or gone."""
 
-    def what_happened(self) -> str | None:
-        """Return why nothing comes any more, as a clause; None if the device is up (again)."""
+    def condition(self) -> Condition:
+        """Return how the device is."""
 
     def stop(self) -> None:
         """Let nothing more in. What was captured can still be taken."""
@@ -80,9 +82,10 @@ class LiveCapture:
         self._sources = list(sources)
         self.devices: tuple[Device, ...] = tuple(source.device for source in sources)
         self.packets = 0  # delivered so far, over all devices
-        self.notices: list[str] = []  # what went wrong while the rest goes on, a clause each
+        self.notices: list[str] = []  # what happened while the capture goes on, a clause each
         self._dropped = 0  # on devices that are gone
-        self._ends: dict[Source, float] = {}  # source that gets nothing more -> when all is surely ready
+        self._ends: dict[Source, float] = {}  # source that gets nothing now -> when all is surely ready
+        self._down: set[Source] = set()  # of these, whose devices are known to be down
         self._stopped = False
         self._turn = 0  # index of the source that is asked first next time
         self._due = 0.0  # when the next batch may be handed out
@@ -124,8 +127,9 @@ class LiveCapture:
 
         After `stop` it returns what was captured until then, and then None, whatever the time-out.
 
-        Raises DeviceError when the last device has gone down or away; what was captured there before has
-        then been delivered. While others are left, this is only noted in `notices`.
+        Raises DeviceError when the last device has gone away; what was captured there before has then been
+        delivered. While others are left, this is only noted in `notices`, as is a device that goes down or
+        comes up again.
         """
         self.release()
         begin = time.monotonic()
@@ -193,25 +197,39 @@ class LiveCapture:
         return True
 
     def _finish(self, now: float) -> None:
-        """Let go of the sources that have delivered the last they will ever get."""
+        """Look at the sources that have delivered the last they got: let go of them, or wait for more."""
         for source in self._sources:
             if source.failed():
                 self._ends.setdefault(source, now + source.quiet)
         over = [source for source, end in self._ends.items() if now >= end and not source.ready()]
         for source in over:
-            problem = "" if self._stopped else source.what_happened()
             del self._ends[source]
-            if problem is None:
-                self.notices.append(f"{source.device.name} was down for a moment")
-                continue
+            if self._stopped:
+                self._let_go(source)
+            else:
+                self._go_on(source, now)
+
+    def _go_on(self, source: Source, now: float) -> None:
+        """Note how a device is that gave nothing more: up again, still down, or gone."""
+        name, state = source.device.name, source.condition()
+        was_down = source in self._down
+        if state is Condition.GONE:
             self._let_go(source)
-            if problem and not self._sources:
-                raise DeviceError(f"{problem}; what was captured before is complete")
-            if problem:
-                self.notices.append(problem)
+            if not self._sources:
+                raise DeviceError(f"{name} is gone; what was captured before is complete")
+            self.notices.append(f"{name} is gone")
+        elif state is Condition.DOWN:
+            self._ends[source] = now + LOOK_AGAIN
+            self._down.add(source)
+            if not was_down:
+                self.notices.append(f"{name} went down; the capture goes on when it is up again")
+        else:
+            self._down.discard(source)
+            self.notices.append(f"{name} is up again" if was_down else f"{name} was down for a moment")
 
     def _let_go(self, source: Source) -> None:
         self._sources.remove(source)
+        self._down.discard(source)
         self._poll.unregister(source.fileno())
         source.close()
         self._dropped += source.dropped

@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from closeseq.capture.live import blocks
-from closeseq.capture.live.devices import check_up, what_happened
-from closeseq.capture.live.instructions import NOTHING, attach
+from closeseq.capture.live.devices import check_up, condition, let_nothing_in
+from closeseq.capture.live.instructions import attach, lock
 from closeseq.capture.live.problems import DeviceError, NoRingError, not_permitted
 
 if TYPE_CHECKING:
-    from closeseq.capture.live.devices import Device
+    from closeseq.capture.live.devices import Condition, Device
     from closeseq.capture.live.instructions import Program
     from closeseq.packets.frames import Frames
 
@@ -68,6 +68,7 @@ class Ring:
         self._socket = _open(device)
         try:
             attach(self._socket, program)
+            lock(self._socket)
             self._blocks = self._allocate(max(2, size // block))
             self._memory = self._map()
             if device.loopback:
@@ -159,13 +160,13 @@ class Ring:
         """Return whether nothing more will come, because the device is down or gone; it is told once."""
         return bool(self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR))
 
-    def what_happened(self) -> str | None:
-        """Return why nothing comes any more, as a clause; None if the device is up (again)."""
-        return what_happened(self.device, self._socket)
+    def condition(self) -> Condition:
+        """Return how the device is."""
+        return condition(self.device, self._socket)
 
     def stop(self) -> None:
         """Let nothing more in. What is in the ring stays there."""
-        attach(self._socket, NOTHING)
+        let_nothing_in(self.device, self._socket)
 
     def close(self) -> None:
         """Let go of the device. Frames handed out keep the memory as long as they are used."""

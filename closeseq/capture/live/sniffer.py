@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from closeseq.capture.live.devices import ANY, RAW, check_up, what_happened
-from closeseq.capture.live.instructions import NOTHING, attach
+from closeseq.capture.live.devices import ANY, RAW, Condition, check_up, condition, let_nothing_in
+from closeseq.capture.live.instructions import NOTHING, attach, lock
 from closeseq.capture.live.problems import DeviceError, FilterError, not_permitted
 from closeseq.packets.frames import Frames
 
@@ -90,6 +90,7 @@ class Sniffer:
         except PermissionError:  # has the right to read packets, but no others
             self._socket.ins.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, size)
         attach(self._socket.ins, program)
+        lock(self._socket.ins)
 
     def fileno(self) -> int:
         """Return the descriptor that becomes readable when there is something to read."""
@@ -149,18 +150,17 @@ class Sniffer:
             self._failed = True
         return self._failed
 
-    def what_happened(self) -> str | None:
-        """Return why nothing comes any more, as a clause; None if the device is up (again)."""
+    def condition(self) -> Condition:
+        """Return how the device is; where the system does not tell, what cannot be read is gone."""
         if not _LINUX:
-            return f"{self.device.name} can no longer be read"
-        problem = what_happened(self.device, self._socket.ins)
-        self._failed = problem is not None
-        return problem
+            return Condition.GONE
+        self._failed = False
+        return condition(self.device, self._socket.ins)
 
     def stop(self) -> None:
         """Let nothing more in. What was captured can still be taken."""
         if _LINUX:
-            attach(self._socket.ins, NOTHING)
+            let_nothing_in(self.device, self._socket.ins)
         else:
             self._stopped_at = time.time()
 

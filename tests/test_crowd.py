@@ -1,0 +1,123 @@
+"""How much is written of many connections: what is alike is counted, and what is grave stays in sight."""
+
+from __future__ import annotations
+
+import pytest
+
+from closeseq.cli import crowd
+from closeseq.cli.crowd import ALIKE, COUNTS, CROWD, LINES, SECONDS, Crowd
+from closeseq.report.text import Style
+from closeseq.tcp.states import State
+from closeseq.watch.labels import Label
+from closeseq.watch.news import Kind, News
+
+GRACEFUL = Label("graceful", "client", "C:S", State.TIME_WAIT, State.CLOSED, frozenset(), frozenset())
+LEAK = frozenset({("stuck-close-wait", None)})
+STUCK = Label("closing", "client", "C:S", State.FIN_WAIT_2, State.CLOSE_WAIT, LEAK, frozenset())
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    class Clock:
+        now = 1000.0
+
+    monkeypatch.setattr(crowd.time, "monotonic", lambda: Clock.now)
+    return Clock
+
+
+def news(number, kind=Kind.CLOSED, label=GRACEFUL):
+    return News(kind, label, range(number), None)
+
+
+def other(number, problems=frozenset()):
+    return Label("reset", "client", f"C:S {number}", State.CLOSED, State.CLOSED, problems, frozenset())
+
+
+def test_of_what_is_alike_three_blocks_are_shown_in_ten_seconds_however_many_come_at_once(clock):
+    shared = Crowd()
+    blocks = 0
+    for _ in range(40):  # ten seconds of 500 a second
+        shown, lines = shared.share(news(125))
+        blocks += shown
+        assert lines == 0
+        clock.now += 0.25
+    assert blocks == ALIKE
+    clock.now += SECONDS
+    assert shared.share(news(125)) == (1, 0)
+
+
+def test_a_few_are_shown_singly(clock):
+    shared = Crowd()
+    assert shared.share(news(2)) == (2, 0)
+    assert shared.share(news(5)) == (1, 4)
+    assert shared.share(news(CROWD)) == (0, CROWD)
+    assert not shared.due
+
+
+def test_lines_run_out_too_and_the_rest_is_counted(clock):
+    shared = Crowd()
+    lines = sum(shared.share(news(10))[1] for _ in range(10))
+    assert lines == LINES[False]
+    assert shared.due
+    (row,) = shared.counts(Style())
+    assert row.split()[:3] == ["and", "47", "more"]
+
+
+def test_each_connection_is_shown_or_counted_and_counts_come_every_ten_seconds(clock):
+    shared = Crowd()
+    shown, rows = 0, []
+    for _ in range(100):
+        shown += sum(shared.share(news(125)))
+        if shared.due:
+            rows += shared.counts(Style())
+        clock.now += 0.25
+    shared.end()
+    rows += shared.counts(Style())
+    counted = sum(int(row.split()[1].replace(",", "")) for row in rows)
+    assert shown + counted == 100 * 125
+    assert len(rows) == 4  # at once, after 10 s and 20 s, and at the end
+    assert "graceful; client TIME_WAIT, server CLOSED" in rows[0]
+
+
+def test_a_flood_takes_no_room_from_what_is_stuck(clock):
+    shared = Crowd()
+    for number in range(200):
+        shared.share(news(500, label=other(number)))
+    assert shared.share(news(2, Kind.STUCK, STUCK)) == (2, 0)
+    assert shared.share(news(3, label=other(0, LEAK))) == (3, 0)
+
+
+def test_what_is_grave_is_counted_first_and_few_kinds_by_name(clock):
+    shared = Crowd()
+    for number in range(30):
+        shared.share(news(100 + number, label=other(number)))
+    for _ in range(2):
+        shared.share(news(500, Kind.STUCK, STUCK))
+    first, *_, last = rows = list(shared.counts(Style(width=200)))
+    assert len(rows) == COUNTS + 1
+    assert "stuck the same way: closing (stuck-close-wait)" in first
+    assert last.strip().endswith("in 23 other ways")
+
+
+def test_what_was_shown_when_it_got_stuck_is_not_drawn_again_at_the_end(clock):
+    shared = Crowd()
+    shared.share(news(1, Kind.STUCK, STUCK))
+    shared.end()
+    assert shared.share(news(1, Kind.OPEN, STUCK)) == (0, 1)
+
+
+def test_the_end_has_room_of_its_own(clock):
+    shared = Crowd()
+    for number in range(200):
+        shared.share(news(5, label=other(number)))
+    assert shared.share(news(1, Kind.OPEN)) == (0, 0)
+    shared.end()
+    assert shared.share(news(1, Kind.OPEN, other(1))) == (1, 0)
+
+
+def test_kinds_that_were_never_seen_again_are_forgotten(clock):
+    shared = Crowd()
+    for number in range(5000):
+        shared.share(news(1, label=other(number)))
+        clock.now += 1
+    assert len(shared._alike) <= crowd.MOST_KINDS + 1
