@@ -13,7 +13,7 @@ import pytest
 
 from closeseq.capture import open_capture
 from closeseq.segments import decode
-from live_namespace import ROOT, needs_root
+from live_namespace import ROOT, needs_network
 
 SCRIPT = ROOT / "scripts" / "fuzz_live"
 
@@ -54,7 +54,7 @@ def test_the_frames_are_of_many_kinds_and_most_are_tcp(fuzz, tmp_path):
     assert len(pairs) < len(segments) / 2
 
 
-@needs_root
+@needs_network
 @pytest.mark.skipif(not shutil.which("unshare"), reason="a namespace of its own needs the program unshare")
 def test_what_goes_beyond_a_limit_is_found_and_its_frames_are_kept(tmp_path):
     command = [sys.executable, SCRIPT, "--seconds", "2", "--memory", "1", "--keep", tmp_path / "kept"]
