@@ -277,6 +277,8 @@ class Script:
                 "tsecr": (segment.tsecr or 0) % MODULUS,
                 "dsack_left": 0,
                 "dsack_right": 0,
+                "vlan": 0,
+                "place": 0,
             }
         )
 

@@ -34,6 +34,8 @@ DEFAULTS = {
     "tsecr": 0,
     "dsack_left": 0,
     "dsack_right": 0,
+    "vlan": 0,
+    "place": 0,
 }
 
 

@@ -185,6 +185,7 @@ class PcapngWalker:
         self._interfaces.count_lost(packets.interface, packets.lost)
         walked.offset, walked.captured, walked.wire = packets.offset, packets.captured, packets.wire
         walked.link_type = link_types[packets.interface]
+        walked.interface = packets.interface.astype(np.uint32)
         walked.time_ns = self._with_latest(time_ns, packets.timed)
 
     def _times(self, packets: Packets, clocks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -40,6 +40,8 @@ class Segments:
     tsecr: np.ndarray  # uint32, 0 without the option
     dsack_left: np.ndarray  # uint32, left edge of a D-SACK block (RFC 2883); equal to dsack_right if none
     dsack_right: np.ndarray  # uint32, right edge
+    vlan: np.ndarray  # uint64, the VLANs of its frame, 16 bits a tag, the innermost lowest; 0 without tags
+    place: np.ndarray  # uint64, equal where link headers do not tell that two frames were captured apart
     skipped: Mapping[str, int] = field(default_factory=dict)  # reason -> frames that gave no row
     notes: Mapping[str, int] = field(default_factory=dict)  # remark -> rows it is true of
 
@@ -58,6 +60,6 @@ DTYPES = {
     "src_port": np.uint16, "dst_port": np.uint16, "seq": np.uint32, "ack": np.uint32,
     "flags": np.uint8, "window": np.uint16, "length": np.int64, "ttl": np.uint8, "ip_id": np.int32,
     "has_timestamps": np.bool_, "tsval": np.uint32, "tsecr": np.uint32,
-    "dsack_left": np.uint32, "dsack_right": np.uint32,
+    "dsack_left": np.uint32, "dsack_right": np.uint32, "vlan": np.uint64, "place": np.uint64,
 }  # fmt: skip
 assert set(DTYPES) == set(COLUMNS)

@@ -6,7 +6,7 @@ import time
 from typing import TYPE_CHECKING, Protocol
 
 from closeseq.errors import SaveError
-from closeseq.segments import decode
+from closeseq.segments import Decoder
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -95,6 +95,7 @@ class Session:
         self.source = source
         self.watch = watch
         self.clock = clock
+        self._decoder = Decoder()
         self.over = False  # nothing more will come
         self.unsaved: SaveError | None = None  # why what comes is no longer saved
         self._save = save
@@ -156,7 +157,7 @@ class Session:
         self._keep(frames, batch.device)
         self.clock.see(frames)
         self.watch.reading.dropped = self.source.dropped
-        self.watch.feed(len(frames), decode(frames))
+        self.watch.feed(len(frames), self._decoder.decode(frames))
         self.source.release()
         return True
 
