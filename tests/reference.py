@@ -75,8 +75,72 @@ class Incarnation:
     successor: dict | None = None
 
 
+REACH = 1 << 24
+
+
+class Lane:
+    """What belongs together of the packets between two endpoints, in whatever VLANs."""
+
+    def __init__(self):
+        self.near = [None, None]  # a number near the newest of each end
+        self.seen = [False, False]  # whether it was seen, or only acknowledged
+        self.vlans = [set(), set()]  # in which each end's packets were seen
+
+    def distance(self, row):
+        """None: nothing to compare; False: it contradicts."""
+        s, steps = row["sender"], []
+        syn, ack = bool(row["flags"] & SYN), bool(row["flags"] & ACK)
+        if self.near[s] is not None and not (syn and ack):
+            step = difference(row["seq"], self.near[s])
+            steps.append(abs(step))
+            if step not in (0, -1) if syn else abs(step) > REACH:
+                return False
+        if ack and self.near[1 - s] is not None:
+            step = difference(row["ack"], self.near[1 - s])
+            steps.append(abs(step))
+            if not 0 <= step <= 1461 if syn else abs(step) > REACH:
+                return False
+        return max(steps, default=None)
+
+    def take(self, row):
+        s = row["sender"]
+        self.near[s], self.seen[s] = row["seq"], True
+        if row["flags"] & ACK and not self.seen[1 - s]:
+            self.near[1 - s] = (row["ack"] - 1) % 2**32
+
+
+def lane_of(lanes: list[Lane], row: dict, copy: bool) -> int:
+    """Return the lane of a packet, by the rule in lanes.py; a new one is added."""
+    s, vlan = row["sender"], row["vlan"]
+    far = [lane.distance(row) for lane in lanes]
+    fitting = [(far[n], n) for n in range(len(lanes)) if far[n] is not None and far[n] is not False]
+    beside = [vlan in lane.vlans[1 - s] for lane in lanes]
+    own = next((n for n, lane in enumerate(lanes) if vlan in lane.vlans[s]), None)
+    found = own
+    if own is not None:
+        if far[own] is False and fitting:
+            found = min(fitting)[1]
+    elif fitting:
+        found = min((not beside[n], step, n) for step, n in fitting)[2]
+    elif None in far:
+        unknown = [n for n in range(len(lanes)) if far[n] is None]
+        found = min(unknown, key=lambda n: (not beside[n], bool(lanes[n].vlans[s]), n))
+    else:
+        found = next((n for n, lane in enumerate(lanes) if beside[n] and not lane.vlans[s]), None)
+    if copy:
+        return found or 0
+    if found is None:
+        found = len(lanes)
+        lanes.append(Lane())
+    if own is None:
+        lanes[found].vlans[s].add(vlan)
+    lanes[found].take(row)
+    return found
+
+
 def split(segments: Segments) -> list[Incarnation]:
     present: dict[tuple, Incarnation] = {}
+    all_lanes: dict[tuple, list[Lane]] = {}
     everything: list[Incarnation] = []
     recent: dict[tuple, int] = {}
     clock = 0
@@ -86,13 +150,15 @@ def split(segments: Segments) -> list[Incarnation]:
         b = (row["version"], row["dst_high"], row["dst_low"], row["dst_port"])
         pair, sender = ((a, b), 0) if a <= b else ((b, a), 1)
         row["sender"] = sender
+        copy = is_copy(recent, clock, pair, row)
+        pair = (pair, lane_of(all_lanes.setdefault(pair, [Lane()]), row, copy))
         incarnation = present.get(pair)
-        if is_copy(recent, clock, pair, row):
+        if copy:
             incarnation.copies += 1
             continue
         if incarnation is None or opens_next(incarnation, row):
             number = 1 if incarnation is None else incarnation.number + 1
-            following = Incarnation(pair, number, len(everything), first_sender=sender)
+            following = Incarnation(pair[0], number, len(everything), first_sender=sender)
             following.first_ns = row["time_ns"]
             if incarnation is not None:
                 incarnation.successor = row

@@ -107,7 +107,8 @@ def soups(draw, most=50):
         time_ns += draw(st.sampled_from(STEPS_NS))
         if rows and draw(st.integers(0, 7)) == 0:
             again = rows[-draw(st.integers(1, min(6, len(rows))))]
-            rows.append(again | {"time_ns": time_ns})
+            elsewhere = draw(st.sampled_from([{}, {}, {"vlan": 30}, {"place": 5}, {"ttl": 63}]))
+            rows.append(again | {"time_ns": time_ns} | elsewhere)
             continue
         family = ends[draw(families)]
         number = {name: (base + draw(near)) % MODULUS for name in ("seq", "ack")}
@@ -122,6 +123,7 @@ def soups(draw, most=50):
                 "window": draw(st.sampled_from([65535, 0])),
                 "length": draw(st.sampled_from([0, 0, 1, 2, 100])),
                 "ip_id": draw(st.sampled_from([-1, 0, 7])),
+                "vlan": draw(st.sampled_from([0, 0, 0, 10, 20])),
                 "has_timestamps": draw(st.booleans()),
                 "tsval": draw(st.sampled_from([0, 1])),
                 "tsecr": draw(st.sampled_from([0, 1])),

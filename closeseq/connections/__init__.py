@@ -4,6 +4,7 @@
     table         which rows belong together: pairs, their incarnations, copies left out
     incarnations  which SYN begins the next connection of a pair
     copies        identical copies of a packet
+    lanes         the same addresses and ports in two VLANs
     sequence      relative, unwrapped numbers, and each segment's position
     relevance     which rows are events
     steps         the events, kept whole, chained with the traffic between them

@@ -15,13 +15,17 @@ NONE = np.iinfo(np.int64).min  # "nothing yet" in a column of sequence numbers
 
 
 class Pairs(Growing):
-    """One row a pair of endpoints."""
+    """One row a pair of endpoints, and one more for each VLAN in which it is another pair (lanes.py)."""
 
     version: np.ndarray = column(np.uint8)  # 4 or 6
     high: np.ndarray = column(np.uint64, width=2)  # addresses of end 0 and end 1
     low: np.ndarray = column(np.uint64, width=2)
     port: np.ndarray = column(np.uint16, width=2)
     present: np.ndarray = column(np.int64, -1)  # index of the newest connection of this pair
+    further: np.ndarray = column(np.bool_)  # another lane of a pair that is there already
+    vlan: np.ndarray = column(np.uint64, width=2)  # the VLANs in which each end's packets were first seen
+    near: np.ndarray = column(np.uint32, width=2)  # a number near the newest that each end has sent
+    known: np.ndarray = column(np.uint8, width=2)  # how that is known, see lanes.py; 0: it is not
 
 
 class Histories(Growing):

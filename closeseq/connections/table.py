@@ -14,6 +14,7 @@ import numpy as np
 from closeseq.connections.copies import Copies
 from closeseq.connections.grouping import arrange, lengths, packed, rank, renumbered
 from closeseq.connections.incarnations import PairRows, opening_rows
+from closeseq.connections.lanes import Lanes, pair_order
 from closeseq.connections.state import Histories, Pairs, Sides
 from closeseq.packets.flags import ACK, SYN
 
@@ -49,6 +50,7 @@ class Table:
         self.histories = Histories()
         self.sides = Sides()
         self._pair_of: dict[bytes, int] = {}
+        self._lanes = Lanes(self.pairs)
         self._copies = Copies()
         self._seen = 0  # connections, forgotten ones included
         self._copies_forgotten = 0
@@ -63,6 +65,10 @@ class Table:
         sides = np.empty(len(order), np.int64)
         sides[order] = pair * 2 + sender[order]
         copy = self._copies.find(segments, sides)[order]
+        lane = self._lanes.assign(pair_order(segments, order, pair, sender[order], copy))
+        if lane is not pair:
+            again = np.argsort(lane, kind="stable")
+            order, pair, copy = order[again], lane[again], copy[again]
 
         index, pair_kept = order[~copy], pair[~copy]
         new_pair = np.diff(pair_kept, prepend=-1) != 0
@@ -92,7 +98,7 @@ class Table:
         stays = np.flatnonzero(kept & kept[self.pairs.present[histories.pair]])
         self._copies_forgotten = self.copies
         new = renumbered(stays, len(histories))
-        pairs = np.unique(histories.pair[stays])
+        pairs = self._lanes.kept(np.unique(histories.pair[stays]))
         new_pair = renumbered(pairs, len(self.pairs))
 
         histories.keep(stays)
@@ -106,15 +112,16 @@ class Table:
         self._pair_of = {
             name: place for name, old in self._pair_of.items() if (place := int(new_pair[old])) >= 0
         }
+        self._lanes.renumber(new_pair)
         self._copies.renumber(new_pair)
         return stays
 
     def _look_up(self, key: np.ndarray) -> np.ndarray:
         """Return the index of each of these distinct pairs; new ones are added."""
-        pair_of = self._pair_of
-        before = len(pair_of)
+        pair_of, lanes = self._pair_of, len(self._lanes)
+        before = len(pair_of) + lanes
         names = np.ascontiguousarray(key).view(PAIR_KEY)[:, 0].tolist()
-        found = np.array([pair_of.setdefault(name, len(pair_of)) for name in names], np.int64)
+        found = np.array([pair_of.setdefault(name, len(pair_of) + lanes) for name in names], np.int64)
         new = key[found >= before]
         self.pairs.grow(
             len(new),
