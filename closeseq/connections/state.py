@@ -38,7 +38,9 @@ class Histories(Growing):
     first_sender: np.ndarray = column(np.uint8)  # 0 or 1
     first_ns: np.ndarray = column(np.int64)  # since the epoch
     last_ns: np.ndarray = column(np.int64)
-    copies: np.ndarray = column(np.int32)  # identical copies that were left out
+    copies: np.ndarray = column(np.int32)  # duplicates that were left out, of all kinds (copies.py)
+    elsewhere: np.ndarray = column(np.int32)  # of these, captured at another place
+    repeated_resets: np.ndarray = column(np.int32)  # of these, a RST like the one before it
     only_syns: np.ndarray = column(np.bool_, True)  # nothing yet but SYNs without ACK
     closing: np.ndarray = column(np.bool_)  # a FIN or RST went by
     minor: np.ndarray = column(np.int32)  # minor events kept so far
@@ -63,3 +65,11 @@ class Sides(Growing):
     syn_raw: np.ndarray = column(np.uint32)  # the first one's number
     packets: np.ndarray = column(np.int64)
     bytes: np.ndarray = column(np.int64)  # of payload, retransmissions included
+    doubled: np.ndarray = column(np.int32)  # duplicates at the same place at once
+    delivered: np.ndarray = column(np.int32)  # duplicates at the same place, later
+    fin_again: np.ndarray = column(
+        np.int64
+    )  # number of the last duplicate of a FIN at the same place; 0: none
+    fin_again_ns: np.ndarray = column(np.int64)  # its time
+    fin_again_later: np.ndarray = column(np.bool_)  # whether it is counted among those delivered
+    dsacks: np.ndarray = column(np.int32)  # segments that say that something arrived twice
