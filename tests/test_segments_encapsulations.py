@@ -115,6 +115,14 @@ NOTHING = {
         in_udp(2152)(gtp(PACKETS["IPv4"], flags=0x34, optional=bytes.fromhex("000000 85 00000000"))),
         "not TCP",
     ),
+    "GTP-U with endless extensions": (
+        1,
+        in_udp(2152)(
+            gtp(b"", flags=0x34, optional=bytes.fromhex("00000085") + bytes.fromhex("01000085") * 900)
+        ),
+        "encapsulation too deep",
+    ),
+    "NFLOG with endless attributes": (239, b"\2\0\0\5" + struct.pack("<HH", 4, 1) * 900, "not IP"),
     "GTP-U of Ethernet": (1, in_udp(2152)(gtp(bytes(60))), "not IP"),
     "GRE over UDP, encrypted (DTLS)": (1, in_udp(4755)(gre(PACKETS["IPv4"], 0x0800)), "not TCP"),
 }

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 DEEPEST = 32  # headers; more make no sense, and each costs time
-MOST_PARTS = 64  # of all 802.11 aggregates in a frame
+MOST_PARTS = 64  # of all 802.11 aggregates in a frame, of a chain of GTP-U extensions or NFLOG attributes
 
 
 class Inner(NamedTuple):
@@ -212,11 +212,15 @@ def _gtp(frame: bytes, at: int) -> Layer:
     at += 8
     if head.flags & 0x07:
         extension, at = octet(frame, at + 3).value, at + 4
-        while extension:
+        for _ in range(MOST_PARTS):
+            if not extension:
+                break
             size = octet(frame, at).value * 4
             if not size:
                 raise Skip("not TCP")
             extension, at = octet(frame, at + size - 1).value, at + size
+        else:
+            raise Skip("encapsulation too deep")
     return _by_version(frame, at)
 
 
@@ -225,7 +229,9 @@ def _nflog(frame: bytes, at: int) -> Layer:
     for order in "<", ">":
         attribute = struct.Struct(f"{order}HH")
         place = at + 4
-        while place + attribute.size <= len(frame):
+        for _ in range(MOST_PARTS):
+            if place + attribute.size > len(frame):
+                break
             length, kind = attribute.unpack_from(frame, place)
             if length < attribute.size:
                 break  # it is in the other order
