@@ -19,6 +19,8 @@ from dpkt_oracle import Frame, frames_of, rows_of
 from frame_bytes import (
     NOP_NOP_TIMESTAMPS,
     aggregate,
+    cooked,
+    cooked2,
     e_tag,
     ethernet,
     fddi,
@@ -212,6 +214,53 @@ def test_packets_crafted_by_scapy_read_as_on_their_own():
     assert expected[0]["flags"] == FIN | ACK
     for link_type, packet in crafted:
         assert rows(link_type, bytes(packet)) == expected, packet.summary()
+
+
+def changed(data, at, value):
+    return data[:at] + bytes([value]) + data[at + 1 :]
+
+
+PACKET = PACKETS["IPv4"]
+ELSEWHERE = {
+    "another source address": (1, ethernet(PACKET), 11),
+    "another destination address": (1, ethernet(PACKET), 0),
+    "sent, not received": (113, cooked(PACKET), 1),
+    "another address in cooked capture": (113, cooked(PACKET), 11),
+    "another interface": (276, cooked2(PACKET), 7),
+    "sent, not received, version 2": (276, cooked2(PACKET), 10),
+    "FDDI": (10, fddi(PACKET), 3),
+    "an access point": (105, ieee_802_11(PACKET), 12),
+    "sent again over the air": (105, ieee_802_11(PACKET), 1),
+    "another port of an extender": (1, e_tag(PACKET), 17),
+    "another virtual port": (1, vn_tag(PACKET), 15),
+}
+
+
+@pytest.mark.parametrize(("link_type", "data", "at"), ELSEWHERE.values(), ids=ELSEWHERE)
+def test_the_link_header_tells_where_a_frame_was_captured(link_type, data, at):
+    other = changed(data, at, 9)
+    segments = decode(frames_of([Frame(link_type, one, len(one)) for one in (data, other, data)]))
+    here, there, again = segments.place.tolist()
+    assert here == again != there
+
+
+def test_a_packet_in_a_tunnel_is_at_another_place_than_alone():
+    frames = [ethernet(PACKET), in_gre(PACKET, 0x0800)]
+    assert len(set(decode(frames_of([Frame(1, one, len(one)) for one in frames])).place.tolist())) == 2
+
+
+def test_interfaces_of_a_pcapng_are_places(tmp_path):
+    path = tmp_path / "two.pcapng"
+    devices = [SavedDevice(name, 1, snaplen=65535) for name in ("eth0", "br0")]
+    writer = PcapngWriter(path.open("wb"), devices, started_ns=0)
+    for device in (0, 1, 0):
+        writer.write(frames_of([Frame(1, ethernet(PACKET), 100)]), device)
+    writer.close()
+    with open_capture(path) as capture:
+        (batch,) = capture.batches()
+        assert batch.interface.tolist() == [0, 1, 0]
+        here, there, again = decode(batch).place.tolist()
+    assert here == again != there
 
 
 FIELDS = ["tcp.srcport", "tcp.seq_raw", "tcp.len", "tcp.flags"]
