@@ -5,7 +5,7 @@
     decode     from frames to columns: find the TCP header, judge it, read it, all frames at once
     options    timestamps and D-SACK out of the TCP options
     irregular  the frames that need a walk of their own, one by one: tunnels, extension headers
-    wireless   802.11 among these; layers: what the steps of a walk have in common
+    headers    what each of their headers says comes next; wireless: 802.11; layers: what these share
     fragments  segments that came in several IP fragments, put together
     tally      the count of what gave no row, and why
 

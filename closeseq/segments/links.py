@@ -1,7 +1,7 @@
 """Where the network layer begins: the table of link types, and what the numbers in headers say comes next.
 
 To add a link type, add a line to `LINKS`; if its header has no fixed length, add it to `WALKED`, and a step
-to `irregular.STEPS`.
+to `headers.STEPS`.
 
 Two numbers of a frame go on with its segment, for those who ask whether two packets are one:
 
