@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from closeseq.connections.conversation import (
         Address,
         Conversation,
+        Duplicates,
         End,
         Event,
         Opener,
@@ -67,6 +68,7 @@ __all__ = [
     "ConnectionClass",
     "Conversation",
     "DeviceError",
+    "Duplicates",
     "End",
     "Endpoint",
     "Event",
@@ -106,7 +108,7 @@ _HOMES = {
     "analysis": ("Analysis", "ConnectionClass", "Reading", "analyze", "from_script"),
     "connection": ("Connection", "Endpoint"),
     "connections.conversation": (
-        *("Address", "Conversation", "End", "Event", "Opener", "Position", "Stream", "Traffic"),
+        *("Address", "Conversation", "Duplicates", "End", "Event", "Opener", "Position", "Stream", "Traffic"),
     ),
     "capture.live.problems": ("DeviceError", "FilterError", "NotPermittedError"),
     "errors": ("CaptureError", "CloseseqError", "SaveError", "ScriptError", "UnknownWordError"),

@@ -257,13 +257,14 @@ def _read(
     count: int | None,
     progress: Callable[[int, int | None], None] | None,
 ) -> None:
-    from closeseq.segments import decode
+    from closeseq.segments import Decoder
 
+    decoder = Decoder()
     for frames in capture.batches():
         batch = frames
         if count is not None:
             batch = frames.first(count - analysis.reading.packets)
-        segments = decode(batch)
+        segments = decoder.decode(batch)
         analysis.reading.add(len(batch), segments)
         analysis.feed(segments)
         if progress is not None:

@@ -302,6 +302,8 @@ class Script:
                 "dsack_right": 0,
                 "sacked": segment.sacked,
                 "syn_options": options if segment.flags & SYN else 0,
+                "vlan": 0,
+                "place": 0,
             }
         )
 

@@ -80,8 +80,8 @@ def frames_in(path: Path) -> Frames:
 
 
 def rows_of(segments: Segments) -> list[dict[str, int]]:
-    """Return the rows as dictionaries of plain integers."""
-    columns = {name: getattr(segments, name).tolist() for name in COLUMNS}
+    """Return the rows as dictionaries of plain integers, without what only the way to the packet tells."""
+    columns = {name: getattr(segments, name).tolist() for name in COLUMNS if name not in ("vlan", "place")}
     return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 

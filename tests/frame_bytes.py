@@ -92,3 +92,70 @@ def cooked2(packet: bytes, *, ethertype: int | None = None) -> bytes:
     """Return the packet behind a header of Linux cooked capture, version 2 (link type 276)."""
     ethertype = ethertype_of(packet) if ethertype is None else ethertype
     return struct.pack(">HHIHBB8s", ethertype, 0, 7, 772, 4, 6, b"\x02" * 8) + packet
+
+
+def llc(packet: bytes) -> bytes:
+    """Return the packet behind LLC and SNAP (RFC 1042)."""
+    return bytes.fromhex("aaaa03 000000") + struct.pack(">H", ethertype_of(packet)) + packet
+
+
+def fddi(packet: bytes, control: int = 0x50) -> bytes:
+    return bytes([control]) + bytes(range(12)) + llc(packet)
+
+
+def ieee_802_11(
+    packet: bytes, *, control: int = 0x08, flags: int = 0x01, qos: bytes = b"", pad: int = 0
+) -> bytes:
+    """Return a data frame of 802.11; `qos` are the QoS and HT control fields, `pad` zeros behind them."""
+    fourth = bytes(6) if flags & 3 == 3 else b""
+    head = bytes([control, flags, 0, 0]) + bytes(range(18)) + b"\x30\x12" + fourth + qos + bytes(pad)
+    return head + llc(packet)
+
+
+def aggregate(*packets: bytes) -> bytes:
+    """Return an A-MSDU of 802.11 with a part for each packet, all but the last padded to four bytes."""
+    parts = [bytes(range(12)) + struct.pack(">H", len(llc(packet))) + llc(packet) for packet in packets]
+    body = b"".join(part + bytes(-len(part) % 4) for part in parts[:-1]) + parts[-1]
+    return bytes([0x88, 0x02, 0, 0]) + bytes(range(18)) + b"\x30\x12" + b"\x80\x00" + body
+
+
+def radiotap(frame: bytes, present: int = 0, fields: bytes = b"") -> bytes:
+    """Return a frame of 802.11 behind a radiotap header; `fields` are more words of bits and the fields."""
+    return struct.pack("<BxHI", 0, 8 + len(fields), present) + fields + frame
+
+
+def ppi(frame: bytes, link_type: int = 105, fields: bytes = b"") -> bytes:
+    return struct.pack("<BBHI", 0, 0, 8 + len(fields), link_type) + fields + frame
+
+
+def nflog(packet: bytes, order: str = "<", *, kind: int = 9) -> bytes:
+    """Return the packet behind a header of NFLOG and two attributes, of which the first one is padded."""
+
+    def attribute(kind: int, value: bytes) -> bytes:
+        return struct.pack(f"{order}HH", 4 + len(value), kind) + value + bytes(-len(value) % 4)
+
+    family = 2 if packet[0] >> 4 == 4 else 10
+    return struct.pack(">BBH", family, 0, 5) + attribute(10, b"prefix\0") + attribute(kind, packet)
+
+
+def gre(payload: bytes, ethertype: int, *, words: int = 0, flags: int = 0) -> bytes:
+    return struct.pack(">HH", flags, ethertype) + bytes(4 * words) + payload
+
+
+def gtp(packet: bytes, *, flags: int = 0x30, optional: bytes = b"", kind: int = 0xFF) -> bytes:
+    """Return the packet behind a header of GTP-U; `optional` are sequence number, extension headers, ..."""
+    return struct.pack(">BBHI", flags, kind, len(optional) + len(packet), 0x1234) + optional + packet
+
+
+def e_tag(packet: bytes) -> bytes:
+    """Return an Ethernet frame with an E-Tag (IEEE 802.1BR)."""
+    return ethernet(
+        bytes.fromhex("0123 0456 0000") + struct.pack(">H", ethertype_of(packet)) + packet, ethertype=0x893F
+    )
+
+
+def vn_tag(packet: bytes) -> bytes:
+    """Return an Ethernet frame with a VN-Tag."""
+    return ethernet(
+        bytes.fromhex("80120034") + struct.pack(">H", ethertype_of(packet)) + packet, ethertype=0x8926
+    )

@@ -22,6 +22,7 @@ from closeseq.connections.conversation import (
     Stream,
     Traffic,
 )
+from closeseq.connections.duplicates import duplicates
 from closeseq.packets.flags import ACK, FIN, PSH, RST, SYN, letters
 from closeseq.packets.segments import COLUMNS, Segments
 from closeseq.packets.sequence import difference
@@ -86,7 +87,11 @@ class Incarnation:
     covers: int = 0
     closing: bool = False
     only_syns: bool = True
+    vlans: dict = field(default_factory=dict)  # end -> in which VLAN it was first seen
     copies: int = 0
+    kinds: Counter = field(default_factory=Counter)  # of copies, and their senders
+    fin_again: dict = field(default_factory=dict)  # end -> number, time, whether it came later
+    dsacks: Counter = field(default_factory=Counter)  # of each end
     first_ns: int = 0
     last_ns: int = 0
     first_sender: int = 0
@@ -94,10 +99,76 @@ class Incarnation:
     last: dict | None = None  # the row before
 
 
+REACH = 1 << 24
+
+
+class Lane:
+    """What belongs together of the packets between two endpoints, in whatever VLANs."""
+
+    def __init__(self):
+        self.near = [None, None]  # a number near the newest of each end
+        self.seen = [False, False]  # whether it was seen, or only acknowledged
+        self.vlans = [set(), set()]  # in which each end's packets were seen
+
+    def distance(self, row):
+        """None: nothing to compare; False: it contradicts."""
+        s, steps = row["sender"], []
+        syn, ack = bool(row["flags"] & SYN), bool(row["flags"] & ACK)
+        if self.near[s] is not None and not (syn and ack):
+            step = difference(row["seq"], self.near[s])
+            steps.append(abs(step))
+            if step not in (0, -1) if syn else abs(step) > REACH:
+                return False
+        if ack and self.near[1 - s] is not None:
+            step = difference(row["ack"], self.near[1 - s])
+            steps.append(abs(step))
+            if not 0 <= step <= 1461 if syn else abs(step) > REACH:
+                return False
+        return max(steps, default=None)
+
+    def take(self, row):
+        s = row["sender"]
+        self.near[s], self.seen[s] = row["seq"], True
+        if row["flags"] & ACK and not self.seen[1 - s]:
+            self.near[1 - s] = (row["ack"] - 1) % 2**32
+
+
+def lane_of(lanes: list[Lane], row: dict, copy: bool) -> int:
+    """Return the lane of a packet, by the rule in lanes.py; a new one is added."""
+    s, vlan = row["sender"], row["vlan"]
+    far = [lane.distance(row) for lane in lanes]
+    fitting = [(far[n], n) for n in range(len(lanes)) if far[n] is not None and far[n] is not False]
+    beside = [vlan in lane.vlans[1 - s] for lane in lanes]
+    own = next((n for n, lane in enumerate(lanes) if vlan in lane.vlans[s]), None)
+    found = own
+    if own is not None:
+        if far[own] is False and fitting:
+            found = min(fitting)[1]
+    elif fitting:
+        found = min((not beside[n], step, n) for step, n in fitting)[2]
+    elif None in far:
+        unknown = [n for n in range(len(lanes)) if far[n] is None]
+        found = min(unknown, key=lambda n: (not beside[n], bool(lanes[n].vlans[s]), n))
+    else:
+        found = next((n for n, lane in enumerate(lanes) if beside[n] and not lane.vlans[s]), None)
+    if copy:
+        return found or 0
+    if found is None:
+        found = len(lanes)
+        lanes.append(Lane())
+    if own is None:
+        lanes[found].vlans[s].add(vlan)
+    lanes[found].take(row)
+    return found
+
+
 def split(segments: Segments) -> list[Incarnation]:
     present: dict[tuple, Incarnation] = {}
+    vlans: dict[tuple, dict[int, int]] = defaultdict(dict)
+    all_lanes: dict[tuple, list[Lane]] = {}
     everything: list[Incarnation] = []
     recent: dict[tuple, int] = {}
+    handshakes: dict[tuple, int] = {}
     clock = 0
     for row in rows(segments):
         clock = max(clock, row["time_ns"])
@@ -105,23 +176,34 @@ def split(segments: Segments) -> list[Incarnation]:
         b = (row["version"], row["dst_high"], row["dst_low"], row["dst_port"])
         pair, sender = ((a, b), 0) if a <= b else ((b, a), 1)
         row["sender"] = sender
+        kind = copy_kind(recent, handshakes, clock, pair, row)
+        copy = kind is not None
+        pair = (pair, lane_of(all_lanes.setdefault(pair, [Lane()]), row, copy))
         incarnation = present.get(pair)
-        if is_copy(recent, clock, pair, row):
+        if copy:
             incarnation.copies += 1
+            incarnation.kinds[kind, sender] += 1
+            if kind in ("again", "later") and row["flags"] & FIN:
+                incarnation.fin_again[sender] = (row["number"], row["time_ns"], kind == "later")
             continue
         if incarnation is None or opens_next(incarnation, row):
             number = 1 if incarnation is None else incarnation.number + 1
-            following = Incarnation(pair, number, len(everything), first_sender=sender)
+            following = Incarnation(pair[0], number, len(everything), first_sender=sender)
             following.first_ns = row["time_ns"]
+            following.vlans = vlans[pair]
             if incarnation is not None:
                 incarnation.successor = row
             incarnation = present[pair] = following
             everything.append(following)
+        vlans[pair].setdefault(sender, row["vlan"])
         add(incarnation, row)
     return everything
 
 
-def is_copy(recent: dict, clock: int, pair: tuple, row: dict) -> bool:
+LATE_NS = 1_000_000_000
+
+
+def copy_kind(recent: dict, handshakes: dict, clock: int, pair: tuple, row: dict) -> str | None:
     """The same header again within a moment; longer where IP id or timestamps would tell a retransmission.
 
     The time is measured from the newest packet of the same identity, a copy included. `clock` is the
@@ -129,13 +211,29 @@ def is_copy(recent: dict, clock: int, pair: tuple, row: dict) -> bool:
     lies back.
     """
     identity = (pair, row["sender"], *(row[name] for name in IDENTITY))
-    before = recent.get(identity)
-    recent[identity] = row["time_ns"]
-    if before is None or before < clock - COPY_MARKED_NS:
-        return False
+    place = (*identity, row["place"], row["vlan"], row["ttl"])
     marked = row["ip_id"] > 0 or row["has_timestamps"]
     limit = COPY_MARKED_NS if marked else COPY_NS
-    return 0 <= row["time_ns"] - before <= limit
+
+    def age(memory, key, longest, limit):
+        before = memory.get(key)
+        memory[key] = row["time_ns"]
+        if before is None or before < clock - longest or not 0 <= row["time_ns"] - before <= limit:
+            return None
+        return row["time_ns"] - before
+
+    copy = age(recent, identity, COPY_MARKED_NS, limit) is not None
+    here = age(recent, place, COPY_MARKED_NS, limit)
+    late = None
+    if row["flags"] & (SYN | FIN) and not row["flags"] & RST and row["ip_id"] > 0 and row["has_timestamps"]:
+        late = age(handshakes, place, LATE_NS, LATE_NS)
+    if copy and here is None:
+        return "elsewhere"
+    if copy:
+        if here > COPY_NS:
+            return "later"
+        return "reset" if row["flags"] & RST and not marked else "again"
+    return None if late is None else "later"
 
 
 def opens_next(present: Incarnation, row: dict) -> bool:
@@ -183,6 +281,7 @@ def add(incarnation: Incarnation, row: dict) -> None:
     position, fills = follow_holes(own, peer, row, seq=seq, end=end, position=position)
     count_repetitions(own, peer, row, end, fills or position not in AGAIN or end == seq)
     dsack = None
+    incarnation.dsacks[s] += row["dsack_left"] != row["dsack_right"]
     if has_ack and row["dsack_left"] != row["dsack_right"]:
         dsack = tuple(ack + difference(row[edge], row["ack"]) for edge in ("dsack_left", "dsack_right"))
 
@@ -290,7 +389,7 @@ def overtaken(row: dict, stamp: int | None, hole: dict) -> bool:
 
 def count_repetitions(own: Side, peer: Side, row: dict, end: int, fresh: bool) -> None:
     """Count what is sent again unacknowledged, holes apart, and reports of what arrived twice."""
-    if row["flags"] & ACK and row["dsack_left"] != row["dsack_right"]:
+    if row["dsack_left"] != row["dsack_right"]:
         own.dsacks += 1
     challenged = row["flags"] & SYN and peer.acked is not None
     if not fresh and not row["flags"] & RST and not challenged and (peer.acked is None or peer.acked < end):
@@ -364,7 +463,7 @@ def describe(one: Incarnation, clients_of: dict, ports: frozenset[int]) -> Conve
         event(what, ends, shift) if kind == "event" else traffic(what, ends, shift)
         for kind, what in one.steps
     )
-    named = [text(endpoint) for endpoint in one.pair]
+    named, kinds = [text(endpoint) for endpoint in one.pair], one.kinds
     return Conversation(
         id=one.order + 1,
         incarnation=one.number,
@@ -381,8 +480,32 @@ def describe(one: Incarnation, clients_of: dict, ports: frozenset[int]) -> Conve
         copies=one.copies,
         client_path=path_of(one.sides[client], one.sides[1 - client]),
         server_path=path_of(one.sides[1 - client], one.sides[client]),
+        duplicates=duplicates(
+            {
+                "elsewhere": kinds["elsewhere", 0] + kinds["elsewhere", 1],
+                "repeated_resets": kinds["reset", 0] + kinds["reset", 1],
+            },
+            {end: doubles(one, index) for end, index in zip(End, (client, 1 - client), strict=True)},
+            steps,
+        ),
         successor=None if one.successor is None else event(one.successor, ends, [0, 0]),
+        client_vlans=tuple(v for v in [one.vlans.get(client, 0)] if v),
+        server_vlans=tuple(v for v in [one.vlans.get(1 - client, 0)] if v),
     )
+
+
+def doubles(one: Incarnation, end: int) -> dict:
+    """Return what duplicates.py asks of an end."""
+    number, time_ns, later = one.fin_again.get(end, (0, 0, False))
+    return {
+        "packets": one.sides[end].packets,
+        "doubled": one.kinds["again", end],
+        "delivered": one.kinds["later", end],
+        "dsacks": one.dsacks[end],
+        "fin_again": number,
+        "fin_again_ns": time_ns,
+        "fin_again_later": later,
+    }
 
 
 def orient(one: Incarnation, clients_of: dict, ports: frozenset[int]) -> tuple[int, Opener]:

@@ -36,6 +36,8 @@ DEFAULTS = {
     "dsack_right": 0,
     "sacked": 0,
     "syn_options": 0,
+    "vlan": 0,
+    "place": 0,
 }
 
 
@@ -87,7 +89,7 @@ ENDS = {
     4: [(4, 0, 10, 1000), (4, 0, 20, 80), (4, 0, 20, 1000)],
     6: [(6, 0, 10, 1000), (6, 0, 20, 80), (6, 1 << 63, 20, 80)],
 }
-STEPS_NS = [0, 10**5, 10**6, 10**6 + 1, 10**7, 10**7 + 1, 10**9, -(10**6), -2 * 10**7]
+STEPS_NS = [0, 10**5, 10**6, 10**6 + 1, 10**7, 10**7 + 1, 5 * 10**8, 10**9, -(10**6), -2 * 10**7]
 FLAGS = [SYN, SYN, SYN | ACK, ACK, ACK, ACK, ACK | PSH, FIN | ACK, FIN | ACK, FIN, RST, RST | ACK]
 FLAGS += [SYN | RST, SYN | FIN, 0, SYN | 0xC0]
 near = st.sampled_from([-2, -1, 0, 0, 0, 1, 1, 2, 3, 4, 1000, 1 << 31])
@@ -107,7 +109,8 @@ def soups(draw, most=50):
         time_ns += draw(st.sampled_from(STEPS_NS))
         if rows and draw(st.integers(0, 7)) == 0:
             again = rows[-draw(st.integers(1, min(6, len(rows))))]
-            rows.append(again | {"time_ns": time_ns})
+            elsewhere = draw(st.sampled_from([{}, {}, {"vlan": 30}, {"place": 5}, {"ttl": 63}]))
+            rows.append(again | {"time_ns": time_ns} | elsewhere)
             continue
         family = ends[draw(families)]
         number = {name: (base + draw(near)) % MODULUS for name in ("seq", "ack")}
@@ -122,6 +125,7 @@ def soups(draw, most=50):
                 "window": draw(st.sampled_from([65535, 0])),
                 "length": draw(st.sampled_from([0, 0, 1, 2, 100])),
                 "ip_id": draw(st.sampled_from([-1, 0, 7])),
+                "vlan": draw(st.sampled_from([0, 0, 0, 10, 20])),
                 "has_timestamps": draw(st.booleans()),
                 "tsval": draw(st.sampled_from([0, 1])),
                 "tsecr": draw(st.sampled_from([0, 1])),

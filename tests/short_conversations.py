@@ -182,7 +182,7 @@ def columns(told: list[Told]) -> Segments:
                     *(0, addresses[sender], 0, addresses[1 - sender], PORTS[sender], PORTS[1 - sender]),
                     *((INITIAL[sender] + word.seq) % RING, (INITIAL[1 - sender] + word.ack) % RING),
                     *(word.flags, 65535, word.length, 64, order + 1),
-                    *(stamped, value if stamped else 0, echo if stamped else 0, 0, 0, 0, 0),
+                    *(stamped, value if stamped else 0, echo if stamped else 0, 0, 0, 0, 0, 0, 0),
                 )
             )
     return Segments(

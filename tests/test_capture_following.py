@@ -313,7 +313,7 @@ NO_CAPTURES = {
     "gzip": (gzip.compress(pcap()), "a compressed capture cannot be followed"),
     "text": (b"12:00:01 IP 127.0.0.1", "not a capture: it is text"),
     "zstd": (b"\x28\xb5\x2f\xfd1234", "compressed with zstd"),
-    "an old pcap": (pcap().replace(b"\2\0\4\0", b"\2\0\3\0"), "pcap version 2.3 is not 2.4"),
+    "another pcap": (pcap().replace(b"\2\0\4\0", b"\2\0\5\0"), "pcap version 2.5 is not known"),
 }
 
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from closeseq.capture import open_capture
 from closeseq.capture.live.blocks import COOKED_HEADER
-from closeseq.capture.live.devices import Device
+from closeseq.capture.live.devices import FDDI, RADIOTAP, WIRELESS, Device
 from closeseq.capture.live.instructions import (
     IF_EQUAL,
     JUMP,
@@ -38,13 +38,20 @@ from dpkt_oracle import Frame, frames_of
 from frame_bytes import (
     IPV4_ENDS,
     IPV6_ENDS,
+    e_tag,
     ethernet,
     extension,
+    fddi,
     fragment_header,
+    gre,
+    gtp,
+    ieee_802_11,
     ipv4,
     ipv6,
+    radiotap,
     tcp,
     udp,
+    vn_tag,
 )
 from live_network import filtered
 
@@ -141,6 +148,11 @@ UNREADABLE = {
     "IP in IP": ethernet(ipv4(ipv4(SEGMENT), protocol=4)),
     "IPv6 in IPv4": ethernet(ipv4(ipv6(SEGMENT), protocol=41)),
     "three VLAN tags": ethernet(ipv4(SEGMENT), (0x88A8, 0x8100, 0x8100)),
+    "VN-Tag": vn_tag(ipv4(SEGMENT)),
+    "E-Tag": e_tag(ipv6(SEGMENT)),
+    "GRE over UDP": ethernet(ipv4(udp(gre(ipv4(SEGMENT), 0x0800), 4754), protocol=17)),
+    "GTP-U": ethernet(ipv6(udp(gtp(ipv4(SEGMENT)), 2152), protocol=17)),
+    "Aruba GRE": ethernet(ipv4(gre(ieee_802_11(ipv4(SEGMENT)), 0x8210), protocol=47)),
     "PPPoE": ethernet(b"\x11\x00\x00\x01\x00\x40\x00\x21" + ipv4(SEGMENT), ethertype=0x8864),
 }
 
@@ -150,6 +162,19 @@ def test_what_needs_a_walk_gets_in_for_segments_to_decide(frame):
     for wanted in (Wanted(ports={80}), Wanted(ports={81}), Wanted(hosts={"10.0.0.1"})):
         assert passes(frame, wanted)
     assert kept(frame, Wanted(ports={80}))[0]
+
+
+WIRELESS_AND_FDDI = {
+    FDDI: fddi(ipv4(SEGMENT)),
+    WIRELESS: ieee_802_11(ipv6(SEGMENT)),
+    RADIOTAP: radiotap(ieee_802_11(ipv4(SEGMENT))),
+}
+
+
+@pytest.mark.parametrize(("link_type", "frame"), WIRELESS_AND_FDDI.items(), ids=str)
+def test_of_links_with_headers_of_many_lengths_all_gets_in(link_type, frame):
+    assert passes(frame, Wanted(ports={81}, hosts={"10.0.0.1"}), link_type)
+    assert kept(frame, Wanted(ports={80}), link_type)[0]
 
 
 OTHERS = {

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from closeseq.packets.flags import ACK, FIN, PSH
 from closeseq.packets.segments import COLUMNS, DTYPES
-from closeseq.segments import decode, irregular
+from closeseq.segments import decode, headers
 from closeseq.segments.links import (
     KIND_OF_ETHERTYPE,
     KIND_OF_PROTOCOL,
@@ -251,11 +251,11 @@ def test_a_nested_frame_cut_anywhere_is_a_row_or_counted(data):
 
 
 def test_every_number_that_is_called_nested_has_a_step():
-    for space, kinds in ((irregular.ETHERTYPE, KIND_OF_ETHERTYPE), (irregular.PROTOCOL, KIND_OF_PROTOCOL)):
+    for space, kinds in ((headers.ETHERTYPE, KIND_OF_ETHERTYPE), (headers.PROTOCOL, KIND_OF_PROTOCOL)):
         named = {number for number, kind in enumerate(kinds.tolist()) if kind not in (Kind.OTHER, Kind.TCP)}
-        lengths = set(range(1, LARGEST_LENGTH + 1)) if space == irregular.ETHERTYPE else set()
-        assert {number for of, number in irregular.STEPS if of == space} == named - lengths
-    assert set(irregular.TUNNELS) == set(TUNNEL_PORTS)
+        lengths = set(range(1, LARGEST_LENGTH + 1)) if space == headers.ETHERTYPE else set()
+        assert {number for of, number in headers.STEPS if of == space} == named - lengths
+    assert set(headers.TUNNELS) == set(TUNNEL_PORTS)
 
 
 def test_dpkt_is_imported_only_when_a_frame_needs_it():

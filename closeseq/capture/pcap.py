@@ -1,8 +1,13 @@
-"""pcap: the classic savefile, draft-ietf-opsawg-pcap."""
+"""pcap: the classic savefile, draft-ietf-opsawg-pcap.
+
+Before version 2.4 the two lengths of a record stood the other way round; of 2.3 there are files of both
+kinds. Such old files are read as libpcap reads them: of 2.3, the smaller length is the captured one.
+"""
 
 from __future__ import annotations
 
 import struct
+from enum import Enum, auto
 
 import numpy as np
 
@@ -10,8 +15,24 @@ from closeseq.capture.records import CUT_REMEDY, MAXIMUM_RECORD, Trouble, Walked
 
 MICROSECONDS, NANOSECONDS = 0xA1B2C3D4, 0xA1B23C4D
 NS_PER_UNIT = {MICROSECONDS: 1000, NANOSECONDS: 1}
+
+
+class Lengths(Enum):
+    """How the two lengths of a record stand."""
+
+    CAPTURED_FIRST = auto()
+    WIRE_FIRST = auto()
+    SMALLER_CAPTURED = auto()  # either way
+
+
+VERSIONS = {
+    **{(2, minor): Lengths.WIRE_FIRST for minor in (0, 1, 2)},
+    (2, 3): Lengths.SMALLER_CAPTURED,
+    (2, 4): Lengths.CAPTURED_FIRST,
+    (543, 0): Lengths.WIRE_FIRST,  # the tcpdump of DG/UX
+}
 FILE_HEADER, RECORD_HEADER = 24, 16
-CAPTURED_AT = 8  # the captured length's place in a record header
+CAPTURED_AT, WIRE_AT = 8, 12  # the two lengths' places in a record header; each other's in old files
 
 # tcpdump's MAXIMUM_SNAPLEN. Writers are known to announce a smaller snapshot length than they keep to.
 USUAL_SNAPLEN = 262_144
@@ -32,14 +53,13 @@ def begin(header: bytes) -> PcapWalker | Trouble:
         problem = f"the file ends inside its header ({len(header)} of {FILE_HEADER} bytes)"
         return Trouble(problem, 0, CUT_REMEDY)
     magic, major, minor, snaplen, link = struct.unpack_from(f"{order}IHH8xII", header)
-    if (major, minor) != (2, 4):
-        # In files before 2.4 the two lengths of a record may be swapped, with no telling which are.
-        problem = f"pcap version {major}.{minor} is not 2.4, the only one in use since 1998"
-        return Trouble(problem, 4, "rewrite it with `tcpdump -r OLD -w NEW`")
+    if (major, minor) not in VERSIONS:
+        problem = f"pcap version {major}.{minor} is not known; 2.4 is the only one in use since 1998"
+        return Trouble(problem, 4, "rewrite it with the program that wrote it, if that can write 2.4")
     if link & RESERVED:
         problem = f"the link type field {link:#010x} has bits set that have no meaning"
         return Trouble(problem, 20, "the header is damaged: copy the file again")
-    return PcapWalker(order, NS_PER_UNIT[magic], snaplen, link & LINK_TYPE)
+    return PcapWalker(order, NS_PER_UNIT[magic], snaplen, link & LINK_TYPE, VERSIONS[major, minor])
 
 
 class PcapWalker:
@@ -50,6 +70,7 @@ class PcapWalker:
         ns_per_unit: nanoseconds in a unit of the fraction of a second.
         snaplen: bytes, as the header has it. It is believed only within reason.
         link_type: LINKTYPE_ value.
+        lengths: how those of a record stand.
     """
 
     begins = FILE_HEADER
@@ -57,22 +78,26 @@ class PcapWalker:
     ended_ns = None  # nor this
     untimed = 0  # every record has its time
 
-    def __init__(self, order: str, ns_per_unit: int, snaplen: int, link_type: int) -> None:
+    def __init__(self, order: str, ns_per_unit: int, snaplen: int, link_type: int, lengths: Lengths) -> None:
         self._link_type = link_type
         self._longest = min(max(snaplen, USUAL_SNAPLEN), MAXIMUM_RECORD)
         self._ns_per_unit = ns_per_unit
+        self._lengths = lengths
         # Reading the captured length demands that the rest of the record header is there as well.
-        self._captured = struct.Struct(f"{order}I4x").unpack_from
-        unsigned = f"{order}u4"
-        self._layout = np.dtype(
-            [("seconds", unsigned), ("fraction", unsigned), ("captured", unsigned), ("wire", unsigned)]
-        )
+        swapped = lengths is Lengths.WIRE_FIRST
+        self._captured_at = WIRE_AT if swapped else CAPTURED_AT
+        self._captured = struct.Struct(f"{order}4xI" if swapped else f"{order}I4x").unpack_from
+        self._both = struct.Struct(f"{order}II").unpack_from
+        names = ("seconds", "fraction", *(("wire", "captured") if swapped else ("captured", "wire")))
+        self._layout = np.dtype([(name, f"{order}u4") for name in names])
 
     def walk(self, window: memoryview, at: int, most: int) -> Walked:
         """Go along at most `most` records from byte `at`; see `Walker`."""
         start = self._step(window, at, most)
         header = gather(window, start, self._layout)
-        captured = header["captured"].astype(np.int64)
+        captured, wire = header["captured"].astype(np.int64), header["wire"].astype(np.int64)
+        if self._lengths is Lengths.SMALLER_CAPTURED:
+            captured, wire = np.minimum(captured, wire), np.maximum(captured, wire)
         offset = start + RECORD_HEADER
         damaged = captured > self._longest
         good = first(damaged | (offset + captured > len(window)))
@@ -85,9 +110,9 @@ class PcapWalker:
                 problem = (
                     f"the record claims {claimed} captured bytes, and at most {self._longest} make sense"
                 )
-                walked.trouble = Trouble(problem, end + CAPTURED_AT)
+                walked.trouble = Trouble(problem, end + self._captured_at)
         header, walked.offset, walked.captured = header[:good], offset[:good], captured[:good]
-        walked.wire = np.maximum(header["wire"], walked.captured)  # section 5: a reader may put this right
+        walked.wire = np.maximum(wire[:good], walked.captured)  # section 5: a reader may put this right
         seconds, fraction = header["seconds"].astype(np.int64), header["fraction"].astype(np.int64)
         walked.time_ns = seconds * 1_000_000_000 + fraction * self._ns_per_unit
         walked.link_type = np.full(good, self._link_type, np.uint16)
@@ -105,10 +130,16 @@ class PcapWalker:
         append = found.append
         at += CAPTURED_AT
         try:
-            for _ in range(most):
-                (captured,) = unpack(window, at)
-                append(at)
-                at += RECORD_HEADER + captured
+            if self._lengths is Lengths.SMALLER_CAPTURED:
+                for _ in range(most):
+                    captured = min(self._both(window, at))
+                    append(at)
+                    at += RECORD_HEADER + captured
+            else:
+                for _ in range(most):
+                    (captured,) = unpack(window, at)
+                    append(at)
+                    at += RECORD_HEADER + captured
         except struct.error:  # beyond the window's end
             pass
         return np.array(found, np.int64) - CAPTURED_AT
@@ -119,6 +150,9 @@ class PcapWalker:
         if there < RECORD_HEADER:
             problem = f"the file ends inside the packet's header ({there} of {RECORD_HEADER} bytes)"
         else:
-            (claimed,) = self._captured(window, at + CAPTURED_AT)
+            lengths = self._both(window, at + CAPTURED_AT)
+            claimed = lengths[1 if self._lengths is Lengths.WIRE_FIRST else 0]
+            if self._lengths is Lengths.SMALLER_CAPTURED:
+                claimed = min(lengths)
             problem = f"the file ends inside the packet ({there - RECORD_HEADER} of {claimed} bytes)"
         return Trouble(problem, at, CUT_REMEDY)

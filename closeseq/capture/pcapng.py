@@ -216,6 +216,7 @@ class PcapngWalker:
         self._interfaces.count_lost(packets.interface, packets.lost)
         walked.offset, walked.captured, walked.wire = packets.offset, packets.captured, packets.wire
         walked.link_type = columns.link_type[packets.interface]
+        walked.interface = packets.interface.astype(np.uint32)
         before_ns = self._last_ns
         walked.time_ns = self._with_latest(time_ns, packets.timed)
         self._interfaces.close_sections(packets.row[packets.timed], walked.time_ns[packets.timed], before_ns)

@@ -86,6 +86,7 @@ def walked_frames(walked: Walked, window: memoryview, before: int) -> Frames:
         time_ns=walked.time_ns,
         number=np.arange(before + 1, before + 1 + len(walked.offset)),
         link_type=walked.link_type,
+        interface=walked.interface,
     )
 
 

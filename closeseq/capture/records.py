@@ -51,6 +51,7 @@ class Walked:
     wire: np.ndarray = field(default_factory=lambda: _none(np.int64))  # int64, bytes
     time_ns: np.ndarray = field(default_factory=lambda: _none(np.int64))  # int64, since the epoch
     link_type: np.ndarray = field(default_factory=lambda: _none(np.uint16))  # uint16, LINKTYPE_
+    interface: np.ndarray = field(default_factory=lambda: _none(np.uint32))  # uint32; empty: there is one
 
 
 class Walker(Protocol):

@@ -3,7 +3,9 @@
     connections   `Connections`: all of a capture, fed in batches; begin reading here
     table         which rows belong together: pairs, their incarnations, copies left out
     incarnations  which SYN begins the next connection of a pair
-    copies        identical copies of a packet
+    copies        duplicates of a packet, and what their frames tell of them
+    duplicates    what they were, for one connection
+    lanes         the same addresses and ports in two VLANs
     sequence      relative, unwrapped numbers, and each segment's position
     holes         what was overtaken, what was lost before the capture point, what was not captured
     responses     how soon each end has ever answered

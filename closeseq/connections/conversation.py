@@ -174,6 +174,16 @@ class Traffic:
         return self.client.segments + self.server.segments
 
 
+class Duplicates(NamedTuple):
+    """How many packets were the same as one before them, by what they were (duplicates.py)."""
+
+    captured: int = 0  # the same packet, captured twice
+    delivered: int = 0  # the network duplicated it, and the receiver got both
+    unclear: int = 0  # one or the other
+    resets: int = 0  # one or the other, or a RST sent once for each segment that it answers
+    packets: tuple[int, ...] = ()  # duplicates of a FIN, each with the ACK that answered it
+
+
 @dataclass(frozen=True, slots=True)
 class Path:
     """What the path did to the segments of one end, as far as their numbers tell at the capture point."""
@@ -203,10 +213,13 @@ class Conversation:
     server_bytes: int
     first_ns: int
     last_ns: int
-    copies: int = 0  # identical copies of packets that were left out
+    copies: int = 0  # duplicates of packets that were left out
     client_path: Path = Path()
     server_path: Path = Path()
     successor: Event | None = None  # the SYN that opened the next incarnation of the pair
+    duplicates: Duplicates = field(default_factory=Duplicates)  # how many of `copies` are what
+    client_vlans: tuple[int, ...] = ()  # in which its packets were first seen, the outermost first
+    server_vlans: tuple[int, ...] = ()
 
     @property
     def events(self) -> tuple[Event, ...]:

@@ -10,6 +10,7 @@ import numpy as np
 from closeseq.connections.conversation import (
     Address,
     Conversation,
+    Duplicates,
     End,
     Event,
     Opener,
@@ -17,6 +18,7 @@ from closeseq.connections.conversation import (
     Stream,
     Traffic,
 )
+from closeseq.connections.duplicates import duplicates
 from closeseq.connections.guess import Endpoint, Guess, endpoints
 from closeseq.connections.sequence import POSITIONS
 from closeseq.connections.state import NEVER_NS, NONE, Histories
@@ -41,16 +43,18 @@ def describe(index: int, table: Table, steps: Steps, guess: Guess, holes: Holes)
     origins = syn_numbers(chain)
     sides = [table.sides.row(2 * index + end) for end in (client, 1 - client)]
     named = [text(end) for end in endpoints(table.pairs, history["pair"], history["pair"] + 1)[0]]
+    vlans = [tags(vlan) for vlan in table.pairs.vlan[history["pair"]].tolist()]
     successor = history["successor"]
+    happened = tuple(
+        event(row, ends, origins) if "flags" in row else traffic(row, client, origins) for row in chain
+    )
     return Conversation(
         id=history["id"],
         incarnation=history["incarnation"],
         client=named[client],
         server=named[1 - client],
         opener=opener,
-        steps=tuple(
-            event(row, ends, origins) if "flags" in row else traffic(row, client, origins) for row in chain
-        ),
+        steps=happened,
         client_packets=sides[0]["packets"],
         server_packets=sides[1]["packets"],
         client_bytes=sides[0]["bytes"],
@@ -60,6 +64,11 @@ def describe(index: int, table: Table, steps: Steps, guess: Guess, holes: Holes)
         copies=history["copies"],
         client_path=path(2 * index + client, sides[0], sides[1], holes),
         server_path=path(2 * index + 1 - client, sides[1], sides[0], holes),
+        duplicates=duplicates(history, dict(zip(End, sides, strict=True)), happened)
+        if history["copies"]
+        else Duplicates(),
+        client_vlans=vlans[client],
+        server_vlans=vlans[1 - client],
         successor=None
         if successor < 0
         else event(first_event(successor, table.histories, steps), ends, (0, 0)),
@@ -185,6 +194,12 @@ def stream(row: Row, end: int, origins: tuple[int, int]) -> Stream:
         unanswered_packet=row["unanswered_number"][end],
         unanswered_ns=row["unanswered_ns"][end],
     )
+
+
+def tags(vlan: int) -> tuple[int, ...]:
+    """Return the identifiers of the tags in a number of `Segments.vlan`, the outermost first."""
+    parts = [vlan >> shift & 0xFFFF for shift in (48, 32, 16, 0)]
+    return tuple(part for part in parts if part)
 
 
 def text(end: Endpoint) -> Address:

@@ -53,7 +53,7 @@ class Guess:
             for ends in endpoints(self._pairs, seen, len(self._pairs))
         ]
         self._endpoints.grow(len(names), name=names)
-        first, second = self._endpoints.name.T
+        first, second = self._endpoints.name[~self._pairs.further].T
         others = np.concatenate([first, second[second != first]])  # an end may talk to itself
         self._peers = np.bincount(others, minlength=len(name_of))
 

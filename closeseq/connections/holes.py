@@ -27,7 +27,7 @@ from closeseq.connections.sequence import (
     Senders,
 )
 from closeseq.connections.state import NONE
-from closeseq.packets.flags import ACK, RST, SYN
+from closeseq.packets.flags import RST, SYN
 from closeseq.packets.sequence import counts_on, difference
 
 if TYPE_CHECKING:
@@ -189,15 +189,12 @@ def count_repetitions(
 ) -> None:
     """Count what was captured, and sent again before the other end was seen to acknowledge it.
 
-    What the other end reports to have received twice (D-SACK, RFC 2883) is counted beside it. `fresh` are
-    the rows that look like repetitions and pass for the first time.
+    `fresh` are the rows that look like repetitions and pass for the first time.
     """
     again = (numbers.position == RETRANSMISSION) | (numbers.position == OVERLAP)
     again &= (numbers.end > numbers.seq) & (segments.flags & RST == 0)
     again &= numbers.acked_by_peer < numbers.end
     again &= (segments.flags & SYN == 0) | (numbers.acked_by_peer == NONE)  # a challenge asks for a SYN again
     again[fresh] = False
-    twice = (segments.dsack_left != segments.dsack_right) & (segments.flags & ACK > 0)
-    for count, mask in ((sides.repeated, again), (sides.dsacks, twice)):
-        if mask.any():
-            count[senders.side] += np.add.reduceat(mask.astype(np.int32), senders.start)
+    if again.any():
+        sides.repeated[senders.side] += np.add.reduceat(again.astype(np.int32), senders.start)

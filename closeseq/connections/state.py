@@ -16,13 +16,17 @@ NEVER_NS = np.iinfo(np.int64).max  # "not yet" in a column of lengths of time
 
 
 class Pairs(Growing):
-    """One row a pair of endpoints."""
+    """One row a pair of endpoints, and one more for each VLAN in which it is another pair (lanes.py)."""
 
     version: np.ndarray = column(np.uint8)  # 4 or 6
     high: np.ndarray = column(np.uint64, width=2)  # addresses of end 0 and end 1
     low: np.ndarray = column(np.uint64, width=2)
     port: np.ndarray = column(np.uint16, width=2)
     present: np.ndarray = column(np.int64, -1)  # index of the newest connection of this pair
+    further: np.ndarray = column(np.bool_)  # another lane of a pair that is there already
+    vlan: np.ndarray = column(np.uint64, width=2)  # the VLANs in which each end's packets were first seen
+    near: np.ndarray = column(np.uint32, width=2)  # a number near the newest that each end has sent
+    known: np.ndarray = column(np.uint8, width=2)  # how that is known, see lanes.py; 0: it is not
 
 
 class Histories(Growing):
@@ -35,7 +39,9 @@ class Histories(Growing):
     first_sender: np.ndarray = column(np.uint8)  # 0 or 1
     first_ns: np.ndarray = column(np.int64)  # since the epoch
     last_ns: np.ndarray = column(np.int64)
-    copies: np.ndarray = column(np.int32)  # identical copies that were left out
+    copies: np.ndarray = column(np.int32)  # duplicates that were left out, of all kinds (copies.py)
+    elsewhere: np.ndarray = column(np.int32)  # of these, captured at another place
+    repeated_resets: np.ndarray = column(np.int32)  # of these, a RST like the one before it
     only_syns: np.ndarray = column(np.bool_, True)  # nothing yet but SYNs without ACK
     closing: np.ndarray = column(np.bool_)  # a FIN or RST went by
     last_sender: np.ndarray = column(np.uint8)  # of the last segment, 0 or 1
@@ -74,7 +80,14 @@ class Sides(Growing):
     reordered: np.ndarray = column(np.int32)  # its segments that were overtaken
     lost: np.ndarray = column(np.int32)  # its segments that were lost before they were captured
     repeated: np.ndarray = column(np.int32)  # its segments that were captured, and sent again unacknowledged
-    dsacks: np.ndarray = column(np.int32)  # its reports that something arrived twice (RFC 2883)
     missed: np.ndarray = column(np.int32)  # holes in what it sent that the peer had acknowledged
     missed_number: np.ndarray = column(np.int64)  # the packet that showed the first of them
     missed_ns: np.ndarray = column(np.int64)  # and its time
+    doubled: np.ndarray = column(np.int32)  # duplicates at the same place at once
+    delivered: np.ndarray = column(np.int32)  # duplicates at the same place, later
+    fin_again: np.ndarray = column(
+        np.int64
+    )  # number of the last duplicate of a FIN at the same place; 0: none
+    fin_again_ns: np.ndarray = column(np.int64)  # its time
+    fin_again_later: np.ndarray = column(np.bool_)  # whether it is counted among those delivered
+    dsacks: np.ndarray = column(np.int32)  # its reports that something arrived twice (RFC 2883)

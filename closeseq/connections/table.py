@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from closeseq.connections.copies import Copies
+from closeseq.connections.copies import AGAIN, ELSEWHERE, LATER, RESET, Copies
 from closeseq.connections.grouping import arrange, lengths, packed, rank, renumbered
 from closeseq.connections.incarnations import PairRows, opening_rows
+from closeseq.connections.lanes import Lanes, pair_order
 from closeseq.connections.state import Histories, Pairs, Sides
-from closeseq.packets.flags import ACK, SYN
+from closeseq.packets.flags import ACK, FIN, SYN
 
 if TYPE_CHECKING:
     from closeseq.connections.steps import Steps
@@ -41,6 +42,18 @@ class Rows:
         return lengths(self.start, len(self.index))
 
 
+@dataclass(frozen=True, slots=True)
+class Left:
+    """A batch with what tells which of its rows are copies."""
+
+    segments: Segments
+    order: np.ndarray  # int64, row in the batch; pair by pair, each as captured
+    sender: np.ndarray  # uint8, 0 or 1, of each row in the batch
+    kind: np.ndarray  # uint8, of `copies`, of each row in the batch
+    copy: np.ndarray  # bool, in the order
+    pair: np.ndarray  # int64, index into Pairs, in the order
+
+
 class Table:
     """Pairs and connections, and the way from a batch's rows to them."""
 
@@ -49,6 +62,7 @@ class Table:
         self.histories = Histories()
         self.sides = Sides()
         self._pair_of: dict[bytes, int] = {}
+        self._lanes = Lanes(self.pairs)
         self._copies = Copies()
         self._seen = 0  # connections, forgotten ones included
         self._copies_forgotten = 0
@@ -62,7 +76,12 @@ class Table:
         pair = np.repeat(self._look_up(key), lengths(np.flatnonzero(begins), len(order)))
         sides = np.empty(len(order), np.int64)
         sides[order] = pair * 2 + sender[order]
-        copy = self._copies.find(segments, sides)[order]
+        kind = self._copies.find(segments, sides)
+        copy = kind[order] > 0
+        lane = self._lanes.assign(pair_order(segments, order, pair, sender[order], copy))
+        if lane is not pair:
+            again = np.argsort(lane, kind="stable")
+            order, pair, copy = order[again], lane[again], copy[again]
 
         index, pair_kept = order[~copy], pair[~copy]
         new_pair = np.diff(pair_kept, prepend=-1) != 0
@@ -70,7 +89,7 @@ class Table:
         lines = PairRows(segments, index, sender[index], np.flatnonzero(new_pair), present)
         opens = opening_rows(lines, self.histories, self.sides)
         rows = self._runs(lines, pair_kept, opens, segments.time_ns)
-        self._count_copies(copy, pair, rows, pair_kept)
+        self._count_copies(Left(segments, order, sender, kind, copy, pair), rows, pair_kept)
         self.pairs.present[pair_kept[rows.start]] = rows.connection  # of several runs the last one stays
         if len(index):
             self._find_origins(lines, rows)
@@ -92,7 +111,7 @@ class Table:
         stays = np.flatnonzero(kept & kept[self.pairs.present[histories.pair]])
         self._copies_forgotten = self.copies
         new = renumbered(stays, len(histories))
-        pairs = np.unique(histories.pair[stays])
+        pairs = self._lanes.kept(np.unique(histories.pair[stays]))
         new_pair = renumbered(pairs, len(self.pairs))
 
         histories.keep(stays)
@@ -106,15 +125,16 @@ class Table:
         self._pair_of = {
             name: place for name, old in self._pair_of.items() if (place := int(new_pair[old])) >= 0
         }
+        self._lanes.renumber(new_pair)
         self._copies.renumber(new_pair)
         return stays
 
     def _look_up(self, key: np.ndarray) -> np.ndarray:
         """Return the index of each of these distinct pairs; new ones are added."""
-        pair_of = self._pair_of
-        before = len(pair_of)
+        pair_of, lanes = self._pair_of, len(self._lanes)
+        before = len(pair_of) + lanes
         names = np.ascontiguousarray(key).view(PAIR_KEY)[:, 0].tolist()
-        found = np.array([pair_of.setdefault(name, len(pair_of)) for name in names], np.int64)
+        found = np.array([pair_of.setdefault(name, len(pair_of) + lanes) for name in names], np.int64)
         new = key[found >= before]
         self.pairs.grow(
             len(new),
@@ -182,6 +202,10 @@ class Table:
             own = (rows.sender == end).astype(np.int64)
             sides.packets[2 * connection + end] += np.add.reduceat(own, rows.start)
             sides.bytes[2 * connection + end] += np.add.reduceat(own * length, rows.start)
+        reports = np.flatnonzero(segments.dsack_left[rows.index] != segments.dsack_right[rows.index])
+        if len(reports):
+            run = np.searchsorted(rows.start, reports, side="right") - 1
+            np.add.at(sides.dsacks, 2 * connection[run] + rows.sender[reports], 1)
         first, last = np.minimum.reduceat(time_ns, rows.start), np.maximum.reduceat(time_ns, rows.start)
         histories.first_ns[connection] = np.minimum(histories.first_ns[connection], first)
         histories.last_ns[connection] = np.maximum(histories.last_ns[connection], last)
@@ -189,17 +213,32 @@ class Table:
             lines.flags & (SYN | ACK) == SYN, rows.start
         )
 
-    def _count_copies(self, copy: np.ndarray, pair: np.ndarray, rows: Rows, pair_kept: np.ndarray) -> None:
+    def _count_copies(self, left: Left, rows: Rows, pair_kept: np.ndarray) -> None:
         """Count each copy with the connection that its pair had at that moment."""
-        at = np.flatnonzero(copy)
+        at, pair = np.flatnonzero(left.copy), left.pair
         if not len(at):
             return
         newest = at - np.arange(len(at)) - 1  # the kept row before it, counted among the kept rows
         same_pair = newest >= 0
         same_pair[same_pair] = pair_kept[newest[same_pair]] == pair[at[same_pair]]
+        connection = self.pairs.present[pair[at]]
         run = np.searchsorted(rows.start, newest[same_pair], side="right") - 1
-        np.add.at(self.histories.copies, rows.connection[run], 1)
-        np.add.at(self.histories.copies, self.pairs.present[pair[at[~same_pair]]], 1)
+        connection[same_pair] = rows.connection[run]
+        known = connection >= 0
+        self._copies_forgotten += int(np.count_nonzero(~known))
+        connection, row = connection[known], left.order[at[known]]
+
+        histories, sides, kind = self.histories, self.sides, left.kind[row]
+        side = 2 * connection + left.sender[row]
+        np.add.at(histories.copies, connection, 1)
+        np.add.at(histories.elsewhere, connection[kind == ELSEWHERE], 1)
+        np.add.at(histories.repeated_resets, connection[kind == RESET], 1)
+        np.add.at(sides.doubled, side[kind == AGAIN], 1)
+        np.add.at(sides.delivered, side[kind == LATER], 1)
+        fin = (left.segments.flags[row] & FIN > 0) & ((kind == AGAIN) | (kind == LATER))
+        sides.fin_again[side[fin]] = left.segments.number[row[fin]]  # of several the last one stays
+        sides.fin_again_ns[side[fin]] = left.segments.time_ns[row[fin]]
+        sides.fin_again_later[side[fin]] = kind[fin] == LATER
 
 
 def senders(segments: Segments) -> np.ndarray:

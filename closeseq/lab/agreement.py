@@ -109,12 +109,13 @@ class Recording:
 
     def __init__(self, path: Path, settings: Settings) -> None:
         from closeseq.capture import open_capture
-        from closeseq.segments import decode
+        from closeseq.segments import Decoder
 
         self._path = str(path)
         self._settings = settings
         with open_capture(self._path) as capture:
-            self._batches = [decode(frames) for frames in capture.batches()]
+            decoder = Decoder()
+            self._batches = [decoder.decode(frames) for frames in capture.batches()]
 
     def until(self, time_ns: int | None = None, *, now_ns: int | None = None) -> list[Connection]:
         """Return the connections of the packets until then, or of all, as they stand at a moment.

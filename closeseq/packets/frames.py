@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field, fields
 
-if TYPE_CHECKING:
-    import numpy as np
+import numpy as np
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +22,12 @@ class Frames:
     time_ns: np.ndarray  # int64, nanoseconds since the Unix epoch
     number: np.ndarray  # int64, the packet's number in its capture, counted from 1
     link_type: np.ndarray  # uint16, LINKTYPE_ value as registered by tcpdump.org
+    # uint32, the interface's number within its capture; 0 everywhere where that is not told
+    interface: np.ndarray = field(default_factory=lambda: np.zeros(0, np.uint32))
+
+    def __post_init__(self) -> None:
+        if len(self.interface) != len(self.offset):
+            object.__setattr__(self, "interface", np.zeros(len(self.offset), np.uint32))
 
     def __len__(self) -> int:
         return len(self.offset)

@@ -42,6 +42,8 @@ class Segments:
     dsack_right: np.ndarray  # uint32, right edge
     sacked: np.ndarray  # uint32, how far beyond `ack` its SACK blocks reach (RFC 2018); 0 without
     syn_options: np.ndarray  # uint32, the kinds of a SYN's options in order, four bits each; 0 for others
+    vlan: np.ndarray  # uint64, the VLANs of its frame, 16 bits a tag, the innermost lowest; 0 without tags
+    place: np.ndarray  # uint64, equal where link headers do not tell that two frames were captured apart
     skipped: Mapping[str, int] = field(default_factory=dict)  # reason -> frames that gave no row
     notes: Mapping[str, int] = field(default_factory=dict)  # remark -> rows it is true of
 
@@ -61,5 +63,6 @@ DTYPES = {
     "flags": np.uint8, "window": np.uint16, "length": np.int64, "ttl": np.uint8, "ip_id": np.int32,
     "has_timestamps": np.bool_, "tsval": np.uint32, "tsecr": np.uint32,
     "dsack_left": np.uint32, "dsack_right": np.uint32, "sacked": np.uint32, "syn_options": np.uint32,
+    "vlan": np.uint64, "place": np.uint64,
 }  # fmt: skip
 assert set(DTYPES) == set(COLUMNS)

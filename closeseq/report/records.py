@@ -67,7 +67,19 @@ def record(connection: Connection) -> Record:
             "zeek_history": aka.zeek_history(conversation),
             "wireshark_completeness": aka.wireshark_completeness(conversation),
         },
+        **_frames(conversation),
     }
+
+
+def _frames(conversation: Conversation) -> Record:
+    """Return what only frames tell, where there is something: VLANs and duplicates."""
+    told: Record = {}
+    if conversation.client_vlans or conversation.server_vlans:
+        told["vlans"] = {"client": [*conversation.client_vlans], "server": [*conversation.server_vlans]}
+    if conversation.copies:
+        names = ("captured", "delivered", "unclear", "resets")
+        told["duplicates"] = {name: getattr(conversation.duplicates, name) for name in names}
+    return told
 
 
 def named(path: str) -> str:

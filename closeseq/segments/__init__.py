@@ -5,16 +5,21 @@
     decode     from frames to columns: find the TCP header, judge it, read it, all frames at once
     options    timestamps and D-SACK out of the TCP options
     irregular  the frames that need a walk of their own, one by one: tunnels, extension headers
+    headers    what each of their headers says comes next; wireless: 802.11; layers: what these share
+    fragments  segments that came in several IP fragments, put together
     tally      the count of what gave no row, and why
 
-Every frame gives exactly one row, or is counted once in `Segments.skipped` under one of these reasons:
+Every frame gives a row (an 802.11 aggregate may give several), or is counted in `Segments.skipped` under one
+of these reasons:
 
     link type N not known       no entry in `layouts.LINKS`
     link header cut short       the snap length ends before the network layer
-    not IP                      ARP, spanning tree, ...
+    not IP                      ARP, spanning tree, 802.11 frames without data, ...
+    802.11 encrypted            a data frame with its "protected" flag set
+    802.11 fragment             a piece of a frame, and not the first
     IP header cut short         the snap length ends within the (outer) IP header
     malformed IP header         version or header length is wrong, or the lengths contradict each other
-    IP fragment                 a piece of a segment: it does not tell where the segment ends
+    IP fragment                 a piece of a segment, and not the one that completes it
     not TCP                     UDP, ICMP (also when it quotes a TCP header), encrypted payload, ...
     encapsulation cut short     the snap length ends within a tunnel's or an extension header
     encapsulation too deep      more headers on top of each other than anyone needs
@@ -25,8 +30,9 @@ Every frame gives exactly one row, or is counted once in `Segments.skipped` unde
 
     segmentation offload: IP length 0         the payload length was taken from the length on the wire
     IP length exceeds the length on the wire  the IP length was believed
+    put together from IP fragments            the row has number and time of the piece that completed it
 """
 
-from closeseq.segments.decode import decode
+from closeseq.segments.decode import Decoder, decode
 
-__all__ = ["decode"]
+__all__ = ["Decoder", "decode"]

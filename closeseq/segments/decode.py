@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from closeseq.packets.frames import Frames
 from closeseq.packets.segments import COLUMNS, DTYPES, Segments
 from closeseq.segments import options
 from closeseq.segments.layouts import (
@@ -23,12 +24,23 @@ from closeseq.segments.layouts import (
     gather,
     select,
 )
-from closeseq.segments.links import KIND_OF_PROTOCOL, TUNNEL_PORTS, Kind, Networks, find_networks
+from closeseq.segments.links import (
+    KIND_OF_PROTOCOL,
+    TUNNEL_PORTS,
+    WALKED,
+    Kind,
+    Networks,
+    find_networks,
+    with_number,
+)
 from closeseq.segments.tally import Tally
 
 if TYPE_CHECKING:
-    from closeseq.packets.frames import Frames
+    from closeseq.segments.fragments import Fragments
+    from closeseq.segments.irregular import Piece
 
+RAW_IP = 101  # LINKTYPE_ value
+LARGEST_PACKET = 65_575  # bytes, of IPv6; of IPv4 it is 40 less
 # Ethernet pads a frame's payload to 46 bytes, so the wire length tells the IP length only above.
 SMALLEST_OFFLOAD = 47
 
@@ -43,24 +55,82 @@ class Packets:
     tcp: np.ndarray  # int64, of the TCP header in the buffer
 
 
-def decode(frames: Frames) -> Segments:
-    """Return the TCP segments of a batch in capture order, and the counts of what gave none.
+class Decoder:
+    """Decodes batch after batch of one capture. What it remembers are fragments (see `fragments`)."""
 
-    It depends on nothing but the batch, and raises nothing, whatever the frames contain.
-    """
-    tally = Tally()
-    networks = find_networks(frames, tally)
-    irregular = [np.flatnonzero(networks.kind == Kind.NESTED)]
-    found = []
-    for family in FAMILIES:
-        rows = np.flatnonzero(networks.kind == family.version)
+    def __init__(self) -> None:
+        self._fragments: Fragments | None = None
+
+    def decode(self, frames: Frames) -> Segments:
+        """Return the TCP segments of a batch in capture order, and the counts of what gave none.
+
+        It raises nothing, whatever the frames contain.
+        """
+        tally = Tally()
+        networks = find_networks(frames, tally)
+        irregular = [np.flatnonzero(networks.kind == Kind.NESTED)]
+        found = []
+        for family in FAMILIES:
+            rows = np.flatnonzero(networks.kind == family.version)
+            if len(rows):
+                packets, nested = _find_tcp(frames, family, rows, networks.position[rows], tally)
+                found.append(packets)
+                irregular.append(nested)
+        rows = np.sort(np.concatenate(irregular))
+        parts = []
         if len(rows):
-            packets, nested = _find_tcp(frames, family, rows, networks.position[rows], tally)
-            found.append(packets)
-            irregular.append(nested)
-    found += _find_irregular(frames, networks, np.concatenate(irregular), tally)
-    parts = [_read(frames, packets, tally) for packets in found if len(packets.row)]
-    return _join(frames, parts, tally)
+            inner, joined = self._walk(frames, networks, rows, tally)
+            found += inner
+            parts += _read_joined(joined, tally)
+        parts += [_read(frames, packets, tally) for packets in found if len(packets.row)]
+        return _join(frames, networks, parts, tally)
+
+    def _walk(
+        self, frames: Frames, networks: Networks, rows: np.ndarray, tally: Tally
+    ) -> tuple[list[Packets], list[tuple[int, bytes]]]:
+        """Go along the headers of frames that need it.
+
+        Returns their innermost packets, and those that a fragment completes, each with that one's row.
+        """
+        from closeseq.segments import irregular, layers  # dpkt is imported for few captures only
+
+        found: dict[int, list[tuple[int, int, int]]] = {family.version: [] for family in FAMILIES}
+        joined: list[tuple[int, bytes]] = []
+        for row in rows.tolist():
+            offset, link_type = int(frames.offset[row]), int(frames.link_type[row])
+            frame = frames.buffer[offset : offset + int(frames.captured[row])].tobytes()
+            start, ethertype = int(networks.position[row]) - offset, int(networks.ethertype[row])
+            layer = (layers.LINK, link_type) if link_type in WALKED else (layers.ETHERTYPE, ethertype)
+            ends = irregular.locate(frame, layers.Layer(*layer, start), int(networks.vlan[row]))
+            if isinstance(ends, str):
+                tally.skipped[ends] += 1
+                continue
+            for end in ends:
+                if isinstance(end, irregular.Inner):
+                    found[end.version].append((row, offset + end.ip, offset + end.tcp))
+                elif (packet := self._joined(frame, end, int(frames.time_ns[row]))) is not None:
+                    joined.append((row, packet))
+                else:
+                    tally.skipped["IP fragment"] += 1
+            networks.vlan[row], place = ends[0].vlan, np.array([ends[0].place], dtype=np.uint64)
+            networks.place[row] = with_number(networks.place[[row]], place)[0]
+        tables = [
+            (family, np.array(found[family.version], dtype=np.int64).reshape(-1, 3)) for family in FAMILIES
+        ]
+        return [Packets(family, *table.T) for family, table in tables], joined
+
+    def _joined(self, frame: bytes, piece: Piece, time_ns: int) -> bytes | None:
+        """Return the packet that a fragment completes; None if none."""
+        if self._fragments is None:
+            from closeseq.segments.fragments import Fragments
+
+            self._fragments = Fragments()
+        return self._fragments.add(frame, piece, time_ns)
+
+
+def decode(frames: Frames) -> Segments:
+    """Return the TCP segments of a batch alone: as `Decoder` does, without what came before."""
+    return Decoder().decode(frames)
 
 
 def _find_tcp(
@@ -77,16 +147,18 @@ def _find_tcp(
         port = gather(frames.buffer, behind[udp] + 2, UINT16)
         whole = behind[udp] + 4 <= captured_end[udp]
         kind[udp[whole & np.isin(port, TUNNEL_PORTS)]] = Kind.NESTED
+    pieces = (fragment != 0) & (kind == Kind.TCP)
+    kind[pieces] = Kind.NESTED
     good = tally.passing(
         ("IP header cut short", position + family.layout.itemsize <= captured_end),
         (
             "malformed IP header",
             (family.version_of(header) == family.version) & (behind - position >= family.layout.itemsize),
         ),
-        # A first fragment holds the TCP header, but not the length of the segment: where its sender goes
-        # on, and which number its FIN has, it does not tell. Without it the segment is an honest gap. The
-        # first fragment of a tunnel is another matter: there the inner IP header tells.
-        ("IP fragment", (fragment & FRAGMENT_OFFSET == 0) & ((fragment == 0) | (kind != Kind.TCP))),
+        # The first fragment of a tunnel is enough: there the inner IP header tells the segment's length.
+        # Of a segment it takes all, for where its sender goes on, and which number its FIN has, only the
+        # last one tells. Without it the segment is an honest gap.
+        ("IP fragment", pieces | (fragment & FRAGMENT_OFFSET == 0)),
         ("not TCP", (kind == Kind.TCP) | (kind == Kind.NESTED)),
     )
     nested = rows[good & (kind == Kind.NESTED)]
@@ -96,24 +168,32 @@ def _find_tcp(
     return Packets(family, rows, position, behind), nested
 
 
-def _find_irregular(frames: Frames, networks: Networks, rows: np.ndarray, tally: Tally) -> list[Packets]:
-    """Return the innermost packets of the frames that only a walk along their headers can read."""
-    if not len(rows):
+def _read_joined(joined: list[tuple[int, bytes]], tally: Tally) -> list[dict[str, np.ndarray]]:
+    """Return the columns of packets that were put together, each given as its row and its first bytes."""
+    if not joined:
         return []
-    from closeseq.segments import irregular  # dpkt is imported for few captures only
-
-    found: dict[int, list[tuple[int, int, int]]] = {family.version: [] for family in FAMILIES}
-    for row in rows.tolist():
-        offset = int(frames.offset[row])
-        frame = frames.buffer[offset : offset + int(frames.captured[row])].tobytes()
-        start = int(networks.position[row]) - offset
-        inner = irregular.locate(frame, int(networks.ethertype[row]), start)
-        if isinstance(inner, str):
-            tally.skipped[inner] += 1
-        else:
-            found[inner.version].append((row, offset + inner.ip, offset + inner.tcp))
-    tables = [(family, np.array(found[family.version], dtype=np.int64).reshape(-1, 3)) for family in FAMILIES]
-    return [Packets(family, *table.T) for family, table in tables]
+    captured = np.array([len(octets) for _, octets in joined], dtype=np.int64)
+    count = len(joined)
+    frames = Frames(
+        buffer=np.frombuffer(b"".join(octets for _, octets in joined), dtype=np.uint8),
+        offset=np.cumsum(captured) - captured,
+        captured=captured,
+        wire=np.full(count, LARGEST_PACKET, dtype=np.int64),
+        time_ns=np.zeros(count, dtype=np.int64),
+        number=np.zeros(count, dtype=np.int64),
+        link_type=np.full(count, RAW_IP, dtype=np.uint16),
+    )
+    networks = find_networks(frames, tally)
+    parts = []
+    for family in FAMILIES:
+        rows = np.flatnonzero(networks.kind == family.version)
+        packets, _ = _find_tcp(frames, family, rows, networks.position[rows], tally)
+        parts.append(_read(frames, packets, tally))
+    row = np.array([row for row, _ in joined], dtype=np.int64)
+    for part in parts:
+        part["row"] = row[part["row"]]
+        tally.note("put together from IP fragments", np.ones(len(part["row"]), dtype=np.bool_))
+    return [part for part in parts if len(part["row"])]
 
 
 def _read(frames: Frames, packets: Packets, tally: Tally) -> dict[str, np.ndarray]:
@@ -124,7 +204,8 @@ def _read(frames: Frames, packets: Packets, tally: Tally) -> dict[str, np.ndarra
     ip_header = gather(frames.buffer, position, family.layout)
     tcp_header = gather(frames.buffer, tcp, TCP)
     header_bytes = (tcp_header["data_offset"] >> 4).astype(np.int64) * 4
-    on_wire = offset + frames.wire[row] - position  # the packet and perhaps the link's padding
+    depth = position - offset
+    on_wire = frames.wire[row] - depth  # the packet and perhaps the link's padding
     stated = family.ip_bytes(ip_header)
     offloaded = stated == 0
     room = np.where(offloaded, on_wire, stated) - (tcp - position)  # TCP header and payload
@@ -139,11 +220,13 @@ def _read(frames: Frames, packets: Packets, tally: Tally) -> dict[str, np.ndarra
     tally.note("IP length exceeds the length on the wire", good & (stated > on_wire))
     if not good.all():
         row, tcp, header_bytes, room = row[good], tcp[good], header_bytes[good], room[good]
+        depth = depth[good]
         captured_end = captured_end[good]
         ip_header, tcp_header = select(ip_header, good), select(tcp_header, good)
     options_end = np.minimum(tcp + header_bytes, captured_end)
     return {
         "row": row,
+        "depth": depth,
         **{name: ip_header[field] for name, field in family.columns.items()},
         **{name: np.full(len(row), value, dtype=DTYPES[name]) for name, value in family.constants.items()},
         "src_port": tcp_header["source_port"],
@@ -157,7 +240,7 @@ def _read(frames: Frames, packets: Packets, tally: Tally) -> dict[str, np.ndarra
     }
 
 
-def _join(frames: Frames, parts: list[dict[str, np.ndarray]], tally: Tally) -> Segments:
+def _join(frames: Frames, networks: Networks, parts: list[dict[str, np.ndarray]], tally: Tally) -> Segments:
     """Return the parts as one, in capture order, with the dtypes of `Segments`."""
     rows = np.concatenate([np.empty(0, dtype=np.int64), *(part["row"] for part in parts)])
     order = np.argsort(rows, kind="stable") if len(parts) > 1 else None
@@ -165,6 +248,12 @@ def _join(frames: Frames, parts: list[dict[str, np.ndarray]], tally: Tally) -> S
     for name in COLUMNS:
         if name in ("number", "time_ns"):
             column = getattr(frames, name)[rows]
+        elif name == "vlan":
+            column = networks.vlan[rows]
+        elif name == "place":
+            # A packet seen bare and in a tunnel, or tagged and not, stands at different places in its frames.
+            depth = np.concatenate([np.empty(0, dtype=np.int64), *(part["depth"] for part in parts)])
+            column = with_number(networks.place[rows], depth.astype(np.uint64))
         else:
             nothing: np.ndarray = np.empty(0, dtype=DTYPES[name])
             column = np.concatenate([nothing, *(part[name] for part in parts)], dtype=DTYPES[name])

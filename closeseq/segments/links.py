@@ -1,6 +1,14 @@
 """Where the network layer begins: the table of link types, and what the numbers in headers say comes next.
 
-To add a link type, add a line to `LINKS`.
+To add a link type, add a line to `LINKS`; if its header has no fixed length, add it to `WALKED`, and a step
+to `headers.STEPS`.
+
+Two numbers of a frame go on with its segment, for those who ask whether two packets are one:
+
+- its VLANs: the identifiers of its tags (IEEE 802.1Q), 16 bits each, the innermost one lowest, of more than
+  four tags the innermost four. A priority tag, which names no VLAN, is left out.
+- its place: what tells where, and in which direction, it was captured. That is the interface, and in the
+  link header the addresses and the packet type. The number means nothing; two frames' are equal or not.
 """
 
 from __future__ import annotations
@@ -40,10 +48,15 @@ def _kinds(size: int, numbers: Mapping[Kind, Iterable[int]]) -> np.ndarray:
     return table
 
 
+PART: Mapping[int, np.dtype] = {4: np.dtype(">u4"), 8: np.dtype(">u8")}  # of a link header, by its bytes
+
 ETHERTYPE_IPV4 = 0x0800
 ETHERTYPE_IPV6 = 0x86DD
+ETHERTYPE_LLC = 0  # stands for all numbers that are a length instead of an EtherType
 ETHERTYPE_PPP = 0x880B
 ETHERTYPE_PPPOE = 0x8864
+ETHERTYPE_VN_TAG = 0x8926  # Cisco's and VMware's, for the virtual ports of an adapter
+ETHERTYPE_E_TAG = 0x893F  # IEEE 802.1BR, for the ports of a port extender
 LARGEST_LENGTH = 1500  # IEEE 802.3: up to here the field is the length of an LLC frame
 
 KIND_OF_ETHERTYPE = _kinds(
@@ -52,8 +65,9 @@ KIND_OF_ETHERTYPE = _kinds(
         Kind.IPV4: [ETHERTYPE_IPV4],
         Kind.IPV6: [ETHERTYPE_IPV6],
         Kind.TAG: [0x8100, 0x88A8, 0x9100, 0x9200],  # IEEE 802.1Q, 802.1ad, and QinQ before it was a standard
-        Kind.NESTED: [  # LLC, Ethernet bridged, MPLS, PPP, PPPoE
+        Kind.NESTED: [  # LLC, Ethernet bridged, MPLS, PPP, PPPoE, tags of other sizes
             *range(LARGEST_LENGTH + 1), 0x6558, 0x8847, 0x8848, ETHERTYPE_PPP, ETHERTYPE_PPPOE,
+            ETHERTYPE_VN_TAG, ETHERTYPE_E_TAG,
         ],
     },
 )  # fmt: skip
@@ -67,7 +81,8 @@ KIND_OF_PROTOCOL = _kinds(
         ],
     },
 )  # fmt: skip
-TUNNEL_PORTS = (4789, 8472, 6081)  # UDP: VXLAN (RFC 7348), VXLAN as Linux had it first, Geneve (RFC 8926)
+# UDP: VXLAN (RFC 7348), VXLAN as Linux had it first, Geneve (RFC 8926), GRE (RFC 8086), GTP-U (TS 29.281)
+TUNNEL_PORTS = (4789, 8472, 6081, 4754, 2152)
 TAGS = 2  # VLAN tags that are a layout; more are irregular
 
 
@@ -80,6 +95,9 @@ class Link:
     dtype: np.dtype = UINT16
     mask: int = 0xFFFFFFFF  # the bits of the field that matter
     ethertypes: Mapping[int, int] = field(default_factory=dict)  # their value -> EtherType; empty: it is one
+    place: tuple[
+        tuple[int, int], ...
+    ] = ()  # the bytes that tell where a frame was: begin, and 4 or 8 of them
 
 
 def _either_order(families: dict[int, int]) -> dict[int, int]:
@@ -102,8 +120,16 @@ def _always(ethertype: int) -> Link:
 # LINKTYPE_ values as registered by tcpdump.org. "Always" types are told apart from there on.
 LINKS: Mapping[int, Link] = {
     0: _NULL,  # BSD loopback
-    1: Link(length=14, at=12),  # Ethernet
+    1: Link(length=14, at=12, place=((0, 8), (8, 4))),  # Ethernet: both addresses
     9: _always(ETHERTYPE_PPP),
+    10: Link(  # FDDI; of its frames, those of LLC (frame control 0x50 asynchronous, 0xD0 synchronous) hold IP
+        length=13,
+        at=0,
+        dtype=np.dtype("u1"),
+        mask=0xF0,
+        ethertypes={0x50: ETHERTYPE_LLC, 0xD0: ETHERTYPE_LLC},
+        place=((1, 8), (9, 4)),
+    ),
     12: _RAW,  # the value of DLT_RAW, in files that should say 101
     14: _RAW,  # likewise, from OpenBSD
     50: _always(ETHERTYPE_PPP),  # PPP in HDLC-like framing
@@ -111,11 +137,14 @@ LINKS: Mapping[int, Link] = {
     101: _RAW,
     104: Link(length=4, at=2),  # Cisco HDLC
     108: _NULL,  # OpenBSD loopback: the same in network byte order
-    113: Link(length=16, at=14),  # Linux cooked capture
+    113: Link(length=16, at=14, place=((0, 8), (8, 4))),  # Linux cooked capture: packet type and address
     228: _always(ETHERTYPE_IPV4),
     229: _always(ETHERTYPE_IPV6),
-    276: Link(length=20, at=0),  # Linux cooked capture, version 2
+    # Linux cooked capture, version 2: the interface's index, packet type and address
+    276: Link(length=20, at=0, place=((4, 8), (12, 8))),
 }
+# Link types whose headers have no fixed length: IEEE 802.11 alone, behind radiotap, and behind PPI; NFLOG.
+WALKED = frozenset({105, 127, 192, 239})
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +154,8 @@ class Networks:
     position: np.ndarray  # int64
     ethertype: np.ndarray  # uint16
     kind: np.ndarray  # uint8, a Kind; OTHER and CUT are counted already
+    vlan: np.ndarray  # uint64, the identifiers of the tags so far, see above
+    place: np.ndarray  # uint64, see above
 
 
 def find_networks(frames: Frames, tally: Tally) -> Networks:
@@ -132,9 +163,13 @@ def find_networks(frames: Frames, tally: Tally) -> Networks:
     position = frames.offset.astype(np.int64)
     ethertype = np.zeros(len(frames), dtype=np.uint16)
     kind = np.full(len(frames), Kind.OTHER, dtype=np.uint8)
+    vlan, place = np.zeros(len(frames), dtype=np.uint64), frames.interface.astype(np.uint64)
     for number in np.unique(frames.link_type).tolist():
         rows = np.flatnonzero(frames.link_type == number)
-        if link := LINKS.get(number):
+        if number in WALKED:
+            kind[rows] = np.where(frames.captured[rows] > 0, Kind.NESTED, Kind.CUT)
+        elif link := LINKS.get(number):
+            place[rows] = mixed(place[rows], frames.buffer, position[rows], link.place)
             ethertype[rows] = _ethertypes(frames.buffer, position[rows] + link.at, link)
             position[rows] += link.length
             needed = max(link.length, link.at + link.dtype.itemsize)
@@ -144,7 +179,7 @@ def find_networks(frames: Frames, tally: Tally) -> Networks:
             tally.skip("not IP", kind[rows] == Kind.OTHER)
         else:
             tally.skip(f"link type {number} not known", np.ones(len(rows), dtype=np.bool_))
-    networks = Networks(position, ethertype, kind)
+    networks = Networks(position, ethertype, kind, vlan, place)
     for _ in range(TAGS):
         _skip_tag(frames, networks, tally)
     kind[kind == Kind.TAG] = Kind.NESTED
@@ -163,6 +198,27 @@ def _ethertypes(buffer: np.ndarray, position: np.ndarray, link: Link) -> np.ndar
     return ethertype
 
 
+def mixed(
+    place: np.ndarray, buffer: np.ndarray, position: np.ndarray, parts: Iterable[tuple[int, int]]
+) -> np.ndarray:
+    """Return places that also tell apart what stands in these parts (see `Link.place`) of each frame."""
+    for begin, size in parts:
+        place = with_number(place, gather(buffer, position + begin, PART[size]).astype(np.uint64))
+    return place
+
+
+def with_number(place: np.ndarray, number: np.ndarray) -> np.ndarray:
+    """Return places that also tell apart these numbers (uint64)."""
+    product = (place ^ number) * np.uint64(0x9E3779B97F4A7C15)
+    result: np.ndarray = product ^ (product >> np.uint64(32))
+    return result
+
+
+def with_tag(vlan: int, identifier: int) -> int:
+    """Return the VLANs of a frame in which one more tag has this identifier of 12 bits."""
+    return (vlan << 16 | identifier) & (1 << 64) - 1 if identifier else vlan
+
+
 def _skip_tag(frames: Frames, networks: Networks, tally: Tally) -> None:
     """Move frames with a VLAN tag behind it (IEEE 802.1Q: two bytes of tag, then the type)."""
     tagged = np.flatnonzero(networks.kind == Kind.TAG)
@@ -171,6 +227,9 @@ def _skip_tag(frames: Frames, networks: Networks, tally: Tally) -> None:
     networks.position[tagged] += 4
     ethertype = gather(frames.buffer, networks.position[tagged] - 2, UINT16)
     networks.ethertype[tagged] = ethertype
+    identifier = (gather(frames.buffer, networks.position[tagged] - 4, UINT16) & 0x0FFF).astype(np.uint64)
+    vlan = networks.vlan[tagged]
+    networks.vlan[tagged] = np.where(identifier > 0, vlan << np.uint64(16) | identifier, vlan)
     whole = networks.position[tagged] <= frames.offset[tagged] + frames.captured[tagged]
     networks.kind[tagged] = np.where(whole, KIND_OF_ETHERTYPE[ethertype], Kind.CUT)
     tally.skip("not IP", networks.kind[tagged] == Kind.OTHER)

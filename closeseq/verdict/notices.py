@@ -163,22 +163,45 @@ def capture_incomplete(case: Case) -> Iterator[Finding]:
 
 
 def duplicate_packets(case: Case) -> Iterator[Finding]:
-    """The same packet was captured more than once."""
-    copies = case.conversation.copies
-    if copies:
-        yield found(
-            "duplicate-packets",
-            None,
-            Certainty.OBSERVED,
-            since_ns=case.conversation.first_ns,
-            until_ns=case.conversation.last_ns,
-            packets=[],
-            summary=(
-                f"{count(copies, 'packet')} {'was' if copies == 1 else 'were'} captured again within a "
-                "moment, and counted once"
-            ),
-            advice=(
-                "nothing is wrong with the connection; capture on one interface instead of 'any' "
-                "(loopback, bridges, bonds and VLANs show each packet once an interface)"
-            ),
+    """The same packet was captured twice, or delivered twice."""
+    if not case.conversation.copies:
+        return
+    captured, delivered, unclear, resets, packets = case.conversation.duplicates
+    clauses = []
+    if captured:
+        clauses.append(f"{_were(captured, 'packet')} captured twice, and counted once")
+    if delivered:
+        shown = [
+            f"#{again}, answered by #{answer}" for again, answer in zip(*[iter(packets)] * 2, strict=True)
+        ]
+        named = f" ({'; '.join(shown)})" if shown else ""
+        clauses.append(f"{_were(delivered, 'packet')} duplicated by the network and delivered twice{named}")
+    if unclear:
+        clauses.append(f"{_were(unclear, 'packet')} captured twice, or delivered twice")
+    if resets:
+        clauses.append(
+            f"{_were(resets, 'RST')} identical to the one before: captured twice, delivered twice, or sent "
+            "once for each segment that it answers"
         )
+    yield found(
+        "duplicate-packets",
+        None,
+        Certainty.ASSUMED if delivered and not packets else Certainty.OBSERVED,
+        since_ns=case.conversation.first_ns,
+        until_ns=case.conversation.last_ns,
+        packets=list(packets),
+        summary="; ".join(clauses),
+        advice=(
+            "nothing is wrong with the connection; capture on one interface instead of 'any' "
+            "(loopback, bridges, bonds and VLANs show each packet once an interface)"
+            if captured or unclear
+            else "nothing: TCP drops the second of the two; if there are many, look for a loop or a link "
+            "aggregate that sends packets on both of its links"
+            if delivered
+            else "nothing: an end that has no connection answers each segment with a RST of its own"
+        ),
+    )
+
+
+def _were(number: int, noun: str) -> str:
+    return f"{count(number, noun)} {'was' if number == 1 else 'were'}"

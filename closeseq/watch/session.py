@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from closeseq.capture.live.problems import DeviceError
 from closeseq.errors import CaptureError, CloseseqError, SaveError
-from closeseq.segments import decode
+from closeseq.segments import Decoder
 from closeseq.tcp.timers import SECOND
 
 if TYPE_CHECKING:
@@ -101,6 +101,7 @@ class Session:
         self.source = source
         self.watch = watch
         self.clock = clock
+        self._decoder = Decoder()
         self.over = False  # nothing more will come
         self.unsaved: SaveError | None = None  # why what comes is no longer saved
         self.unread: CloseseqError | None = None  # why what had come by the end could not be read
@@ -212,7 +213,7 @@ class Session:
         self.clock.see(frames)
         self._age_ns = time.time_ns() - int(frames.time_ns.max()) if len(frames) else -1
         self.watch.reading.dropped = self.source.dropped
-        self.watch.feed(len(frames), decode(frames))
+        self.watch.feed(len(frames), self._decoder.decode(frames))
         self.source.release()
         return True
 

@@ -22,10 +22,12 @@ ANY = "any"  # all devices of the network namespace at once, also those that com
 
 # LINKTYPE_ values as registered by tcpdump.org.
 ETHERNET, RAW, COOKED = 1, 101, 276
+FDDI, WIRELESS, RADIOTAP = 10, 105, 127  # the last two: 802.11 in monitor mode
 LOOPBACK_HARDWARE = 772  # ARPHRD_LOOPBACK
 # Linux's ARPHRD_ -> LINKTYPE_. Of all other hardware the kernel takes off the link header ("cooked").
 # NONE (tun, wireguard) and RAWIP (modems) have no link header.
 _LINK_TYPES = {1: ETHERNET, LOOPBACK_HARDWARE: ETHERNET, 0xFFFE: RAW, 519: RAW}
+_LINK_TYPES |= {774: FDDI, 801: WIRELESS, 803: RADIOTAP}
 
 _SIOCGIFNAME, _SIOCGIFFLAGS, _SIOCGIFHWADDR = 0x8910, 0x8913, 0x8927  # linux/sockios.h
 # struct ifreq: the name, and a union: of an index, or of a short number, flags or a type of hardware

@@ -7,7 +7,10 @@ import math
 import os
 import select
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple, Protocol, Self
+
+import numpy as np
 
 from closeseq.capture.live.devices import Condition
 from closeseq.capture.live.problems import DeviceError
@@ -185,7 +188,8 @@ class LiveCapture:
                 self.packets += len(frames)
                 self._due = 0.0 if any(each.ready() for each in self._sources) else time.monotonic() + PACE
                 self._turn = self._sources.index(source) + 1
-                return Batch(frames, self.devices.index(source.device))
+                device = self.devices.index(source.device)
+                return Batch(replace(frames, interface=np.full(len(frames), device, np.uint32)), device)
         return None
 
     def _look(self, timeout: float) -> bool:

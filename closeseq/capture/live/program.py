@@ -18,7 +18,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from closeseq.capture.live.devices import COOKED, LOOPBACK_HARDWARE, RAW
+from closeseq.capture.live.devices import COOKED, FDDI, LOOPBACK_HARDWARE, RADIOTAP, RAW, WIRELESS
 from closeseq.capture.live.instructions import (
     ADD,
     ADD_X,
@@ -60,12 +60,12 @@ MOST = 1000
 IPV4, IPV6 = 0x0800, 0x86DD
 TAGS = (0x8100, 0x88A8, 0x9100, 0x9200)  # VLAN; how the kernel leaves all but the outermost tag
 LARGEST_LENGTH = 1500  # IEEE 802.3: up to here an EtherType is the length of an LLC frame
-# Ethernet bridged, MPLS, PPP, PPPoE, and a third tag: `segments` walks along them
-UNJUDGED_TYPES = (0x6558, 0x8847, 0x8848, 0x880B, 0x8864, *TAGS)
+# Ethernet bridged, MPLS, PPP, PPPoE, VN-Tag, E-Tag, and a third tag: `segments` walks along them
+UNJUDGED_TYPES = (0x6558, 0x8847, 0x8848, 0x880B, 0x8864, 0x8926, 0x893F, *TAGS)
 TCP, UDP = 6, 17
 # IPv4, IPv6, GRE and MPLS within IP; IPv6 extension headers (RFC 7045 4), AH
 UNJUDGED_PROTOCOLS = (4, 41, 47, 137, 0, 43, 44, 51, 60, 135, 139, 140)
-TUNNEL_PORTS = (4789, 8472, 6081)  # UDP: VXLAN, VXLAN as Linux had it first, Geneve
+TUNNEL_PORTS = (4789, 8472, 6081, 4754, 2152)  # UDP: VXLAN, VXLAN as Linux had it first, Geneve, GRE, GTP-U
 LATER_FRAGMENT = 0x1FFF  # RFC 791 3.1: the offset is not zero
 
 
@@ -90,6 +90,10 @@ def tcp_program(device: Device, wanted: Wanted, snap_length: int) -> Program:
 
 
 def _tcp(device: Device, wanted: Wanted, snap_length: int) -> Iterator[Step | str]:
+    if device.link_type in (FDDI, WIRELESS, RADIOTAP):  # headers of other lengths in front of everything
+        yield Step(JUMP, then="pass")
+        yield from _ends(snap_length)
+        return
     addresses = [ip_address(host) for host in sorted(wanted.hosts)]
     narrow = bool(addresses)
     yield from _once(device)

@@ -120,10 +120,13 @@ NOTICES = (
     ),
     _notice(
         "duplicate-packets",
-        "the same packet was captured more than once",
-        """The "any" device, bridges, bonds and VLANs show a packet at each interface it passes. closeseq
-        counts it once: copies are identical to the IP id and timestamp and come within a moment, which
-        retransmissions are not.""",
-        "capture on one interface",
+        "the same packet came twice: captured twice, or delivered twice by the network",
+        """The "any" device, bridges, bonds, VLANs and mirror ports show a packet at each place it passes: in
+        another VLAN or direction, with other link addresses or another TTL. closeseq counts it once. A
+        network may also duplicate a packet, and its receiver gets both: it comes from the same place again
+        some milliseconds later, or the receiver answers it once more, with a D-SACK or from TIME_WAIT. Where
+        neither shows, it may be one or the other. All are identical to the IPv4 identification and the
+        timestamps and come within a moment, which retransmissions are not.""",
+        "capture on one interface; what the network duplicates TCP drops",
     ),
 )
