@@ -35,16 +35,47 @@ def describe(index: int, table: Table, steps: Steps, guess: Guess) -> Conversati
     history = table.histories.row(index)
     chain = walk(history["last_event"], history["open_stretch"], steps)
     client, opener = orient(chain, history, guess)
-    ends = (End.CLIENT, End.SERVER) if client == 0 else (End.SERVER, End.CLIENT)
-    origins = syn_numbers(chain)
-    sides = [table.sides.row(2 * index + end) for end in (client, 1 - client)]
     named = [text(end) for end in endpoints(table.pairs, history["pair"], history["pair"] + 1)[0]]
     successor = history["successor"]
+    return compose(
+        history,
+        [table.sides.row(2 * index + end) for end in (client, 1 - client)],
+        chain,
+        named=[named[client], named[1 - client]],
+        client=client,
+        opener=opener,
+        successor=None if successor < 0 else first_event(successor, table.histories, steps),
+    )
+
+
+def compose(
+    history: Row,
+    sides: list[Row],
+    chain: list[Row],
+    *,
+    named: list[Address],
+    client: int,
+    opener: Opener,
+    successor: Row | None,
+) -> Conversation:
+    """Return a connection out of its rows.
+
+    Args:
+        history: its row of `Histories`.
+        sides: the rows of `Sides` of client and server.
+        chain: its steps, first to last: rows of `Kept` and of `Stretches`.
+        named: client and server.
+        client: which end of the pair that is, 0 or 1.
+        opener: how we know.
+        successor: the row of `Kept` of the SYN that opened the next connection of the pair.
+    """
+    ends = (End.CLIENT, End.SERVER) if client == 0 else (End.SERVER, End.CLIENT)
+    origins = syn_numbers(chain)
     return Conversation(
         id=history["id"],
         incarnation=history["incarnation"],
-        client=named[client],
-        server=named[1 - client],
+        client=named[0],
+        server=named[1],
         opener=opener,
         steps=tuple(
             event(row, ends, origins) if "flags" in row else traffic(row, client, origins) for row in chain
@@ -56,9 +87,7 @@ def describe(index: int, table: Table, steps: Steps, guess: Guess) -> Conversati
         first_ns=history["first_ns"],
         last_ns=history["last_ns"],
         copies=history["copies"],
-        successor=None
-        if successor < 0
-        else event(first_event(successor, table.histories, steps), ends, (0, 0)),
+        successor=None if successor is None else event(successor, ends, (0, 0)),
     )
 
 

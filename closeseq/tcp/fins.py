@@ -12,15 +12,10 @@ from typing import TYPE_CHECKING
 
 from closeseq.packets.flags import FIN
 from closeseq.tcp import waiting
-from closeseq.tcp.delivery import (
-    FIRST_TIMEOUT_NS,
-    PATIENCE_TRIPS,
-    Receipt,
-)
-from closeseq.tcp.echoes import CLOCK_TICK_NS
-from closeseq.tcp.evidence import CROSSING_NS, CROSSING_TRIPS, MILLISECOND, Evidence, Said, asked_once
+from closeseq.tcp.delivery import FIRST_TIMEOUT_NS, Receipt
+from closeseq.tcp.evidence import MILLISECOND, Evidence, Said, asked_once
 from closeseq.tcp.timeline import Certainty
-from closeseq.tcp.waiting import ANSWER_NS, PROBE_TIMER_LATE_NS, PROBE_TIMER_NS, SAME_BREATH_NS
+from closeseq.tcp.waiting import ANSWER_NS, PROBE_TIMER_LATE_NS, SAME_BREATH_NS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,20 +23,6 @@ if TYPE_CHECKING:
     from closeseq.connections.conversation import End
 
 PROGRAM_NS = MILLISECOND  # a program that is told end of file needs less than this only when it is idle
-
-# Every length of time that the distance of two events is compared with in the replay of a clean close.
-TELLING_TIMES_NS = (
-    0,  # to the end of the capture
-    PROGRAM_NS,
-    PROBE_TIMER_NS,
-    PROBE_TIMER_LATE_NS,
-    FIRST_TIMEOUT_NS,
-    CLOCK_TICK_NS,
-)
-# The same, but only between a FIN and the other end's ACK, or an ACK and its sender's own FIN.
-TELLING_BREATHS_NS = (SAME_BREATH_NS, ANSWER_NS)
-# The same, where it depends on the round trip of the handshake: (base, factor of the round trip).
-TELLING_TRIPS_NS = ((CROSSING_NS, CROSSING_TRIPS), (FIRST_TIMEOUT_NS, PATIENCE_TRIPS))
 
 
 @dataclass(frozen=True, slots=True)

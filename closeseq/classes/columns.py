@@ -1,0 +1,103 @@
+"""The forms of many connections at once: columns of numbers, computed when they are first asked for."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from closeseq.classes.forms import Derived
+
+if TYPE_CHECKING:
+    from closeseq.classes.forms import Forms
+    from closeseq.classes.noting import Condition
+    from closeseq.connections.skeleton import Leaf, Skeleton
+
+LEAST, MOST = int(np.iinfo(np.int64).min), int(np.iinfo(np.int64).max)
+
+
+class Columns:
+    """The numbers of the connections of one skeleton; exact, also where 64 bits do not hold them."""
+
+    def __init__(self, forms: Forms, skeleton: Skeleton, constants: dict[Leaf, int]) -> None:
+        self.forms = forms
+        self._skeleton = skeleton
+        self._constants = constants  # leaves that are the same for all
+        self._leaves: dict[int, np.ndarray] = {}
+        self._sizes: dict[int, int] = {}
+
+    def holds(self, condition: Condition, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return a mask of the rows for which a condition comes out as noted, and the form's values."""
+        form, equal, bound, outcome = condition
+        values = self.form(form, rows)
+        if values.dtype != object and not LEAST <= bound <= MOST:
+            mask = np.full(len(rows), not equal and bound > 0)
+        else:
+            mask = np.asarray(values == bound if equal else values <= bound, np.bool_)
+        return mask if outcome else ~mask, values
+
+    def form(self, form: int, rows: np.ndarray) -> np.ndarray:
+        """Return a form's values in these rows: int64, or Python's whole numbers where these do not fit."""
+        terms = self.forms.terms[form]
+        if len(terms) == 1 and terms[0][1] == 1:
+            result: np.ndarray = self._leaf(terms[0][0])[rows]
+            return result
+        taken = [(self._leaf(leaf), factor) for leaf, factor in terms]
+        parts = [(column[rows], factor) for column, factor in taken]
+        if sum(self._sizes[leaf] * abs(factor) for leaf, factor in terms) > MOST:
+            size = sum(magnitude(part) * abs(factor) for part, factor in parts)
+            if size > MOST:
+                parts = [(part.astype(object), factor) for part, factor in parts]
+        result = np.zeros(len(rows), np.int64) if not parts else scaled(*parts[0])
+        for part, factor in parts[1:]:
+            result = (
+                result + part if factor == 1 else result - part if factor == -1 else result + part * factor
+            )
+        return result
+
+    def _leaf(self, number: int) -> np.ndarray:
+        found = self._leaves.get(number)
+        if found is None:
+            leaf = self.forms.leaves[number]
+            if isinstance(leaf, Derived):
+                found = self._derived(leaf)
+            elif leaf in self._constants:
+                found = np.full(len(self._skeleton), self._constants[leaf], np.int64)
+            else:
+                found = self._skeleton.column(leaf).astype(np.int64, copy=False)
+            self._leaves[number] = found
+            self._sizes[number] = magnitude(found)
+        return found
+
+    def _derived(self, leaf: Derived) -> np.ndarray:
+        rows = np.arange(len(self._skeleton))
+        parts = []
+        for form, offset in leaf.parts:
+            values = self.form(form, rows) if form else np.zeros(len(rows), np.int64)
+            if magnitude(values) + abs(offset) > MOST or abs(leaf.constant) > MOST:
+                values = values.astype(object)
+            parts.append(values + offset)
+        result = parts[0]
+        if leaf.name == "min":
+            for part in parts[1:]:
+                result = np.minimum(result, part)
+        elif leaf.name == "max":
+            for part in parts[1:]:
+                result = np.maximum(result, part)
+        elif leaf.name == "and":
+            result = result & leaf.constant
+        elif leaf.name == "mod":
+            result = result % leaf.constant
+        else:
+            result = result // leaf.constant
+        return result
+
+
+def scaled(part: np.ndarray, factor: int) -> np.ndarray:
+    """Return a column times a number."""
+    return part if factor == 1 else part * factor
+
+
+def magnitude(values: np.ndarray) -> int:
+    """Return the greatest distance of a number of a column from 0."""
+    return max(abs(int(values.min())), abs(int(values.max()))) if len(values) else 0
