@@ -63,13 +63,18 @@ class Reading:
         self.notes = dict(Counter(self.notes) + Counter(segments.notes))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class ConnectionClass:
     """Connections that closed the same way, with the same findings; only addresses and times differ."""
 
-    example: Connection  # the first of them
     members: list[int]  # indices into the analysis, ascending
     outcome: Outcome  # what is said of all of them
+    _analysis: Analysis = field(repr=False, compare=False)
+
+    @cached_property
+    def example(self) -> Connection:
+        """The first of them."""
+        return self._analysis[self.members[0]]
 
 
 class Analysis(Sequence[Connection]):
@@ -128,7 +133,7 @@ class Analysis(Sequence[Connection]):
         finder = Classes(self.settings)
         found = finder.find(self._connections, self.now_ns, dropped=self.reading.dropped)
         return [
-            ConnectionClass(self._connection(int(members[0])), members.tolist(), finder.outcomes[number])
+            ConnectionClass(members.tolist(), finder.outcomes[number], self)
             for members, number in found.groups()
         ]
 

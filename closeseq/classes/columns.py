@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -16,6 +16,13 @@ if TYPE_CHECKING:
 LEAST, MOST = int(np.iinfo(np.int64).min), int(np.iinfo(np.int64).max)
 
 
+class Plan(NamedTuple):
+    """How a form is computed."""
+
+    parts: list[tuple[np.ndarray, int]]  # columns, and their factors
+    fits: bool  # whether 64 bits hold all on the way, in every row
+
+
 class Columns:
     """The numbers of the connections of one skeleton; exact, also where 64 bits do not hold them."""
 
@@ -25,35 +32,49 @@ class Columns:
         self._constants = constants  # leaves that are the same for all
         self._leaves: dict[int, np.ndarray] = {}
         self._sizes: dict[int, int] = {}
+        self._plans: dict[int, Plan] = {}
 
     def holds(self, condition: Condition, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return a mask of the rows for which a condition comes out as noted, and the form's values."""
+        """Return a mask of the rows for which a condition comes out as noted, and the form's values.
+
+        `rows` are ascending.
+        """
         form, equal, bound, outcome = condition
         values = self.form(form, rows)
-        if values.dtype != object and not LEAST <= bound <= MOST:
-            mask = np.full(len(rows), not equal and bound > 0)
+        if not LEAST <= bound <= MOST and values.dtype != object:
+            return np.full(len(rows), (not equal and bound > 0) == outcome), values
+        if equal:
+            mask = values == bound if outcome else values != bound
         else:
-            mask = np.asarray(values == bound if equal else values <= bound, np.bool_)
-        return mask if outcome else ~mask, values
+            mask = values <= bound if outcome else values > bound
+        return mask if mask.dtype == np.bool_ else mask.astype(np.bool_), values
 
     def form(self, form: int, rows: np.ndarray) -> np.ndarray:
         """Return a form's values in these rows: int64, or Python's whole numbers where these do not fit."""
-        terms = self.forms.terms[form]
-        if len(terms) == 1 and terms[0][1] == 1:
-            result: np.ndarray = self._leaf(terms[0][0])[rows]
-            return result
-        taken = [(self._leaf(leaf), factor) for leaf, factor in terms]
-        parts = [(column[rows], factor) for column, factor in taken]
-        if sum(self._sizes[leaf] * abs(factor) for leaf, factor in terms) > MOST:
-            size = sum(magnitude(part) * abs(factor) for part, factor in parts)
-            if size > MOST:
-                parts = [(part.astype(object), factor) for part, factor in parts]
-        result = np.zeros(len(rows), np.int64) if not parts else scaled(*parts[0])
+        plan = self._plans.get(form)
+        if plan is None:
+            plan = self._plans[form] = self._plan(form)
+        everyone = len(rows) == len(self._skeleton)
+        parts = [(column if everyone else column[rows], factor) for column, factor in plan.parts]
+        if not plan.fits and sum(magnitude(part) * abs(factor) for part, factor in parts) > MOST:
+            parts = [(part.astype(object), factor) for part, factor in parts]
+        if not parts:
+            return np.zeros(len(rows), np.int64)
+        result, factor = parts[0]
+        if factor != 1:
+            result = result * factor
         for part, factor in parts[1:]:
-            result = (
-                result + part if factor == 1 else result - part if factor == -1 else result + part * factor
-            )
+            if factor == 1:
+                result = result + part
+            else:
+                result = result - part if factor == -1 else result + part * factor
         return result
+
+    def _plan(self, form: int) -> Plan:
+        terms = self.forms.terms[form]
+        parts = [(self._leaf(leaf), factor) for leaf, factor in terms]
+        fits = sum(self._sizes[leaf] * abs(factor) for leaf, factor in terms) <= MOST
+        return Plan(parts, fits or (len(terms) == 1 and terms[0][1] == 1))
 
     def _leaf(self, number: int) -> np.ndarray:
         found = self._leaves.get(number)
@@ -91,11 +112,6 @@ class Columns:
         else:
             result = result // leaf.constant
         return result
-
-
-def scaled(part: np.ndarray, factor: int) -> np.ndarray:
-    """Return a column times a number."""
-    return part if factor == 1 else part * factor
 
 
 def magnitude(values: np.ndarray) -> int:

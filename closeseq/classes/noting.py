@@ -46,15 +46,16 @@ class Tape:
 
     def known(self, form: int, bound: int) -> bool | None:
         """Return whether a form is at most a bound, if that is known without looking."""
-        opposite = self.forms.opposite[form]
+        forms, turned = self.forms, False
+        opposite = forms.opposite[form]
         if opposite >= 0:
-            found = self.known(opposite, -bound - 1)
-            return None if found is None else not found
-        low, high = self._range(form)
+            form, bound, turned = opposite, -bound - 1, True
+        high = self._high.get(form, forms.high[form])
         if high is not None and bound >= high:
-            return True
+            return not turned
+        low = self._low.get(form, forms.low[form])
         if low is not None and bound < low:
-            return False
+            return turned
         return None
 
     def at_most(self, form: int, bound: int, value: int) -> bool:

@@ -16,10 +16,11 @@ from importlib import import_module
 from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
+from closeseq.classes.forms import NOTHING
 from closeseq.classes.noting import Number, Scaled
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterator
 
 # Where the numbers of a connection are looked at.
 PACKAGES = ("closeseq.tcp", "closeseq.verdict")
@@ -92,52 +93,48 @@ def greatest(*given: Any, **how: Any) -> Any:
 
 def extreme(name: str, given: tuple[Any, ...], how: dict[str, Any]) -> Any:
     """Return the least or greatest: of Numbers as one of its own."""
-    items = list(given[0]) if len(given) == 1 else list(given)
-    numbers = [one for one in items if one.__class__ is Number]
-    if not numbers or how.get("key") is not None or not plain(items):
+    items = given if len(given) > 1 else tuple(given[0])
+    for one in items:
+        if one.__class__ is Number:
+            break
+    else:
         return (builtins.min if name == "min" else builtins.max)(items, **how)
-    return of_numbers(name, items, numbers[0])
+    if how.get("key") is not None or not all(isinstance(one, Number | builtins.int) for one in items):
+        return (builtins.min if name == "min" else builtins.max)(items, **how)  # of tuples, perhaps
+    result = items[0]
+    for one in items[1:]:
+        result = of_two(name, result, one)
+    return result
 
 
-def plain(items: Iterable[Any]) -> bool:
-    """Whether these are Numbers, and whole numbers."""
-    return all(one.__class__ is Number or isinstance(one, builtins.int) for one in items)
-
-
-def of_numbers(name: str, items: list[Any], one: Number) -> Any:
-    """Return the least or greatest of these, of which one is a Number."""
-    tape = one.tape
-    forms, sign = tape.forms, 1 if name == "max" else -1
-    found: dict[int, int] = {}  # of each form the constant that matters
-    for item in items:
-        form, offset = (item.form, item.offset) if item.__class__ is Number else (0, item)
-        found[form] = offset if form not in found else sign * builtins.max(sign * found[form], sign * offset)
-    parts = [part for part in found.items() if not is_idle(tape, part, found, sign)]
-    if any(forms.holds_time(form) for form in found) and len(parts) > 1:
-        return (builtins.min if name == "min" else builtins.max)(items)  # so that time stays in plain sums
-    values = [item.value if item.__class__ is Number else item for item in items]
-    value = sign * builtins.max(sign * value for value in values)
-    if len(parts) == 1:
-        form, offset = parts[0]
-        return Number(value, form, offset, tape) if form else offset
-    parts.sort()
-    base = parts[0][1]
-    result = tape.derived(name, tuple((form, offset - base) for form, offset in parts), 0, value - base)
-    for form, offset in parts:  # max - part >= 0
-        difference = forms.subtract(form, result.form) if sign > 0 else forms.subtract(result.form, form)
-        tape.learn(difference, sign * (base - offset))
+def of_two(name: str, a: Number | int, b: Number | int) -> Any:
+    """Return the least or greatest of two."""
+    if a.__class__ is not Number:
+        if b.__class__ is not Number:
+            return (builtins.min if name == "min" else builtins.max)(a, b)
+        a, b = b, a
+    assert isinstance(a, Number)
+    tape, forms = a.tape, a.tape.forms
+    form, offset, value = (b.form, b.offset, b.value) if isinstance(b, Number) else (NOTHING, b, b)
+    apart = forms.subtract(a.form, form)
+    if apart == NOTHING:
+        below: bool | None = a.value <= value
+    elif forms.holds_time(apart):  # noted, so that time stays in plain sums
+        below = a <= b
+    else:
+        below = tape.known(apart, offset - a.offset)
+    if below is not None:
+        return b if below == (name == "max") else a
+    # With what each is more than the smaller form, so that it is the same whatever is added to both.
+    part, other = (a.form, 0), (form, offset - a.offset)
+    if form < a.form:
+        part, other = (form, 0), (a.form, a.offset - offset)
+    base = a.offset if part[0] == a.form else offset
+    value = builtins.max(a.value, value) if name == "max" else builtins.min(a.value, value)
+    result = tape.derived(name, (part, other), 0, value - base)
+    for known, more in (part, other):
+        if name == "max":
+            tape.learn(forms.subtract(known, result.form), -more)
+        else:
+            tape.learn(forms.subtract(result.form, known), more)
     return result + base
-
-
-def is_idle(tape: Any, part: tuple[int, int], found: dict[int, int], sign: int) -> bool:
-    """Whether something is known never to be the one that counts, beside another."""
-    form, offset = part
-    for other, its in found.items():
-        if other == form:
-            continue
-        # form + offset <= other + its (for the least: >=), and where both may be equal the smaller form stays
-        below, above = ((form, offset), (other, its)) if sign > 0 else ((other, its), (form, offset))
-        strict = 0 if other < form else -1
-        if tape.known(tape.forms.subtract(below[0], above[0]), above[1] - below[1] + strict):
-            return True
-    return False

@@ -22,6 +22,8 @@ from closeseq.connections.state import NONE, Histories
 from closeseq.packets.flags import ACK, SYN
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from closeseq.connections.steps import Steps
     from closeseq.connections.table import Table
 
@@ -50,8 +52,8 @@ def describe(index: int, table: Table, steps: Steps, guess: Guess) -> Conversati
 
 def compose(
     history: Row,
-    sides: list[Row],
-    chain: list[Row],
+    sides: Sequence[Row],
+    chain: Sequence[Row],
     *,
     named: list[Address],
     client: int,
@@ -123,7 +125,7 @@ def orient(chain: list[Row], history: Row, guess: Guess) -> tuple[int, Opener]:
     return int(guessed[0]), Opener.INFERRED
 
 
-def syn_numbers(chain: list[Row]) -> tuple[int, int]:
+def syn_numbers(chain: Sequence[Row]) -> tuple[int, int]:
     """Return the number of each end's first SYN, 0 without one: numbers count from there."""
     numbers = [0, 0]
     for row in reversed(chain):

@@ -22,7 +22,6 @@ from closeseq.connections.orientation import clients
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from closeseq.connections.events import Row
     from closeseq.connections.extent import Extent
     from closeseq.connections.growing import Growing
     from closeseq.connections.guess import Guess
@@ -103,28 +102,22 @@ class Skeleton:
         chain = []
         for step, (code, at) in enumerate(zip(self._codes, self._rows[row].tolist(), strict=True)):
             if code & EVENT:
-                chain.append(wrapped(kept, at, client, wrap, step, KINDS_OF_EVENT))
+                chain.append(Wrapped(kept, at, client, wrap, step, KINDS_OF_EVENT))
             else:
-                chain.append(wrapped(stretches, at, client, wrap, step, KINDS_OF_STRETCH))
+                chain.append(Wrapped(stretches, at, client, wrap, step, KINDS_OF_STRETCH))
         successor = int(self._successor[row])
         pair = int(table.histories.pair[index])
         ends = endpoints(table.pairs, pair, pair + 1)[0]
         return compose(
-            wrapped(table.histories, index, client, wrap, HISTORY),
-            [
-                {
-                    name: wrap(value, Leaf(SIDE, name, end))
-                    for name, value in table.sides.row(2 * index + (client ^ end)).items()
-                }
-                for end in (0, 1)
-            ],
+            Wrapped(table.histories, index, client, wrap, HISTORY),
+            [Wrapped(table.sides, 2 * index + (client ^ end), 0, at_end(wrap, end), SIDE) for end in (0, 1)],
             chain,
             named=[self._address(text(ends[client ^ end]), end, wrap) for end in (0, 1)],
             client=0,
             opener=Opener.SEEN if self._seen else Opener.INFERRED,
             successor=None
             if successor < 0
-            else wrapped(kept, successor, client, wrap, SUCCESSOR, KINDS_OF_EVENT),
+            else Wrapped(kept, successor, client, wrap, SUCCESSOR, KINDS_OF_EVENT),
         )
 
     @staticmethod
@@ -146,27 +139,44 @@ class Name(str):
     __ne__ = __lt__ = __le__ = __gt__ = __ge__ = startswith = endswith = __eq__  # type: ignore[assignment]
 
 
-def wrapped(  # noqa: PLR0917 - it is called for each row
-    table: Growing,
-    at: int,
-    client: int,
-    wrap: Callable[[int, Leaf], Any],
-    place: int,
-    kinds: tuple[str, ...] = (),
-) -> Row:
-    """Return a row of a table as seen from the client: as if that were end 0."""
-    row = table.row(at)
-    for name, value in row.items():
+def at_end(wrap: Callable[[int, Leaf], Any], end: int) -> Callable[[int, Leaf], Any]:
+    """Return what wraps the numbers of one end's row."""
+    return lambda value, leaf: wrap(value, leaf._replace(end=end))
+
+
+class Wrapped(dict[str, Any]):
+    """A row of a table as seen from the client, as if that were end 0; read as far as it is asked for."""
+
+    def __init__(  # noqa: PLR0917 - one is made for each row
+        self,
+        table: Growing,
+        at: int,
+        client: int,
+        wrap: Callable[[int, Leaf], Any],
+        place: int,
+        kinds: tuple[str, ...] = (),
+    ) -> None:
+        super().__init__()
+        self._table = table
+        self._at = at
+        self._client = client
+        self._wrap = wrap
+        self._place = place
+        for name in kinds:
+            value = getattr(table, name)[at].tolist()
+            self[name] = value[::-1] if client and isinstance(value, list) else value
+        if "sender" in kinds:
+            self["sender"] ^= client
+
+    def __missing__(self, name: str) -> Any:
+        value, wrap, place = getattr(self._table, name)[self._at].tolist(), self._wrap, self._place
         if isinstance(value, list):
-            values = value[::-1] if client else value
-            if name not in kinds:
-                values = [wrap(one, Leaf(place, name, end)) for end, one in enumerate(values)]
-            row[name] = values
-        elif name not in kinds:
-            row[name] = wrap(value, Leaf(place, name))
-        elif name == "sender":
-            row[name] = value ^ client
-    return row
+            values = value[::-1] if self._client else value
+            value = [wrap(values[0], Leaf(place, name, 0)), wrap(values[1], Leaf(place, name, 1))]
+        else:
+            value = wrap(value, Leaf(place, name))
+        self[name] = value
+        return value
 
 
 def skeletons(table: Table, steps: Steps, guess: Guess, extent: Extent) -> Iterator[Skeleton]:
