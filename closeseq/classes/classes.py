@@ -127,8 +127,9 @@ class Classes:
                 return None
             noted.add(row)
             tape = Tape(forms)
+            leaf_form = forms.leaf
             outcome = self._judged(
-                skeleton, row, lambda value, leaf: Number(int(value), forms.leaf(leaf), 0, tape)
+                skeleton, row, lambda value, leaf: Number(int(value), leaf_form(leaf), 0, tape)
             )
             chain = tree.grow(parted, tape.conditions, self._new_path(outcome))
             self._conditions += len(chain.conditions)

@@ -35,7 +35,7 @@ class Forms:
 
     def __init__(self, *, in_order: bool = True) -> None:
         self._in_order = in_order
-        self._leaf_number: dict[Leaf | Derived, int] = {}
+        self._form_of: dict[Leaf | Derived, int] = {}
         self.leaves: list[Leaf | Derived] = []
         self._form_number: dict[tuple[tuple[int, int], ...], int] = {}
         self.terms: list[tuple[tuple[int, int], ...]] = []  # of each form: (leaf, factor), by leaf
@@ -54,11 +54,11 @@ class Forms:
 
     def leaf(self, leaf: Leaf | Derived) -> int:
         """Return the form that is just this leaf."""
-        number = self._leaf_number.get(leaf)
-        if number is None:
-            number = self._leaf_number[leaf] = len(self.leaves)
+        form = self._form_of.get(leaf)
+        if form is None:
             self.leaves.append(leaf)
-        return self._intern(((number, 1),))
+            form = self._form_of[leaf] = self._intern(((len(self.leaves) - 1, 1),))
+        return form
 
     def add(self, a: int, b: int) -> int:
         """Return the sum of two forms."""

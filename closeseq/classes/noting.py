@@ -60,19 +60,23 @@ class Tape:
 
     def at_most(self, form: int, bound: int, value: int) -> bool:
         """Return, and note, whether a form of this value is at most a bound."""
-        opposite = self.forms.opposite[form]
+        forms, result = self.forms, value <= bound
+        opposite = forms.opposite[form]
+        outcome = result
         if opposite >= 0:
-            return not self.at_most(opposite, -bound - 1, -value)
-        low, high = self._low.get(form, self.forms.low[form]), self._high.get(form, self.forms.high[form])
-        outcome = value <= bound
-        if (high is not None and bound >= high) or (low is not None and bound < low):
-            return outcome
+            form, bound, outcome = opposite, -bound - 1, not result
+        high = self._high.get(form, forms.high[form])
+        if high is not None and bound >= high:
+            return result
+        low = self._low.get(form, forms.low[form])
+        if low is not None and bound < low:
+            return result
         self.conditions.append(Condition(form, False, bound, outcome))
         if outcome:
             self._high[form] = bound
         else:
             self._low[form] = bound + 1
-        return outcome
+        return result
 
     def equals(self, form: int, bound: int, value: int) -> bool:
         """Return, and note, whether a form of this value is equal to a number."""

@@ -68,18 +68,21 @@ class Tree:
         returns None.
         """
         everyone = np.arange(len(result.path))
-        waiting: list[tuple[Chain, np.ndarray]] = []
+        waiting: list[tuple[Chain, np.ndarray, bool]] = []
 
         def part(parted: Parted) -> None:
             known = self._root if parted.chain is None else parted.chain.partings.get(parted.place)
+            alone = known is None and len(parted.rows) == 1  # what it is judged by is its own replay
             known = known or learn(parted)
             if known is not None:
-                waiting.append((known, parted.rows))
+                waiting.append((known, parted.rows, alone))
 
         part(Parted(None, 0, everyone))
         while waiting:
-            chain, rows = waiting.pop()
+            chain, rows, alone = waiting.pop()
             for place, condition in enumerate(chain.conditions):
+                if alone and not columns.forms.holds_time(condition.form):
+                    continue
                 holds, values = columns.holds(condition, rows)
                 if not holds.all():
                     parted = Parted(chain, place, rows[~holds])

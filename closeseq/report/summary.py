@@ -130,7 +130,7 @@ def gather(selection: Selection, most: int | None) -> tuple[list[Group], int]:
         for place, indices in places:
             group = found.setdefault((code, end, place), Group(code, end, place))
             group.indices += indices
-    groups = sorted(found.values(), key=lambda group: -len(group.indices))
+    groups = sorted(found.values(), key=lambda group: (-group.number, min(group.indices)))
     sizes = [len(group.indices) for group in groups]
     for group, share in zip(groups, sizes if most is None else allot(sizes, most), strict=True):
         shown = (selection.analysis[i] for i in sorted(group.indices)[:share])
