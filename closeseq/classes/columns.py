@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from closeseq.classes.forms import Derived
+from closeseq.classes.noting import Kind
 
 if TYPE_CHECKING:
     from closeseq.classes.forms import Forms
@@ -39,11 +40,11 @@ class Columns:
 
         `rows` are ascending.
         """
-        form, equal, bound, outcome = condition
+        form, kind, bound, outcome = condition
         values = self.form(form, rows)
         if not LEAST <= bound <= MOST and values.dtype != object:
-            return np.full(len(rows), (not equal and bound > 0) == outcome), values
-        if equal:
+            return np.full(len(rows), (kind is Kind.AT_MOST and bound > 0) == outcome), values
+        if kind is not Kind.AT_MOST:
             mask = values == bound if outcome else values != bound
         else:
             mask = values <= bound if outcome else values > bound

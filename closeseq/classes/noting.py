@@ -14,6 +14,8 @@ that dictionaries and sets compare each of them with each; a plain number is nev
 from __future__ import annotations
 
 import builtins
+import math
+from enum import IntEnum
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from closeseq.classes.forms import NOTHING, Derived
@@ -25,13 +27,21 @@ EXACT = 1 << 53  # up to here a float holds every whole number
 HASH = hash("closeseq.classes.noting.Number")
 
 
+class Kind(IntEnum):
+    """What was asked of a form."""
+
+    AT_MOST = 0  # whether it is at most a bound
+    EQUAL = 1  # whether it is this number
+    VALUE = 2  # which number it is: this one; another connection may have another
+
+
 class Condition(NamedTuple):
-    """Whether a form is at most a bound, or equal to it, and how that came out."""
+    """What was asked of a form, and how it came out."""
 
     form: int
-    equal: bool  # False: at most
+    kind: Kind
     bound: int
-    outcome: bool
+    outcome: bool  # of VALUE: True
 
 
 class Tape:
@@ -71,7 +81,7 @@ class Tape:
         low = self._low.get(form, forms.low[form])
         if low is not None and bound < low:
             return result
-        self.conditions.append(Condition(form, False, bound, outcome))
+        self.conditions.append(Condition(form, Kind.AT_MOST, bound, outcome))
         if outcome:
             self._high[form] = bound
         else:
@@ -91,7 +101,7 @@ class Tape:
         outcome = value == bound
         if low == bound == high:
             return outcome
-        self.conditions.append(Condition(form, True, bound, outcome))
+        self.conditions.append(Condition(form, Kind.EQUAL, bound, outcome))
         if outcome:
             self._low[form] = self._high[form] = bound
         else:
@@ -101,6 +111,15 @@ class Tape:
             if high == bound:
                 self._high[form] = bound - 1
         return outcome
+
+    def settle(self, form: int, value: int) -> None:
+        """Note that a form has this very value."""
+        opposite = self.forms.opposite[form]
+        if opposite >= 0:
+            form, value = opposite, -value
+        if self._range(form) != (value, value):
+            self.conditions.append(Condition(form, Kind.VALUE, value, outcome=True))
+            self._low[form] = self._high[form] = value
 
     def learn(self, form: int, bound: int) -> None:
         """Take in that a form is at most a bound, which needs no looking."""
@@ -220,8 +239,7 @@ class Number:
         return self.tape.derived("div", ((self.form, self.offset),), other, self.value // other)
 
     def __index__(self) -> int:
-        tape = self.tape
-        tape.equals(self.form, self.value - self.offset, self.value - self.offset)
+        self.tape.settle(self.form, self.value - self.offset)
         return self.value
 
     __int__ = __index__
@@ -271,6 +289,8 @@ class Number:
         if isinstance(other, int):
             tape, offset = self.tape, self.offset
             return tape.at_most(self.form, other - offset - 1, self.value - offset)
+        if isinstance(other, float):
+            return self < math.ceil(other) if math.isfinite(other) else other > 0
         return NotImplemented
 
     def __le__(self, other: Any) -> bool:
@@ -279,6 +299,8 @@ class Number:
         if isinstance(other, int):
             tape, offset = self.tape, self.offset
             return tape.at_most(self.form, other - offset, self.value - offset)
+        if isinstance(other, float):
+            return self <= math.floor(other) if math.isfinite(other) else other >= 0
         return NotImplemented
 
     def __gt__(self, other: Any) -> bool:
@@ -287,6 +309,8 @@ class Number:
         if isinstance(other, int):
             tape, offset = self.tape, self.offset
             return not tape.at_most(self.form, other - offset, self.value - offset)
+        if isinstance(other, float):
+            return self > math.floor(other) if math.isfinite(other) else other < 0
         return NotImplemented
 
     def __ge__(self, other: Any) -> bool:
@@ -295,6 +319,8 @@ class Number:
         if isinstance(other, int):
             tape, offset = self.tape, self.offset
             return not tape.at_most(self.form, other - offset - 1, self.value - offset)
+        if isinstance(other, float):
+            return self >= math.ceil(other) if math.isfinite(other) else other <= 0
         return NotImplemented
 
     def __eq__(self, other: object) -> bool:
@@ -309,7 +335,7 @@ class Number:
         if isinstance(other, int):
             return self.tape.equals(self.form, other - self.offset, self.value - self.offset)
         if isinstance(other, float):
-            raise TypeError("a Number is compared with whole numbers")
+            return other.is_integer() and self == int(other)
         return NotImplemented
 
     def __ne__(self, other: object) -> bool:

@@ -1,7 +1,8 @@
 """The replays of one skeleton that are known: a tree of the conditions that lead to each.
 
 Two replays of a skeleton ask the same until an answer differs. So what one asked is a chain of conditions,
-and where another one parts from it, at a condition that came out otherwise, its own chain begins.
+and where another one parts from it, at a condition that came out otherwise, its own chain begins. (Where
+the question was which value a number has, it begins with its own answer to that.)
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from closeseq.classes.noting import Kind
 from closeseq.connections.extent import FAR_NS
 
 if TYPE_CHECKING:
@@ -43,11 +45,13 @@ class Parted(NamedTuple):
     @property
     def depth(self) -> int:
         """How many conditions lead to here."""
-        return 0 if self.chain is None else self.chain.depth + self.place + 1
+        if self.chain is None or self.last is None:
+            return 0
+        return self.chain.depth + self.place + (self.last.kind is not Kind.VALUE)
 
     @property
     def last(self) -> Condition | None:
-        """The last of them, as it came out for these connections."""
+        """The condition at which they parted, as it came out for them."""
         if self.chain is None:
             return None
         condition = self.chain.conditions[self.place]
@@ -96,8 +100,10 @@ class Tree:
 
     def grow(self, parted: Parted, conditions: list[Condition], path: int) -> Chain:
         """Add the replay of one of those that parted."""
-        if parted.depth:
-            assert conditions[parted.depth - 1] == parted.last, "a replay asked something else than its like"
+        if parted.last is not None:
+            own = conditions[parted.depth - (parted.last.kind is not Kind.VALUE)]
+            alike = own[:2] == parted.last[:2] if own.kind is Kind.VALUE else own == parted.last
+            assert alike, "a replay asked something else than its like"
         chain = Chain(parted.depth, conditions[parted.depth :], path)
         if parted.chain is None:
             self._root = chain
@@ -127,11 +133,11 @@ class Result:
         forms = columns.forms
         if not forms.holds_time(condition.form):
             return
-        _, equal, bound, outcome = condition
+        _, kind, bound, outcome = condition
         pace = forms.timed[condition.form]
         if forms.wild[condition.form]:
             after = np.full(len(rows), WILD_NS)
-        elif equal:
+        elif kind is not Kind.AT_MOST:
             after = np.ones(len(rows), np.int64) if outcome else -((values - bound) // pace)
         elif (pace > 0) == outcome:
             after = (bound - values) // pace + 1 if pace > 0 else -((bound - values) // -pace)
