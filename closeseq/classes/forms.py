@@ -114,6 +114,8 @@ class Forms:
 
     def _bounds(self, terms: tuple[tuple[int, int], ...]) -> tuple[int | None, int | None]:
         """Return what is known of a form's values without looking: least and greatest."""
+        if not terms:
+            return 0, 0
         if len(terms) == 1 and terms[0][1] == 1:
             leaf = self.leaves[terms[0][0]]
             if isinstance(leaf, Derived) and leaf.name == "mod":

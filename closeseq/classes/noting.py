@@ -8,13 +8,16 @@ way, up to its end, for every other connection for which all that was noted come
 Nothing can slip by: a Number is no int, so that an operation that is not written down here is an error,
 and one that needs the value itself (an index, a shift) notes that it is this very value. Two things are
 let through. Texts: `str` and f-strings show the value. And the hash, which is the same for all Numbers, so
-that dictionaries and sets compare each of them with each; a plain number is never the same key as a Number.
+that dictionaries and sets compare each of them with each. Whatever is computed of Numbers stays one, also
+where it is constant; so a plain number that is a key beside them is one that the code itself wrote down, and
+the two are never the same key.
 """
 
 from __future__ import annotations
 
 import builtins
 import math
+import operator
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -158,8 +161,6 @@ class Number:
             form = tape.forms.sums.get((self.form, other.form))
             if form is None:
                 form = tape.forms.add(self.form, other.form)
-            if form == NOTHING:
-                return self.offset + other.offset
             return Number(self.value + other.value, form, self.offset + other.offset, tape)
         if isinstance(other, int):
             return Number(self.value + other, self.form, self.offset + other, self.tape) if other else self
@@ -173,8 +174,6 @@ class Number:
             form = tape.forms.differences.get((self.form, other.form))
             if form is None:
                 form = tape.forms.subtract(self.form, other.form)
-            if form == NOTHING:
-                return self.offset - other.offset
             return Number(self.value - other.value, form, self.offset - other.offset, tape)
         if isinstance(other, int):
             return Number(self.value - other, self.form, self.offset - other, self.tape) if other else self
@@ -188,13 +187,13 @@ class Number:
             other = int(other)
         if isinstance(other, int):
             if not other:
-                return 0
+                return Number(0, NOTHING, 0, self.tape)
             form = self.tape.forms.multiply(self.form, other)
             return Number(self.value * other, form, self.offset * other, self.tape)
         if isinstance(other, float):
             above, below = other.as_integer_ratio()
             scaled = self * above
-            if scaled.__class__ is not Number or not -EXACT <= scaled <= EXACT:
+            if not -EXACT <= scaled <= EXACT:
                 return int(self) * other
             return Scaled(scaled, below)
         return NotImplemented
@@ -263,21 +262,21 @@ class Number:
         return self // other, self % other
 
     def __lshift__(self, other: Any) -> Any:
-        return self * (1 << int(other))
+        return self * (1 << operator.index(other))
 
     def __rlshift__(self, other: Any) -> Any:
         return other << int(self)
 
     def __rshift__(self, other: Any) -> Any:
-        return self // (1 << int(other))
+        return self // (1 << operator.index(other))
 
     def __or__(self, other: Any) -> Any:
-        return int(self) | int(other)
+        return int(self) | operator.index(other)
 
     __ror__ = __or__
 
     def __xor__(self, other: Any) -> Any:
-        return int(self) ^ int(other)
+        return int(self) ^ operator.index(other)
 
     __rxor__ = __xor__
 
@@ -329,8 +328,6 @@ class Number:
             form = forms.differences.get((self.form, other.form))
             if form is None:
                 form = forms.subtract(self.form, other.form)
-            if form == NOTHING:
-                return bound == 0
             return self.tape.equals(form, bound, self.value - other.value + bound)
         if isinstance(other, int):
             return self.tape.equals(self.form, other - self.offset, self.value - self.offset)
@@ -365,8 +362,6 @@ def _at_most(a: Number, b: Number, more: int) -> bool:
     form = forms.differences.get((a.form, b.form))
     if form is None:
         form = forms.subtract(a.form, b.form)
-    if form == NOTHING:
-        return bound >= 0
     return a.tape.at_most(form, bound, a.value - b.value + b.offset - a.offset)
 
 

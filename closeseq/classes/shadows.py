@@ -124,7 +124,9 @@ def of_two(name: str, a: Number | int, b: Number | int) -> Any:
     else:
         below = tape.known(apart, offset - a.offset)
     if below is not None:
-        return b if below == (name == "max") else a
+        if below != (name == "max"):
+            return a
+        return b if isinstance(b, Number) else Number(b, NOTHING, b, tape)
     # With what each is more than the smaller form, so that it is the same whatever is added to both.
     part, other = (a.form, 0), (form, offset - a.offset)
     if form < a.form:
