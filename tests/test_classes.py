@@ -194,6 +194,55 @@ def test_the_promise_holds_when_a_capture_comes_many_times_in_other_numbers(path
     assert_promise(analysed(rows))
 
 
+ENDINGS = [
+    *["C:FA S:A S:FA C:A", "S:FA C:A C:FA S:A", "C:FA S:FA C:A"] * 4,
+    *[
+        "C:FA|S:FA C:A|S:A",
+        "C:RA",
+        "S:RA",
+        "C:FA S:A +{long} S:FA C:A",
+        "C:FA S:A",
+        "C:FA S:A S:A+{n} C:R",
+        "",
+    ],
+    *["C:FA! +{short} C:FA* S:A S:FA C:A", "C:FA S:A S:FA C:A! +{short} S:FA* C:A", "C:FA S:A S:FA!"],
+    *["C:FA S:A? S:FA C:A", "C:FA S:A S:FA C:A S:R", "C:PFA S:A S:FA? +{short} S:FA* C:A"],
+]
+
+
+def busy_server(connections, seed):
+    """Return the rows of connections as unlike as a busy server's: paths, systems, requests, losses, ends."""
+    rng, parts = np.random.default_rng(seed), []
+    for _ in range(connections):
+        sizes = {"n": rng.integers(1, 1400), "m": rng.integers(1, 100_000)}
+        waits = {"short": f"{rng.integers(200, 900)}ms", "long": f"{rng.integers(1, 90)}s"}
+        lost = rng.choice(["", "", "", "", "!", "?"])
+        again = " +{short} C:A+{n}*" if lost else ""
+        turn = "C:A+{n}" + lost + again + " S:A S:A+{m} C:A "
+        script = OPEN + turn * rng.integers(0, 3) + rng.choice(ENDINGS)
+        part = segments(
+            script.format(**sizes, **waits),
+            numbers=tuple(rng.integers(1 << 32, size=2).tolist()),
+            start_ns=1_700_000_000 * SECOND + int(rng.integers(60 * SECOND)),
+            gap_ns=int(10 ** rng.uniform(3.7, 8)),
+            timestamps=bool(rng.integers(2)),
+        )
+        part.ttl[part.src_port == PORTS[0]] = rng.choice([50, 64, 128, 255])
+        part.time_ns[:] += rng.integers(200_000, size=len(part)).cumsum()
+        if rng.integers(3) == 0:
+            part.ip_id[:] = rng.choice([0, -1])
+        parts.append(part)
+    return together(parts)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_promise_holds_for_a_busy_server_and_many_share(seed):
+    analysis = analysed(busy_server(400, seed))
+    assert_promise(analysis)
+    shared = [one for one in analysis.classes if len(one.members) > 1]
+    assert sum(len(one.members) for one in shared) > 150
+
+
 letters = st.sampled_from(["A", "A", "FA", "FA", "FA", "RA", "R", "A+2", "A+3", "FA+2", "PFA", "K", "A/0"])
 marks = st.sampled_from([""] * 10 + ["!", "?", "*"])
 words = st.one_of(st.just("~"), st.builds("{}:{}{}".format, st.sampled_from("CS"), letters, marks))

@@ -29,6 +29,9 @@ class Table:
     def column(self, leaf):
         return np.array([row[leaf.place] for row in self.rows], np.int64)
 
+    def value(self, leaf, row):
+        return self.rows[row][leaf.place]
+
 
 def run(program, numbers):
     """Run a program; return all that it decided and the way it went."""
@@ -92,7 +95,7 @@ programs = st.lists(
 )
 small, times = st.integers(-3, 6), st.integers(1_700_000_000 * 10**9, 1_700_000_090 * 10**9)
 values = st.one_of(small, small, times, st.sampled_from([LEAST, MOST, 1 << 53, (1 << 53) + 1, 1 << 61]))
-tables = st.lists(st.tuples(values, values, values), min_size=2, max_size=12)
+tables = st.lists(st.tuples(values, values, values), min_size=2, max_size=16)
 
 
 @settings(max_examples=400)

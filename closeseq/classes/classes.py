@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from closeseq.classes.columns import Columns
-from closeseq.classes.forms import DROPPED, NOW, Forms
+from closeseq.classes.forms import DROPPED, NOW, ONGOING, Forms
 from closeseq.classes.noting import Number, Tape
 from closeseq.classes.outcome import Outcome
 from closeseq.classes.shadows import shadowed
@@ -26,14 +26,6 @@ if TYPE_CHECKING:
 MOST_CONDITIONS = 1 << 19  # kept in all; some 100 bytes each
 MOST_FORMS = 1 << 17
 FEWEST = 2  # connections that go a way of their own; one is judged without noting anything, which is quicker
-
-
-class Moment(NamedTuple):
-    """For when it is asked."""
-
-    now_ns: int
-    dropped: int
-    ongoing: bool
 
 
 class Classified(NamedTuple):
@@ -68,7 +60,7 @@ class Classes:
         self._settings = settings
         self._kept = kept
         self._number: dict[Outcome, int] = {}
-        self._moment = Moment(0, 0, ongoing=False)
+        self._moment: dict[Leaf, int] = {}
         self._begin_anew()
 
     def find(
@@ -93,7 +85,7 @@ class Classes:
             self._begin_anew()
         index = np.arange(len(connections)) if among is None else among
         path, until_ns = np.full(len(index), -1), np.full(len(index), FAR_NS)
-        self._moment = Moment(now_ns, dropped, ongoing)
+        self._moment = {NOW: now_ns, DROPPED: dropped, ONGOING: int(ongoing)}
         with shadowed():
             for skeleton in connections.skeletons(among):
                 result = self._search(skeleton)
@@ -114,8 +106,8 @@ class Classes:
         """Find the classes of the connections of a skeleton."""
         tree, forms = Tree(), self._forms if skeleton.shared else Forms(in_order=False)
         if self._kept and skeleton.shared:
-            tree = self._trees.setdefault(skeleton.key + bytes([self._moment.ongoing]), tree)
-        columns = Columns(forms, skeleton, {NOW: self._moment.now_ns, DROPPED: self._moment.dropped})
+            tree = self._trees.setdefault(skeleton.key, tree)
+        columns = Columns(forms, skeleton, self._moment)
         result = Result(len(skeleton))
         noted: set[int] = set()
 
@@ -146,9 +138,9 @@ class Classes:
             Connection(
                 skeleton.conversation(row, wrap),
                 self._settings,
-                wrap(moment.now_ns, NOW),
-                dropped=wrap(moment.dropped, DROPPED),
-                ongoing=moment.ongoing,
+                wrap(moment[NOW], NOW),
+                dropped=wrap(moment[DROPPED], DROPPED),
+                ongoing=wrap(moment[ONGOING], ONGOING),
             )
         )
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from closeseq.classes.forms import Derived
+from closeseq.classes.forms import NOTHING, Derived
 from closeseq.classes.noting import Kind
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from closeseq.classes.forms import Forms
     from closeseq.classes.noting import Condition
     from closeseq.connections.skeleton import Leaf, Skeleton
@@ -49,6 +51,11 @@ class Columns:
         else:
             mask = values <= bound if outcome else values > bound
         return mask if mask.dtype == np.bool_ else mask.astype(np.bool_), values
+
+    def value(self, leaf: Leaf, row: int) -> int:
+        """Return a number of one connection."""
+        constant = self._constants.get(leaf)
+        return self._skeleton.value(leaf, row) if constant is None else constant
 
     def form(self, form: int, rows: np.ndarray) -> np.ndarray:
         """Return a form's values in these rows: int64, or Python's whole numbers where these do not fit."""
@@ -99,20 +106,58 @@ class Columns:
             if magnitude(values) + abs(offset) > MOST or abs(leaf.constant) > MOST:
                 values = values.astype(object)
             parts.append(values + offset)
-        result = parts[0]
-        if leaf.name == "min":
-            for part in parts[1:]:
-                result = np.minimum(result, part)
-        elif leaf.name == "max":
-            for part in parts[1:]:
-                result = np.maximum(result, part)
-        elif leaf.name == "and":
-            result = result & leaf.constant
-        elif leaf.name == "mod":
-            result = result % leaf.constant
-        else:
-            result = result // leaf.constant
+        result: np.ndarray = OF_COLUMNS[leaf.name](leaf.constant, *parts)
         return result
+
+
+class Row:
+    """The numbers of one connection of a skeleton: for so few that columns are not worth while."""
+
+    def __init__(self, columns: Columns, row: int) -> None:
+        self._columns = columns
+        self._row = row
+        self._leaves: dict[int, int] = {}
+        self._values: dict[int, int] = {NOTHING: 0}
+
+    def form(self, form: int) -> int:
+        """Return a form's value."""
+        found = self._values.get(form)
+        if found is None:
+            found = 0
+            leaves = self._leaves
+            for leaf, factor in self._columns.forms.terms[form]:
+                value = leaves.get(leaf)
+                if value is None:
+                    value = leaves[leaf] = self._leaf(leaf)
+                found += value * factor
+            self._values[form] = found
+        return found
+
+    def _leaf(self, number: int) -> int:
+        leaf = self._columns.forms.leaves[number]
+        if isinstance(leaf, Derived):
+            return int(
+                OF_ROWS[leaf.name](leaf.constant, *(self.form(form) + more for form, more in leaf.parts))
+            )
+        return self._columns.value(leaf, self._row)
+
+
+# How derived leaves are made of their parts. The same for a column as for a number.
+HOW: dict[str, Callable[..., Any]] = {
+    "and": lambda constant, part: part & constant,
+    "mod": lambda constant, part: part % constant,
+    "div": lambda constant, part: part // constant,
+}
+OF_ROWS: dict[str, Callable[..., Any]] = {
+    **HOW,
+    "min": lambda _, a, b: min(a, b),
+    "max": lambda _, a, b: max(a, b),
+}
+OF_COLUMNS: dict[str, Callable[..., Any]] = {
+    **HOW,
+    "min": lambda _, a, b: np.minimum(a, b),
+    "max": lambda _, a, b: np.maximum(a, b),
+}
 
 
 def magnitude(values: np.ndarray) -> int:

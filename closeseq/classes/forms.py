@@ -14,6 +14,7 @@ from closeseq.connections.skeleton import Leaf
 NOTHING = 0  # the form without a leaf
 NOW = Leaf(-10, "now")  # the moment for which it is asked, in nanoseconds since the Unix epoch
 DROPPED = Leaf(-10, "dropped")  # packets that the capture itself reports lost
+ONGOING = Leaf(-10, "ongoing")  # 1 if the capture goes on after that moment, or 0
 
 Part: TypeAlias = tuple[int, int]  # a form, and a constant that is added to it
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from closeseq.classes.columns import Row
 from closeseq.classes.noting import Kind
 from closeseq.connections.extent import FAR_NS
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from closeseq.classes.columns import Columns
     from closeseq.classes.noting import Condition
 
+FEW = 3  # connections that are followed one by one: columns cost more
 WILD_NS = 1_000_000_000  # when to look again where it is not known when time changes something
 
 
@@ -71,22 +73,21 @@ class Tree:
         `learn` is called with those that have none: it grows the tree, or deals with them itself and
         returns None.
         """
-        everyone = np.arange(len(result.path))
-        waiting: list[tuple[Chain, np.ndarray, bool]] = []
+        waiting: list[tuple[Chain, np.ndarray]] = []
 
         def part(parted: Parted) -> None:
-            known = self._root if parted.chain is None else parted.chain.partings.get(parted.place)
-            alone = known is None and len(parted.rows) == 1  # what it is judged by is its own replay
-            known = known or learn(parted)
+            known = self._known(parted) or learn(parted)
             if known is not None:
-                waiting.append((known, parted.rows, alone))
+                waiting.append((known, parted.rows))
 
-        part(Parted(None, 0, everyone))
+        part(Parted(None, 0, np.arange(len(result.path))))
         while waiting:
-            chain, rows, alone = waiting.pop()
+            chain, rows = waiting.pop()
+            if len(rows) <= FEW:
+                for row in rows.tolist():
+                    self._follow_one(chain, columns, row, result, learn)
+                continue
             for place, condition in enumerate(chain.conditions):
-                if alone and not columns.forms.holds_time(condition.form):
-                    continue
                 holds, values = columns.holds(condition, rows)
                 if not holds.all():
                     parted = Parted(chain, place, rows[~holds])
@@ -97,6 +98,37 @@ class Tree:
                         break
                 result.limit(condition, rows, values, columns)
             result.path[rows] = chain.path
+
+    def _follow_one(
+        self,
+        start: Chain,
+        columns: Columns,
+        row: int,
+        result: Result,
+        learn: Callable[[Parted], Chain | None],
+    ) -> None:
+        """Do the same for one connection."""
+        value_of, rows = Row(columns, row).form, np.array([row])
+        chain: Chain | None = start
+        while chain is not None:
+            parted = None
+            for place, condition in enumerate(chain.conditions):
+                form, kind, bound, outcome = condition
+                value = value_of(form)
+                if (value <= bound if kind is Kind.AT_MOST else value == bound) != outcome:
+                    parted = Parted(chain, place, rows)
+                if columns.forms.holds_time(form):
+                    asked = condition if parted is None else parted.last
+                    result.limit(asked, rows, np.array([value]), columns)
+                if parted is not None:
+                    break
+            if parted is None:
+                result.path[row] = chain.path
+                return
+            chain = self._known(parted) or learn(parted)
+
+    def _known(self, parted: Parted) -> Chain | None:
+        return self._root if parted.chain is None else parted.chain.partings.get(parted.place)
 
     def grow(self, parted: Parted, conditions: list[Condition], path: int) -> Chain:
         """Add the replay of one of those that parted."""

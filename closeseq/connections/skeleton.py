@@ -76,24 +76,33 @@ class Skeleton:
 
     def column(self, leaf: Leaf) -> np.ndarray:
         """Return a number of all these connections, in the type of its table's column."""
-        place, name, end = leaf
-        table, kept = self._table, self._steps.kept
-        if place == HISTORY:
-            values = getattr(table.histories, name)[self.connection]
-        elif place == SIDE:
-            values = getattr(table.sides, name)[2 * self.connection + (self._client ^ end)]
-        elif place == SUCCESSOR:
-            values = getattr(kept, name)[self._successor]
-        elif place == PAIR:
-            values = getattr(table.pairs, name)[table.histories.pair[self.connection], self._client ^ end]
-        elif self._codes[place] & EVENT:
-            values = getattr(kept, name)[self._rows[:, place]]
-        else:
-            column = getattr(self._steps.stretches, name)
-            cell = self._rows[:, place]
-            values = column[cell, self._client ^ end] if column.ndim > 1 else column[cell]
-        result: np.ndarray = values
+        values, row, end = self._cells(leaf, slice(None))
+        result: np.ndarray = values[row] if values.ndim == 1 else values[row, end]
         return result
+
+    def value(self, leaf: Leaf, row: int) -> int:
+        """Return a number of one of these connections."""
+        values, at, end = self._cells(leaf, row)
+        return int(values[at] if values.ndim == 1 else values[at, end])
+
+    def _cells(self, leaf: Leaf, which: int | slice) -> tuple[np.ndarray, Any, Any]:
+        """Return the column that holds a leaf, the rows there of these connections, and their ends."""
+        place, name, end = leaf
+        table, side = self._table, self._client[which] ^ end
+        if place == HISTORY:
+            return getattr(table.histories, name), self.connection[which], side
+        if place == SIDE:
+            return getattr(table.sides, name), 2 * self.connection[which] + side, side
+        if place == SUCCESSOR:
+            return getattr(self._steps.kept, name), self._successor[which], side
+        if place == PAIR:
+            return getattr(table.pairs, name), table.histories.pair[self.connection[which]], side
+        kept = self._codes[place] & EVENT
+        return (
+            getattr(self._steps.kept if kept else self._steps.stretches, name),
+            self._rows[which, place],
+            side,
+        )
 
     def conversation(self, row: int, wrap: Callable[[int, Leaf], Any]) -> Conversation:
         """Return one of the connections; `wrap` is given each of its numbers, and says what stands for it."""
