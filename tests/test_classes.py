@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -161,6 +162,9 @@ def said(connection):
 
 def assert_promise(analysis):
     """Hold each class against each of its members, judged by itself."""
+    finder = Classes(SETTINGS, kept=True)
+    finder.find(analysis._connections, analysis.now_ns)
+    assert finder.unlike == 0
     classes = analysis.classes
     assert sorted(index for one in classes for index in one.members) == list(range(len(analysis)))
     for one in classes:
@@ -344,6 +348,17 @@ def test_feeding_in_small_batches_gives_the_same_classes():
         return [one.tolist() for one, _ in Classes(SETTINGS).find(connections, now_ns).groups()]
 
     assert members(fed(rows, 13)) == members(fed(rows))
+
+
+def test_where_noting_fails_each_connection_is_judged_by_itself(monkeypatch):
+    rows = together([segments(OPEN + ending) for ending in ("C:FA S:A S:FA C:A", "C:RA") * 4])
+    analysis = analysed(rows)
+    expected = analysis.verdicts
+    monkeypatch.setattr(Number, "__sub__", None)
+    finder = Classes(SETTINGS, kept=True)
+    found = finder.find(analysis._connections, analysis.now_ns)
+    assert finder.unlike == len(analysis)
+    assert Counter(finder.outcomes[number].verdict for number in found.outcome.tolist()) == expected
 
 
 # ---------------------------------------------------------------------------- nothing may slip by

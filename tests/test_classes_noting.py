@@ -112,6 +112,7 @@ def test_rows_for_which_all_that_was_noted_comes_out_alike_go_the_same_way(progr
                 Number(value, forms.leaf(Leaf(place, "x")), 0, tape) for place, value in enumerate(row)
             ]
             ways.append(run(program, numbers))
+            assert tree.fits(parted, tape.conditions)
             return tree.grow(parted, tape.conditions, len(ways) - 1)
 
         tree.follow(columns, result, learn)
@@ -175,6 +176,9 @@ def test_what_stands_in_for_builtins_does_the_same_for_plain_numbers():
     assert greatest([3, 9], key=lambda one: -one) == 3
     assert whole("7") == 7
     assert whole(2.5) == 2
+    assert type(whole(True)) is int
+    assert isinstance(3, whole)
+    assert not isinstance(3.5, whole)
     for _, mine, own in shadows():
         assert mine.keys() == own.keys()
 

@@ -11,7 +11,7 @@ from closeseq.classes.forms import DROPPED, NOW, ONGOING, Forms
 from closeseq.classes.noting import Number, Tape
 from closeseq.classes.outcome import Outcome
 from closeseq.classes.shadows import shadowed
-from closeseq.classes.tree import Result, Tree
+from closeseq.classes.tree import WILD_NS, Result, Tree
 from closeseq.connection import Connection
 from closeseq.connections.extent import FAR_NS
 
@@ -57,6 +57,7 @@ class Classes:
     def __init__(self, settings: Settings, *, kept: bool = False) -> None:
         self.outcomes: list[Outcome] = []  # by number
         self.replays = 0  # that were made
+        self.unlike = 0  # connections that were judged one by one because noting failed: a fault in closeseq
         self._settings = settings
         self._kept = kept
         self._number: dict[Outcome, int] = {}
@@ -112,23 +113,35 @@ class Classes:
         noted: set[int] = set()
 
         def learn(parted: Parted) -> Chain | None:
-            row = int(parted.rows[0])
-            assert row not in noted, "a connection does not go the way that its own replay went"
-            if not self._kept and tree.misses(parted) < FEWEST:
+            if self._kept or tree.misses(parted) >= FEWEST:
+                row = int(parted.rows[0])
+                chain = None if row in noted else self._noted(skeleton, row, tree, parted, forms)
+                if chain is not None:
+                    noted.add(row)
+                    return chain
+                self.unlike += len(parted.rows)
+            for row in parted.rows.tolist():
                 result.path[row] = self._new_path(self._judged(skeleton, row, lambda value, _: value))
-                return None
-            noted.add(row)
-            tape = Tape(forms)
-            leaf_form = forms.leaf
-            outcome = self._judged(
-                skeleton, row, lambda value, leaf: Number(int(value), leaf_form(leaf), 0, tape)
-            )
-            chain = tree.grow(parted, tape.conditions, self._new_path(outcome))
-            self._conditions += len(chain.conditions)
-            return chain
+            result.holds_ns[parted.rows] = WILD_NS
+            return None
 
         tree.follow(columns, result, learn)
         return result
+
+    def _noted(self, skeleton: Skeleton, row: int, tree: Tree, parted: Parted, forms: Forms) -> Chain | None:
+        """Add the replay of one connection to those that are known; None where that cannot be."""
+        tape, leaf_form = Tape(forms), forms.leaf
+        try:
+            outcome = self._judged(
+                skeleton, row, lambda value, leaf: Number(int(value), leaf_form(leaf), 0, tape)
+            )
+        except (TypeError, AttributeError):  # something was done to a number that no noting number can do
+            return None
+        if not tree.fits(parted, tape.conditions):
+            return None
+        chain = tree.grow(parted, tape.conditions, self._new_path(outcome))
+        self._conditions += len(chain.conditions)
+        return chain
 
     def _judged(self, skeleton: Skeleton, row: int, wrap: Callable[[int, Leaf], Any]) -> Outcome:
         """Judge one connection of a skeleton; `wrap` says what stands for each of its numbers."""

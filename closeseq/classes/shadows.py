@@ -72,13 +72,23 @@ def told(text: Callable[..., str]) -> Callable[..., str]:
     return tell
 
 
-def whole(*given: Any) -> Any:
-    """Return `int` of something; a Number already is one."""
-    if len(given) == 1 and given[0].__class__ is Number:
-        return given[0]
-    if len(given) == 1 and given[0].__class__ is Scaled:
-        return given[0].whole()
-    return builtins.int(*given)
+class Whole(type):
+    """What `int` is to these modules."""
+
+    def __call__(cls, *given: Any) -> Any:
+        """Return `int` of something; a Number already is one."""
+        if len(given) == 1 and given[0].__class__ is Number:
+            return given[0]
+        if len(given) == 1 and given[0].__class__ is Scaled:
+            return given[0].whole()
+        return builtins.int(*given)
+
+    def __instancecheck__(cls, one: object) -> bool:
+        return isinstance(one, builtins.int | Number)
+
+
+class whole(int, metaclass=Whole):  # noqa: N801 - it stands for `int`
+    """`int`."""
 
 
 def least(*given: Any, **how: Any) -> Any:

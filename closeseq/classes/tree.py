@@ -130,12 +130,20 @@ class Tree:
     def _known(self, parted: Parted) -> Chain | None:
         return self._root if parted.chain is None else parted.chain.partings.get(parted.place)
 
+    @staticmethod
+    def fits(parted: Parted, conditions: list[Condition]) -> bool:
+        """Whether a replay asked what those that parted here were asked."""
+        last = parted.last
+        if last is None:
+            return True
+        place = parted.depth - (last.kind is not Kind.VALUE)
+        if place >= len(conditions):
+            return False
+        own = conditions[place]
+        return own[:2] == last[:2] if last.kind is Kind.VALUE else own == last
+
     def grow(self, parted: Parted, conditions: list[Condition], path: int) -> Chain:
-        """Add the replay of one of those that parted."""
-        if parted.last is not None:
-            own = conditions[parted.depth - (parted.last.kind is not Kind.VALUE)]
-            alike = own[:2] == parted.last[:2] if own.kind is Kind.VALUE else own == parted.last
-            assert alike, "a replay asked something else than its like"
+        """Add the replay of one of those that parted, which `fits`."""
         chain = Chain(parted.depth, conditions[parted.depth :], path)
         if parted.chain is None:
             self._root = chain
