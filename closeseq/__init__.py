@@ -9,6 +9,7 @@ The way the data goes, one line a stage; a later stage may import an earlier one
     tcp          events -> the eleven states of both ends, step by step, each with its certainty
     verdict      states -> how it closed, what deserves attention, with evidence and advice
     connection   one analysed connection; settings: what to look at, and what counts as long
+    classes      connections that go the same way share one replay
     analysis     the road end to end: a capture's connections
     kernel       what Linux itself says: socket table, tracepoint, owner of a socket
     watch        the same road in small steps as time passes: news of connections, and a census

@@ -2,7 +2,7 @@
 
 Everything up to the events works on whole batches. What comes after is done when someone looks: replay
 and verdict of a single connection when it is asked for, and the counts of a whole capture by judging one
-connection of each class (see connections/classes.py).
+connection of each class (see classes/).
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from functools import cached_property
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, overload
 
+from closeseq.classes import Classes, Outcome
 from closeseq.connection import Connection
 from closeseq.connections import Connections
 from closeseq.connections.conversation import Address, End
 from closeseq.errors import CaptureError
 from closeseq.settings import Settings
-from closeseq.tcp.fins import TELLING_BREATHS_NS, TELLING_TRIPS_NS
 from closeseq.tcp.timers import SECOND, Timers
 from closeseq.verdict.limits import Limits
 
@@ -63,19 +63,25 @@ class Reading:
         self.notes = dict(Counter(self.notes) + Counter(segments.notes))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class ConnectionClass:
     """Connections that closed the same way, with the same findings; only addresses and times differ."""
 
-    example: Connection  # the first of them
     members: list[int]  # indices into the analysis, ascending
+    outcome: Outcome  # what is said of all of them
+    _analysis: Analysis = field(repr=False, compare=False)
+
+    @cached_property
+    def example(self) -> Connection:
+        """The first of them."""
+        return self._analysis[self.members[0]]
 
 
 class Analysis(Sequence[Connection]):
     """The connections of one capture, in the order of their first packets.
 
     Batches are fed with `feed`; after that it is a sequence of `Connection`s. The counts `verdicts`,
-    `shapes` and `findings` look at one connection a class, so they are quick for any size.
+    `shapes` and `findings` take one replay a class, so they are quick for any size.
     """
 
     def __init__(self, path: str = "", settings: Settings | None = None) -> None:
@@ -123,14 +129,13 @@ class Analysis(Sequence[Connection]):
 
     @cached_property
     def classes(self) -> list[ConnectionClass]:
-        """All connections in classes with the same verdict and findings, in the order of their first ones."""
-        found = self._connections.classes(
-            self.now_ns,
-            self.settings.telling_times_ns,
-            brief_ns=TELLING_BREATHS_NS,
-            scaled_ns=TELLING_TRIPS_NS,
-        )
-        return [ConnectionClass(self._connection(int(c.members[0])), c.members.tolist()) for c in found]
+        """All connections in classes (see classes/outcome.py), in the order of their first ones."""
+        finder = Classes(self.settings)
+        found = finder.find(self._connections, self.now_ns, dropped=self.reading.dropped)
+        return [
+            ConnectionClass(members.tolist(), finder.outcomes[number], self)
+            for members, number in found.groups()
+        ]
 
     def places(self, indices: Sequence[int], end: End) -> list[tuple[Address, list[int]]]:
         """Group connections, given by index, by where the program at one end is.
@@ -147,28 +152,28 @@ class Analysis(Sequence[Connection]):
     @property
     def verdicts(self) -> Counter[str]:
         """How many connections have each verdict."""
-        return self._count(lambda connection: (connection.verdict,))
+        return self._count(lambda outcome: (outcome.verdict,))
 
     @property
     def shapes(self) -> Counter[str]:
         """How many connections have each shape."""
-        return self._count(lambda connection: (connection.shape,))
+        return self._count(lambda outcome: (outcome.shape,))
 
     @property
     def findings(self) -> Counter[str]:
         """How many connections have each finding."""
-        return self._count(lambda connection: {finding.code for finding in connection.findings})
+        return self._count(lambda outcome: {finding.code for finding in outcome.findings})
 
-    def _count(self, codes: Callable[[Connection], Iterable[str]]) -> Counter[str]:
+    def _count(self, codes: Callable[[Outcome], Iterable[str]]) -> Counter[str]:
         counts: Counter[str] = Counter()
         for one in self.classes:
-            for code in codes(one.example):
+            for code in codes(one.outcome):
                 counts[code] += len(one.members)
         return Counter(dict(counts.most_common()))
 
     def problems(self) -> Iterator[Connection]:
         """Yield the connections that have something to mend, in the order of their first packets."""
-        found = (one.members for one in self.classes if one.example.has_problem)
+        found = (one.members for one in self.classes if one.outcome.has_problem)
         for index in sorted(i for members in found for i in members):
             yield self._connection(index)
 

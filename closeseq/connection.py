@@ -61,7 +61,7 @@ class Connection:
     def timeline(self) -> Timeline:
         """Both ends' states, step by step."""
         timeline = replay(self.conversation, self.settings.timers, self._now_ns)
-        return dataclasses.replace(timeline, ongoing=True) if self._ongoing else timeline
+        return timeline if self._ongoing is False else dataclasses.replace(timeline, ongoing=self._ongoing)
 
     @cached_property
     def judgement(self) -> Judgement:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from closeseq.tcp.fins import TELLING_TIMES_NS
 from closeseq.tcp.timers import Timers
 from closeseq.verdict.limits import Limits
 
@@ -17,10 +16,3 @@ class Settings:
     hosts: frozenset[str] = frozenset()  # only connections with one of these IP addresses; empty: all
     limits: Limits = field(default_factory=Limits)
     timers: Timers = field(default_factory=Timers)
-
-    @property
-    def telling_times_ns(self) -> tuple[int, ...]:
-        """Every length of time that anything is compared with on the way to a verdict, in nanoseconds."""
-        limits, timers = self.limits, self.timers
-        own = (limits.stuck_after_ns, limits.slow_close_ns, timers.time_wait_ns, timers.fin_timeout_ns)
-        return tuple(sorted({*own, *TELLING_TIMES_NS}))

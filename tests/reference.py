@@ -397,14 +397,15 @@ def count_repetitions(own: Side, peer: Side, row: dict, end: int, fresh: bool) -
 
 
 def path_of(own: Side, peer: Side) -> Path:
-    acked = [hole for hole in own.holes if peer.acked is not None and hole["start"] < peer.acked]
+    starts = [hole["start"] for hole in own.holes]
+    acked = peer.acked is not None and bool(starts) and min(starts) < peer.acked
     shown = own.missed or (own.holes if acked else [])
     return Path(
         response_ns=own.response_ns,
         reordered=own.reordered,
         lost_before=own.lost,
         lost_after=max(own.repeated - peer.dsacks, 0),
-        missed=len(own.missed) + len(acked),
+        missed=len(own.missed) + acked,
         missed_packet=shown[0]["row"]["number"] if shown else 0,
         missed_ns=shown[0]["row"]["time_ns"] if shown else 0,
     )

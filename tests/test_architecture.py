@@ -21,6 +21,7 @@ STAGES = (
     "verdict",
     "settings",
     "connection",
+    "classes",
     "analysis",
     "kernel",
     "watch",

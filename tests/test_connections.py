@@ -313,7 +313,7 @@ def test_nothing_gives_no_connection():
     connections = Connections()
     connections.feed(segments(""))
     assert len(connections) == 0
-    assert connections.classes(0, []) == []
+    assert list(connections.skeletons()) == []
 
 
 def test_the_connections_to_which_a_batch_added_are_named():

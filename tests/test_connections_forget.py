@@ -95,15 +95,10 @@ def pairs(rows):
     return {frozenset((one.client, one.server)) for one in map(fed.conversation, range(len(fed)))}
 
 
-def test_classes_of_some_connections_are_those_of_all_that_have_members_among_them():
+def test_skeletons_of_some_connections_are_those_of_all():
     connections = Connections()
     connections.feed(joined([captured(path) for path in CAPTURES]))
-    now = int(connections.last_ns.max())
     among = np.arange(0, len(connections), 2)
-    whole = connections.classes(now, [10**9])
-    some = {tuple(one.members.tolist()) for one in connections.classes(now, [10**9], among=among)}
-    for one in whole:
-        members = [i for i in one.members.tolist() if i % 2 == 0]
-        together = tuple(members) in some
-        assert together or all((i,) in some for i in members)  # too few to be worth comparing
-    assert sorted(i for members in some for i in members) == among.tolist()
+    whole = {one.key: one.connection[one.connection % 2 == 0].tolist() for one in connections.skeletons()}
+    some = {one.key: one.connection.tolist() for one in connections.skeletons(among)}
+    assert some == {key: members for key, members in whole.items() if members}

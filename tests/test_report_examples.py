@@ -57,6 +57,10 @@ class Made:
             return self.end(End(name))
         raise AttributeError(name)
 
+    @property
+    def has_problem(self):
+        return any(finding.severity is Severity.PROBLEM for finding in self.findings)
+
     def has(self, code):
         return any(finding.code == code for finding in self.findings)
 
@@ -98,7 +102,7 @@ class MadeAnalysis:
 
     @property
     def classes(self):
-        return [SimpleNamespace(example=one, members=[i]) for i, one in enumerate(self)]
+        return [SimpleNamespace(example=one, outcome=one, members=[i]) for i, one in enumerate(self)]
 
     def places(self, indices, end):
         found = {}

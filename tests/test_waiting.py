@@ -18,7 +18,7 @@ from closeseq.tcp.states import State
 from closeseq.tcp.timeline import Certainty
 from closeseq.tcp.timers import SECOND, Timers
 from segment_rows import conversations
-from test_connections_classes import classes_of, members
+from test_classes import classes_of
 
 OPEN = "C:S S:SA C:A "
 CLOSE_WAIT, CLOSING, FIN_WAIT_1, LAST_ACK = (
@@ -86,7 +86,7 @@ def test_numbers_that_leap_tell_nothing():
 def test_connections_with_packets_missing_are_not_judged_by_those_without():
     plain, waited = "+1s C:FA S:FA C:A", "+1s S:FA? C:FA S:FA* C:A"
     _, classes = classes_of([OPEN + plain] * 4 + [OPEN + waited] * 4, gap_ns=BREATH_NS)
-    assert members(classes) == [[0, 1, 2, 3], [4], [5], [6], [7]]
+    assert classes == [[0, 1, 2, 3], [4, 5, 6, 7]]
 
 
 def test_packets_that_passed_the_capture_point_the_other_way_round_are_not_missing():

@@ -15,15 +15,15 @@
     events        the border: one connection as plain Python, a `Conversation`
     guess         which end is the client where no SYN tells it
     shape         a conversation's major events in one line
-    classes       connections that must have the same replay (skeleton, signature)
+    orientation   the same, and who is the client at all, for many connections
+    skeleton      connections with steps of the same kinds, and their numbers as columns
     conversation  the types that the right half of closeseq works on
 
 and below them: `state` (what is kept from batch to batch), `growing` (its columns), `grouping` (which rows
 are alike), `batch` (one batch on its way).
 """
 
-from closeseq.connections.classes import ConnectionClass
 from closeseq.connections.connections import Connections
 from closeseq.connections.shape import shape
 
-__all__ = ["ConnectionClass", "Connections", "shape"]
+__all__ = ["Connections", "shape"]

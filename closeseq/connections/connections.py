@@ -7,23 +7,23 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from closeseq.connections.batch import Batch
-from closeseq.connections.classes import ConnectionClass, classes, clients
 from closeseq.connections.conversation import End
 from closeseq.connections.events import describe
 from closeseq.connections.extent import everything, next_times, some
 from closeseq.connections.grouping import renumbered
 from closeseq.connections.guess import Guess
 from closeseq.connections.holes import Holes
+from closeseq.connections.orientation import clients
 from closeseq.connections.places import places
 from closeseq.connections.relevance import events
 from closeseq.connections.responses import measure
 from closeseq.connections.sequence import Senders, number
-from closeseq.connections.signature import Thresholds
+from closeseq.connections.skeleton import Skeleton, skeletons
 from closeseq.connections.steps import Steps
 from closeseq.connections.table import Table
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from closeseq.connections.conversation import Address, Conversation
     from closeseq.packets.segments import Segments
@@ -49,6 +49,11 @@ class Connections:
     def __len__(self) -> int:
         """Return the number of connections so far (incarnations of pairs)."""
         return len(self._table.histories)
+
+    @property
+    def replaced(self) -> np.ndarray:
+        """Indices of the connections whose pair began another one with the last batch, int64."""
+        return self._table.replaced
 
     @property
     def copies(self) -> int:
@@ -91,7 +96,7 @@ class Connections:
 
     def conversation(self, index: int) -> Conversation:
         """Return the connection with this index as plain Python; 0 is the one that was seen first."""
-        return describe(index, self._table, self._steps, self._guess, self._holes)
+        return describe(index, self._table, self._steps, self._guess)
 
     def places(self, indices: Sequence[int], end: End, *, with_port: bool) -> list[tuple[Address, list[int]]]:
         """Group connections by the address, or the address and port, of one end.
@@ -121,31 +126,15 @@ class Connections:
         near = [int((sides.lost[one] + beyond[one ^ 1]).sum()) for one in (side, side ^ 1)]
         return near[0], near[1], int(sides.reordered.sum())
 
-    def classes(
-        self,
-        now_ns: int,
-        thresholds_ns: Sequence[int],
-        *,
-        brief_ns: Sequence[int] = (),
-        scaled_ns: Sequence[tuple[int, int]] = (),
-        among: np.ndarray | None = None,
-    ) -> list[ConnectionClass]:
-        """Return connections in classes whose members must have the same replay.
+    def skeletons(self, among: np.ndarray | None = None) -> Iterator[Skeleton]:
+        """Yield connections by skeleton: whose steps are of the same kinds; only their numbers differ.
 
         Args:
-            now_ns: the moment for which it is asked, since the Unix epoch.
-            thresholds_ns: whatever a time between two events is compared with, by `>` or `>=`.
-            brief_ns: the same, but only between a FIN and the other end's ACK, or an ACK and its own
-                sender's FIN.
-            scaled_ns: thresholds that depend on a connection's round trip, as (base, factor):
-                base + factor times the longest answer time of its handshake.
             among: ascending indices of the connections to look at; None for all.
         """
         histories = self._table.histories
         extent = everything(histories, self._steps) if among is None else some(histories, self._steps, among)
-        fixed = np.unique(np.array([-1, *thresholds_ns], np.int64))  # -1: whether it is past at all
-        thresholds = Thresholds(np.unique(np.array(brief_ns, np.int64)), fixed, scaled_ns)
-        return classes(self._table, self._steps, self._guess, extent, now_ns=now_ns, thresholds=thresholds)
+        return skeletons(self._table, self._steps, self._guess, extent)
 
     def times(self, among: np.ndarray, now_ns: int, waits_ns: Sequence[int]) -> np.ndarray:
         """Return, for each of these connections, the next time at which one of its events is so long ago.

@@ -25,7 +25,8 @@ from closeseq.connections.state import NEVER_NS, NONE, Histories
 from closeseq.packets.flags import ACK, SYN
 
 if TYPE_CHECKING:
-    from closeseq.connections.holes import Holes
+    from collections.abc import Sequence
+
     from closeseq.connections.steps import Steps
     from closeseq.connections.table import Table
 
@@ -34,25 +35,59 @@ IPV6 = 6
 Row = dict[str, Any]  # one row of a table, as plain Python values
 
 
-def describe(index: int, table: Table, steps: Steps, guess: Guess, holes: Holes) -> Conversation:
+def describe(index: int, table: Table, steps: Steps, guess: Guess) -> Conversation:
     """Return one connection."""
     history = table.histories.row(index)
     chain = walk(history["last_event"], history["open_stretch"], steps)
     client, opener = orient(chain, history, guess)
-    ends = (End.CLIENT, End.SERVER) if client == 0 else (End.SERVER, End.CLIENT)
-    origins = syn_numbers(chain)
-    sides = [table.sides.row(2 * index + end) for end in (client, 1 - client)]
     named = [text(end) for end in endpoints(table.pairs, history["pair"], history["pair"] + 1)[0]]
     vlans = [tags(vlan) for vlan in table.pairs.vlan[history["pair"]].tolist()]
     successor = history["successor"]
+    return compose(
+        history,
+        [table.sides.row(2 * index + end) for end in (client, 1 - client)],
+        chain,
+        named=[named[client], named[1 - client]],
+        vlans=[vlans[client], vlans[1 - client]],
+        client=client,
+        opener=opener,
+        successor=None if successor < 0 else first_event(successor, table.histories, steps),
+    )
+
+
+def compose(
+    history: Row,
+    sides: Sequence[Row],
+    chain: Sequence[Row],
+    *,
+    named: list[Address],
+    vlans: list[tuple[int, ...]],
+    client: int,
+    opener: Opener,
+    successor: Row | None,
+) -> Conversation:
+    """Return a connection out of its rows.
+
+    Args:
+        history: its row of `Histories`.
+        sides: the rows of `Sides` of client and server.
+        chain: its steps, first to last: rows of `Kept` and of `Stretches`.
+        named: client and server.
+        vlans: in which the packets of client and server were first seen.
+        client: which end of the pair that is, 0 or 1.
+        opener: how we know.
+        successor: the row of `Kept` of the SYN that opened the next connection of the pair.
+    """
+    ends = (End.CLIENT, End.SERVER) if client == 0 else (End.SERVER, End.CLIENT)
+    origins = syn_numbers(chain)
     happened = tuple(
         event(row, ends, origins) if "flags" in row else traffic(row, client, origins) for row in chain
     )
     return Conversation(
         id=history["id"],
         incarnation=history["incarnation"],
-        client=named[client],
-        server=named[1 - client],
+        client=named[0],
+        server=named[1],
         opener=opener,
         steps=happened,
         client_packets=sides[0]["packets"],
@@ -62,32 +97,31 @@ def describe(index: int, table: Table, steps: Steps, guess: Guess, holes: Holes)
         first_ns=history["first_ns"],
         last_ns=history["last_ns"],
         copies=history["copies"],
-        client_path=path(2 * index + client, sides[0], sides[1], holes),
-        server_path=path(2 * index + 1 - client, sides[1], sides[0], holes),
+        client_path=path(sides[0], sides[1]),
+        server_path=path(sides[1], sides[0]),
         duplicates=duplicates(history, dict(zip(End, sides, strict=True)), happened)
         if history["copies"]
         else Duplicates(),
-        client_vlans=vlans[client],
-        server_vlans=vlans[1 - client],
-        successor=None
-        if successor < 0
-        else event(first_event(successor, table.histories, steps), ends, (0, 0)),
+        client_vlans=vlans[0],
+        server_vlans=vlans[1],
+        successor=None if successor is None else event(successor, ends, (0, 0)),
     )
 
 
-def path(side: int, own: Row, peer: Row, holes: Holes) -> Path:
+def path(own: Row, peer: Row) -> Path:
     """Return what the path did to what an end sent; `own` and `peer` are rows of `Sides`."""
     response_ns, missed = own["response_ns"], own["missed"]
     number, time_ns = own["missed_number"], own["missed_ns"]
-    open_ = holes.acknowledged(side, peer["acked_end"]) if own["holes"] else 0
-    if open_ and not missed:
-        number, time_ns = holes.first(side)
+    if own["holes"] and own["hole_start"] < peer["acked_end"]:
+        if not missed:
+            number, time_ns = own["hole_number"], own["hole_ns"]
+        missed += 1
     return Path(
         response_ns=None if response_ns == NEVER_NS else response_ns,
         reordered=own["reordered"],
         lost_before=own["lost"],
         lost_after=max(own["repeated"] - peer["dsacks"], 0),
-        missed=missed + open_,
+        missed=missed,
         missed_packet=number,
         missed_ns=time_ns,
     )
@@ -125,7 +159,7 @@ def orient(chain: list[Row], history: Row, guess: Guess) -> tuple[int, Opener]:
     return int(guessed[0]), Opener.INFERRED
 
 
-def syn_numbers(chain: list[Row]) -> tuple[int, int]:
+def syn_numbers(chain: Sequence[Row]) -> tuple[int, int]:
     """Return the number of each end's first SYN, 0 without one: numbers count from there."""
     numbers = [0, 0]
     for row in reversed(chain):

@@ -136,6 +136,10 @@ class Holes:
         else:
             self._open.pop(side, None)
         sides.holes[side] = len(self._open.get(side, ()))
+        if holes:
+            sides.hole_start[side] = min(hole.start for hole in holes[-MOST_OPEN:])
+            oldest = holes[-MOST_OPEN:][0]
+            sides.hole_number[side], sides.hole_ns[side] = oldest.number, oldest.time_ns
         return bool(filled)
 
     def _tell(self, one: Filler, filled: list[Hole], numbers: Numbers, sides: Sides) -> None:
@@ -156,14 +160,6 @@ class Holes:
         if not sides.missed[side]:
             sides.missed_number[side], sides.missed_ns[side] = number, time_ns
         sides.missed[side] += 1
-
-    def acknowledged(self, side: int, acked: int) -> int:
-        """Return how many open holes of an end the other end has acknowledged beyond their first number."""
-        return sum(hole.start < acked for hole in self._open.get(side, ()))
-
-    def first(self, side: int) -> tuple[int, int]:
-        """Return the packet that left the oldest open hole of an end, and its time since the Unix epoch."""
-        return self._open[side][0].number, self._open[side][0].time_ns
 
     def renumber(self, new: np.ndarray) -> None:
         """Take new indices of connections: `new` gives each old one its new one, or -1 where it is gone."""

@@ -1,97 +1,340 @@
-"""The steps of many connections as codes, one byte a step: what they have in common before any comparison.
+"""Connections whose steps are of the same kinds, with the numbers in which they differ as columns.
 
-An event's byte holds its sender, flags, whether it carries data and whether it closes the window; a
-stretch of traffic's holds who sent anything and who sent data.
+A *skeleton* is what connections have in common before any number is compared: which steps they have, who
+sent each, with which flags, in which position, with or without timestamps; whether a SYN tells which end
+is the client; and whether another connection of the pair follows. Everything else is a number, and stands
+in a column: see `Leaf`.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from closeseq.connections.grouping import lengths
-from closeseq.packets.flags import ACK, FIN, RST, SYN
+from closeseq.connections.conversation import Address, Conversation, Opener
+from closeseq.connections.events import compose, tags, text
+from closeseq.connections.grouping import arrange, packed
+from closeseq.connections.guess import endpoints
+from closeseq.connections.orientation import clients
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
     from closeseq.connections.extent import Extent
+    from closeseq.connections.growing import Growing
+    from closeseq.connections.guess import Guess
     from closeseq.connections.steps import Kept, Steps
+    from closeseq.connections.table import Table
     from closeseq.connections.traffic import Stretches
 
-MOST_STEPS = 64
+MOST_STEPS = 64  # connections with more of them are looked at one by one
 
-FLAGS = SYN | FIN | RST | ACK  # keep their places in an event's byte
-DATA = 0x08
-CLOSED_WINDOW = 0x20
-FROM_SERVER = 0x40
-EVENT = 0x80
-TRAFFIC = 0x10  # in a stretch's byte
-PRESENT = (0x01, 0x02)  # the client sent something, the server did
-BYTES = (0x04, 0x08)
-assert not FLAGS & (DATA | CLOSED_WINDOW | FROM_SERVER | EVENT)
+# Places of a `Leaf` besides the steps, which count from 0.
+HISTORY, SIDE, SUCCESSOR, PAIR = -1, -2, -3, -4
+
+# Columns of a step that belong to the skeleton; all others of Kept and Stretches are numbers.
+KINDS_OF_EVENT = ("sender", "flags", "position", "has_timestamps")
+KINDS_OF_STRETCH = ("has_timestamps",)
+EVENT, STRETCH = 1 << 30, 1 << 29  # in the code of a step, which is never 0
+# Ascending with the steps of a connection, where they are looked at.
+PACKETS = frozenset({"number", "first_number", "last_number"})
+
+
+class Leaf(NamedTuple):
+    """One number of a connection: a column of a table, in the row that belongs to one of its steps."""
+
+    place: int  # the step, from 0; or HISTORY, SIDE, SUCCESSOR (its first event) or PAIR
+    name: str  # of the column
+    end: int = 0  # where the column holds a number for each end: 0 the client's, 1 the server's
+
+    def comes_before(self, other: Leaf) -> bool | None:
+        """Whether both are packets' numbers, and this one's packet comes first; None where it is open."""
+        if {self.name, other.name} <= PACKETS and min(self.place, other.place) >= 0:
+            return self.place < other.place if self.place != other.place else None
+        return None
+
+
+@dataclass(slots=True)
+class Skeleton:
+    """Connections of one skeleton. A *row* is a position among them."""
+
+    key: bytes  # equal for equal skeletons, also of other batches
+    connection: np.ndarray  # int64, indices into Histories, ascending
+    shared: bool  # False: too many steps to be compared, or packets out of order: there is one connection
+    _client: np.ndarray  # uint8, 0 or 1
+    _seen: bool  # a SYN or SYN+ACK told the client
+    _codes: list[int]  # of the steps
+    _rows: np.ndarray  # int64, a row a connection, a column a step: rows of Kept or Stretches
+    _successor: np.ndarray  # int64, rows of Kept: the first event of the next connection; -1 without one
+    _table: Table
+    _steps: Steps
+
+    def __len__(self) -> int:
+        return len(self.connection)
+
+    def column(self, leaf: Leaf) -> np.ndarray:
+        """Return a number of all these connections, in the type of its table's column."""
+        values, row, end = self._cells(leaf, slice(None))
+        result: np.ndarray = values[row] if values.ndim == 1 else values[row, end]
+        return result
+
+    def value(self, leaf: Leaf, row: int) -> int:
+        """Return a number of one of these connections."""
+        values, at, end = self._cells(leaf, row)
+        return int(values[at] if values.ndim == 1 else values[at, end])
+
+    def _cells(self, leaf: Leaf, which: int | slice) -> tuple[np.ndarray, Any, Any]:
+        """Return the column that holds a leaf, the rows there of these connections, and their ends."""
+        place, name, end = leaf
+        table, side = self._table, self._client[which] ^ end
+        if place == HISTORY:
+            return getattr(table.histories, name), self.connection[which], side
+        if place == SIDE:
+            return getattr(table.sides, name), 2 * self.connection[which] + side, side
+        if place == SUCCESSOR:
+            return getattr(self._steps.kept, name), self._successor[which], side
+        if place == PAIR:
+            return getattr(table.pairs, name), table.histories.pair[self.connection[which]], side
+        kept = self._codes[place] & EVENT
+        return (
+            getattr(self._steps.kept if kept else self._steps.stretches, name),
+            self._rows[which, place],
+            side,
+        )
+
+    def conversation(self, row: int, wrap: Callable[[int, Leaf], Any]) -> Conversation:
+        """Return one of the connections; `wrap` is given each of its numbers, and says what stands for it."""
+        table, (kept, stretches) = self._table, (self._steps.kept, self._steps.stretches)
+        index, client = int(self.connection[row]), int(self._client[row])
+        chain = []
+        for step, (code, at) in enumerate(zip(self._codes, self._rows[row].tolist(), strict=True)):
+            if code & EVENT:
+                chain.append(Wrapped(kept, at, client, wrap, step, KINDS_OF_EVENT))
+            else:
+                chain.append(Wrapped(stretches, at, client, wrap, step, KINDS_OF_STRETCH))
+        successor = int(self._successor[row])
+        pair = int(table.histories.pair[index])
+        ends = endpoints(table.pairs, pair, pair + 1)[0]
+        return compose(
+            Wrapped(table.histories, index, client, wrap, HISTORY),
+            [Wrapped(table.sides, 2 * index + (client ^ end), 0, at_end(wrap, end), SIDE) for end in (0, 1)],
+            chain,
+            vlans=[tags(vlan) for vlan in table.pairs.vlan[pair].tolist()[:: 1 - 2 * client]],
+            named=[self._address(text(ends[client ^ end]), end, wrap) for end in (0, 1)],
+            client=0,
+            opener=Opener.SEEN if self._seen else Opener.INFERRED,
+            successor=None
+            if successor < 0
+            else Wrapped(kept, successor, client, wrap, SUCCESSOR, KINDS_OF_EVENT),
+        )
+
+    @staticmethod
+    def _address(address: Address, end: int, wrap: Callable[[int, Leaf], Any]) -> Address:
+        return Address(Name(address.address), wrap(address.port, Leaf(PAIR, "port", end)))
+
+
+class Name(str):
+    """An address as a text that may be shown, and not compared: it is no number, and in no skeleton."""
+
+    __slots__ = ()
+    __hash__ = None  # type: ignore[assignment]
+
+    def __eq__(self, other: object) -> bool:
+        raise TypeError(
+            "whatever compares addresses must let them into the skeleton (connections/skeleton.py)"
+        )
+
+    __ne__ = __lt__ = __le__ = __gt__ = __ge__ = startswith = endswith = __eq__  # type: ignore[assignment]
+
+
+new_tuple = tuple.__new__  # as Leaf(...), in half the time: a hundred are made for each replay
+
+
+def at_end(wrap: Callable[[int, Leaf], Any], end: int) -> Callable[[int, Leaf], Any]:
+    """Return what wraps the numbers of one end's row."""
+    return lambda value, leaf: wrap(value, leaf._replace(end=end))
+
+
+class Wrapped(dict[str, Any]):
+    """A row of a table as seen from the client, as if that were end 0; read as far as it is asked for."""
+
+    def __init__(  # noqa: PLR0917 - one is made for each row
+        self,
+        table: Growing,
+        at: int,
+        client: int,
+        wrap: Callable[[int, Leaf], Any],
+        place: int,
+        kinds: tuple[str, ...] = (),
+    ) -> None:
+        super().__init__()
+        self._table = table
+        self._at = at
+        self._client = client
+        self._wrap = wrap
+        self._place = place
+        for name in kinds:
+            value = getattr(table, name)[at].tolist()
+            self[name] = value[::-1] if client and isinstance(value, list) else value
+        if "sender" in kinds:
+            self["sender"] ^= client
+
+    def __missing__(self, name: str) -> Any:
+        value, wrap, place = getattr(self._table, name)[self._at].tolist(), self._wrap, self._place
+        if isinstance(value, list):
+            values = value[::-1] if self._client else value
+            value = [
+                wrap(values[0], new_tuple(Leaf, (place, name, 0))),
+                wrap(values[1], new_tuple(Leaf, (place, name, 1))),
+            ]
+        else:
+            value = wrap(value, new_tuple(Leaf, (place, name, 0)))
+        self[name] = value
+        return value
+
+
+def skeletons(table: Table, steps: Steps, guess: Guess, extent: Extent) -> Iterator[Skeleton]:
+    """Yield the connections of an extent by skeleton."""
+    if not len(extent):
+        return
+    histories, kept = table.histories, steps.kept
+    client, seen = clients(table, steps, guess, extent)
+    client = client.astype(np.uint8)
+    successor = first_events(histories.successor[extent.connection], table, steps)
+    followed = np.zeros(len(extent), np.int64)
+    followed[successor >= 0] = event_codes(kept, successor[successor >= 0], client[successor >= 0])
+    chain = Chain.of(extent, steps, histories.open_stretch[extent.connection])
+    shared = (chain.length <= MOST_STEPS) & chain.in_order(len(extent), steps)
+    place = np.flatnonzero(shared)
+    if len(place):
+        code, row = chain.matrices(shared, client, steps)
+        words = [*code.view(np.uint64).T, packed(followed[place], seen[place])]
+        order, begins = arrange(words)
+        for group in np.split(order, np.flatnonzero(begins)[1:]):
+            members = place[group]
+            first = members[0]
+            codes = code[group[0], : chain.length[first]]
+            head = int(followed[first]) << 1 | int(seen[first])
+            yield Skeleton(
+                head.to_bytes(8, "little") + codes.tobytes(),
+                extent.connection[members],
+                True,
+                client[members],
+                bool(seen[first]),
+                codes.tolist(),
+                row[group, : len(codes)],
+                successor[members],
+                table,
+                steps,
+            )
+    start = np.cumsum(chain.length) - chain.length
+    for one in np.flatnonzero(~shared).tolist():
+        part = slice(start[one], start[one] + chain.length[one])
+        yield Skeleton(
+            b"",
+            extent.connection[one : one + 1],
+            False,
+            client[one : one + 1],
+            bool(seen[one]),
+            np.where(chain.is_event[part], EVENT, STRETCH).tolist(),
+            chain.row[None, part],
+            successor[one : one + 1],
+            table,
+            steps,
+        )
 
 
 @dataclass(frozen=True, slots=True)
-class Skeletons:
-    """A row a connection, a column a step."""
+class Chain:
+    """The steps of all connections of an extent, connection by connection, each first to last."""
 
-    code: np.ndarray  # uint8, 0 past the last step
-    row: np.ndarray  # int32, of steps.Kept or traffic.Stretches
+    place: np.ndarray  # int64, per step: the place of its connection in the extent
+    at: np.ndarray  # int64, per step: the how-manieth of its connection it is, from 0
+    row: np.ndarray  # int64, per step: of Kept or Stretches
+    is_event: np.ndarray  # bool, per step
+    length: np.ndarray  # int64, per connection: its number of steps
+
+    @classmethod
+    def of(cls, extent: Extent, steps: Steps, open_stretch: np.ndarray) -> Chain:
+        """Lay out the steps of an extent; `open_stretch` has an entry for every connection."""
+        event = np.arange(len(steps.kept)) if isinstance(extent.event, slice) else extent.event
+        order = np.argsort(extent.event_place, kind="stable")
+        event, of_event = event[order], extent.event_place[order]
+        stretch = steps.kept.stretch[event]
+        last = np.flatnonzero(open_stretch >= 0)
+        # An event's stretch stands right before it, the open one after all.
+        with_stretch = np.flatnonzero(stretch >= 0)
+        turn = np.concatenate(
+            [2 * np.arange(len(event)) + 1, 2 * with_stretch, np.full(len(last), 2 * len(event))]
+        )
+        place = np.concatenate([of_event, of_event[with_stretch], last])
+        row = np.concatenate([event, stretch[with_stretch], open_stretch[last]]).astype(np.int64)
+        is_event = np.zeros(len(row), np.bool_)
+        is_event[: len(event)] = True
+        order = np.lexsort((turn, place))
+        place = place[order].astype(np.int64)
+        length = np.bincount(place, minlength=len(extent))
+        at = np.arange(len(place)) - np.repeat(np.cumsum(length) - length, length)
+        return cls(place, at, row[order], is_event[order], length)
+
+    def in_order(self, connections: int, steps: Steps) -> np.ndarray:
+        """Return a mask of the connections whose packets' numbers ascend from step to step."""
+        kept, stretches = steps.kept, steps.stretches
+        first, last = np.zeros(len(self.row), np.int64), np.zeros(len(self.row), np.int64)
+        event, stretch = self.row[self.is_event], self.row[~self.is_event]
+        first[self.is_event] = last[self.is_event] = kept.number[event]
+        sent = stretches.segments[stretch] > 0
+        far = np.iinfo(np.int64).max
+        first[~self.is_event] = np.where(sent, stretches.first_number[stretch], far).min(axis=1)
+        last[~self.is_event] = np.where(sent, stretches.last_number[stretch], 0).max(axis=1)
+        ascends = (first[1:] > last[:-1]) | (self.place[1:] != self.place[:-1])
+        result = np.ones(connections, np.bool_)
+        result[self.place[1:][~ascends]] = False
+        return result
+
+    def matrices(self, chosen: np.ndarray, client: np.ndarray, steps: Steps) -> tuple[np.ndarray, np.ndarray]:
+        """Return codes (uint32, 0 past the last step) and rows (int64) of the chosen connections."""
+        count = int(np.count_nonzero(chosen))
+        width = int(self.length[chosen].max(initial=1))
+        code, row = np.zeros((count, width + width % 2), np.uint32), np.zeros((count, width), np.int64)
+        new = np.cumsum(chosen) - 1
+        for events in (True, False):
+            at = np.flatnonzero((self.is_event == events) & chosen[self.place])
+            cell = (new[self.place[at]], self.at[at])
+            row[cell], turned = self.row[at], client[self.place[at]]
+            if events:
+                code[cell] = event_codes(steps.kept, self.row[at], turned)
+            else:
+                code[cell] = stretch_codes(steps.stretches, self.row[at], turned)
+        return code, row
 
 
-def skeletons(
-    steps: Steps, extent: Extent, chosen: np.ndarray, client: np.ndarray, open_stretch: np.ndarray
-) -> Skeletons:
-    """Return the steps of chosen connections of an extent, each of which has at most MOST_STEPS.
-
-    `chosen` and `client` (0 or 1) have an entry for every connection, `open_stretch` for every chosen one.
-    """
-    place = np.cumsum(chosen) - 1  # of a chosen connection among them
-    code = np.zeros((len(open_stretch), MOST_STEPS), np.uint8)
-    row = np.zeros((len(open_stretch), MOST_STEPS), np.int32)
-
-    kept, stretches = steps.kept, steps.stretches
-    at = np.flatnonzero(chosen[extent.event_place])
-    at = at[np.argsort(extent.event_place[at], kind="stable")]
-    event, connection = extent.event_rows(at), extent.event_place[at]
-    stretch = kept.stretch[event]
-    start = np.flatnonzero(np.diff(connection, prepend=-1))
-    count = np.cumsum(1 + (stretch >= 0))  # steps up to and including each event
-    before = np.zeros(len(start), np.int64)
-    before[1:] = count[start[1:] - 1]
-    at = count - 1 - np.repeat(before, lengths(start, len(event)))
-    code[place[connection], at], row[place[connection], at] = (
-        event_codes(kept, event, client[connection]),
-        event,
-    )
-
-    with_stretch = stretch >= 0
-    connection, at, stretch = connection[with_stretch], at[with_stretch] - 1, stretch[with_stretch]
-    code[place[connection], at] = stretch_codes(stretches, stretch, client[connection])
-    row[place[connection], at] = stretch
-
-    last = np.flatnonzero(open_stretch >= 0)
-    at = np.count_nonzero(code[last], axis=1)
-    code[last, at] = stretch_codes(stretches, open_stretch[last], client[chosen][last])
-    row[last, at] = open_stretch[last]
-    return Skeletons(code, row)
+def first_events(connection: np.ndarray, table: Table, steps: Steps) -> np.ndarray:
+    """Return the first event of each of these connections, a row of Kept; -1 for an index of -1."""
+    first = np.where(connection >= 0, table.histories.last_event[connection], -1)
+    at = np.flatnonzero(first >= 0)
+    while len(at):
+        before = steps.kept.previous[first[at]]
+        at = at[before >= 0]
+        first[at] = before[before >= 0]
+    return first
 
 
 def event_codes(kept: Kept, event: np.ndarray, client: np.ndarray) -> np.ndarray:
-    """Return the bytes of these rows of `Kept`; `client` is that of each row's connection."""
-    flags = kept.flags[event]
-    code: np.ndarray = (flags & FLAGS) | np.uint8(EVENT)
-    code[kept.sender[event] != client] |= FROM_SERVER
-    code[kept.length[event] > 0] |= DATA
-    code[(kept.window[event] == 0) & (flags & RST == 0)] |= CLOSED_WINDOW
+    """Return all of `KINDS_OF_EVENT` in a number a row; `client` is that of each row's connection."""
+    sender = (kept.sender[event] ^ client).astype(np.int64)
+    stamped = kept.has_timestamps[event].astype(np.int64)
+    position, flags = kept.position[event].astype(np.int64), kept.flags[event].astype(np.int64)
+    code: np.ndarray = EVENT | sender << 17 | stamped << 16 | position << 8 | flags
     return code
 
 
 def stretch_codes(stretches: Stretches, stretch: np.ndarray, client: np.ndarray) -> np.ndarray:
-    """Return the bytes of these rows of `Stretches`; `client` is that of each row's connection."""
-    code = np.full(len(stretch), TRAFFIC, np.uint8)
+    """Return all of `KINDS_OF_STRETCH`, and who sent anything, in a number a row."""
+    code = np.full(len(stretch), STRETCH)
     for end, column in enumerate((client, 1 - client)):
-        code[stretches.segments[stretch, column] > 0] |= PRESENT[end]
-        code[stretches.bytes[stretch, column] > 0] |= BYTES[end]
+        code |= (stretches.segments[stretch, column] > 0).astype(np.int64) << end
+        code |= stretches.has_timestamps[stretch, column].astype(np.int64) << (2 + end)
     return code

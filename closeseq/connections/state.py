@@ -77,6 +77,9 @@ class Sides(Growing):
     acked_end: np.ndarray = column(np.int64, NONE)  # highest acknowledgement it sent
     response_ns: np.ndarray = column(np.int64, NEVER_NS)  # least time in which it answered (responses.py)
     holes: np.ndarray = column(np.int32)  # open ones in what it sent (holes.py)
+    hole_start: np.ndarray = column(np.int64)  # the lowest number in any of them
+    hole_number: np.ndarray = column(np.int64)  # the packet that left the oldest of them
+    hole_ns: np.ndarray = column(np.int64)  # and its time
     reordered: np.ndarray = column(np.int32)  # its segments that were overtaken
     lost: np.ndarray = column(np.int32)  # its segments that were lost before they were captured
     repeated: np.ndarray = column(np.int32)  # its segments that were captured, and sent again unacknowledged

@@ -66,6 +66,7 @@ class Table:
         self._copies = Copies()
         self._seen = 0  # connections, forgotten ones included
         self._copies_forgotten = 0
+        self.replaced = np.empty(0, np.int64)  # connections whose successors came with the last batch
 
     def assign(self, segments: Segments) -> Rows:
         """Find each row's connection; make new ones where they begin."""
@@ -108,6 +109,7 @@ class Table:
         to be the newest.
         """
         histories = self.histories
+        self.replaced = np.empty(0, np.int64)
         stays = np.flatnonzero(kept & kept[self.pairs.present[histories.pair]])
         self._copies_forgotten = self.copies
         new = renumbered(stays, len(histories))
@@ -180,7 +182,8 @@ class Table:
         self._seen += len(opened)
         self.sides.grow(2 * len(opened))
         replaced = new & (before >= 0)
-        self.histories.successor[before[replaced]] = connection[replaced]
+        self.replaced = before[replaced]
+        self.histories.successor[self.replaced] = connection[replaced]
         return Rows(lines.index, lines.sender, start, connection)
 
     def _find_origins(self, lines: PairRows, rows: Rows) -> None:

@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, overload
 
-from closeseq.verdict.findings import Finding, Severity
+from closeseq.verdict.findings import Severity
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from closeseq.analysis import Analysis
+    from closeseq.classes.outcome import Found, Outcome
     from closeseq.connection import Connection
+    from closeseq.verdict.findings import Finding
     from closeseq.watch.labels import Label
 
 
@@ -28,11 +30,11 @@ class Wanted:
     def __bool__(self) -> bool:
         return bool(self.verdicts or self.findings or self.ids)
 
-    def of_class(self, example: Connection) -> bool:
+    def of_class(self, outcome: Outcome) -> bool:
         """Whether the connections of this class are asked for, as far as verdicts and findings go."""
-        if self.verdicts and example.verdict not in self.verdicts:
+        if self.verdicts and outcome.verdict not in self.verdicts:
             return False
-        return not self.findings or any(example.has(code) for code in self.findings)
+        return not self.findings or any(outcome.has(code) for code in self.findings)
 
     def of_label(self, label: Label) -> bool:
         """Whether connections of which this is told are asked for."""
@@ -51,8 +53,7 @@ class Wanted:
 class Selection:
     """The connections of one analysis that are asked for, in the order of their first packets.
 
-    Whatever can be told of a whole class is told by looking at one connection of it; a capture may have
-    a million connections.
+    Whatever can be told of a whole class is told by its outcome; a capture may have a million connections.
     """
 
     analysis: Analysis
@@ -68,46 +69,50 @@ class Selection:
         return sum(len(members) for _, members in self.classes) if self.wanted else len(self.analysis)
 
     @cached_property
-    def classes(self) -> list[tuple[Connection, list[int]]]:
-        """One connection of each class, and the indices of those members that are asked for."""
+    def classes(self) -> list[tuple[Outcome, list[int]]]:
+        """What is said of each class, and the indices of those members that are asked for."""
         ids = self.wanted.ids
-        found = [(c.example, c.members) for c in self.analysis.classes if self.wanted.of_class(c.example)]
+        found = [(c.outcome, c.members) for c in self.analysis.classes if self.wanted.of_class(c.outcome)]
         if not ids:
             return found
-        found = [(example, [i for i in members if i + 1 in ids]) for example, members in found]
-        return [(example, members) for example, members in found if members]
+        found = [(outcome, [i for i in members if i + 1 in ids]) for outcome, members in found]
+        return [(outcome, members) for outcome, members in found if members]
 
     @cached_property
     def verdicts(self) -> Mapping[str, int]:
         """How many connections have each verdict."""
-        return self._count(lambda example: {example.verdict})
+        return self._count(lambda outcome: {outcome.verdict})
 
     @cached_property
     def findings(self) -> Mapping[str, int]:
         """How many connections have each finding."""
-        return self._count(lambda example: {finding.code for finding in example.findings})
+        return self._count(lambda outcome: {finding.code for finding in outcome.findings})
 
     @cached_property
     def shapes(self) -> Mapping[str, int]:
         """How many connections have each shape, the most frequent first."""
-        return self._count(lambda example: {example.shape})
+        return self._count(lambda outcome: {outcome.shape})
 
-    def _count(self, codes: Callable[[Connection], set[str]]) -> Mapping[str, int]:
+    def _count(self, codes: Callable[[Outcome], set[str]]) -> Mapping[str, int]:
         counts: Counter[str] = Counter()
-        for example, members in self.classes:
-            for code in codes(example):
+        for outcome, members in self.classes:
+            for code in codes(outcome):
                 counts[code] += len(members)
         return dict(counts.most_common())
 
     def problems(self) -> Iterator[Connection]:
         """Yield the connections with something to mend, in the order of their first packets."""
-        found = (members for example, members in self.classes if troubles(example))
+        found = (members for outcome, members in self.classes if outcome.has_problem)
         return (self.analysis[i] for i in sorted(i for members in found for i in members))
 
 
-def troubles(connection: Connection) -> list[Finding]:
-    """Return the findings of a connection that are something to mend."""
-    return [finding for finding in connection.findings if finding.severity is Severity.PROBLEM]
+@overload
+def troubles(judged: Connection) -> list[Finding]: ...
+@overload
+def troubles(judged: Outcome) -> list[Found]: ...
+def troubles(judged: Connection | Outcome) -> Sequence[Finding | Found]:
+    """Return the findings of a connection, or of a class, that are something to mend."""
+    return [finding for finding in judged.findings if finding.severity is Severity.PROBLEM]
 
 
 # Of several problems of one connection the one that names the end to mend comes first: where an end is
@@ -115,6 +120,6 @@ def troubles(connection: Connection) -> list[Finding]:
 FIRST_BLAME = ("stuck-close-wait",)
 
 
-def gravity(finding: Finding) -> tuple[bool, bool]:
+def gravity(finding: Finding | Found) -> tuple[bool, bool]:
     """Return what sorts findings by how much they matter to who is to mend something."""
     return finding.severity is not Severity.PROBLEM, finding.code not in FIRST_BLAME

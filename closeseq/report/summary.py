@@ -132,16 +132,16 @@ def gather(selection: Selection, most: int | None) -> tuple[list[Group], int]:
     Of the connections only so many are kept as will be shown, a share of each group.
     """
     found: dict[tuple[str, End | None, Address | None], Group] = {}
-    for example, members in selection.classes:
-        if not troubles(example):
+    for outcome, members in selection.classes:
+        if not outcome.has_problem:
             continue
-        worst = min(troubles(example), key=gravity)
+        worst = min(troubles(outcome), key=gravity)
         code, end = worst.code, worst.endpoint
         places = [(None, members)] if end is None else selection.analysis.places(members, end)
         for place, indices in places:
             group = found.setdefault((code, end, place), Group(code, end, place))
             group.indices += indices
-    groups = sorted(found.values(), key=lambda group: -len(group.indices))
+    groups = sorted(found.values(), key=lambda group: (-group.number, min(group.indices)))
     sizes = [len(group.indices) for group in groups]
     for group, share in zip(groups, sizes if most is None else allot(sizes, most), strict=True):
         shown = (selection.analysis[i] for i in sorted(group.indices)[:share])
@@ -183,8 +183,8 @@ def how_they_ended(verdicts: Mapping[str, int], style: Style) -> Iterator[str]:
 def _notices(selection: Selection, style: Style) -> Iterator[str]:
     """Yield what else there is to know, and at which end, by number of connections."""
     counts: Counter[tuple[str, str]] = Counter()
-    for example, members in selection.classes:
-        notices = [f for f in example.findings if f.severity is Severity.NOTICE]
+    for outcome, members in selection.classes:
+        notices = [f for f in outcome.findings if f.severity is Severity.NOTICE]
         for key in {(f.code, f" at the {f.endpoint}" if f.endpoint else "") for f in notices}:
             counts[key] += len(members)
     if not counts:

@@ -14,12 +14,11 @@ from closeseq.connections.conversation import Traffic
 from closeseq.packets.flags import FIN
 from closeseq.tcp import waiting
 from closeseq.tcp.delivery import FIRST_TIMEOUT_NS, Receipt
-from closeseq.tcp.echoes import CLOCK_TICK_NS
 from closeseq.tcp.evidence import MILLISECOND, Evidence, Said, asked_once
 from closeseq.tcp.system import counts_packets
 from closeseq.tcp.timeline import Certainty
 from closeseq.tcp.unseen import unseen
-from closeseq.tcp.waiting import ANSWER_NS, PROBE_TIMER_LATE_NS, PROBE_TIMER_NS, SAME_BREATH_NS
+from closeseq.tcp.waiting import ANSWER_NS, PROBE_TIMER_LATE_NS, SAME_BREATH_NS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,12 +26,6 @@ if TYPE_CHECKING:
     from closeseq.connections.conversation import End
 
 PROGRAM_NS = MILLISECOND  # a program that is told end of file needs less than this only when it is idle
-
-# Lengths of time that are compared with how long something has lasted until now: when one of them has
-# passed, a live watch looks again.
-TELLING_TIMES_NS = (PROGRAM_NS, PROBE_TIMER_NS, PROBE_TIMER_LATE_NS, FIRST_TIMEOUT_NS, CLOCK_TICK_NS)
-TELLING_BREATHS_NS = ()
-TELLING_TRIPS_NS = ()
 
 
 @dataclass(frozen=True, slots=True)

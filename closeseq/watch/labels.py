@@ -11,12 +11,11 @@ from closeseq.tcp.states import State
 from closeseq.verdict.findings import Severity
 
 if TYPE_CHECKING:
-    from closeseq.connection import Connection
+    from closeseq.classes import Outcome
     from closeseq.connections.conversation import End
 
 ENDED = frozenset({"graceful", "simultaneous", "reset", "refused", "aborted-open", "replaced"})
 STUCK = frozenset({"half-open"})  # the problems that time brings to light; with all that are named stuck-...
-MOST_KNOWN = 1 << 16  # classes remembered; beyond it is begun anew
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,22 +31,22 @@ class Label:
     notices: frozenset[tuple[str, End | None]]
 
     @classmethod
-    def of(cls, connection: Connection) -> Label:
-        """Return what is told of a connection."""
+    def of(cls, outcome: Outcome) -> Label:
+        """Return what is told of connections with this outcome."""
         found = {
             severity: frozenset(
                 (finding.code, finding.endpoint)
-                for finding in connection.findings
+                for finding in outcome.findings
                 if finding.severity is severity
             )
             for severity in Severity
         }
         return cls(
-            connection.verdict,
-            connection.initiator.value,
-            connection.shape,
-            connection.client.state,
-            connection.server.state,
+            outcome.verdict,
+            outcome.initiator.value,
+            outcome.shape,
+            outcome.client_state,
+            outcome.server_state,
             found[Severity.PROBLEM],
             found[Severity.NOTICE],
         )
@@ -81,7 +80,6 @@ class Labels:
     def __init__(self) -> None:
         self._number: dict[Label, int] = {}
         self._labels: list[Label] = []
-        self._known: dict[bytes, int] = {}
 
     def __getitem__(self, number: int) -> Label:
         return self._labels[number]
@@ -89,9 +87,9 @@ class Labels:
     def __len__(self) -> int:
         return len(self._labels)
 
-    def number(self, connection: Connection) -> int:
-        """Return the number of a connection's label."""
-        label = Label.of(connection)
+    def number(self, outcome: Outcome) -> int:
+        """Return the number of the label of connections with this outcome."""
+        label = Label.of(outcome)
         number = self._number.setdefault(label, len(self._labels))
         if number == len(self._labels):
             self._labels.append(label)
@@ -107,15 +105,4 @@ class Labels:
         new[numbers] = np.arange(len(numbers))
         self._labels = [self._labels[number] for number in numbers.tolist()]
         self._number = {label: number for number, label in enumerate(self._labels)}
-        self._known.clear()
         return new
-
-    def known(self, key: bytes) -> int | None:
-        """Return the number of the label that a class of connections had before."""
-        return self._known.get(key)
-
-    def remember(self, key: bytes, number: int) -> None:
-        """Remember the label of a class of connections."""
-        if len(self._known) >= MOST_KNOWN:
-            self._known.clear()
-        self._known[key] = number

@@ -17,6 +17,7 @@ class Tracked(Growing):
 
     label: np.ndarray = column(np.int32, -1)  # index into Labels; -1: not judged yet
     due_ns: np.ndarray = column(np.int64, FAR_NS)  # when to judge it again, since the Unix epoch
+    clock_ns: np.ndarray = column(np.int64, FAR_NS)  # of what is over: when the clock of its last socket ends
     judged_ns: np.ndarray = column(np.int64)  # when it was judged last
     event: np.ndarray = column(np.int64, -1)  # its last event when it was looked at
     news: np.ndarray = column(np.uint8, NOTHING)  # what is to be said of it and has not been

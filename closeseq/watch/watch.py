@@ -2,7 +2,7 @@
 
 A connection is judged when it has been quiet for a moment, when the time comes at which a clock may change
 what is said of it, and at the latest a while after its last event. Judging takes many connections at once,
-and what was found for one class of them holds for all that come later (see connections/classes.py).
+and the replay of one holds for all that go the same way, also later (see classes/).
 
 Memory is bounded: what is over is forgotten after a while, and of what is too much the longest idle.
 """
@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from closeseq.analysis import Reading
+from closeseq.classes import Classes
 from closeseq.connections import Connections
 from closeseq.connections.conversation import End
 from closeseq.connections.extent import FAR_NS
 from closeseq.segments.narrow import narrow
 from closeseq.settings import Settings
-from closeseq.tcp.fins import TELLING_BREATHS_NS, TELLING_TRIPS_NS
 from closeseq.tcp.timers import SECOND
 from closeseq.watch.census import Census
 from closeseq.watch.ebbing import Ebbing
@@ -73,7 +73,9 @@ class Watch:
         self._room = min(self._most, SMALL)  # connections, until it is looked for some to forget
         self._connections = Connections(ports=self.settings.ports)
         self._tracked = Tracked()
+        self._classes = Classes(self.settings, kept=True)
         self._labels = Labels()
+        self._label_of: list[int] = []  # of each outcome of the classes
         self._gone: Counter[int] = Counter()  # labels of connections that were forgotten
         self._past = Census()  # those whose labels were forgotten too
         self._most_labels = MOST_LABELS
@@ -97,6 +99,8 @@ class Watch:
         self._connections.feed(narrow(segments, self.settings.ports, self.settings.hosts))
         self.reading.copies = self._connections.copies
         self._touch(self._connections.touched)
+        replaced = self._connections.replaced
+        self._tracked.due_ns[replaced] = np.minimum(self._tracked.due_ns[replaced], last + SETTLE_NS)
         if len(self) > self._room:
             self._forget(last)
 
@@ -163,14 +167,15 @@ class Watch:
         return self.last_news()
 
     def begin_end(self, now_ns: int) -> None:
-        """Begin to end the watch: what is not over, or has changed since it was told, is due for `judge`.
+        """Begin to end the watch: all connections are due for `judge`.
 
-        First what was never judged. Whoever has no time for all leaves the others as they were judged last.
+        First what was never judged, then what is not over. Whoever has no time for all leaves the others as
+        they were judged last.
         """
         self._now_ns, self._ongoing = now_ns, False
+        # Everything anew: other connections may have told meanwhile which end of this one is the client.
         tracked = self._tracked
-        later = self._connections.last_ns > tracked.told_last_ns
-        tracked.due_ns[(tracked.told != TOLD_CLOSED) | later] = 0
+        tracked.due_ns[:] = np.where(tracked.told == TOLD_CLOSED, 1, 0)
         tracked.due_ns[tracked.label < 0] = -1
 
     def last_news(self) -> list[News]:
@@ -205,7 +210,7 @@ class Watch:
     def _judge(self, due: np.ndarray, now_ns: int) -> None:
         """Judge these connections anew (ascending indices), and note what is to be said of them."""
         tracked, last_ns = self._tracked, self._connections.last_ns
-        clean = self._label(due, now_ns)
+        until_ns = self._label(due, now_ns)
         tracked.judged_ns[due] = now_ns
         label = tracked.label[due]
         over = self._of_labels(label, lambda one: one.ended)
@@ -215,7 +220,7 @@ class Watch:
         stuck = self._of_labels(label, lambda one: bool(one.stuck)) & ~over
         told = tracked.told[due]
 
-        self._schedule(due, over, clean, now_ns)
+        self._schedule(due, over, until_ns, now_ns)
         grave = self._of_labels(label, lambda one: bool(one.problems))
         tracked.news[due] = np.where(
             over & (told != TOLD_CLOSED), np.where(grave, NEWS_PROBLEM, NEWS_CLOSED), NOTHING
@@ -243,42 +248,24 @@ class Watch:
         return news
 
     def _label(self, due: np.ndarray, now_ns: int) -> np.ndarray:
-        """Give connections their labels; return a mask of those whose evidence needs no weighing."""
-        labels = self._labels
-        clean = np.zeros(len(due), np.bool_)
-        found = self._connections.classes(
-            now_ns,
-            self.settings.telling_times_ns,
-            brief_ns=TELLING_BREATHS_NS,
-            scaled_ns=TELLING_TRIPS_NS,
-            among=due,
+        """Give connections their labels; return until when these hold, if no packet comes."""
+        found = self._classes.find(
+            self._connections, now_ns, among=due, dropped=self.reading.dropped, ongoing=self._ongoing
         )
-        for one in found:
-            number = None if one.key is None or self.reading.dropped else labels.known(one.key)
-            if number is None:
-                number = labels.number(self.connection(int(one.members[0]), Kind.OPEN))
-                if one.key is not None and not self.reading.dropped:
-                    labels.remember(one.key, number)
-            self._tracked.label[one.members] = number
-            if one.key is not None:
-                clean[np.searchsorted(due, one.members)] = True
-        return clean
+        for outcome in self._classes.outcomes[len(self._label_of) :]:
+            self._label_of.append(self._labels.number(outcome))
+        self._tracked.label[due] = np.array(self._label_of, np.int32)[found.outcome]
+        return found.until_ns
 
-    def _schedule(self, due: np.ndarray, over: np.ndarray, clean: np.ndarray, now_ns: int) -> None:
+    def _schedule(self, due: np.ndarray, over: np.ndarray, until_ns: np.ndarray, now_ns: int) -> None:
         """Note when to look at judged connections again, though no packet comes."""
         tracked, timers = self._tracked, self.settings.timers
         gone = self._of_labels(tracked.label[due], lambda one: one.gone)
-        for which, waits in (
-            (over & ~gone, (timers.time_wait_ns, timers.fin_timeout_ns)),
-            (~over, self.settings.telling_times_ns),
-        ):
-            tracked.due_ns[due[which]] = self._connections.times(due[which], now_ns, waits)
-        tracked.due_ns[due[gone]] = FAR_NS
-        # What is weighed may also look at times between its own packets: as they get older, less often.
-        weighed = due[~over & ~clean]
-        age = now_ns - self._connections.last_ns[weighed]
-        again = now_ns + np.maximum(age // 2, SECOND)
-        tracked.due_ns[weighed] = np.minimum(tracked.due_ns[weighed], again)
+        tracked.due_ns[due] = np.where(gone, FAR_NS, until_ns)
+        waits = (timers.time_wait_ns, timers.fin_timeout_ns)
+        tracked.clock_ns[due] = FAR_NS
+        running = due[over & ~gone]
+        tracked.clock_ns[running] = self._connections.times(running, now_ns, waits)
 
     def _more(self, stuck: np.ndarray) -> np.ndarray:
         """Return those connections of which it has not been told that they are stuck, or not how.
@@ -344,7 +331,7 @@ class Watch:
         self.evicted += int(np.count_nonzero(left & ~over))
         numbers, counts = np.unique(tracked.label[left], return_counts=True)
         self._gone.update(dict(zip(numbers.tolist(), counts.tolist(), strict=True)))
-        self._ebbing.add(tracked.label[left & over], tracked.due_ns[left & over])
+        self._ebbing.add(tracked.label[left & over], tracked.clock_ns[left & over])
         tracked.keep(stays)
         self._room = min(self._most, max(2 * len(stays), SMALL))
 
@@ -360,6 +347,7 @@ class Watch:
         new = labels.keep(used[used >= 0])
         tracked.label[:], tracked.told_label[:] = new[tracked.label], new[tracked.told_label]
         self._ebbing.renumber(new)
+        self._classes, self._label_of = Classes(self.settings, kept=True), []  # they learn anew
         self._most_labels = max(MOST_LABELS, 2 * len(labels))
 
     def _judge_before_leaving(self, indices: np.ndarray, now_ns: int) -> None:

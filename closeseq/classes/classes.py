@@ -1,0 +1,165 @@
+"""Connections in classes: one replay for all that go the same way."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from closeseq.classes.columns import Columns
+from closeseq.classes.forms import DROPPED, NOW, ONGOING, Forms
+from closeseq.classes.noting import Number, Tape
+from closeseq.classes.outcome import Outcome
+from closeseq.classes.shadows import shadowed
+from closeseq.classes.tree import WILD_NS, Result, Tree
+from closeseq.connection import Connection
+from closeseq.connections.extent import FAR_NS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from closeseq.classes.tree import Chain, Parted
+    from closeseq.connections import Connections
+    from closeseq.connections.skeleton import Leaf, Skeleton
+    from closeseq.settings import Settings
+
+MOST_CONDITIONS = 1 << 19  # kept in all; some 100 bytes each
+MOST_FORMS = 1 << 17
+FEWEST = 2  # connections that go a way of their own; one is judged without noting anything, which is quicker
+
+
+class Classified(NamedTuple):
+    """Connections and their classes: equal-length columns, in the order of the connections."""
+
+    connection: np.ndarray  # int64, indices, ascending
+    path: np.ndarray  # int64, the number of the class; of this call
+    outcome: np.ndarray  # int64, index into Classes.outcomes
+    until_ns: np.ndarray  # int64, when it may be another one, though no packet comes; FAR_NS for never
+
+    def groups(self) -> Iterator[tuple[np.ndarray, int]]:
+        """Yield each class: its connections, and the number of its outcome; by its smallest member."""
+        order = np.argsort(self.path, kind="stable")
+        start = np.flatnonzero(np.diff(self.path[order], prepend=-1))
+        members = np.split(self.connection[order], start[1:]) if len(start) else []
+        for group in np.argsort(order[start]).tolist():
+            yield members[group], int(self.outcome[order[start[group]]])
+
+
+class Classes:
+    """Finds the classes of connections, and keeps what it learned.
+
+    Args:
+        settings: what the replays go by.
+        kept: whether there will be more connections to ask for: then what is learned of each is kept, and
+            `Classified.until_ns` is known of all. Otherwise it is known of nobody.
+    """
+
+    def __init__(self, settings: Settings, *, kept: bool = False) -> None:
+        self.outcomes: list[Outcome] = []  # by number
+        self.replays = 0  # that were made
+        self.unlike = 0  # connections that were judged one by one because noting failed: a fault in closeseq
+        self._settings = settings
+        self._kept = kept
+        self._number: dict[Outcome, int] = {}
+        self._moment: dict[Leaf, int] = {}
+        self._begin_anew()
+
+    def find(
+        self,
+        connections: Connections,
+        now_ns: int,
+        *,
+        among: np.ndarray | None = None,
+        dropped: int = 0,
+        ongoing: bool = False,
+    ) -> Classified:
+        """Return the classes of connections.
+
+        Args:
+            connections: all there are.
+            now_ns: the moment for which it is asked, since the Unix epoch.
+            among: ascending indices of the connections to look at; None for all.
+            dropped: packets that the capture itself reports lost.
+            ongoing: whether the capture goes on.
+        """
+        if self._conditions > MOST_CONDITIONS or len(self._forms) > MOST_FORMS:
+            self._begin_anew()
+        index = np.arange(len(connections)) if among is None else among
+        path, until_ns = np.full(len(index), -1), np.full(len(index), FAR_NS)
+        self._moment = {NOW: now_ns, DROPPED: dropped, ONGOING: int(ongoing)}
+        with shadowed():
+            for skeleton in connections.skeletons(among):
+                result = self._search(skeleton)
+                place = np.searchsorted(index, skeleton.connection)
+                path[place] = result.path
+                until_ns[place] = np.where(
+                    result.holds_ns < FAR_NS - now_ns, now_ns + result.holds_ns, FAR_NS
+                )
+        return Classified(index, path, np.array(self._of_path, np.int64)[path], until_ns)
+
+    def _begin_anew(self) -> None:
+        self._forms = Forms()
+        self._trees: dict[bytes, Tree] = {}
+        self._of_path: list[int] = []  # the outcome of each path
+        self._conditions = 0
+
+    def _search(self, skeleton: Skeleton) -> Result:
+        """Find the classes of the connections of a skeleton."""
+        tree, forms = Tree(), self._forms if skeleton.shared else Forms(in_order=False)
+        if self._kept and skeleton.shared:
+            tree = self._trees.setdefault(skeleton.key, tree)
+        columns = Columns(forms, skeleton, self._moment)
+        result = Result(len(skeleton))
+        noted: set[int] = set()
+
+        def learn(parted: Parted) -> Chain | None:
+            if self._kept or tree.misses(parted) >= FEWEST:
+                row = int(parted.rows[0])
+                chain = None if row in noted else self._noted(skeleton, row, tree, parted, forms)
+                if chain is not None:
+                    noted.add(row)
+                    return chain
+                self.unlike += len(parted.rows)
+            for row in parted.rows.tolist():
+                result.path[row] = self._new_path(self._judged(skeleton, row, lambda value, _: value))
+            result.holds_ns[parted.rows] = WILD_NS
+            return None
+
+        tree.follow(columns, result, learn)
+        return result
+
+    def _noted(self, skeleton: Skeleton, row: int, tree: Tree, parted: Parted, forms: Forms) -> Chain | None:
+        """Add the replay of one connection to those that are known; None where that cannot be."""
+        tape, leaf_form = Tape(forms), forms.leaf
+        try:
+            outcome = self._judged(
+                skeleton, row, lambda value, leaf: Number(int(value), leaf_form(leaf), 0, tape)
+            )
+        except (TypeError, AttributeError):  # something was done to a number that no noting number can do
+            return None
+        if not tree.fits(parted, tape.conditions):
+            return None
+        chain = tree.grow(parted, tape.conditions, self._new_path(outcome))
+        self._conditions += len(chain.conditions)
+        return chain
+
+    def _judged(self, skeleton: Skeleton, row: int, wrap: Callable[[int, Leaf], Any]) -> Outcome:
+        """Judge one connection of a skeleton; `wrap` says what stands for each of its numbers."""
+        self.replays += 1
+        moment = self._moment
+        return Outcome.of(
+            Connection(
+                skeleton.conversation(row, wrap),
+                self._settings,
+                wrap(moment[NOW], NOW),
+                dropped=wrap(moment[DROPPED], DROPPED),
+                ongoing=wrap(moment[ONGOING], ONGOING),
+            )
+        )
+
+    def _new_path(self, outcome: Outcome) -> int:
+        number = self._number.setdefault(outcome, len(self.outcomes))
+        if number == len(self.outcomes):
+            self.outcomes.append(outcome)
+        self._of_path.append(number)
+        return len(self._of_path) - 1

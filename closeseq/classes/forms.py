@@ -1,0 +1,131 @@
+"""Expressions over the numbers of a connection, each written down once.
+
+A *form* is a sum of leaves with whole factors: 3*a - b. A *leaf* is a number of the connection, a column
+(connections/skeleton.py), or something that is no sum, such as the least of two forms or a remainder: then
+it is *derived*, and names the forms it is made of. Forms and leaves are known by their numbers here.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple, TypeAlias
+
+from closeseq.connections.skeleton import Leaf
+
+NOTHING = 0  # the form without a leaf
+NOW = Leaf(-10, "now")  # the moment for which it is asked, in nanoseconds since the Unix epoch
+DROPPED = Leaf(-10, "dropped")  # packets that the capture itself reports lost
+ONGOING = Leaf(-10, "ongoing")  # 1 if the capture goes on after that moment, or 0
+
+Part: TypeAlias = tuple[int, int]  # a form, and a constant that is added to it
+
+
+class Derived(NamedTuple):
+    """A leaf that is made of forms: `name` says how."""
+
+    name: str  # "min", "max", "and", "mod", "div"
+    parts: tuple[Part, ...]
+    constant: int = 0
+
+
+class Forms:
+    """All forms and leaves that came up, and what is known of every form from the start.
+
+    Args:
+        in_order: whether the packets of a connection are numbered in the order of its steps.
+    """
+
+    def __init__(self, *, in_order: bool = True) -> None:
+        self._in_order = in_order
+        self._form_of: dict[Leaf | Derived, int] = {}
+        self.leaves: list[Leaf | Derived] = []
+        self._form_number: dict[tuple[tuple[int, int], ...], int] = {}
+        self.terms: list[tuple[tuple[int, int], ...]] = []  # of each form: (leaf, factor), by leaf
+        self.opposite: list[int] = []  # of each form: itself times -1, if that is how it is asked for; or -1
+        self.low: list[int | None] = []  # of each form: its least value, where that is known
+        self.high: list[int | None] = []
+        self.timed: list[int] = []  # of each form: the factor with which it grows with time; see `wild`
+        self.wild: list[bool] = []  # of each form: whether time is in it in another way
+        self.sums: dict[tuple[int, int], int] = {}
+        self.differences: dict[tuple[int, int], int] = {}
+        self._products: dict[tuple[int, int], int] = {}
+        self._intern(())
+
+    def __len__(self) -> int:
+        return len(self.terms)
+
+    def leaf(self, leaf: Leaf | Derived) -> int:
+        """Return the form that is just this leaf."""
+        form = self._form_of.get(leaf)
+        if form is None:
+            self.leaves.append(leaf)
+            form = self._form_of[leaf] = self._intern(((len(self.leaves) - 1, 1),))
+        return form
+
+    def add(self, a: int, b: int) -> int:
+        """Return the sum of two forms."""
+        found = self.sums.get((a, b))
+        if found is None:
+            found = self.sums[a, b] = self._combine(a, b, 1)
+        return found
+
+    def subtract(self, a: int, b: int) -> int:
+        """Return the difference of two forms."""
+        found = self.differences.get((a, b))
+        if found is None:
+            found = self.differences[a, b] = self._combine(a, b, -1)
+        return found
+
+    def multiply(self, a: int, factor: int) -> int:
+        """Return a form times a constant other than 0."""
+        found = self._products.get((a, factor))
+        if found is None:
+            found = self._products[a, factor] = self._intern(
+                tuple((leaf, times * factor) for leaf, times in self.terms[a])
+            )
+        return found
+
+    def holds_time(self, form: int) -> bool:
+        """Whether a form changes as time passes."""
+        return self.wild[form] or self.timed[form] != 0
+
+    def _combine(self, a: int, b: int, factor: int) -> int:
+        found = dict(self.terms[a])
+        for leaf, times in self.terms[b]:
+            found[leaf] = found.get(leaf, 0) + factor * times
+        return self._intern(tuple(sorted((leaf, times) for leaf, times in found.items() if times)))
+
+    def _intern(self, terms: tuple[tuple[int, int], ...]) -> int:
+        number = self._form_number.get(terms)
+        if number is not None:
+            return number
+        number = self._form_number[terms] = len(self.terms)
+        self.terms.append(terms)
+        self.opposite.append(-1)
+        low, high = self._bounds(terms)
+        self.low.append(low)
+        self.high.append(high)
+        self.timed.append(sum(times for leaf, times in terms if self.leaves[leaf] == NOW))
+        self.wild.append(any(self._is_wild(self.leaves[leaf]) for leaf, _ in terms))
+        if terms and terms[0][1] < 0:  # asked for by its opposite
+            self.opposite[number] = self._intern(tuple((leaf, -times) for leaf, times in terms))
+        return number
+
+    def _is_wild(self, leaf: Leaf | Derived) -> bool:
+        return isinstance(leaf, Derived) and any(self.holds_time(form) for form, _ in leaf.parts)
+
+    def _bounds(self, terms: tuple[tuple[int, int], ...]) -> tuple[int | None, int | None]:
+        """Return what is known of a form's values without looking: least and greatest."""
+        if not terms:
+            return 0, 0
+        if len(terms) == 1 and terms[0][1] == 1:
+            leaf = self.leaves[terms[0][0]]
+            if isinstance(leaf, Derived) and leaf.name == "mod":
+                return 0, leaf.constant - 1
+            if isinstance(leaf, Derived) and leaf.name == "and" and leaf.constant >= 0:
+                return 0, leaf.constant
+        if self._in_order and len(terms) == 2 and {terms[0][1], terms[1][1]} == {1, -1}:  # noqa: PLR2004
+            one, other = (self.leaves[leaf] for leaf, _ in terms)
+            if isinstance(one, Leaf) and isinstance(other, Leaf) and one.comes_before(other) is not None:
+                later = one.comes_before(other) != (terms[0][1] > 0)
+                return (1, None) if later else (None, -1)
+        return None, None

@@ -1,0 +1,72 @@
+"""What members of a class have in common: all that is said of a connection but for its texts and numbers.
+
+This is the promise of a class. Judged by itself, each of its members has
+
+- the same transitions: at the same step, of the same endpoint, between the same states, with the same
+  certainty, and with the same cause, up to numbers in it;
+- the same verdict, initiator and roles;
+- the same findings, in order: code, severity, endpoint and certainty;
+- the same shape.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from closeseq.verdict.findings import Severity
+
+if TYPE_CHECKING:
+    from closeseq.connection import Connection
+    from closeseq.connections.conversation import End
+    from closeseq.tcp.states import State
+    from closeseq.tcp.timeline import Certainty
+    from closeseq.verdict.findings import Initiator, Role
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A finding, but for its texts and numbers."""
+
+    code: str
+    severity: Severity
+    endpoint: End | None
+    certainty: Certainty
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What is said of all members of a class. Named as in `Connection`."""
+
+    verdict: str
+    initiator: Initiator
+    client_role: Role
+    server_role: Role
+    client_state: State  # at the moment for which it is asked
+    server_state: State
+    shape: str
+    findings: tuple[Found, ...]
+
+    @classmethod
+    def of(cls, connection: Connection) -> Outcome:
+        """Return what is said of a connection."""
+        verdict = connection.judgement.verdict
+        return cls(
+            verdict.code,
+            verdict.initiator,
+            verdict.client_role,
+            verdict.server_role,
+            connection.client.state,
+            connection.server.state,
+            connection.shape,
+            tuple(Found(one.code, one.severity, one.endpoint, one.certainty) for one in connection.findings),
+        )
+
+    def has(self, code: str) -> bool:
+        """Whether there is a finding with this code."""
+        return any(finding.code == code for finding in self.findings)
+
+    @property
+    def has_problem(self) -> bool:
+        """Whether there is something to fix."""
+        return any(finding.severity is Severity.PROBLEM for finding in self.findings)

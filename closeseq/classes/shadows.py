@@ -1,0 +1,152 @@
+"""What replay and verdict see, while they work on noting numbers, instead of a few functions of their own.
+
+For plain numbers each of these does what the function does that it stands for, so that nobody who replays
+at the same time is disturbed. `min` and `max` of Numbers are numbers of their own: which of them was least
+is not noted, since nobody may ever ask. The functions that make texts get plain numbers: what a text says
+is not promised for a class, so it does not matter what they compare.
+"""
+
+from __future__ import annotations
+
+import builtins
+import pkgutil
+from contextlib import contextmanager
+from functools import cache, wraps
+from importlib import import_module
+from types import FunctionType
+from typing import TYPE_CHECKING, Any
+
+from closeseq.classes.forms import NOTHING
+from closeseq.classes.noting import Number, Scaled
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+# Where the numbers of a connection are looked at.
+PACKAGES = ("closeseq.tcp", "closeseq.verdict")
+MODULES = ("closeseq.connection", "closeseq.connections.conversation", "closeseq.connections.shape")
+TEXTS = "closeseq.verdict.text"  # whatever is defined here returns texts
+
+
+@contextmanager
+def shadowed() -> Iterator[None]:
+    """Let these modules see the functions of this module."""
+    for names, mine, _ in shadows():
+        names.update(mine)
+    try:
+        yield
+    finally:
+        for names, _, own in shadows():
+            names.update(own)
+
+
+@cache
+def shadows() -> list[tuple[dict[str, Any], dict[str, Any], dict[str, Any]]]:
+    """Return the names of each module, and those of them that change: what they stand for, and stood for."""
+    names = list(MODULES)
+    for package in PACKAGES:
+        found = pkgutil.walk_packages(import_module(package).__path__, f"{package}.")
+        names += [package, *(one.name for one in found)]
+    result = []
+    for name in names:
+        module = import_module(name)
+        own: dict[str, Any] = {"min": builtins.min, "max": builtins.max, "int": builtins.int}
+        mine: dict[str, Any] = {"min": least, "max": greatest, "int": whole}
+        for known, value in vars(module).items():
+            if isinstance(value, FunctionType) and value.__module__ == TEXTS:
+                own[known], mine[known] = value, told(value)
+        # From here on the names stand in the module, so that Python's caches of where they are stay good.
+        vars(module).update(own)
+        result.append((vars(module), mine, own))
+    return result
+
+
+@cache
+def told(text: Callable[..., str]) -> Callable[..., str]:
+    """Return a function that makes a text of plain numbers."""
+
+    @wraps(text)
+    def tell(*given: Any, **named: Any) -> str:
+        return text(*(one.value if one.__class__ is Number else one for one in given), **named)
+
+    return tell
+
+
+class Whole(type):
+    """What `int` is to these modules."""
+
+    def __call__(cls, *given: Any) -> Any:
+        """Return `int` of something; a Number already is one."""
+        if len(given) == 1 and given[0].__class__ is Number:
+            return given[0]
+        if len(given) == 1 and given[0].__class__ is Scaled:
+            return given[0].whole()
+        return builtins.int(*given)
+
+    def __instancecheck__(cls, one: object) -> bool:
+        return isinstance(one, builtins.int | Number)
+
+
+class whole(int, metaclass=Whole):  # noqa: N801 - it stands for `int`
+    """`int`."""
+
+
+def least(*given: Any, **how: Any) -> Any:
+    """Return `min` of something."""
+    return extreme("min", given, how)
+
+
+def greatest(*given: Any, **how: Any) -> Any:
+    """Return `max` of something."""
+    return extreme("max", given, how)
+
+
+def extreme(name: str, given: tuple[Any, ...], how: dict[str, Any]) -> Any:
+    """Return the least or greatest: of Numbers as one of its own."""
+    items = given if len(given) > 1 else tuple(given[0])
+    for one in items:
+        if one.__class__ is Number:
+            break
+    else:
+        return (builtins.min if name == "min" else builtins.max)(items, **how)
+    if how.get("key") is not None or not all(isinstance(one, Number | builtins.int) for one in items):
+        return (builtins.min if name == "min" else builtins.max)(items, **how)  # of tuples, perhaps
+    result = items[0]
+    for one in items[1:]:
+        result = of_two(name, result, one)
+    return result
+
+
+def of_two(name: str, a: Number | int, b: Number | int) -> Any:
+    """Return the least or greatest of two."""
+    if a.__class__ is not Number:
+        if b.__class__ is not Number:
+            return (builtins.min if name == "min" else builtins.max)(a, b)
+        a, b = b, a
+    assert isinstance(a, Number)
+    tape, forms = a.tape, a.tape.forms
+    form, offset, value = (b.form, b.offset, b.value) if isinstance(b, Number) else (NOTHING, b, b)
+    apart = forms.subtract(a.form, form)
+    if apart == NOTHING:
+        below: bool | None = a.value <= value
+    elif forms.holds_time(apart):  # noted, so that time stays in plain sums
+        below = a <= b
+    else:
+        below = tape.known(apart, offset - a.offset)
+    if below is not None:
+        if below != (name == "max"):
+            return a
+        return b if isinstance(b, Number) else Number(b, NOTHING, b, tape)
+    # With what each is more than the smaller form, so that it is the same whatever is added to both.
+    part, other = (a.form, 0), (form, offset - a.offset)
+    if form < a.form:
+        part, other = (form, 0), (a.form, a.offset - offset)
+    base = a.offset if part[0] == a.form else offset
+    value = builtins.max(a.value, value) if name == "max" else builtins.min(a.value, value)
+    result = tape.derived(name, (part, other), 0, value - base)
+    for known, more in (part, other):
+        if name == "max":
+            tape.learn(forms.subtract(known, result.form), -more)
+        else:
+            tape.learn(forms.subtract(result.form, known), more)
+    return result + base
