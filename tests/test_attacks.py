@@ -28,14 +28,6 @@ SIZES = dict.fromkeys(KINDS, 300) | {
     "syn-flood": 200,
     "syn-again": 100,
 }
-QUADRATIC = "each is compared with all before it, in closeseq/tcp"
-FAILING = {
-    "resets": QUADRATIC,
-    "fins": QUADRATIC,
-    "fin-again": QUADRATIC,
-    "acks-each-answered-by-rst": QUADRATIC,
-    "unlike": "an IndexError in closeseq/tcp/fins.py, closed_before",
-}
 
 
 def work(path, form):
@@ -64,15 +56,7 @@ def work(path, form):
     return done
 
 
-@pytest.mark.parametrize(
-    "kind",
-    [
-        pytest.param(kind, marks=pytest.mark.xfail(reason=FAILING[kind], strict=True))
-        if kind in FAILING
-        else kind
-        for kind in KINDS
-    ],
-)
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("form", ["summary", "jsonl"])
 def test_twice_as_much_costs_twice_as_much(tmp_path, kind, form):
     figures = []

@@ -16,7 +16,7 @@ from closeseq.classes import Classes, Outcome
 from closeseq.classes.forms import Forms
 from closeseq.classes.noting import Number, Tape
 from closeseq.connections import Connections
-from closeseq.connections.conversation import Conversation, Event, Stream, Traffic
+from closeseq.connections.conversation import Conversation, Event, Path, Stream, Traffic
 from closeseq.connections.extent import FAR_NS
 from closeseq.connections.skeleton import MOST_STEPS
 from closeseq.errors import ScriptError
@@ -244,7 +244,7 @@ def test_the_promise_holds_for_a_busy_server_and_many_share(seed):
     analysis = analysed(busy_server(400, seed))
     assert_promise(analysis)
     shared = [one for one in analysis.classes if len(one.members) > 1]
-    assert sum(len(one.members) for one in shared) > 150
+    assert sum(len(one.members) for one in shared) > 100
 
 
 letters = st.sampled_from(["A", "A", "FA", "FA", "FA", "RA", "R", "A+2", "A+3", "FA+2", "PFA", "K", "A/0"])
@@ -369,7 +369,7 @@ def noted(plain, noting):
     for field in dataclasses.fields(plain):
         one, other = getattr(plain, field.name), getattr(noting, field.name)
         where = f"{type(plain).__name__}.{field.name}"
-        if isinstance(one, Event | Stream | Traffic):
+        if isinstance(one, Event | Stream | Traffic | Path):
             yield from noted(one, other)
         elif field.name == "steps":
             for a, b in zip(one, other, strict=True):
@@ -380,6 +380,8 @@ def noted(plain, noting):
         elif field.name == "dsack" and one is not None:
             yield from [where] if {type(part) for part in other} != {Number} else []
             assert [str(part) for part in other] == [str(part) for part in one]
+        elif field.name == "response_ns" and one is not None:
+            yield from [where] if type(other) is not Number else []
         elif type(one) is int:
             absent = isinstance(plain, Stream) and not plain.segments  # all of its numbers are 0
             yield from [where] if type(other) is not Number and not absent else []

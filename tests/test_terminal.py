@@ -14,7 +14,7 @@ import pytest
 from closeseq.cli.progress import picture as progress
 from closeseq.cli.statusline import picture
 from closeseq.tcp.states import State
-from live_namespace import PATIENCE, ROOT, needs_root
+from live_namespace import PATIENCE, ROOT, needs_network
 from live_namespace import net as net  # noqa: PLC0414 - a fixture
 from terminal import drain, opened, written
 
@@ -124,7 +124,7 @@ def test_the_progress_bar_leaves_out_its_bar_and_then_the_name():
     assert progress("a-very-long-name-of-a-capture.pcap", 5_000_000, None, 39) == "5.0 MB read"
 
 
-@needs_root
+@needs_network
 @pytest.mark.parametrize("columns", [60, 40])
 def test_blocks_status_line_and_messages_of_live_fit(net, columns):
     options = ("-p", "8080", "-p", "8081", "--stuck-after", "1", "--every", "1")
@@ -149,7 +149,7 @@ def test_blocks_status_line_and_messages_of_live_fit(net, columns):
     assert re.search(r"\d open sockets: CLOSE_WAIT 1", text)
 
 
-@needs_root
+@needs_network
 def test_the_width_is_that_of_the_terminal_though_the_report_goes_elsewhere(net, tmp_path):
     with (
         opened(50) as (ours, theirs),

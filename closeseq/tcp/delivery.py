@@ -13,7 +13,7 @@ Two questions cover SYN and FIN alike, since each takes one sequence number:
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import pairwise, takewhile
 from typing import TYPE_CHECKING
 
 from closeseq.connections.conversation import ENDS, End
@@ -125,7 +125,8 @@ def _may_be_the_one(evidence: Evidence, copy: Said, below: Sequence[Said], cover
     """
     if evidence.knew(cover, copy) is Knowledge.CANNOT:
         return False
-    return not any(s.step > copy.step and evidence.knew(s, copy) is Knowledge.MUST for s in below)
+    last = below[-1] if below else None  # if the last did not have to know of it, no earlier one had to
+    return last is None or last.step < copy.step or evidence.knew(last, copy) is not Knowledge.MUST
 
 
 def _which_copy(
@@ -217,8 +218,8 @@ def acknowledged(evidence: Evidence, sender: End, number_end: int, copies: Seque
                 return None
             cover = fared[0]
         # What its sender sent before it can have known of the acknowledgement was sent before it came in.
-        without = [s.step for s in evidence.after(sender, cover.step) if _unaware(evidence, s, cover)]
-        step = max([cover.step, *without, *([last.step] if last is not None else [])])
+        unaware = takewhile(lambda s: _unaware(evidence, s, cover), evidence.after(sender, cover.step))
+        step = max([cover.step, *(s.step for s in unaware), *([last.step] if last is not None else [])])
         certain = cover is surely or _left_handshake(evidence, sender, last, cover)
         certainty = Certainty.PROVED if certain else Certainty.ASSUMED
         return Receipt(step, False, cover.packet, cover.first_ns, certainty, shown=surely)
@@ -344,12 +345,11 @@ def patience(evidence: Evidence, copies: Sequence[Said]) -> int:
 def _path_was_failing(evidence: Evidence, sender: End, said: Said) -> bool:
     """Whether the sender's FIN, sent before this segment, had still not arrived when its peer spoke next."""
     fins = [s for s in evidence.copies(sender, FIN) if s.step < said.step]
-    heard = [
-        s
-        for s in evidence.after(sender.peer, said.step)
-        if s.ack is not None and not s.stale and not evidence.crossed(said, s)
-    ]
-    return bool(fins and heard and heard[0].ack is not None and heard[0].ack < fins[0].end)
+    if not fins:
+        return False
+    heard = (s for s in evidence.after(sender.peer, said.step) if s.ack is not None and not s.stale)
+    first = next((s for s in heard if not evidence.crossed(said, s)), None)
+    return first is not None and first.ack is not None and first.ack < fins[0].end
 
 
 def _among_losses(evidence: Evidence, said: Said, receiver: End) -> bool:
