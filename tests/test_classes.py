@@ -403,7 +403,7 @@ def test_each_number_of_a_conversation_notes_or_belongs_to_the_skeleton():
             plain = connections.conversation(index)
             assert isinstance(noting, Conversation)
             kinds |= set(noted(plain, noting))
-    assert kinds == {"Event.flags"}
+    assert kinds <= {"Event.flags", "Path.lost_after"}  # the latter never below 0, which is noted
 
 
 def test_connections_of_one_skeleton_have_the_same_kinds():

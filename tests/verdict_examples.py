@@ -141,7 +141,7 @@ def _mirrored(step: Event | Traffic) -> Event | Traffic:
 
 def packets(conversation: Conversation) -> set[int]:
     """Return the numbers of a conversation's packets that are known: those between are in its traffic."""
-    known: set[int] = set()
+    known: set[int] = set(conversation.duplicates.packets)
     for step in conversation.steps:
         if isinstance(step, Event):
             known.add(step.packet)

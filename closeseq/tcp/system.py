@@ -15,7 +15,7 @@ from closeseq.tcp.evidence import asked_once
 
 if TYPE_CHECKING:
     from closeseq.connections.conversation import End
-    from closeseq.tcp.evidence import Evidence
+    from closeseq.tcp.evidence import Evidence, Said
 
 # The kinds of options that a Linux SYN begins with, four bits each: with SACK and timestamps, with SACK
 # alone, with timestamps alone (tcp_options_write).
@@ -41,6 +41,14 @@ def linux(evidence: Evidence, end: End) -> bool:
 @asked_once
 def counts_packets(evidence: Evidence, end: End) -> bool:
     """Whether an end counts the packets of this connection in IPv4's identification (RFC 6864 allows it)."""
-    numbers = [s.ip_id for s in evidence.said[end] if s.ip_id and not s.answer]
-    counting = [counts_on(b, a) and steps(b, a) <= STRIDE for a, b in pairwise(numbers)]
-    return len(numbers) >= ENOUGH and sum(counting) >= ENOUGH - 1
+    numbered = [s for s in evidence.said[end] if s.ip_id and not s.answer]
+    # Where the packets of a stretch of traffic do not count up, it has no number.
+    within = sum(s.segments - 1 for s in numbered)
+    between = sum(_goes_on(a, b) for a, b in pairwise(numbered))
+    return within + between >= ENOUGH - 1
+
+
+def _goes_on(said: Said, following: Said) -> bool:
+    before, number = said.ip_id or 0, following.ip_id or 0
+    # Of traffic the last number is known: its packets lie between.
+    return counts_on(number, before) and steps(number, before) <= STRIDE * following.segments

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from closeseq.connections.conversation import ENDS, End
+from closeseq.connections.conversation import ENDS, End, Position
 from closeseq.tcp.states import State
 from closeseq.tcp.timeline import Certainty
 from closeseq.verdict.findings import Severity
@@ -25,6 +25,7 @@ def fin_lost(case: Case) -> Iterator[Finding]:
         lost, proved = fins_lost(case, end)
         taken = case.close(end).taken
         if not lost or taken is None:
+            yield from _before_capture(case, end)
             continue
         proofs = [_proof(case, end, fin) for fin in lost]
         shown = [proof for proof in proofs if proof is not None]
@@ -46,6 +47,35 @@ def fin_lost(case: Case) -> Iterator[Finding]:
                 f"from the {end} to the {end.peer} ('nstat -az TcpRetransSegs', interface drops)"
             ),
         )
+
+
+def _before_capture(case: Case, end: End) -> Iterator[Finding]:
+    """Yield that an end's first FIN never passed the capture point: it had been sent, and came again."""
+    close = case.close(end)
+    first = close.copies[0] if close.copies and close.acknowledged else None
+    if first is None or first.position is not Position.RETRANSMISSION:
+        return  # it was not missing, or only overtaken
+    shown = next(
+        (e for e in case.events if e.sender is end and e.packet < first.packet and e.seq >= first.end), None
+    )
+    if shown is None or shown.rst:
+        return
+    yield found(
+        "fin-lost",
+        end,
+        Certainty.ASSUMED,
+        since_ns=shown.time_ns,
+        until_ns=first.time_ns,
+        packets=[shown.packet, first.packet],
+        summary=(
+            f"the {end}'s first FIN was lost before the capture point: #{shown.packet} is numbered past it; "
+            f"the retransmission in #{first.packet} came {span(first.time_ns - shown.time_ns)} later"
+        ),
+        advice=(
+            "no change is needed in the programs; if it happens often, look for packet loss between the "
+            f"{end} and the capture point"
+        ),
+    )
 
 
 def fins_lost(case: Case, end: End) -> tuple[list[Event], bool]:

@@ -161,7 +161,7 @@ def lose_the_clients_first_fin(bench: Bench) -> None:
     bench.check("both ends are in TIME_WAIT", said == {State.TIME_WAIT})
 
 
-@experiment("graceful", "client", ANSWERED_BY_RST, path=IN_THE_MIDDLE)
+@experiment("graceful", "client", "reset-cause time-wait-assassinated duplicate-packets", path=IN_THE_MIDDLE)
 def duplicate_fin(bench: Bench) -> None:
     """The network delivers the server's FIN a second time, 0.3 s later: it meets the client's TIME_WAIT.
 
