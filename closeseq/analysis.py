@@ -43,7 +43,7 @@ class Reading:
     skipped: dict[str, int] = field(default_factory=dict)  # reason -> frames
     notes: dict[str, int] = field(default_factory=dict)  # remark -> segments
     dropped: int = 0  # packets that the capture itself says it lost
-    copies: int = 0  # packets captured more than once and counted once
+    copies: int = 0  # packets captured or delivered more than once and counted once
     first_ns: int | None = None  # time of the earliest packet, since the Unix epoch
     last_ns: int | None = None  # time of the latest packet
     ended_ns: int | None = None  # when the capture ended, if it says so

@@ -22,7 +22,7 @@ KINDS = attack.KINDS
 SIZES = dict.fromkeys(KINDS, 300) | {
     "gzip-members": 1000,
     "resets": 60,
-    "unlike": 60,
+    "unlike": 120,
     "time-backwards": 500,
     "time-still": 500,
     "syn-flood": 200,

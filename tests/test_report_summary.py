@@ -105,7 +105,7 @@ def test_what_the_capture_lacks_stands_before_what_is_concluded_from_it():
         "  not read to its end: made.pcap: packet 9: the record is cut short",
         "  the capture lost 15 packets (its own drop counter)",
         "  skipped: not TCP (2)",
-        "  copies: 3 packets captured more than once, counted once",
+        "  copies: 3 packets captured or delivered more than once, counted once",
         "  noted: length 0 (1)",
     ]
 

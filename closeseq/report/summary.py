@@ -89,7 +89,7 @@ def remarks_on(reading: Reading) -> Iterator[str]:
     if reading.skipped:
         yield f"skipped: {_named(reading.skipped)}"
     if reading.copies:
-        yield f"copies: {count(reading.copies, 'packet')} captured more than once, counted once"
+        yield f"copies: {count(reading.copies, 'packet')} captured or delivered more than once, counted once"
     if reading.notes:
         yield f"noted: {_named(reading.notes)}"
 
