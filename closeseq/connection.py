@@ -12,6 +12,7 @@ from closeseq.connections.conversation import Conversation, End, Opener
 from closeseq.tcp.replay import replay
 from closeseq.tcp.timers import SECOND
 from closeseq.verdict import Judgement, judge
+from closeseq.verdict.fault import not_judged, not_replayed
 from closeseq.verdict.findings import Finding, Initiator, Role, Severity
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ class Connection:
         capture: str = "",
         dropped: int = 0,
         ongoing: bool = False,
+        contained: bool = True,
     ) -> None:
         self.conversation = conversation
         self.settings = settings
@@ -51,6 +53,8 @@ class Connection:
         self._now_ns = now_ns
         self._dropped = dropped
         self._ongoing = ongoing
+        self._contained = contained  # whether a fault in closeseq costs the judgement alone
+        self._fault: Exception | None = None
 
     def __repr__(self) -> str:
         return (
@@ -59,14 +63,28 @@ class Connection:
 
     @cached_property
     def timeline(self) -> Timeline:
-        """Both ends' states, step by step."""
-        timeline = replay(self.conversation, self.settings.timers, self._now_ns)
+        """Both ends' states, step by step; none of them is known if closeseq itself fails."""
+        try:
+            timeline = replay(self.conversation, self.settings.timers, self._now_ns)
+        except Exception as error:
+            if not self._contained:
+                raise
+            self._fault = error
+            timeline = not_replayed(self.conversation, self._now_ns)
         return timeline if self._ongoing is False else dataclasses.replace(timeline, ongoing=self._ongoing)
 
     @cached_property
     def judgement(self) -> Judgement:
-        """The verdict with its reasons, and the findings."""
-        return judge(self.timeline, self.settings.limits, dropped=self._dropped)
+        """The verdict with its reasons, and the findings; `not-judged` and none if closeseq itself fails."""
+        timeline = self.timeline
+        try:
+            if self._fault is None:
+                return judge(timeline, self.settings.limits, dropped=self._dropped)
+        except Exception as error:
+            if not self._contained:
+                raise
+            self._fault = error
+        return Judgement(not_judged(self.conversation, self._fault), ())
 
     @cached_property
     def shape(self) -> str:

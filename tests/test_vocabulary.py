@@ -7,6 +7,7 @@ import pytest
 from closeseq.errors import UnknownWordError
 from closeseq.tcp.states import State
 from closeseq.verdict import Severity
+from closeseq.verdict.fault import CODE as NOT_JUDGED
 from closeseq.verdict.outcome import RULES as VERDICTS
 from closeseq.verdict.rules import RULES as FINDINGS
 from closeseq.verdict.vocabulary import entries, lookup
@@ -28,9 +29,9 @@ def of(kind: str) -> set[str]:
 
 def test_every_state_verdict_and_finding_has_an_entry_and_a_rule():
     assert of("state") == {state.value for state in State}
-    assert of("verdict") == set(VERDICTS)
+    assert of("verdict") == set(VERDICTS) | {NOT_JUDGED}
     assert of("finding") == set(FINDINGS) == PROBLEMS | NOTICES
-    assert len(entries()) == 12 + 9 + 22
+    assert len(entries()) == 12 + 10 + 22
 
 
 def test_the_severities():

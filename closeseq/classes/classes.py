@@ -133,9 +133,12 @@ class Classes:
         tape, leaf_form = Tape(forms), forms.leaf
         try:
             outcome = self._judged(
-                skeleton, row, lambda value, leaf: Number(int(value), leaf_form(leaf), 0, tape)
+                skeleton,
+                row,
+                lambda value, leaf: Number(int(value), leaf_form(leaf), 0, tape),
+                contained=False,
             )
-        except (TypeError, AttributeError):  # something was done to a number that no noting number can do
+        except Exception:  # noqa: BLE001 - noting failed, or judging does; which, the numbers themselves tell
             return None
         if not tree.fits(parted, tape.conditions):
             return None
@@ -143,7 +146,9 @@ class Classes:
         self._conditions += len(chain.conditions)
         return chain
 
-    def _judged(self, skeleton: Skeleton, row: int, wrap: Callable[[int, Leaf], Any]) -> Outcome:
+    def _judged(
+        self, skeleton: Skeleton, row: int, wrap: Callable[[int, Leaf], Any], *, contained: bool = True
+    ) -> Outcome:
         """Judge one connection of a skeleton; `wrap` says what stands for each of its numbers."""
         self.replays += 1
         moment = self._moment
@@ -154,6 +159,7 @@ class Classes:
                 wrap(moment[NOW], NOW),
                 dropped=wrap(moment[DROPPED], DROPPED),
                 ongoing=wrap(moment[ONGOING], ONGOING),
+                contained=contained,
             )
         )
 

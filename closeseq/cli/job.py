@@ -13,10 +13,11 @@ from closeseq.analysis import analyze as analyze_capture
 from closeseq.cli.formats import pieces
 from closeseq.cli.output import Output, opened
 from closeseq.cli.progress import Progress
-from closeseq.cli.status import Refusal, Status, complain
+from closeseq.cli.status import Refusal, Status, complain, fault_in
 from closeseq.errors import CaptureError
 from closeseq.report.selection import Selection, Wanted
 from closeseq.report.summary import nothing
+from closeseq.verdict.fault import CODE as NOT_JUDGED
 from closeseq.verdict.text import count
 
 if TYPE_CHECKING:
@@ -96,6 +97,7 @@ class Job:
         self.request = request
         self.found = False
         self.unread = False
+        self.failed = False
 
     def run(self) -> Status:
         """Read and report; return the exit status."""
@@ -105,6 +107,8 @@ class Job:
             several = len(request.captures) > 1
             selections = self.selections(output)
             output.write(pieces(request.form, selections, style, most=request.most, several=several))
+        if self.failed:
+            return Status.BUG
         if self.unread:
             return Status.CAPTURE
         return Status.FOUND if self.found else Status.DONE
@@ -131,6 +135,10 @@ class Job:
         if error is not None:
             complain(str(error))
             self.unread = True
+        failed = selection.verdicts.get(NOT_JUDGED, 0)
+        if failed:
+            complain(f"{selection.analysis.path}: {fault_in(failed)}")
+            self.failed = True
         if self.request.form != "summary":
             mention(selection)
         fail_on = self.request.fail_on

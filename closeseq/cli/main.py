@@ -35,7 +35,8 @@ Examples:
 Exit status: 0 done; 1 done, and something named with --fail-on was found;
 2 wrong usage; 3 a capture could not be read or taken, or not to its end (what was
 read is still reported); 4 the filter expression is wrong; 5 not permitted, with the
-command that would be; 130 interrupted.
+command that would be; 70 a fault in closeseq (what it does not concern is still reported);
+130 interrupted.
 """
 
 

@@ -11,6 +11,7 @@ import click
 
 from closeseq.cli.screen import columns
 from closeseq.report.text import NARROWEST, Style, printable
+from closeseq.verdict.text import count
 
 
 class Status(IntEnum):
@@ -45,6 +46,14 @@ def complain(text: str, *, whole: bool = False) -> None:
     if not whole and sys.stderr.isatty():
         line = "\n".join(Style(max(columns(sys.stderr), NARROWEST)).wrap(line, then="  "))
     remark(line)
+
+
+def fault_in(number: int) -> str:
+    """Return what is said where closeseq itself failed to judge so many connections."""
+    return (
+        f"{count(number, 'connection')} could not be judged, a fault in closeseq; all others are. "
+        "--verdict not-judged shows which, and where it failed"
+    )
 
 
 def remark(text: str) -> None:

@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from closeseq.capture.live.problems import DeviceError
-from closeseq.cli.status import Status, complain, remark
+from closeseq.cli.status import Status, complain, fault_in, remark
 from closeseq.cli.statusline import picture
 from closeseq.errors import CaptureError
 from closeseq.report.closing import closing
 from closeseq.report.news import clock, named, states
 from closeseq.report.text import printable
+from closeseq.verdict.fault import CODE as NOT_JUDGED
 from closeseq.verdict.text import count, span
 from closeseq.watch.news import Kind
 
@@ -97,6 +98,8 @@ class Watching:
             raise
         finally:
             self.status.clear()
+        if self._failed():
+            return Status.BUG
         if self.trouble:
             return Status.CAPTURE
         return Status.FOUND if self._found() else Status.DONE
@@ -217,6 +220,13 @@ class Watching:
     def _complain(self, text: str) -> None:
         self.status.clear()
         complain(text)
+
+    def _failed(self) -> int:
+        """Say how many connections closeseq itself failed to judge, if any; return how many."""
+        failed = self.session.watch.census().verdicts[NOT_JUDGED]
+        if failed:
+            self._complain(fault_in(failed))
+        return failed
 
     def _found(self) -> bool:
         census = self.session.watch.census()

@@ -125,6 +125,7 @@ class Timeline:
     distance: Distance | None = None  # did the sender of one segment know of another one?
     strays: frozenset[int] = frozenset()  # packets that are no part of the connection
     ongoing: bool = False  # the capture goes on: `now_ns` is the present, not its end
+    replayed: bool = True  # else nothing is known of any state
 
     def __iter__(self) -> Iterator[Step]:
         return iter(self.steps)
@@ -134,7 +135,7 @@ class Timeline:
 
     def first_state(self, end: End) -> State:
         """Return the state before the first step: LISTEN and CLOSED, or UNKNOWN without a beginning."""
-        return first_state(self.conversation, end)
+        return first_state(self.conversation, end) if self.replayed else State.UNKNOWN
 
     @property
     def began(self) -> bool:

@@ -83,4 +83,11 @@ VERDICTS = (
         "find out why the old one was left without FIN or RST: a crash, a killed virtual machine, a NAT "
         "that forgot it",
     ),
+    _verdict(
+        "not-judged",
+        "closeseq itself failed at this connection; nothing is said of it",
+        """A fault in closeseq, not in the connection. Its packets are listed; states that could not be told
+        are UNKNOWN. All other connections are judged as ever, and the exit status is 70.""",
+        "report it with the packets of this connection; the summary names the place where it failed",
+    ),
 )
