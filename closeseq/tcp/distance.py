@@ -8,8 +8,9 @@ passes on its way to an end, and a later one that comes from that end, the time 
     MAY     neither this nor the next
     MUST    so late that the earlier one, had it not been lost, had reached it by then
 
-Half of the least answer is the margin for CANNOT. A delayed ACK makes a single answer longer, never
-shorter, but the way itself may become shorter (another route, an emptier queue), and segmentation offload
+A third of the least answer is the margin for CANNOT. A delayed ACK makes a single answer longer, never
+shorter, but the only answer there is may have been held up on its way (by 67 ms of 86 in a recording with the
+kernel beside it), the way may become shorter (another route, an emptier queue), and segmentation offload
 gives several segments the time of one. MUST waits for twice the time of an ordinary answer, and a
 millisecond: queues grow, and a kernel needs some time. Whatever acknowledges or echoes a segment knew of
 it, whatever the times say.
@@ -27,7 +28,7 @@ from closeseq.connections.conversation import ENDS, Conversation, End, Event
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-LEAST_MARGIN = 2  # times sooner than the least answer
+LEAST_MARGIN = 3  # times sooner than the least answer
 LATE_NS, LATE_FACTOR = 1_000_000, 2  # base, and times an ordinary answer
 
 
