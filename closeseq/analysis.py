@@ -21,6 +21,7 @@ from closeseq.connections.conversation import Address, End
 from closeseq.errors import CaptureError
 from closeseq.settings import Settings
 from closeseq.tcp.timers import SECOND, Timers
+from closeseq.verdict.fault import CODE as NOT_JUDGED
 from closeseq.verdict.limits import Limits
 
 if TYPE_CHECKING:
@@ -89,6 +90,7 @@ class Analysis(Sequence[Connection]):
         self.settings = settings or Settings()
         self.reading = Reading(path)
         self._connections = Connections(ports=self.settings.ports)
+        self._failed: set[int] = set()  # numbers of connections
 
     def feed(self, segments: Segments) -> None:
         """Add a batch of segments, which follow those fed before."""
@@ -125,7 +127,14 @@ class Analysis(Sequence[Connection]):
     def _connection(self, index: int) -> Connection:
         conversation = self._connections.conversation(index)
         dropped = self.reading.dropped
-        return Connection(conversation, self.settings, self.now_ns, capture=self.path, dropped=dropped)
+        return Connection(
+            conversation,
+            self.settings,
+            self.now_ns,
+            capture=self.path,
+            dropped=dropped,
+            failed=self._failed,
+        )
 
     @cached_property
     def classes(self) -> list[ConnectionClass]:
@@ -163,6 +172,13 @@ class Analysis(Sequence[Connection]):
     def findings(self) -> Counter[str]:
         """How many connections have each finding."""
         return self._count(lambda outcome: {finding.code for finding in outcome.findings})
+
+    @property
+    def failed(self) -> int:
+        """At how many connections closeseq itself has failed, of those that were looked at."""
+        classes: list[ConnectionClass] = self.__dict__.get("classes", [])  # not for this alone
+        known = [one.members for one in classes if one.outcome.verdict == NOT_JUDGED]
+        return len(self._failed.union(i + 1 for members in known for i in members))
 
     def _count(self, codes: Callable[[Outcome], Iterable[str]]) -> Counter[str]:
         counts: Counter[str] = Counter()

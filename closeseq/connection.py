@@ -46,6 +46,7 @@ class Connection:
         dropped: int = 0,
         ongoing: bool = False,
         contained: bool = True,
+        failed: set[int] | None = None,
     ) -> None:
         self.conversation = conversation
         self.settings = settings
@@ -55,6 +56,7 @@ class Connection:
         self._ongoing = ongoing
         self._contained = contained  # whether a fault in closeseq costs the judgement alone
         self._fault: Exception | None = None
+        self._failed = failed  # takes the numbers of connections at which closeseq failed
 
     def __repr__(self) -> str:
         return (
@@ -69,22 +71,28 @@ class Connection:
         except Exception as error:
             if not self._contained:
                 raise
-            self._fault = error
+            self._note(error)
             timeline = not_replayed(self.conversation, self._now_ns)
         return timeline if self._ongoing is False else dataclasses.replace(timeline, ongoing=self._ongoing)
 
     @cached_property
     def judgement(self) -> Judgement:
         """The verdict with its reasons, and the findings; `not-judged` and none if closeseq itself fails."""
-        timeline = self.timeline
-        try:
-            if self._fault is None:
+        timeline, fault = self.timeline, self._fault
+        if fault is None:
+            try:
                 return judge(timeline, self.settings.limits, dropped=self._dropped)
-        except Exception as error:
-            if not self._contained:
-                raise
-            self._fault = error
-        return Judgement(not_judged(self.conversation, self._fault), ())
+            except Exception as error:
+                if not self._contained:
+                    raise
+                self._note(error)
+                fault = error
+        return Judgement(not_judged(self.conversation, fault), ())
+
+    def _note(self, fault: Exception) -> None:
+        self._fault = fault
+        if self._failed is not None:
+            self._failed.add(self.id)
 
     @cached_property
     def shape(self) -> str:

@@ -63,6 +63,11 @@ def test_every_format_is_complete_and_the_status_is_70(broken, form, capsys):
     assert "Traceback" not in said.err
 
 
+def test_it_is_told_though_others_are_asked_for(broken, capsys):
+    assert run(["analyze", "-f", "table", "--verdict", "reset", CAPTURE]) == 70
+    assert "1 connection could not be judged" in capsys.readouterr().err
+
+
 def test_records_keep_to_their_schema(broken, capsys):
     run(["analyze", "-f", "jsonl", CAPTURE])
     records = [json.loads(line) for line in capsys.readouterr().out.splitlines()]

@@ -17,7 +17,6 @@ from closeseq.cli.status import Refusal, Status, complain, fault_in
 from closeseq.errors import CaptureError
 from closeseq.report.selection import Selection, Wanted
 from closeseq.report.summary import nothing
-from closeseq.verdict.fault import CODE as NOT_JUDGED
 from closeseq.verdict.text import count
 
 if TYPE_CHECKING:
@@ -135,7 +134,7 @@ class Job:
         if error is not None:
             complain(str(error))
             self.unread = True
-        failed = selection.verdicts.get(NOT_JUDGED, 0)
+        failed = selection.analysis.failed
         if failed:
             complain(f"{selection.analysis.path}: {fault_in(failed)}")
             self.failed = True
