@@ -31,12 +31,16 @@ LOOK_AGAIN = 1.0  # seconds between two looks at the table
 SHARE = 0.03  # of one processor that looking may take
 MOST_REMEMBERED = 100_000  # sockets
 
+NOT_BELIEVED = "the RST has not arrived, or was not believed (RFC 5961 3)"
+
 # What explains that the kernel's state is another one, by (inferred, kernel's); None stands for any, or for
 # no socket at all.
 WHY = {
     (State.LAST_ACK, None): "an ACK of its FIN has arrived after all, though nothing captured shows it",
     (State.TIME_WAIT, None): "its TIME_WAIT has ended early, or the socket was in another network namespace",
-    (State.CLOSED, State.ESTABLISHED): "the RST has not arrived, or was not believed (RFC 5961 3)",
+    (State.CLOSED, State.ESTABLISHED): NOT_BELIEVED,
+    (State.CLOSED, State.FIN_WAIT_1): NOT_BELIEVED,
+    (State.CLOSED, State.CLOSE_WAIT): NOT_BELIEVED,
     (State.CLOSED, State.FIN_WAIT_2): "its FIN_WAIT_2 lasts longer than is assumed (--fin-timeout), or a "
     "program owns it",
     (State.CLOSED, State.LAST_ACK): "the final ACK has not arrived, though nothing captured shows it",
@@ -47,6 +51,7 @@ WHY = {
     "peer has no window for",
     (State.CLOSE_WAIT, State.LAST_ACK): "the program has closed it; its FIN waits behind unsent data",
     (State.CLOSE_WAIT, State.ESTABLISHED): "the peer's FIN has not arrived",
+    (State.ESTABLISHED, State.CLOSE_WAIT): "a FIN came in this moment, or was not captured",
 }
 GONE = "it is gone: closed by a timer or a RST that was not captured, or in another network namespace"
 OTHERWISE = "what made the difference was not captured"
