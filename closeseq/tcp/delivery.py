@@ -217,12 +217,18 @@ def acknowledged(evidence: Evidence, sender: End, number_end: int, copies: Seque
             if not fared:
                 return None
             cover = fared[0]
-        # What its sender sent before it can have known of the acknowledgement was sent before it came in.
-        unaware = takewhile(lambda s: _unaware(evidence, s, cover), evidence.after(sender, cover.step))
-        step = max([cover.step, *(s.step for s in unaware), *([last.step] if last is not None else [])])
+        # What its sender sent before it knew of the acknowledgement was sent before it came in.
+        earliest = max([cover.step, *([last.step] if last is not None else [])])
+        following = evidence.after(sender, cover.step)
+        unaware = takewhile(lambda s: evidence.knew(s, cover) is Knowledge.CANNOT, following)
+        earliest = max([earliest, *(s.step for s in unaware)])
+        # A program that aborts does not wait for anything, so what is unlikely is as it looks.
+        aborts = [s for s in following[:1] if s.aborts and evidence.knew(s, cover) is Knowledge.UNLIKELY]
+        step = max([earliest, *(s.step for s in aborts)])
         certain = cover is surely or _left_handshake(evidence, sender, last, cover)
         certainty = Certainty.PROVED if certain else Certainty.ASSUMED
-        return Receipt(step, False, cover.packet, cover.first_ns, certainty, shown=surely)
+        sooner = ((earliest, cover),) if step > earliest else ()
+        return Receipt(step, False, cover.packet, cover.first_ns, certainty, sooner, surely)
     if last is not None and silent and _there_after(evidence, sender, copies):
         # It stopped repeating: an acknowledgement reached it that was not captured.
         return Receipt.of(last, Certainty.ASSUMED)
@@ -255,10 +261,6 @@ def _lost_as_fin(evidence: Evidence, said: Said) -> bool:
     copies = evidence.copies(said.sender, FIN)
     taken = accepted(evidence, said.sender, copies[0].end, copies) if len(copies) > 1 else None
     return taken is not None and said.step < taken.step and taken.packet in {s.packet for s in copies}
-
-
-def _unaware(evidence: Evidence, said: Said, cover: Said) -> bool:
-    return evidence.knew(said, cover) is Knowledge.CANNOT
 
 
 def _heard_alive(evidence: Evidence, sender: End, number_end: int, covers: Sequence[Said]) -> int:
@@ -301,7 +303,10 @@ def unsettled(evidence: Evidence, sender: End, step: int) -> bool:
     An acknowledgement was sent after the last copy, and nothing tells whether it arrived.
     """
     copies = evidence.copies(sender, FIN)
-    if not copies or acknowledged(evidence, sender, copies[0].end, copies) is not None:
+    heard = acknowledged(evidence, sender, copies[0].end, copies) if copies else None
+    if heard is not None:
+        return any(sooner < step <= heard.step for sooner, _ in heard.or_with)
+    if not copies:
         return False
     before = evidence.before(sender.peer, step)
     covers = [s for s in before if s.ack is not None and s.ack >= copies[0].end]

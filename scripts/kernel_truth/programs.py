@@ -28,6 +28,10 @@ LEGS = ("before the tap", "after the tap")
 PATHS = {"near": LEGS, "mid": LEGS, "far": LEGS, "clean": ()}
 PLACES = HOOKS | PATHS
 
+# In which share of the connections something is dropped. A path loses of its own accord besides.
+LOSSES = 0.85
+PATH_LOSSES = 0.42
+
 # Of what is dropped singly on a path, and how often.
 KINDS = {"FIN": 5, "RST": 2, "ACK of FIN": 4, "data": 1}
 
@@ -54,7 +58,7 @@ def random_program(dice: random.Random, loss: str) -> list[Step]:
     """Throw the dice for one connection. `loss` is a key of PLACES."""
     talk = _talk(dice)
     steps = talk + _ending(dice)
-    if PLACES[loss] and dice.random() < 0.85:  # noqa: PLR2004
+    if PLACES[loss] and dice.random() < (PATH_LOSSES if loss in PATHS else LOSSES):
         for _ in range(dice.choice((1, 1, 2, 2, 3))):
             _add_loss(dice, steps, len(talk), PLACES[loss])
     return [_with_pause(dice, step) for step in steps]
