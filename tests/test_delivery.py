@@ -266,3 +266,32 @@ def test_answers_that_were_not_captured_tell_that_the_first_of_several_copies_ar
 def test_a_fin_repeated_without_answer_arrived_if_the_connection_loses_segments_before_the_capture():
     timeline = run("C:FA? +0.2s C:FPA* S:A? +0.2s C:FA* S:A? +0.4s C:FA* S:A?")
     assert entered(timeline, End.SERVER, State.CLOSE_WAIT).certainty is Certainty.ASSUMED
+
+
+def test_an_end_that_answers_the_ack_of_its_fin_with_rst_had_left_fin_wait_1_before():
+    # It aborted, and that RST was lost before the capture point: a socket would have taken the ACK.
+    timeline = run("S:FA +80ms C:A +40ms S:R", after=1)
+    assert entered(timeline, End.SERVER, State.FIN_WAIT_2) is None
+    assert entered(timeline, End.SERVER, State.CLOSED) is not None
+
+
+def test_an_end_that_answers_a_second_ack_with_rst_may_have_been_in_fin_wait_2():
+    timeline = run("S:FA +80ms C:A +80ms C:A +40ms S:R", after=1)
+    assert entered(timeline, End.SERVER, State.FIN_WAIT_2) is not None
+
+
+def test_a_fin_that_is_answered_with_rst_was_not_taken_also_where_it_comes_again():
+    timeline = run("S:FA C:R* +200ms S:FA C:R", after=1)
+    assert entered(timeline, End.CLIENT, State.CLOSE_WAIT) is None
+
+
+def test_the_ack_of_a_syn_within_traffic_counts_from_its_own_time():
+    # Lost at first; the SYN+ACK comes again, and what follows within the same stretch is 300 ms later.
+    timeline = replay(
+        told := conversation("C:S S:SA C:A* +1s S:SA C:A +300ms S:PA+100 C:A +1s C:FA S:A"),
+        Timers(),
+        told.last_ns,
+    )
+    moved = entered(timeline, End.SERVER, State.ESTABLISHED)
+    assert moved is not None
+    assert moved.time_ns - told.first_ns < 1.2 * SECOND

@@ -147,6 +147,14 @@ def _which_copy(
     echoed = [s for s in candidates if s.tsval is not None and s.tsval == cover.tsecr]
     if echoed:
         return echoed[0], True
+    # Nor of what follows the FIN in sequence, unless that had come: TS.Recent is of segments in order.
+    between = [
+        s
+        for s in evidence.after(receiver.peer, candidates[0].step)
+        if s.tsval is not None and s.tsval == cover.tsecr and s.seq is not None and s.seq >= number_end
+    ]
+    if between and between[0].step < candidates[-1].step:
+        return [s for s in candidates if s.step < between[0].step][-1], False
     again, first = candidates[1], candidates[0]
     acknowledges = again.ack is not None and first.ack is not None and again.ack > first.ack
     if acknowledges and again.first_ns - first.first_ns < LEAST_TIMEOUT_NS:
@@ -167,6 +175,8 @@ def _accepted_unanswered(evidence: Evidence, sender: End, copies: Sequence[Said]
         # It had no such connection any more. Had it been gone from the start, it would have answered
         # the first copy as well; what it sent in between, its own close included, was not captured.
         closed = evidence.copies(receiver, FIN) or any(s.aborts for s in evidence.said[receiver])
+        if answered(evidence, receiver, first):
+            return None
         up_to_date = evidence.acked_before(receiver, first.step) == first.seq
         return Receipt.of(first, Certainty.ASSUMED) if len(copies) > 1 and up_to_date and not closed else None
     if len(copies) > 1:
@@ -267,8 +277,17 @@ def _heard_alive(evidence: Evidence, sender: End, number_end: int, covers: Seque
     """Return how many of the acknowledgements of a FIN its sender can have taken.
 
     A RST in answer to something that did not acknowledge the FIN yet shows that by then the FIN's sender
-    was gone: what was sent to it after that found no socket.
+    was gone: what was sent to it after that found no socket. Nor did a first acknowledgement that is
+    answered so itself: it had no data, and a socket in FIN_WAIT_1 takes it without an answer.
     """
+    first = covers[0] if covers else None
+    if (
+        first is not None
+        and first.event is not None
+        and first.event.pure_ack
+        and answered(evidence, sender, first)
+    ):
+        return 0
     for s in evidence.said[sender]:
         if s.answer and s.seq is not None and s.seq < number_end:
             asked = [a for a in evidence.before(sender.peer, s.step) if not a.reset and a.ack == s.seq]

@@ -14,6 +14,7 @@ from closeseq.connections.conversation import Traffic
 from closeseq.packets.flags import FIN
 from closeseq.tcp import waiting
 from closeseq.tcp.delivery import FIRST_TIMEOUT_NS, Receipt
+from closeseq.tcp.distance import Knowledge
 from closeseq.tcp.evidence import MILLISECOND, Evidence, Said, asked_once
 from closeseq.tcp.system import counts_packets
 from closeseq.tcp.timeline import Certainty
@@ -219,6 +220,7 @@ def surely_open(evidence: Evidence, end: End, receipt: Receipt) -> bool:
         not spoken
         or _past_own_fin(evidence, end, spoken[0])
         or not _all_acknowledged(evidence, end, spoken[0].step)
+        or not _knew_all_acknowledged(evidence, end, spoken[0], receipt)
     ):
         return False
     if first is None:
@@ -248,6 +250,16 @@ def _all_acknowledged(evidence: Evidence, end: End, step: int) -> bool:
     sent = max((s.end for s in evidence.before(end, step) if not s.reset), default=0)
     acked = evidence.acked_before(end.peer, step)
     return acked is not None and acked >= sent and not _window_was_closed(evidence, end.peer, step)
+
+
+def _knew_all_acknowledged(evidence: Evidence, end: End, spoken: Said, receipt: Receipt) -> bool:
+    """Whether an end that acknowledges its peer's FIN surely knew by then that all it sent had arrived.
+
+    It knew what the FIN itself acknowledges; of other segments they must have reached it.
+    """
+    sent = max((s.end for s in evidence.before(end, spoken.step) if not s.reset), default=0)
+    heard = (s for s in evidence.before(end.peer, spoken.step) if s.ack is not None and s.ack >= sent)
+    return any(s.packet == receipt.packet or evidence.knew(spoken, s) is Knowledge.MUST for s in heard)
 
 
 def _spoken(evidence: Evidence, end: End, receipt: Receipt) -> list[Said]:

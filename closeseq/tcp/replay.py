@@ -131,6 +131,8 @@ def _synchronize(evidence: Evidence, sender: End) -> Iterator[Happening]:
     beyond = next((s for s in evidence.said[sender] if s.end > number_end and not s.reset), None)
     if beyond is None or (copies and beyond.step <= copies[0].step):
         return
+    if heard is not None and heard.step <= beyond.step:
+        return
     if not _opened_with_data(evidence, sender.peer, beyond):
         # Data beyond its SYN: an end in SYN_RECEIVED must have received the ACK (but for RFC 7413,
         # Fast Open, so this is not proved).

@@ -32,6 +32,7 @@ PLACES = HOOKS | PATHS
 LOSSES = 0.85
 PATH_LOSSES = 0.42
 
+SINGLY = 0.15  # of the losses that are added on a path
 # Of what is dropped singly on a path, and how often.
 KINDS = {"FIN": 5, "RST": 2, "ACK of FIN": 4, "data": 1}
 
@@ -58,8 +59,9 @@ def random_program(dice: random.Random, loss: str) -> list[Step]:
     """Throw the dice for one connection. `loss` is a key of PLACES."""
     talk = _talk(dice)
     steps = talk + _ending(dice)
-    if PLACES[loss] and dice.random() < (PATH_LOSSES if loss in PATHS else LOSSES):
-        for _ in range(dice.choice((1, 1, 2, 2, 3))):
+    on_path = loss in PATHS
+    if PLACES[loss] and dice.random() < (PATH_LOSSES if on_path else LOSSES):
+        for _ in range(dice.choice((1, 1, 1, 2) if on_path else (1, 1, 2, 2, 3))):
             _add_loss(dice, steps, len(talk), PLACES[loss])
     return [_with_pause(dice, step) for step in steps]
 
@@ -104,11 +106,11 @@ def _chatter(dice: random.Random) -> list[Step]:
 def _add_loss(dice: random.Random, steps: list[Step], end: int, places: tuple[str, ...]) -> None:
     """Put a drop before some step of the end (from index `end` on), and mostly a heal some steps later.
 
-    On a path it is as often a single segment that is dropped.
+    On a path it is sometimes a single segment that is dropped.
     """
     side, place = dice.choice(SIDES), dice.choice(places)
     start = dice.randint(max(0, end - 1), len(steps))
-    if places is LEGS and dice.random() < 0.5:  # noqa: PLR2004
+    if places is LEGS and dice.random() < SINGLY:
         kind = dice.choices(list(KINDS), list(KINDS.values()))[0]
         steps.insert(start, Step("lose", side, place, kind=kind))
         return
