@@ -13,6 +13,7 @@ Two questions cover SYN and FIN alike, since each takes one sequence number:
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from itertools import pairwise, takewhile
 from typing import TYPE_CHECKING
 
@@ -210,18 +211,23 @@ def acknowledged(evidence: Evidence, sender: End, number_end: int, copies: Seque
     heard = [(s, echo(evidence, sender, s)) for s in covers[len(lost) :]]
     heard = [(s, told) for s, told in heard if told is not Echo.MISSED]
     surely = next((s for s, told in heard if told is Echo.ARRIVED), None)
-    # If it had stopped repeating before the first one that surely arrived, an earlier one had arrived.
-    silent = quiet(evidence, copies, surely) or _knew_before(evidence, sender, copies, [s for s, _ in heard])
-    if not silent:
-        likely = [
-            (s, told) for s, told in heard if told is Echo.ARRIVED or not _among_losses(evidence, s, sender)
-        ]
+
+    @cache
+    def silent() -> bool:
+        """Whether it had stopped repeating before one surely arrived: then an earlier one had arrived."""
+        candidates = [s for s, _ in heard]
+        return quiet(evidence, copies, surely) or _knew_before(evidence, sender, copies, candidates)
+
+    likely = [
+        (s, told) for s, told in heard if told is Echo.ARRIVED or not _among_losses(evidence, s, sender)
+    ]
+    if len(likely) < len(heard) and not silent():
         heard = likely or heard
     if heard:
         cover = heard[0][0]
         failing = len(lost) > 1 or _path_was_failing(evidence, sender.peer, cover)
         watched = evidence.now_ns > cover.last_ns  # not the capture's last packet: who stops then has it all
-        if failing and watched and not silent and cover is not surely:
+        if failing and watched and cover is not surely and not silent():
             # What went before it was lost. Only an answer tells that this one, or a later one, fared better.
             fared = [s for s, told in heard if told is Echo.ARRIVED or answered(evidence, sender, s)]
             if not fared:
@@ -230,6 +236,8 @@ def acknowledged(evidence: Evidence, sender: End, number_end: int, copies: Seque
         # What its sender sent before it knew of the acknowledgement was sent before it came in.
         earliest = max([cover.step, *([last.step] if last is not None else [])])
         following = evidence.after(sender, cover.step)
+        # Only of a RST it matters, and of what went before that.
+        following = following if any(s.reset for s in following) else ()
         unaware = takewhile(lambda s: evidence.knew(s, cover) is Knowledge.CANNOT, following)
         earliest = max([earliest, *(s.step for s in unaware)])
         # A program that aborts does not wait for anything, so what is unlikely is as it looks.
@@ -239,7 +247,7 @@ def acknowledged(evidence: Evidence, sender: End, number_end: int, copies: Seque
         certainty = Certainty.PROVED if certain else Certainty.ASSUMED
         sooner = ((earliest, cover),) if step > earliest else ()
         return Receipt(step, False, cover.packet, cover.first_ns, certainty, sooner, surely)
-    if last is not None and silent and _there_after(evidence, sender, copies):
+    if last is not None and silent() and _there_after(evidence, sender, copies):
         # It stopped repeating: an acknowledgement reached it that was not captured.
         return Receipt.of(last, Certainty.ASSUMED)
     return None

@@ -225,9 +225,10 @@ def surely_open(evidence: Evidence, end: End, receipt: Receipt) -> bool:
         return False
     if first is None:
         return evidence.now_ns - spoken[0].first_ns > FIRST_TIMEOUT_NS
-    if _sent_at_once(evidence, end, first):
+    by_program = first.first_ns - spoken[0].first_ns >= PROGRAM_NS
+    if by_program and not waiting.by_probe_timer(evidence, first):
         return True
-    return first.first_ns - spoken[0].first_ns >= PROGRAM_NS and not waiting.by_probe_timer(evidence, first)
+    return _sent_at_once(evidence, end, first)
 
 
 def _sent_at_once(evidence: Evidence, end: End, fin: Said) -> bool:
@@ -258,8 +259,10 @@ def _knew_all_acknowledged(evidence: Evidence, end: End, spoken: Said, receipt: 
     It knew what the FIN itself acknowledges; of other segments they must have reached it.
     """
     sent = max((s.end for s in evidence.before(end, spoken.step) if not s.reset), default=0)
-    heard = (s for s in evidence.before(end.peer, spoken.step) if s.ack is not None and s.ack >= sent)
-    return any(s.packet == receipt.packet or evidence.knew(spoken, s) is Knowledge.MUST for s in heard)
+    heard = [s for s in evidence.before(end.peer, spoken.step) if s.ack is not None and s.ack >= sent]
+    return any(s.packet == receipt.packet for s in heard) or any(
+        evidence.knew(spoken, s) is Knowledge.MUST for s in heard
+    )
 
 
 def _spoken(evidence: Evidence, end: End, receipt: Receipt) -> list[Said]:

@@ -154,7 +154,7 @@ def sent_before(evidence: Evidence, end: End, said: Said, fin: Said) -> int | No
     trips = evidence.distance.least_ns
     trip_ns = sum(ns or 0 for ns in trips.values())
     time_out_ns = trip_ns + max(LEAST_TIMEOUT_NS, 2 * trip_ns)
-    # The first repetition is a tail loss probe (RFC 8985 7), after which the time-out begins anew: 1, 2, 4 ...
+    # The first repetition is a tail loss probe (RFC 8985 7), after which the time-outs begin anew: 1, 2, 4.
     return fin.first_ns - (time_out_ns << (number - 1)) - (trips[end] or 0)
 
 
