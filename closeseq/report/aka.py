@@ -56,8 +56,14 @@ class Sight(NamedTuple):
     sender: End
     flags: int
     data: bool
-    single: bool = True  # one segment
-    again: bool = False  # the same number as the last one with these flags of this end
+    single: bool  # one segment
+    again: bool  # the same number as the last one with these flags of this end
+
+    @classmethod
+    def of(cls, look: int) -> Sight:
+        """Return what one of `looks` means."""
+        end = End.SERVER if look & OF_SERVER else End.CLIENT
+        return cls(end, look & 0xFF, bool(look & DATA), not look & SEVERAL, bool(look & AGAIN))
 
     @property
     def code(self) -> str:
@@ -74,32 +80,37 @@ class Sight(NamedTuple):
         return "A" if self.flags & ACK else ""
 
 
-def sights(conversation: Conversation) -> Iterator[Sight]:
-    """Yield a conversation as the other tools would see it, in the order of its packets."""
-    last: dict[tuple[End, int], int] = {}  # the number of the last segment with these flags
+# Bits of a look, above those of the flags.
+OF_SERVER, DATA, SEVERAL, AGAIN = 1 << 8, 1 << 9, 1 << 10, 1 << 11
+
+
+def looks(conversation: Conversation) -> Iterator[int]:
+    """Yield a conversation as the other tools would see it, packet by packet: bits of a `Sight`."""
+    last: dict[int, int] = {}  # the number of the last segment with these flags of this end
     for step in conversation.steps:
         if isinstance(step, Traffic):
             yield from _in_traffic(step)
             continue
-        sender, flags, again = step.sender, step.flags & (SYN | FIN | RST | ACK), False
-        if kind := _kind(flags):
+        flags = step.flags & (SYN | FIN | RST | ACK)
+        side = OF_SERVER if step.sender is End.SERVER else 0
+        look = flags | side | (DATA if step.length else 0)
+        if flags != ACK:
+            kind = side | (flags if flags == SYN | ACK else flags & (SYN | FIN | RST))
             number = step.seq + step.length if flags & FIN else step.seq  # of a FIN its own, as Zeek compares
-            again = last.get((sender, kind)) == number
-            last[sender, kind] = number
-        yield Sight(sender, flags, step.length > 0, again=again)
+            if last.get(kind) == number:
+                look |= AGAIN
+            last[kind] = number
+        yield look
 
 
-def _kind(flags: int) -> int:
-    """Return those flags by which Zeek tells apart what it has a letter of its own for; 0 for the rest."""
-    return flags if flags & (SYN | ACK) == SYN | ACK else flags & (SYN | FIN | RST)
-
-
-def _in_traffic(traffic: Traffic) -> list[Sight]:
-    streams = ((End.CLIENT, traffic.client), (End.SERVER, traffic.server))
-    sent = [(end, stream) for end, stream in streams if stream.segments]
-    if len(sent) > 1 and traffic.server.first_packet < traffic.client.first_packet:
-        sent.reverse()
-    return [Sight(end, ACK, stream.bytes > 0, stream.segments == 1) for end, stream in sent]
+def _in_traffic(traffic: Traffic) -> list[int]:
+    client, server = traffic.client, traffic.server
+    found = []
+    for stream, side in ((client, 0), (server, OF_SERVER)):
+        if stream.segments:
+            several = SEVERAL if stream.segments > 1 else 0
+            found.append(ACK | side | several | (DATA if stream.bytes else 0))
+    return found[::-1] if server.segments and server.first_packet < client.first_packet else found
 
 
 @dataclass(slots=True)
@@ -180,16 +191,16 @@ class Words(NamedTuple):
 def words(conversation: Conversation) -> Words:
     """Return what the other tools call a connection."""
     silent = not conversation.client_bytes and not conversation.server_bytes
-    return _words(tuple(sights(conversation)), silent)
+    return _words(tuple(looks(conversation)), silent)
 
 
 @lru_cache(maxsize=1 << 12)
-def _words(seen: tuple[Sight, ...], silent: bool) -> Words:
-    """Return the words for what was seen; `silent` tells that neither end sent data."""
-    watch = Watch()
-    for sight in seen:
+def _words(seen: tuple[int, ...], silent: bool) -> Words:
+    """Return the words for these looks; `silent` tells that neither end sent data."""
+    watch, sights = Watch(), [Sight.of(look) for look in seen]
+    for sight in sights:
         watch.see(sight)
-    return Words(_conn_state(watch, silent), watch.history, _completeness(seen))
+    return Words(_conn_state(watch, silent), watch.history, _completeness(sights))
 
 
 def zeek_history(conversation: Conversation) -> str:
@@ -233,9 +244,9 @@ def _conn_state(watch: Watch, silent: bool) -> str:
     return "S1" if client is server is Zeek.ESTABLISHED else "OTH"
 
 
-def _completeness(seen: tuple[Sight, ...]) -> int:
+def _completeness(sights: list[Sight]) -> int:
     complete = Completeness(0)
-    for index, sight in enumerate(seen):
+    for index, sight in enumerate(sights):
         kind = sight.flags & (SYN | ACK)
         if index == 0 and sight.single:
             if kind == SYN:
