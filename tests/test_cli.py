@@ -453,7 +453,7 @@ def test_lines_fit_the_terminal(columns):
     assert max(map(len, seen.splitlines())) <= columns
 
 
-HEAVY = ("scapy", "dpkt", "numpy", "communityid", "tabulate")
+HEAVY = ("scapy", "dpkt", "numpy", "msgspec", "tabulate")
 
 
 @pytest.mark.parametrize(

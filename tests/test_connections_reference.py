@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 import reference
 from closeseq.connections import Connections, shape
-from segment_rows import CAPTURES, captured, conversations, joined, soups
+from segment_rows import CAPTURES, at_once, captured, conversations, joined, soups
 
 
 @pytest.mark.parametrize("path", CAPTURES, ids=lambda path: path.stem)
@@ -32,6 +32,19 @@ def test_random_rows_in_random_batches_give_what_the_reference_gives(segments, s
     expected = reference.conversations(segments, ports)
     assert conversations(segments, size, ports) == expected
     assert conversations(segments, ports=ports) == expected
+
+
+def test_all_captures_made_at_once_give_what_the_reference_gives():
+    segments = joined([captured(path) for path in CAPTURES])
+    expected = reference.conversations(segments)
+    assert at_once(segments) == expected
+    assert repr(at_once(segments)) == repr(expected)  # True is not 1 here, nor 1.0
+
+
+@settings(max_examples=150, deadline=None)
+@given(soups(), st.integers(1, 20), PORTS)
+def test_random_rows_made_at_once_give_what_the_reference_gives(segments, size, ports):
+    assert at_once(segments, size, ports) == reference.conversations(segments, ports)
 
 
 @settings(max_examples=50, deadline=None)
