@@ -12,13 +12,13 @@ Two questions cover SYN and FIN alike, since each takes one sequence number:
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise, takewhile
 from typing import TYPE_CHECKING
 
 from closeseq.connections.conversation import ENDS, End
 from closeseq.packets.flags import FIN
+from closeseq.packets.value import value
 from closeseq.tcp.distance import Knowledge
 from closeseq.tcp.echoes import Echo, echo
 from closeseq.tcp.evidence import asked_once
@@ -38,7 +38,7 @@ PATIENCE_TRIPS = 3  # round trips that a time-out may be longer on a slow path
 BACKOFF = 2.5  # each wait about doubles (RFC 6298 5.5)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Receipt:
     """A segment took effect at the other end."""
 

@@ -19,12 +19,12 @@ it, whatever the times say.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from closeseq.connections.conversation import ENDS, Conversation, End, Event
+from closeseq.packets.value import value
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -42,7 +42,7 @@ class Knowledge(Enum):
     MUST = "had it arrived, it would have known of it"
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Distance:
     """How far the capture point is from each end, there and back."""
 

@@ -7,11 +7,11 @@ closes, so a FIN that waited means that the end was in FIN_WAIT_1 before its FIN
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from closeseq.connections.conversation import Traffic
 from closeseq.packets.flags import FIN
+from closeseq.packets.value import value
 from closeseq.tcp import waiting
 from closeseq.tcp.delivery import FIRST_TIMEOUT_NS, Receipt
 from closeseq.tcp.distance import Knowledge
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 PROGRAM_NS = MILLISECOND  # a program that is told end of file needs less than this only when it is idle
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Sent:
     """When an end closed, as a place among the steps."""
 
@@ -41,7 +41,7 @@ class Sent:
     why: str | None = None  # how we know, where it is not the FIN itself
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Fin:
     """The FIN of one end."""
 

@@ -6,17 +6,17 @@ the connection are known, or likely, to be missing.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from closeseq.connections.conversation import ENDS, Conversation, End, Event, Opener, Position, Traffic
+from closeseq.packets.value import value
 from closeseq.verdict.text import count
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Missing:
     """Packets that were not captured."""
 
