@@ -1,9 +1,9 @@
 """How tests are run.
 
 Properties try the same examples in every run, so that a failure is one for everybody.
-`HYPOTHESIS_PROFILE=explore` tries thirty times as many, and others each time: for looking, not for CI; `quick`
-tries a tenth, for a first look. There is no deadline in any of them, because speed is no matter of tests on
-shared machines.
+`HYPOTHESIS_PROFILE=explore` tries thirty times as many, and others each time: for looking, not for CI;
+`quick` tries a tenth, for a first look. There is no deadline in any of them, because speed is no matter of
+tests on shared machines.
 
 With pytest-xdist (`pytest -n 4`) tests run in several processes, in any order, except those that share what
 the machine has only once: they stay in one process, in their order, and begin first, since they take longest.
