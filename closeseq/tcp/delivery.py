@@ -12,7 +12,6 @@ Two questions cover SYN and FIN alike, since each takes one sequence number:
 
 from __future__ import annotations
 
-from functools import cache
 from itertools import pairwise, takewhile
 from typing import TYPE_CHECKING
 
@@ -211,46 +210,63 @@ def acknowledged(evidence: Evidence, sender: End, number_end: int, copies: Seque
     heard = [(s, echo(evidence, sender, s)) for s in covers[len(lost) :]]
     heard = [(s, told) for s, told in heard if told is not Echo.MISSED]
     surely = next((s for s, told in heard if told is Echo.ARRIVED), None)
-
-    @cache
-    def silent() -> bool:
-        """Whether it had stopped repeating before one surely arrived: then an earlier one had arrived."""
-        candidates = [s for s, _ in heard]
-        return quiet(evidence, copies, surely) or _knew_before(evidence, sender, copies, candidates)
-
     likely = [
         (s, told) for s, told in heard if told is Echo.ARRIVED or not _among_losses(evidence, s, sender)
     ]
-    if len(likely) < len(heard) and not silent():
+    if len(likely) < len(heard) and not _fell_silent(evidence, sender, copies, heard, surely):
         heard = likely or heard
-    if heard:
-        cover = heard[0][0]
-        failing = len(lost) > 1 or _path_was_failing(evidence, sender.peer, cover)
-        watched = evidence.now_ns > cover.last_ns  # not the capture's last packet: who stops then has it all
-        if failing and watched and cover is not surely and not silent():
-            # What went before it was lost. Only an answer tells that this one, or a later one, fared better.
-            fared = [s for s, told in heard if told is Echo.ARRIVED or answered(evidence, sender, s)]
-            if not fared:
-                return None
-            cover = fared[0]
-        # What its sender sent before it knew of the acknowledgement was sent before it came in.
-        earliest = max([cover.step, *([last.step] if last is not None else [])])
-        following = evidence.after(sender, cover.step)
-        # Only of a RST it matters, and of what went before that.
-        following = following if any(s.reset for s in following) else ()
+    if not heard:
+        if last is None or not _fell_silent(evidence, sender, copies, heard, surely):
+            return None
+        # It stopped repeating: an acknowledgement reached it that was not captured.
+        return Receipt.of(last, Certainty.ASSUMED) if _there_after(evidence, sender, copies) else None
+    cover = heard[0][0]
+    failing = len(lost) > 1 or _path_was_failing(evidence, sender.peer, cover)
+    watched = evidence.now_ns > cover.last_ns  # not the capture's last packet: who stops then has it all
+    doubtful = failing and watched and cover is not surely
+    if doubtful and not _fell_silent(evidence, sender, copies, heard, surely):
+        # What went before it was lost. Only an answer tells that this one, or a later one, fared better.
+        fared = [s for s, told in heard if told is Echo.ARRIVED or answered(evidence, sender, s)]
+        if not fared:
+            return None
+        cover = fared[0]
+    return _heard(evidence, sender, cover, last, surely)
+
+
+def _heard(evidence: Evidence, sender: End, cover: Said, last: Said | None, surely: Said | None) -> Receipt:
+    """Return when an acknowledgement was received that was: after what its receiver sent without it.
+
+    Args:
+        evidence: of the connection.
+        sender: of the SYN or FIN.
+        cover: what acknowledges it.
+        last: the last copy that was sent.
+        surely: the first acknowledgement that is known to have arrived.
+    """
+    earliest = cover.step if last is None else max(cover.step, last.step)
+    following = evidence.after(sender, cover.step)
+    step = earliest
+    if any(s.reset for s in following):  # else nothing that it sent tells its state
         unaware = takewhile(lambda s: evidence.knew(s, cover) is Knowledge.CANNOT, following)
         earliest = max([earliest, *(s.step for s in unaware)])
         # A program that aborts does not wait for anything, so what is unlikely is as it looks.
         aborts = [s for s in following[:1] if s.aborts and evidence.knew(s, cover) is Knowledge.UNLIKELY]
         step = max([earliest, *(s.step for s in aborts)])
-        certain = cover is surely or _left_handshake(evidence, sender, last, cover)
-        certainty = Certainty.PROVED if certain else Certainty.ASSUMED
-        sooner = ((earliest, cover),) if step > earliest else ()
-        return Receipt(step, False, cover.packet, cover.first_ns, certainty, sooner, surely)
-    if last is not None and silent() and _there_after(evidence, sender, copies):
-        # It stopped repeating: an acknowledgement reached it that was not captured.
-        return Receipt.of(last, Certainty.ASSUMED)
-    return None
+    certain = cover is surely or _left_handshake(evidence, sender, last, cover)
+    certainty = Certainty.PROVED if certain else Certainty.ASSUMED
+    sooner = ((earliest, cover),) if step > earliest else ()
+    return Receipt(step, False, cover.packet, cover.first_ns, certainty, sooner, surely)
+
+
+def _fell_silent(
+    evidence: Evidence,
+    sender: End,
+    copies: Sequence[Said],
+    heard: Sequence[tuple[Said, Echo]],
+    surely: Said | None,
+) -> bool:
+    """Whether a sender had stopped repeating before what it `surely` heard: then it had heard before that."""
+    return quiet(evidence, copies, surely) or _knew_before(evidence, sender, copies, [s for s, _ in heard])
 
 
 def _arrived_late(
