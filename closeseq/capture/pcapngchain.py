@@ -1,0 +1,64 @@
+"""The blocks of a pcapng as a chain: where each begins, before anything in them is believed."""
+
+from __future__ import annotations
+
+import struct
+
+import numpy as np
+
+from closeseq.capture.records import gather, gather_runs
+
+SECTION = 0x0A0D0D0A  # reads the same in both byte orders
+SHORTEST = 12  # bytes of a block with nothing in it: its kind, its length, its length again
+LENGTH_AGAIN = 4  # bytes
+HEAD = np.dtype([("kind", "<u4"), ("length", "<u4")])
+
+
+class Chain:
+    """The blocks of one window in one byte order, up to a section header; see `lockstep.Chain`.
+
+    Lengths are not yet checked here: what is found behind a false one is thrown away.
+    """
+
+    def __init__(self, window: memoryview, order: str) -> None:
+        self.last = len(window) - HEAD.itemsize
+        self._window = window
+        self._order = order
+        self._number = np.dtype(f"{order}u4")
+        self._head = np.dtype([("kind", self._number), ("length", self._number)])
+
+    def plain(self, at: int, before: int, most: int) -> tuple[list[int], int]:
+        """Go from block to block, in a plain loop."""
+        window, unpack = self._window, struct.Struct(f"{self._order}II").unpack_from
+        found = list[int]()
+        before = min(before, self.last + 1)
+        for _ in range(most):
+            if at >= before:
+                break
+            kind, length = unpack(window, at)
+            if kind == SECTION:
+                break
+            found.append(at)
+            at += max(length, SHORTEST)
+        return found, at
+
+    def following(self, at: np.ndarray) -> np.ndarray:
+        """Return where the blocks behind these begin; a section header is not passed."""
+        head = gather(self._window, np.minimum(at, self.last), self._head)
+        behind: np.ndarray = at + np.where(head["kind"] == SECTION, 0, np.maximum(head["length"], SHORTEST))
+        return behind
+
+    def plausible(self, at: np.ndarray, width: int, sample: np.ndarray) -> np.ndarray:
+        """Tell where blocks may begin: of the last sample's kind, with a sensible length at both ends."""
+        window, number = self._window, self._number
+        kind = gather(window, sample[-1:], self._head)["kind"]
+        mask: np.ndarray = gather_runs(window, at, width, number) == kind
+        row, column = np.nonzero(mask)
+        start = at[row] + column
+        length = gather(window, start, self._head)["length"].astype(np.int64)
+        again_at = start + length - LENGTH_AGAIN
+        aligned = (start - sample[-1]) % 4 == 0
+        sensible = aligned & (length >= SHORTEST) & (again_at + LENGTH_AGAIN <= len(window))
+        sensible[sensible] &= gather(window, again_at[sensible], number) == length[sensible]
+        mask[row, column] = sensible
+        return mask
