@@ -6,7 +6,7 @@ import struct
 
 import numpy as np
 
-from closeseq.capture.records import gather, gather_runs
+from closeseq.capture.records import gather, gather_runs, numbers
 
 SECTION = 0x0A0D0D0A  # reads the same in both byte orders
 SHORTEST = 12  # bytes of a block with nothing in it: its kind, its length, its length again
@@ -26,6 +26,7 @@ class Chain:
         self._order = order
         self._number = np.dtype(f"{order}u4")
         self._head = np.dtype([("kind", self._number), ("length", self._number)])
+        self._kind, self._length = (numbers(window, self._number, at, self.last + 1) for at in (0, 4))
 
     def plain(self, at: int, before: int, most: int) -> tuple[list[int], int]:
         """Go from block to block, in a plain loop."""
@@ -44,8 +45,9 @@ class Chain:
 
     def following(self, at: np.ndarray) -> np.ndarray:
         """Return where the blocks behind these begin; a section header is not passed."""
-        head = gather(self._window, np.minimum(at, self.last), self._head)
-        behind: np.ndarray = at + np.where(head["kind"] == SECTION, 0, np.maximum(head["length"], SHORTEST))
+        within = np.minimum(at, self.last)
+        length = np.maximum(self._length[within], SHORTEST)
+        behind: np.ndarray = at + np.where(self._kind[within] == SECTION, 0, length)
         return behind
 
     def plausible(self, at: np.ndarray, width: int, sample: np.ndarray) -> np.ndarray:

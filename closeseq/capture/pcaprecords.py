@@ -9,7 +9,7 @@ from functools import cached_property
 
 import numpy as np
 
-from closeseq.capture.records import gather, gather_runs
+from closeseq.capture.records import gather, gather_runs, numbers
 
 RECORD_HEADER = 16
 CAPTURED_AT, WIRE_AT = 8, 12  # the two lengths' places in a record header; each other's in old files
@@ -75,6 +75,10 @@ class Records:
         self.last = len(window) - RECORD_HEADER
         self._window = window
         self._form = form
+        fields = (
+            [form.captured_at] if form.lengths is not Lengths.SMALLER_CAPTURED else [CAPTURED_AT, WIRE_AT]
+        )
+        self._claimed = [numbers(window, form.number, field, self.last + 1) for field in fields]
 
     def plain(self, at: int, before: int, most: int) -> tuple[list[int], int]:
         """Go from record to record, in a plain loop."""
@@ -90,11 +94,12 @@ class Records:
 
     def following(self, at: np.ndarray) -> np.ndarray:
         """Return where the records behind these begin."""
-        header = gather(self._window, np.minimum(at, self.last), self._form.layout)
-        captured = header["captured"]
-        if self._form.lengths is Lengths.SMALLER_CAPTURED:
-            captured = np.minimum(captured, header["wire"])
-        behind: np.ndarray = at + captured + RECORD_HEADER
+        within = np.minimum(at, self.last)
+        captured, *other = (claimed[within] for claimed in self._claimed)
+        if other:
+            captured = np.minimum(captured, *other)
+        behind: np.ndarray = at + captured
+        behind += RECORD_HEADER
         return behind
 
     def plausible(self, at: np.ndarray, width: int, sample: np.ndarray) -> np.ndarray:

@@ -98,6 +98,11 @@ def gather(window: memoryview, at: np.ndarray, layout: np.dtype[Any]) -> np.ndar
     return headers
 
 
+def numbers(window: memoryview, number: np.dtype[Any], begin: int, count: int) -> np.ndarray:
+    """Return the window seen as numbers, one beginning at each of `count` bytes from `begin` on."""
+    return np.ndarray((max(count, 0),), number, window, offset=begin if count > 0 else 0, strides=(1,))
+
+
 def gather_runs(window: memoryview, at: np.ndarray, width: int, number: np.dtype[Any]) -> np.ndarray:
     """Read the numbers that begin at each of `width` bytes from these on, all whole in the window.
 
