@@ -115,7 +115,8 @@ class PcapngWalker:
             else:
                 found, at = chain.plain(at, chain.last + 1, most - steps.count)
                 start = np.array(found, np.int64)
-            steps.add(start)
+            if len(start):
+                steps.add(start)
             if steps.count == most or at > chain.last:
                 break
             length = self._section(window, at, steps)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from functools import cached_property
 
 import numpy as np
 
@@ -12,6 +13,7 @@ SECTION = 0x0A0D0D0A  # reads the same in both byte orders
 SHORTEST = 12  # bytes of a block with nothing in it: its kind, its length, its length again
 LENGTH_AGAIN = 4  # bytes
 HEAD = np.dtype([("kind", "<u4"), ("length", "<u4")])
+HEADS = {order: struct.Struct(f"{order}II") for order in "<>"}
 
 
 class Chain:
@@ -24,13 +26,29 @@ class Chain:
         self.last = len(window) - HEAD.itemsize
         self._window = window
         self._order = order
-        self._number = np.dtype(f"{order}u4")
-        self._head = np.dtype([("kind", self._number), ("length", self._number)])
-        self._kind, self._length = (numbers(window, self._number, at, self.last + 1) for at in (0, 4))
+
+    # Made when they are first needed: a section may be too small for that.
+
+    @cached_property
+    def _number(self) -> np.dtype[np.uint32]:
+        return np.dtype(f"{self._order}u4")
+
+    @cached_property
+    def _head(self) -> np.dtype[np.void]:
+        return np.dtype([("kind", self._number), ("length", self._number)])
+
+    @cached_property
+    def _kind(self) -> np.ndarray:
+        """The kind of a block, wherever it begins."""
+        return numbers(self._window, self._number, 0, self.last + 1)
+
+    @cached_property
+    def _length(self) -> np.ndarray:
+        return numbers(self._window, self._number, 4, self.last + 1)
 
     def plain(self, at: int, before: int, most: int) -> tuple[list[int], int]:
         """Go from block to block, in a plain loop."""
-        window, unpack = self._window, struct.Struct(f"{self._order}II").unpack_from
+        window, unpack = self._window, HEADS[self._order].unpack_from
         found = list[int]()
         before = min(before, self.last + 1)
         for _ in range(most):
