@@ -21,7 +21,7 @@ from closeseq.connections.conversation import Address, End
 from closeseq.errors import CaptureError
 from closeseq.settings import Settings
 from closeseq.tcp.timers import SECOND, Timers
-from closeseq.verdict.fault import CODE as NOT_JUDGED
+from closeseq.verdict.fault import Faults
 from closeseq.verdict.limits import Limits
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ class Analysis(Sequence[Connection]):
         self.settings = settings or Settings()
         self.reading = Reading(path)
         self._connections = Connections(ports=self.settings.ports)
-        self._failed: set[int] = set()  # numbers of connections
+        self.faults = Faults()  # of closeseq itself, at the connections that were looked at
 
     def feed(self, segments: Segments) -> None:
         """Add a batch of segments, which follow those fed before."""
@@ -133,13 +133,13 @@ class Analysis(Sequence[Connection]):
             self.now_ns,
             capture=self.path,
             dropped=dropped,
-            failed=self._failed,
+            faults=self.faults,
         )
 
     @cached_property
     def classes(self) -> list[ConnectionClass]:
         """All connections in classes (see classes/outcome.py), in the order of their first ones."""
-        finder = Classes(self.settings)
+        finder = Classes(self.settings, faults=self.faults)
         found = finder.find(self._connections, self.now_ns, dropped=self.reading.dropped)
         return [
             ConnectionClass(members.tolist(), finder.outcomes[number], self)
@@ -176,9 +176,11 @@ class Analysis(Sequence[Connection]):
     @property
     def failed(self) -> int:
         """At how many connections closeseq itself has failed, of those that were looked at."""
-        classes: list[ConnectionClass] = self.__dict__.get("classes", [])  # not for this alone
-        known = [one.members for one in classes if one.outcome.verdict == NOT_JUDGED]
-        return len(self._failed.union(i + 1 for members in known for i in members))
+        return len(self.faults)
+
+    def failed_at(self, indices: Iterable[int], fault: Exception) -> None:
+        """Note that closeseq itself failed to show these connections, given by index."""
+        self.faults.add_all((index + 1 for index in indices), fault)
 
     def _count(self, codes: Callable[[Outcome], Iterable[str]]) -> Counter[str]:
         counts: Counter[str] = Counter()

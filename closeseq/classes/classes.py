@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from closeseq.connections import Connections
     from closeseq.connections.skeleton import Leaf, Skeleton
     from closeseq.settings import Settings
+    from closeseq.verdict.fault import Faults
 
 MOST_CONDITIONS = 1 << 19  # kept in all; some 100 bytes each
 MOST_FORMS = 1 << 17
@@ -52,14 +53,16 @@ class Classes:
         settings: what the replays go by.
         kept: whether there will be more connections to ask for: then what is learned of each is kept, and
             `Classified.until_ns` is known of all. Otherwise it is known of nobody.
+        faults: takes note of the connections at which closeseq itself fails.
     """
 
-    def __init__(self, settings: Settings, *, kept: bool = False) -> None:
+    def __init__(self, settings: Settings, *, kept: bool = False, faults: Faults | None = None) -> None:
         self.outcomes: list[Outcome] = []  # by number
         self.replays = 0  # that were made
         self.unlike = 0  # connections that were judged one by one because noting failed: a fault in closeseq
         self._settings = settings
         self._kept = kept
+        self._faults = faults
         self._number: dict[Outcome, int] = {}
         self._moment: dict[Leaf, int] = {}
         self._begin_anew()
@@ -152,16 +155,21 @@ class Classes:
         """Judge one connection of a skeleton; `wrap` says what stands for each of its numbers."""
         self.replays += 1
         moment = self._moment
-        return Outcome.of(
-            Connection(
-                skeleton.conversation(row, wrap),
-                self._settings,
-                wrap(moment[NOW], NOW),
-                dropped=wrap(moment[DROPPED], DROPPED),
-                ongoing=wrap(moment[ONGOING], ONGOING),
-                contained=contained,
-            )
+        connection = Connection(
+            skeleton.conversation(row, wrap),
+            self._settings,
+            wrap(moment[NOW], NOW),
+            dropped=wrap(moment[DROPPED], DROPPED),
+            ongoing=wrap(moment[ONGOING], ONGOING),
+            contained=contained,
+            faults=self._faults,
         )
+        try:
+            return Outcome.of(connection)
+        except Exception as fault:
+            if not contained:
+                raise
+            return Outcome.of(connection.unjudged(fault))
 
     def _new_path(self, outcome: Outcome) -> int:
         number = self._number.setdefault(outcome, len(self.outcomes))

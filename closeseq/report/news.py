@@ -7,6 +7,7 @@ import json
 from typing import TYPE_CHECKING
 
 from closeseq.connections.conversation import ENDS, End
+from closeseq.report.contained import bare_record
 from closeseq.report.records import Record, record
 from closeseq.report.text import Style, moment, printable
 from closeseq.report.timeline import format_timeline
@@ -124,9 +125,16 @@ def line(seen: Sighting, kernel: Mapping[End, Testimony] | None) -> str:
 def live_record(seen: Sighting, kernel: Mapping[End, Testimony] | None) -> Record:
     """Return the record of a connection as it stands; `kernel` is None where the kernel was not asked."""
     asked = None if kernel is None else {end.value: _testimony(kernel.get(end)) for end in ENDS}
-    return record(seen) | {
-        "live": {"event": seen.kind.value, "as_of": moment(seen.as_of_ns), "kernel": asked}
-    }
+    return record(seen) | _live(seen, asked)
+
+
+def bare_line(seen: Sighting) -> str:
+    """Return as a line of JSON a connection at which closeseq itself fails."""
+    return json.dumps(bare_record(seen) | _live(seen, None)) + "\n"
+
+
+def _live(seen: Sighting, asked: Record | None) -> Record:
+    return {"live": {"event": seen.kind.value, "as_of": moment(seen.as_of_ns), "kernel": asked}}
 
 
 def _testimony(one: Testimony | None) -> Record | None:

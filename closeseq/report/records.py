@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from closeseq.connections.conversation import Conversation, End, Event, Stream, Traffic
 from closeseq.report import aka
+from closeseq.report.contained import bare_record, contained
 from closeseq.report.text import moment, printable, seconds
 from closeseq.verdict.findings import Severity
 
@@ -207,7 +208,14 @@ def header(reading: Reading, connections: int) -> Record:
 def jsonl(selection: Selection) -> Iterator[str]:
     """Yield one line of JSON a connection."""
     for connection in selection:
-        yield json.dumps(record(connection)) + "\n"
+        yield json_record(connection) + "\n"
+
+
+def json_record(connection: Connection) -> str:
+    """Return a connection's record as JSON in one line; as not judged if closeseq itself fails at it."""
+    return contained(
+        connection, lambda one: json.dumps(record(one)), lambda one: json.dumps(bare_record(one))
+    )
 
 
 def json_object(selection: Selection) -> Iterator[str]:
@@ -216,7 +224,7 @@ def json_object(selection: Selection) -> Iterator[str]:
     yield head.removesuffix("\n}") + ',\n  "connections": ['
     between = "\n"
     for connection in selection:
-        yield between + "    " + json.dumps(record(connection))
+        yield between + "    " + json_record(connection)
         between = ",\n"
     yield ("\n  ]" if between == ",\n" else "]") + "\n}"
 
@@ -238,7 +246,12 @@ def csv_header() -> str:
 
 def csv_lines(selection: Selection) -> Iterator[str]:
     """Yield one line of CSV a connection."""
-    return map(csv_line, selection)
+    return map(csv_record, selection)
+
+
+def csv_record(connection: Connection) -> str:
+    """Return a connection as a line of CSV; as not judged if closeseq itself fails at it."""
+    return contained(connection, csv_line, lambda one: _csv_line(_flat(bare_record(one))))
 
 
 def csv_line(connection: Connection) -> str:
