@@ -28,9 +28,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from closeseq.capture import Capture
+    from closeseq.classes.classes import Groups
     from closeseq.packets.segments import Segments
 
 
+MOST_KEPT = 4096  # classes that are made once
 FOREVER = 10**9  # seconds; longer waits and timers count as this, which in nanoseconds 64 bits can hold
 
 
@@ -76,6 +78,34 @@ class ConnectionClass:
     def example(self) -> Connection:
         """The first of them."""
         return self._analysis[self.members[0]]
+
+
+class ConnectionClasses(Sequence[ConnectionClass]):
+    """All classes of an analysis; each is made when it is looked at, for there may be a million."""
+
+    def __init__(self, groups: Groups, outcomes: Sequence[Outcome], analysis: Analysis) -> None:
+        self._groups = groups
+        self._outcomes = outcomes
+        self._analysis = analysis
+        self._kept: dict[int, ConnectionClass] = {}  # where there are few, the members of each are many
+
+    def __len__(self) -> int:
+        return len(self._groups)
+
+    @overload
+    def __getitem__(self, place: int) -> ConnectionClass: ...
+    @overload
+    def __getitem__(self, place: slice) -> list[ConnectionClass]: ...
+    def __getitem__(self, place: int | slice) -> ConnectionClass | list[ConnectionClass]:
+        if isinstance(place, slice):
+            return [self[i] for i in range(*place.indices(len(self)))]
+        one = self._kept.get(place)
+        if one is None:
+            members, number = self._groups[place]
+            one = ConnectionClass(members.tolist(), self._outcomes[number], self._analysis)
+            if len(self._kept) < MOST_KEPT:
+                self._kept[place] = one
+        return one
 
 
 class Analysis(Sequence[Connection]):
@@ -137,14 +167,11 @@ class Analysis(Sequence[Connection]):
         )
 
     @cached_property
-    def classes(self) -> list[ConnectionClass]:
+    def classes(self) -> Sequence[ConnectionClass]:
         """All connections in classes (see classes/outcome.py), in the order of their first ones."""
         finder = Classes(self.settings, faults=self.faults)
         found = finder.find(self._connections, self.now_ns, dropped=self.reading.dropped)
-        return [
-            ConnectionClass(members.tolist(), finder.outcomes[number], self)
-            for members, number in found.groups()
-        ]
+        return ConnectionClasses(found.groups(), finder.outcomes, self)
 
     def places(self, indices: Sequence[int], end: End) -> list[tuple[Address, list[int]]]:
         """Group connections, given by index, by where the program at one end is.

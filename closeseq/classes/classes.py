@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
 import numpy as np
 
@@ -16,7 +17,7 @@ from closeseq.connection import Connection
 from closeseq.connections.extent import FAR_NS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from closeseq.classes.tree import Chain, Parted
     from closeseq.connections import Connections
@@ -37,13 +38,36 @@ class Classified(NamedTuple):
     outcome: np.ndarray  # int64, index into Classes.outcomes
     until_ns: np.ndarray  # int64, when it may be another one, though no packet comes; FAR_NS for never
 
-    def groups(self) -> Iterator[tuple[np.ndarray, int]]:
-        """Yield each class: its connections, and the number of its outcome; by its smallest member."""
+    def groups(self) -> Groups:
+        """Return the classes, by their smallest members."""
         order = np.argsort(self.path, kind="stable")
         start = np.flatnonzero(np.diff(self.path[order], prepend=-1))
-        members = np.split(self.connection[order], start[1:]) if len(start) else []
-        for group in np.argsort(order[start]).tolist():
-            yield members[group], int(self.outcome[order[start[group]]])
+        past = np.append(start[1:], len(order))
+        first = order[start]
+        by_first = np.argsort(first)
+        return Groups(self.connection[order], start[by_first], past[by_first], self.outcome[first[by_first]])
+
+
+class Groups(Sequence[tuple[np.ndarray, int]]):
+    """Each class: its connections (int64, ascending), and the number of its outcome.
+
+    In columns, since every connection may be in a class of its own.
+    """
+
+    def __init__(self, member: np.ndarray, start: np.ndarray, past: np.ndarray, outcome: np.ndarray) -> None:
+        self._member, self._start, self._past, self._outcome = member, start, past, outcome
+
+    def __len__(self) -> int:
+        return len(self._start)
+
+    @overload
+    def __getitem__(self, place: int) -> tuple[np.ndarray, int]: ...
+    @overload
+    def __getitem__(self, place: slice) -> list[tuple[np.ndarray, int]]: ...
+    def __getitem__(self, place: int | slice) -> Any:
+        if isinstance(place, slice):
+            return [self[i] for i in range(*place.indices(len(self)))]
+        return self._member[self._start[place] : self._past[place]], int(self._outcome[place])
 
 
 class Classes:
