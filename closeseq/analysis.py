@@ -23,17 +23,19 @@ from closeseq.connections.conversation import Address, End
 from closeseq.errors import CaptureError
 from closeseq.settings import Settings
 from closeseq.tcp.timers import SECOND, Timers
-from closeseq.verdict.fault import CODE as NOT_JUDGED
+from closeseq.verdict.fault import Faults
 from closeseq.verdict.limits import Limits
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from closeseq.capture import Capture
+    from closeseq.classes.classes import Groups
     from closeseq.connections.conversation import Conversation
     from closeseq.packets.segments import Segments
 
 
+MOST_KEPT = 4096  # classes that are made once
 FOREVER = 10**9  # seconds; longer waits and timers count as this, which in nanoseconds 64 bits can hold
 
 
@@ -81,6 +83,34 @@ class ConnectionClass:
         return self._analysis[self.members[0]]
 
 
+class ConnectionClasses(Sequence[ConnectionClass]):
+    """All classes of an analysis; each is made when it is looked at, for there may be a million."""
+
+    def __init__(self, groups: Groups, outcomes: Sequence[Outcome], analysis: Analysis) -> None:
+        self._groups = groups
+        self._outcomes = outcomes
+        self._analysis = analysis
+        self._kept: dict[int, ConnectionClass] = {}  # where there are few, the members of each are many
+
+    def __len__(self) -> int:
+        return len(self._groups)
+
+    @overload
+    def __getitem__(self, place: int) -> ConnectionClass: ...
+    @overload
+    def __getitem__(self, place: slice) -> list[ConnectionClass]: ...
+    def __getitem__(self, place: int | slice) -> ConnectionClass | list[ConnectionClass]:
+        if isinstance(place, slice):
+            return [self[i] for i in range(*place.indices(len(self)))]
+        one = self._kept.get(place)
+        if one is None:
+            members, number = self._groups[place]
+            one = ConnectionClass(members.tolist(), self._outcomes[number], self._analysis)
+            if len(self._kept) < MOST_KEPT:
+                self._kept[place] = one
+        return one
+
+
 class Analysis(Sequence[Connection]):
     """The connections of one capture, in the order of their first packets.
 
@@ -93,7 +123,7 @@ class Analysis(Sequence[Connection]):
         self.settings = settings or Settings()
         self.reading = Reading(path)
         self._connections = Connections(ports=self.settings.ports)
-        self._failed: set[int] = set()  # numbers of connections
+        self.faults = Faults()  # of closeseq itself, at the connections that were looked at
 
     def feed(self, segments: Segments) -> None:
         """Add a batch of segments, which follow those fed before."""
@@ -148,18 +178,15 @@ class Analysis(Sequence[Connection]):
             self.now_ns,
             capture=self.path,
             dropped=dropped,
-            failed=self._failed,
+            faults=self.faults,
         )
 
     @cached_property
-    def classes(self) -> list[ConnectionClass]:
+    def classes(self) -> Sequence[ConnectionClass]:
         """All connections in classes (see classes/outcome.py), in the order of their first ones."""
-        finder = Classes(self.settings)
+        finder = Classes(self.settings, faults=self.faults)
         found = finder.find(self._connections, self.now_ns, dropped=self.reading.dropped)
-        return [
-            ConnectionClass(members.tolist(), finder.outcomes[number], self)
-            for members, number in found.groups()
-        ]
+        return ConnectionClasses(found.groups(), finder.outcomes, self)
 
     def places(self, indices: Sequence[int], end: End) -> list[tuple[Address, list[int]]]:
         """Group connections, given by index, by where the program at one end is.
@@ -191,9 +218,11 @@ class Analysis(Sequence[Connection]):
     @property
     def failed(self) -> int:
         """At how many connections closeseq itself has failed, of those that were looked at."""
-        classes: list[ConnectionClass] = self.__dict__.get("classes", [])  # not for this alone
-        known = [one.members for one in classes if one.outcome.verdict == NOT_JUDGED]
-        return len(self._failed.union(i + 1 for members in known for i in members))
+        return len(self.faults)
+
+    def failed_at(self, indices: Iterable[int], fault: Exception) -> None:
+        """Note that closeseq itself failed to show these connections, given by index."""
+        self.faults.add_all((index + 1 for index in indices), fault)
 
     def _count(self, codes: Callable[[Outcome], Iterable[str]]) -> Counter[str]:
         counts: Counter[str] = Counter()

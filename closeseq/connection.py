@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
+import copy
 import dataclasses
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from closeseq.connections import shape
 from closeseq.connections.conversation import Conversation, End, Opener
 from closeseq.packets.value import value
 from closeseq.tcp.replay import replay
+from closeseq.tcp.timeline import not_replayed
 from closeseq.tcp.timers import SECOND
 from closeseq.verdict import Judgement, judge
-from closeseq.verdict.fault import not_judged, not_replayed
+from closeseq.verdict.fault import not_judged
 from closeseq.verdict.findings import Finding, Initiator, Role, Severity
 
 if TYPE_CHECKING:
     from closeseq.settings import Settings
     from closeseq.tcp.states import State
     from closeseq.tcp.timeline import Timeline
+    from closeseq.verdict.fault import Faults
 
 
 @value
@@ -46,7 +50,7 @@ class Connection:
         dropped: int = 0,
         ongoing: bool = False,
         contained: bool = True,
-        failed: set[int] | None = None,
+        faults: Faults | None = None,
     ) -> None:
         self.conversation = conversation
         self.settings = settings
@@ -56,7 +60,7 @@ class Connection:
         self._ongoing = ongoing
         self._contained = contained  # whether a fault in closeseq costs the judgement alone
         self._fault: Exception | None = None
-        self._failed = failed  # takes the numbers of connections at which closeseq failed
+        self._faults = faults  # takes note of this connection if closeseq fails at it
 
     def __repr__(self) -> str:
         return (
@@ -87,12 +91,26 @@ class Connection:
                     raise
                 self._note(error)
                 fault = error
-        return Judgement(not_judged(self.conversation, fault), ())
+        return not_judged(self.conversation, fault)
+
+    def unjudged(self, fault: Exception) -> Self:
+        """Return this connection as one of which closeseq cannot say anything, since it failed to show it."""
+        self._note(fault)
+        other = copy.copy(self)
+        known = ""
+        with contextlib.suppress(Exception):
+            known = shape(self.conversation)
+        other.__dict__.update(
+            timeline=not_replayed(self.conversation, self._now_ns),
+            judgement=not_judged(self.conversation, fault, failed_to="show"),
+            shape=known,
+        )
+        return other
 
     def _note(self, fault: Exception) -> None:
         self._fault = fault
-        if self._failed is not None:
-            self._failed.add(self.id)
+        if self._faults is not None:
+            self._faults.add(self.id, fault)
 
     @cached_property
     def shape(self) -> str:

@@ -91,6 +91,9 @@ class MadeAnalysis:
     def __post_init__(self):
         self.reading = self.reading or reading(self.path, packets=10)
 
+    def failed_at(self, _, fault):
+        raise fault
+
     def __iter__(self):
         return iter(self.connections)
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
 import numpy as np
 
@@ -16,12 +17,13 @@ from closeseq.connection import Connection
 from closeseq.connections.extent import FAR_NS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from closeseq.classes.tree import Chain, Parted
     from closeseq.connections import Connections
     from closeseq.connections.skeleton import Leaf, Skeleton
     from closeseq.settings import Settings
+    from closeseq.verdict.fault import Faults
 
 MOST_CONDITIONS = 1 << 19  # kept in all; some 100 bytes each
 MOST_FORMS = 1 << 17
@@ -36,13 +38,36 @@ class Classified(NamedTuple):
     outcome: np.ndarray  # int64, index into Classes.outcomes
     until_ns: np.ndarray  # int64, when it may be another one, though no packet comes; FAR_NS for never
 
-    def groups(self) -> Iterator[tuple[np.ndarray, int]]:
-        """Yield each class: its connections, and the number of its outcome; by its smallest member."""
+    def groups(self) -> Groups:
+        """Return the classes, by their smallest members."""
         order = np.argsort(self.path, kind="stable")
         start = np.flatnonzero(np.diff(self.path[order], prepend=-1))
-        members = np.split(self.connection[order], start[1:]) if len(start) else []
-        for group in np.argsort(order[start]).tolist():
-            yield members[group], int(self.outcome[order[start[group]]])
+        past = np.append(start[1:], len(order))
+        first = order[start]
+        by_first = np.argsort(first)
+        return Groups(self.connection[order], start[by_first], past[by_first], self.outcome[first[by_first]])
+
+
+class Groups(Sequence[tuple[np.ndarray, int]]):
+    """Each class: its connections (int64, ascending), and the number of its outcome.
+
+    In columns, since every connection may be in a class of its own.
+    """
+
+    def __init__(self, member: np.ndarray, start: np.ndarray, past: np.ndarray, outcome: np.ndarray) -> None:
+        self._member, self._start, self._past, self._outcome = member, start, past, outcome
+
+    def __len__(self) -> int:
+        return len(self._start)
+
+    @overload
+    def __getitem__(self, place: int) -> tuple[np.ndarray, int]: ...
+    @overload
+    def __getitem__(self, place: slice) -> list[tuple[np.ndarray, int]]: ...
+    def __getitem__(self, place: int | slice) -> Any:
+        if isinstance(place, slice):
+            return [self[i] for i in range(*place.indices(len(self)))]
+        return self._member[self._start[place] : self._past[place]], int(self._outcome[place])
 
 
 class Classes:
@@ -52,14 +77,16 @@ class Classes:
         settings: what the replays go by.
         kept: whether there will be more connections to ask for: then what is learned of each is kept, and
             `Classified.until_ns` is known of all. Otherwise it is known of nobody.
+        faults: takes note of the connections at which closeseq itself fails.
     """
 
-    def __init__(self, settings: Settings, *, kept: bool = False) -> None:
+    def __init__(self, settings: Settings, *, kept: bool = False, faults: Faults | None = None) -> None:
         self.outcomes: list[Outcome] = []  # by number
         self.replays = 0  # that were made
         self.unlike = 0  # connections that were judged one by one because noting failed: a fault in closeseq
         self._settings = settings
         self._kept = kept
+        self._faults = faults
         self._number: dict[Outcome, int] = {}
         self._moment: dict[Leaf, int] = {}
         self._begin_anew()
@@ -152,16 +179,21 @@ class Classes:
         """Judge one connection of a skeleton; `wrap` says what stands for each of its numbers."""
         self.replays += 1
         moment = self._moment
-        return Outcome.of(
-            Connection(
-                skeleton.conversation(row, wrap),
-                self._settings,
-                wrap(moment[NOW], NOW),
-                dropped=wrap(moment[DROPPED], DROPPED),
-                ongoing=wrap(moment[ONGOING], ONGOING),
-                contained=contained,
-            )
+        connection = Connection(
+            skeleton.conversation(row, wrap),
+            self._settings,
+            wrap(moment[NOW], NOW),
+            dropped=wrap(moment[DROPPED], DROPPED),
+            ongoing=wrap(moment[ONGOING], ONGOING),
+            contained=contained,
+            faults=self._faults,
         )
+        try:
+            return Outcome.of(connection)
+        except Exception as fault:
+            if not contained:
+                raise
+            return Outcome.of(connection.unjudged(fault))
 
     def _new_path(self, outcome: Outcome) -> int:
         number = self._number.setdefault(outcome, len(self.outcomes))

@@ -11,6 +11,7 @@ This is the promise of a class. Judged by itself, each of its members has
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING
 
 from closeseq.packets.value import value
@@ -32,6 +33,12 @@ class Found:
     severity: Severity
     endpoint: End | None
     certainty: Certainty
+
+
+@cache
+def found(code: str, severity: Severity, endpoint: End | None, certainty: Certainty) -> Found:
+    """Return this finding: of each kind there is one, however many outcomes have it."""
+    return Found(code, severity, endpoint, certainty)
 
 
 @value
@@ -59,7 +66,7 @@ class Outcome:
             connection.client.state,
             connection.server.state,
             connection.shape,
-            tuple(Found(one.code, one.severity, one.endpoint, one.certainty) for one in connection.findings),
+            tuple(found(one.code, one.severity, one.endpoint, one.certainty) for one in connection.findings),
         )
 
     def has(self, code: str) -> bool:

@@ -74,7 +74,7 @@ def following(path: str, given: Options) -> Status:
         return Status.CAPTURE
     with stopped_by_signals() as stop, source:
         status = _watch(path, source, PacketClock(), stop, given, settings=_settings(given))
-        return Status.CAPTURE if source.incomplete else status
+        return Status.CAPTURE if source.incomplete and status is not Status.BUG else status
 
 
 def _watch(

@@ -6,6 +6,7 @@ import json
 from itertools import chain, islice
 from typing import TYPE_CHECKING
 
+from closeseq.report.contained import bare_lines, contained
 from closeseq.report.records import SCHEMA, csv_header, csv_lines, json_object, jsonl
 from closeseq.report.summary import summary
 from closeseq.report.table import table
@@ -86,8 +87,11 @@ def timelines(selection: Selection, style: Style, most: int | None) -> Iterator[
     for index, connection in enumerate(chosen):
         if index:
             yield ""
-        drawn = format_timeline(connection, width=style.width, ascii=style.ascii, color=style.color)
-        yield drawn.removesuffix("\n")
+        yield contained(
+            connection,
+            lambda one: format_timeline(one, width=style.width, ascii=style.ascii, color=style.color),
+            lambda one: "\n".join(bare_lines(one, style)),
+        ).removesuffix("\n")
     if most is not None and number > most and not named:
         yield ""
         rest = (

@@ -134,14 +134,13 @@ class Job:
         if error is not None:
             complain(str(error))
             self.unread = True
-        failed = selection.analysis.failed
-        if failed:
-            complain(f"{selection.analysis.path}: {fault_in(failed)}")
-            self.failed = True
         if self.request.form != "summary":
             mention(selection)
         fail_on = self.request.fail_on
         self.found |= any(selection.verdicts.get(code) or selection.findings.get(code) for code in fail_on)
+        if selection.analysis.failed:
+            complain(f"{selection.analysis.path}: {fault_in(selection.analysis.faults)}")
+            self.failed = True
 
 
 def mention(selection: Selection) -> None:

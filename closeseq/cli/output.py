@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
+import secrets
 import sys
-import tempfile
 import time
 from contextlib import contextmanager
 from pathlib import Path
@@ -106,20 +107,29 @@ def opened(path: str | None, *, force: bool = False, captures: Iterable[str] = (
         return
     target = Path(os.path.realpath(path))  # a link stays one, and what it points to is written
     _refuse(path, target, force=force, captures=captures)
+    # Its name is known before it is there: a signal may come right after it was made.
+    temporary = target.parent / f".closeseq.{secrets.token_hex(8)}"
     try:
-        handle, temporary = tempfile.mkstemp(prefix=".closeseq.", dir=target.parent)
-    except OSError as error:
-        raise Refusal(f"{click.format_filename(path)} cannot be written: {error.strerror}") from error
-    try:
-        with open(handle, "w", encoding="utf-8", errors="backslashreplace") as stream:  # noqa: PTH123 - a descriptor
+        try:
+            created = _created(temporary)
+        except OSError as error:
+            raise Refusal(f"{click.format_filename(path)} cannot be written: {error.strerror}") from error
+        with created as stream:
             output = Output(stream, path)
             yield output
         if output.keep:
             _refuse(path, target, force=force, captures=captures)
-            Path(temporary).chmod(_mode(target))
-            Path(temporary).replace(target)
+            temporary.chmod(_mode(target))
+            temporary.replace(target)
     finally:
-        Path(temporary).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # it was renamed, or there never was one
+            temporary.unlink()
+
+
+def _created(path: Path) -> TextIO:
+    """Return a new file, open for writing, that nobody else may read."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    return os.fdopen(descriptor, "w", encoding="utf-8", errors="backslashreplace")
 
 
 def _refuse(path: str, target: Path, *, force: bool, captures: Iterable[str]) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from closeseq.cli.job import Reading, analyzed, mention, wanted
 from closeseq.cli.output import opened
-from closeseq.cli.status import Status, complain
+from closeseq.cli.status import Status, complain, fault_in
 from closeseq.errors import CaptureError
 from closeseq.report.census import census_json, census_table
 from closeseq.report.selection import Selection
@@ -34,10 +34,12 @@ def show(capture: str, at: Moment, form: str, given: dict[str, Any]) -> Status:
         style = output.style(ascii_only=given["ascii_only"])
         output.write(_census(selection, at_ns, form, style, everything=given["show_all"]))
         mention(selection)
-        if found.error is None:
-            return Status.DONE
-        complain(str(found.error))
-        return Status.CAPTURE
+        if found.error is not None:
+            complain(str(found.error))
+        if selection.analysis.failed:
+            complain(f"{capture}: {fault_in(selection.analysis.faults)}")
+            return Status.BUG
+        return Status.DONE if found.error is None else Status.CAPTURE
 
 
 def _census(selection: Selection, at_ns: int, form: str, style: Style, *, everything: bool) -> Iterator[str]:

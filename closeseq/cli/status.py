@@ -5,13 +5,16 @@ from __future__ import annotations
 import contextlib
 import sys
 from enum import IntEnum
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import click
 
 from closeseq.cli.screen import columns
 from closeseq.report.text import NARROWEST, Style, printable
 from closeseq.verdict.text import count
+
+if TYPE_CHECKING:
+    from closeseq.verdict.fault import Faults
 
 
 class Status(IntEnum):
@@ -48,11 +51,15 @@ def complain(text: str, *, whole: bool = False) -> None:
     remark(line)
 
 
-def fault_in(number: int) -> str:
-    """Return what is said where closeseq itself failed to judge so many connections."""
+def fault_in(faults: Faults) -> str:
+    """Return what is said where closeseq itself failed at some connections."""
+    from closeseq.verdict.fault import REPORT  # hardly ever needed
+
+    number = len(faults)
+    named = "; ".join([*faults.named, *(["others"] if number > len(faults.named) else [])])
     return (
-        f"{count(number, 'connection')} could not be judged, a fault in closeseq; all others are. "
-        "--verdict not-judged shows which, and where it failed"
+        f"{count(number, 'connection')} could not be judged, a fault in closeseq ({named}); all others are. "
+        f"{REPORT}"
     )
 
 

@@ -8,8 +8,9 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from closeseq.cli.crowd import Crowd, is_grave
-from closeseq.report.news import block, headline, line
-from closeseq.report.records import csv_header, csv_line
+from closeseq.report.contained import bare_lines, contained
+from closeseq.report.news import bare_line, block, headline, line
+from closeseq.report.records import csv_header, csv_record
 from closeseq.watch.news import Kind
 
 if TYPE_CHECKING:
@@ -86,28 +87,34 @@ class Teller:
 
     def _records(self, news: Iterable[News]) -> Iterator[str]:
         for seen in (seen for one in news for seen in one):
-            if self.form == "csv":
-                yield csv_line(seen)
-            else:
-                yield line(seen, self._testimony(seen) if self.witness else None)
+            yield csv_record(seen) if self.form == "csv" else contained(seen, self._line, bare_line)
 
     def _text(self, news: list[News]) -> Iterator[str]:
         """Yield blocks; of what is alike and of too much single lines, or how many more there are."""
         for one in news:
             blocks, lines = self._crowd.share(one)
             for seen in islice(one, blocks):
-                yield from _lines(block(seen, self._testimony(seen), self.style))
+                yield from _lines(contained(seen, self._block, self._bare))
                 yield "\n"
             for at in range(blocks, blocks + lines):
-                seen = one[at]
-                yield from _lines(
-                    headline(seen, self._testimony(seen) if seen.has_problem else {}, self.style)
-                )
+                yield from _lines(contained(one[at], self._headline, self._bare))
             if lines:
                 yield "\n"
         if self._crowd.due:
             yield from _lines(self._crowd.counts(self.style))
             yield "\n"
+
+    def _line(self, seen: Sighting) -> str:
+        return line(seen, self._testimony(seen) if self.witness else None)
+
+    def _block(self, seen: Sighting) -> list[str]:
+        return list(block(seen, self._testimony(seen), self.style))
+
+    def _headline(self, seen: Sighting) -> list[str]:
+        return list(headline(seen, self._testimony(seen) if seen.has_problem else {}, self.style))
+
+    def _bare(self, seen: Sighting) -> list[str]:
+        return bare_lines(seen, self.style)
 
     def _testimony(self, seen: Sighting) -> Mapping[End, Testimony]:
         if self.witness is None:

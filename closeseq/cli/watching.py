@@ -15,7 +15,6 @@ from closeseq.errors import CaptureError
 from closeseq.report.closing import closing
 from closeseq.report.news import clock, named, states
 from closeseq.report.text import printable
-from closeseq.verdict.fault import CODE as NOT_JUDGED
 from closeseq.verdict.text import count, span
 from closeseq.watch.news import Kind
 
@@ -221,12 +220,12 @@ class Watching:
         self.status.clear()
         complain(text)
 
-    def _failed(self) -> int:
-        """Say how many connections closeseq itself failed to judge, if any; return how many."""
-        failed = self.session.watch.census().verdicts[NOT_JUDGED]
-        if failed:
-            self._complain(fault_in(failed))
-        return failed
+    def _failed(self) -> bool:
+        """Say at how many connections closeseq itself failed, if at any; return whether it did."""
+        faults = self.session.watch.faults
+        if faults:
+            self._complain(fault_in(faults))
+        return bool(faults)
 
     def _found(self) -> bool:
         census = self.session.watch.census()

@@ -94,6 +94,11 @@ class Connections:
         return self._table.histories.last_ns
 
     @property
+    def numbers(self) -> np.ndarray:
+        """Each connection's `Conversation.id`, int64, ascending."""
+        return self._table.histories.id
+
+    @property
     def last_event(self) -> np.ndarray:
         """A number for each connection that changes with each of its events, int64; -1 without any."""
         return self._table.histories.last_event

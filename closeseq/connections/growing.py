@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 SMALLEST_ROOM = 256
 SMALL_BYTES = 1 << 22  # up to here room costs nothing: memory counts only when it is written to
+PART = 1 << 13  # rows that are copied together where there is anything but zero in them
 
 
 class Declared(NamedTuple):
@@ -69,11 +70,10 @@ class Growing:
             room = self._room[name]
             if self._length > len(room):  # a factor keeps the cost of appending in proportion to the rows
                 factor = 4 if room.nbytes < SMALL_BYTES else 2
-                shape = (max(factor * len(room), self._length, SMALLEST_ROOM), *room.shape[1:])
-                larger = np.empty(shape, room.dtype)
-                larger[:first] = room[:first]
-                room = self._room[name] = larger
-            room[first : self._length] = values.get(name, what.default)
+                room = self._room[name] = _larger(room, first, max(factor * len(room), self._length))
+            value = values.get(name, what.default)
+            if np.any(value):  # room is zero where nothing was written
+                room[first : self._length] = value
             setattr(self, name, room[: self._length])
         return first
 
@@ -83,3 +83,17 @@ class Growing:
             self._room[name] = self._room[name][rows]
         self._length = len(rows)
         self.grow(0)
+
+
+def _larger(room: np.ndarray, used: int, rows: int) -> np.ndarray:
+    """Return room for more rows, with a copy of those that are used, and zero in all others.
+
+    Most columns of most rows hold zero. The system gives memory that is zero for nothing, until someone
+    writes to it, so zeros are not copied.
+    """
+    larger = np.zeros((max(rows, SMALLEST_ROOM), *room.shape[1:]), room.dtype)
+    for first in range(0, used, PART):
+        part = room[first : min(first + PART, used)]
+        if part.any():
+            larger[first : first + len(part)] = part
+    return larger

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -11,6 +11,8 @@ from closeseq.connections.growing import Growing, column
 if TYPE_CHECKING:
     from closeseq.connections.state import Pairs
 
+AT_ONCE = 1 << 16  # pairs
+ENDPOINT_KEY = np.dtype((np.void, 24))  # three words of 64 bits
 Endpoint = tuple[int, int, int, int]  # version, high and low half of the address, port
 
 
@@ -27,7 +29,7 @@ class Guess:
         self._pairs = pairs
         self._ports = np.array(sorted(ports), np.int64)
         self._endpoints = Endpoints()
-        self._name_of: dict[Endpoint, int] = {}
+        self._name_of: dict[bytes, int] = {}  # by what `endpoint_keys` gives
         self._peers = np.empty(0, np.int64)  # with how many others each endpoint talks
 
     def clients(self, pair: np.ndarray, first_sender: np.ndarray) -> np.ndarray:
@@ -48,14 +50,22 @@ class Guess:
         if seen == len(self._pairs):
             return
         name_of = self._name_of
-        names = [
-            [name_of.setdefault(end, len(name_of)) for end in ends]
-            for ends in endpoints(self._pairs, seen, len(self._pairs))
-        ]
-        self._endpoints.grow(len(names), name=names)
+        for first_row in range(seen, len(self._pairs), AT_ONCE):
+            keys = endpoint_keys(self._pairs, first_row, first_row + AT_ONCE)
+            names = [name_of.setdefault(key, len(name_of)) for key in keys]
+            self._endpoints.grow(len(names) // 2, name=np.array(names, np.int64).reshape(-1, 2))
         first, second = self._endpoints.name[~self._pairs.further].T
         others = np.concatenate([first, second[second != first]])  # an end may talk to itself
         self._peers = np.bincount(others, minlength=len(name_of))
+
+
+def endpoint_keys(pairs: Pairs, first: int, past: int) -> list[bytes]:
+    """Return a key for end 0 and one for end 1 of each of these pairs, equal for equal endpoints."""
+    rows = slice(first, past)
+    port = pairs.version[rows, None].astype(np.uint64) << np.uint64(16) | pairs.port[rows].astype(np.uint64)
+    words = np.stack([pairs.high[rows], pairs.low[rows], port], axis=2)
+    keys: list[Any] = np.ascontiguousarray(words).view(ENDPOINT_KEY).ravel().tolist()
+    return keys
 
 
 def endpoints(pairs: Pairs, first: int, past: int) -> list[tuple[Endpoint, Endpoint]]:

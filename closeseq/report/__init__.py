@@ -7,5 +7,6 @@ table      one line a connection
 timeline   the close, packet by packet, with both ends' states
 census     the socket table as netstat would have shown it at a moment
 records    one object a connection, for programs: json, jsonl, csv
+contained  a fault in closeseq while it draws one connection costs that connection alone
 aka        the words of Zeek and Wireshark for the same connection
 """

@@ -7,10 +7,11 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 from closeseq.connections.conversation import End
+from closeseq.report.contained import contained
 from closeseq.report.ending import entry
 from closeseq.report.records import SCHEMA, named
 from closeseq.report.text import Style, moment, printable, seconds, when
-from closeseq.tcp.states import NO_SOCKET
+from closeseq.tcp.states import NO_SOCKET, State
 from closeseq.verdict.text import count
 
 if TYPE_CHECKING:
@@ -43,10 +44,23 @@ def sockets(selection: Selection, at_ns: int, *, everything: bool = False) -> It
     for connection in selection:
         if connection.conversation.first_ns > at_ns:
             continue
-        for end in End:
-            socket = _socket(connection, end, at_ns)
+        for socket in contained(connection, lambda one: _sockets(one, at_ns), _bare_sockets):
             if everything or socket.state not in NO_SOCKET:
                 yield socket
+
+
+def _sockets(connection: Connection, at_ns: int) -> list[Socket]:
+    return [_socket(connection, end, at_ns) for end in End]
+
+
+def _bare_sockets(connection: Connection) -> list[Socket]:
+    """Return the ends of a connection at which closeseq itself fails: nothing is known of them."""
+    client, server = (str(connection.conversation.address(end)) for end in End)
+    unknown, number = State.UNKNOWN.value, connection.id
+    return [
+        Socket("tcp", client, server, unknown, None, number, End.CLIENT.value),
+        Socket("tcp", server, client, unknown, None, number, End.SERVER.value),
+    ]
 
 
 def _socket(connection: Connection, end: End, at_ns: int) -> Socket:

@@ -10,13 +10,14 @@ from closeseq.report.summary import MOST_GROUPS, Group, blame, how_they_ended, r
 from closeseq.report.text import Style, printable
 from closeseq.tcp.states import State
 from closeseq.verdict import vocabulary
+from closeseq.verdict.fault import CODE
 from closeseq.verdict.text import count, span
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from closeseq.analysis import Reading
-    from closeseq.connections.conversation import Address, End
+    from closeseq.report.summary import Place
     from closeseq.watch.census import Census
     from closeseq.watch.news import News
     from closeseq.watch.watch import Watch
@@ -41,7 +42,7 @@ def closing(
     groups = _gather(watch, last)
     if groups:
         yield ""
-        yield from blame(groups, sum(group.number for group in groups), style)
+        yield from blame(groups, sum(group.number for group in groups), style, watch.failed_at)
         for group in groups[:MOST_GROUPS]:
             for owner, number in owners(group).items():
                 text = f"held by {owner}: {count(number, 'socket')}"
@@ -100,12 +101,23 @@ def _any(census: Census, state: State) -> bool:
 
 def _gather(watch: Watch, last: Iterable[News]) -> list[Group]:
     """Return the problems of connections that are not over, by what and where, the most frequent first."""
-    found: dict[tuple[str, End | None, Address | None], Group] = {}
+    found: dict[Place, Group] = {}
     for news in last:
-        if not news.label.problems:
-            continue
-        code, end = min(news.label.problems, key=lambda one: (one[0] not in FIRST_BLAME, one[0]))
-        places = [(None, news.indices)] if end is None else watch.places(news.indices, end)
-        for place, indices in places:
-            found.setdefault((code, end, place), Group(code, end, place)).indices += indices
+        try:
+            placed = _placed(watch, news)
+        except Exception as fault:  # noqa: BLE001 - it costs what is said of these connections alone
+            watch.failed_at(news.indices, fault)
+            placed = [((CODE, None, None), news.indices)]
+        for key, indices in placed:
+            found.setdefault(key, Group(*key)).indices += indices
     return sorted(found.values(), key=lambda group: -group.number)
+
+
+def _placed(watch: Watch, news: News) -> list[tuple[Place, Sequence[int]]]:
+    """Return what is wrong with connections, and where; nothing if they have no problem."""
+    if not news.label.problems:
+        return []
+    code, end = min(news.label.problems, key=lambda one: (one[0] not in FIRST_BLAME, one[0]))
+    if end is None:
+        return [((code, None, None), news.indices)]
+    return [((code, end, where), indices) for where, indices in watch.places(news.indices, end)]

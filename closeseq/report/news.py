@@ -9,6 +9,7 @@ from msgspec.structs import replace
 
 from closeseq.connections.conversation import ENDS, End
 from closeseq.report import rows
+from closeseq.report.contained import bare_record
 from closeseq.report.records import Record, draw, encode
 from closeseq.report.text import Style, moment, printable
 from closeseq.report.timeline import format_timeline
@@ -126,7 +127,16 @@ def line(seen: Sighting, kernel: Mapping[End, Testimony] | None) -> str:
 def live_record(seen: Sighting, kernel: Mapping[End, Testimony] | None) -> rows.Record:
     """Return the record of a connection as it stands; `kernel` is None where the kernel was not asked."""
     asked = None if kernel is None else {end.value: _testimony(kernel.get(end)) for end in ENDS}
-    return replace(draw(seen), live=rows.Live(seen.kind, moment(seen.as_of_ns), asked))
+    return replace(draw(seen), live=_live(seen, asked))
+
+
+def bare_line(seen: Sighting) -> str:
+    """Return as a line of JSON a connection at which closeseq itself fails."""
+    return encode(bare_record(seen) | {"live": _live(seen, None)}) + "\n"
+
+
+def _live(seen: Sighting, asked: Record | None) -> rows.Live:
+    return rows.Live(seen.kind, moment(seen.as_of_ns), asked)
 
 
 def _testimony(one: Testimony | None) -> Record | None:

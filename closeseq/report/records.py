@@ -22,6 +22,7 @@ from msgspec.json import format as json_format
 
 from closeseq.connections.conversation import Conversation, End, Stream, Traffic
 from closeseq.report import aka, rows
+from closeseq.report.contained import bare_record, contained
 from closeseq.report.text import moment, printable, seconds
 from closeseq.verdict.findings import Severity
 
@@ -73,7 +74,7 @@ def draw(connection: Connection) -> rows.Record:
     )
 
 
-def encode(row: rows.Row) -> str:
+def encode(row: rows.Row | Record) -> str:
     """Return a row as JSON in one line, in ASCII whatever is in it: every terminal and reader takes that."""
     try:
         text = json_format(_ENCODER.encode(row), indent=0).decode()
@@ -253,7 +254,12 @@ def header(reading: Reading, connections: int) -> Record:
 def jsonl(selection: Selection) -> Iterator[str]:
     """Yield one line of JSON a connection."""
     for connection in selection:
-        yield encode(draw(connection)) + "\n"
+        yield json_record(connection) + "\n"
+
+
+def json_record(connection: Connection) -> str:
+    """Return a connection's record as JSON in one line; as not judged if closeseq itself fails at it."""
+    return contained(connection, lambda one: encode(draw(one)), lambda one: encode(bare_record(one)))
 
 
 def json_object(selection: Selection) -> Iterator[str]:
@@ -262,7 +268,7 @@ def json_object(selection: Selection) -> Iterator[str]:
     yield head.removesuffix("\n}") + ',\n  "connections": ['
     between = "\n"
     for connection in selection:
-        yield between + "    " + encode(draw(connection))
+        yield between + "    " + json_record(connection)
         between = ",\n"
     yield ("\n  ]" if between == ",\n" else "]") + "\n}"
 
@@ -284,7 +290,12 @@ def csv_header() -> str:
 
 def csv_lines(selection: Selection) -> Iterator[str]:
     """Yield one line of CSV a connection."""
-    return map(csv_line, selection)
+    return map(csv_record, selection)
+
+
+def csv_record(connection: Connection) -> str:
+    """Return a connection as a line of CSV; as not judged if closeseq itself fails at it."""
+    return contained(connection, csv_line, lambda one: _csv_line(_bare_cells(one)))
 
 
 def csv_line(connection: Connection) -> str:
@@ -306,6 +317,14 @@ def csv_line(connection: Connection) -> str:
             *aka.words(connection.conversation),
         )
     )
+
+
+def _bare_cells(connection: Connection) -> list[Any]:
+    """Return the cells of a connection at which closeseq itself fails."""
+    one = bare_record(connection)
+    ends = {f"{end}_{name}": one[end][name] for end in ("client", "server") for name in CSV_ENDPOINT}
+    told = one | ends | one["aka"] | {"capture": printable(one["capture"]), "problems": "", "notices": ""}
+    return [told[name] for name in CSV_COLUMNS]
 
 
 def _codes(connection: Connection, severity: Severity) -> str:

@@ -68,15 +68,19 @@ class Selection:
     def __len__(self) -> int:
         return sum(len(members) for _, members in self.classes) if self.wanted else len(self.analysis)
 
-    @cached_property
-    def classes(self) -> list[tuple[Outcome, list[int]]]:
-        """What is said of each class, and the indices of those members that are asked for."""
+    @property
+    def classes(self) -> Iterator[tuple[Outcome, list[int]]]:
+        """What is said of each class, and the indices of those members that are asked for.
+
+        It is made anew each time, for every connection may be in a class of its own.
+        """
         ids = self.wanted.ids
-        found = [(c.outcome, c.members) for c in self.analysis.classes if self.wanted.of_class(c.outcome)]
-        if not ids:
-            return found
-        found = [(outcome, [i for i in members if i + 1 in ids]) for outcome, members in found]
-        return [(outcome, members) for outcome, members in found if members]
+        for one in self.analysis.classes:
+            if not self.wanted.of_class(one.outcome):
+                continue
+            members = [i for i in one.members if i + 1 in ids] if ids else one.members
+            if members:
+                yield one.outcome, members
 
     @cached_property
     def verdicts(self) -> Mapping[str, int]:

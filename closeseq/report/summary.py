@@ -8,22 +8,28 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, overload
 
 from closeseq.connections.conversation import Address, End
+from closeseq.report.contained import bare_lines, contained
 from closeseq.report.selection import gravity, troubles
 from closeseq.report.text import Style, evidence, printable, when
 from closeseq.verdict import vocabulary
+from closeseq.verdict.fault import CODE, place
 from closeseq.verdict.findings import Severity
 from closeseq.verdict.text import count, span
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from closeseq.analysis import Reading
+    from closeseq.classes.outcome import Found, Outcome
     from closeseq.connection import Connection
     from closeseq.report.selection import Selection
     from closeseq.verdict.findings import Finding
+
+    Place = tuple[str, End | None, Address | None]  # what is wrong, and where
+    Failed = Callable[[Iterable[int], Exception], None]  # notes that closeseq failed at these connections
 
 MOST_GROUPS = 5  # of problems, named at the top
 MOST_SHAPES = 10
@@ -37,7 +43,7 @@ class Group:
     end: End | None
     address: Address | None
     indices: list[int] = field(default_factory=list)
-    connections: list[tuple[Connection, Finding]] = field(default_factory=list)  # those to be shown
+    connections: list[Connection] = field(default_factory=list)  # those to be shown
 
     @property
     def number(self) -> int:
@@ -51,7 +57,7 @@ def summary(selection: Selection, style: Style, most: int | None) -> Iterator[st
         return
     groups, number = gather(selection, most)
     yield ""
-    yield from blame(groups, number, style)
+    yield from blame(groups, number, style, selection.analysis.failed_at)
     yield ""
     yield from how_they_ended(selection.verdicts, style)
     yield from _notices(selection, style)
@@ -59,7 +65,7 @@ def summary(selection: Selection, style: Style, most: int | None) -> Iterator[st
     yield from their_shapes(selection.shapes, style, all_of_them=most is None)
     if groups:
         yield ""
-        yield from _details(groups, number, style)
+        yield from _details(groups, number, style, selection.analysis.failed_at)
 
 
 def what_was_read(selection: Selection, style: Style) -> Iterator[str]:
@@ -131,37 +137,70 @@ def gather(selection: Selection, most: int | None) -> tuple[list[Group], int]:
 
     Of the connections only so many are kept as will be shown, a share of each group.
     """
-    found: dict[tuple[str, End | None, Address | None], Group] = {}
+    analysis = selection.analysis
+    found: dict[Place, Group] = {}
     for outcome, members in selection.classes:
-        if not outcome.has_problem:
-            continue
-        worst = min(troubles(outcome), key=gravity)
-        code, end = worst.code, worst.endpoint
-        places = [(None, members)] if end is None else selection.analysis.places(members, end)
-        for place, indices in places:
-            group = found.setdefault((code, end, place), Group(code, end, place))
-            group.indices += indices
+        try:
+            placed = _placed(selection, outcome, members)
+        except Exception as fault:  # noqa: BLE001 - it costs what is said of these connections alone
+            analysis.failed_at(members, fault)
+            placed = [((CODE, None, None), members)]
+        for key, indices in placed:
+            found.setdefault(key, Group(*key)).indices += indices
     groups = sorted(found.values(), key=lambda group: (-group.number, min(group.indices)))
     sizes = [len(group.indices) for group in groups]
     for group, share in zip(groups, sizes if most is None else allot(sizes, most), strict=True):
-        shown = (selection.analysis[i] for i in sorted(group.indices)[:share])
-        group.connections = [(one, min(troubles(one), key=gravity)) for one in shown]
+        group.connections = [analysis[i] for i in sorted(group.indices)[:share]]
     return groups, sum(sizes)
 
 
-def blame(groups: list[Group], number: int, style: Style) -> Iterator[str]:
+def _placed(selection: Selection, outcome: Outcome, members: list[int]) -> list[tuple[Place, list[int]]]:
+    """Return what is wrong with the members of a class, and where; nothing if they have no problem."""
+    if not outcome.has_problem:
+        return []
+    worst = worst_of(outcome)
+    code, end = worst.code, worst.endpoint
+    if end is None:
+        return [((code, None, None), members)]
+    return [((code, end, where), indices) for where, indices in selection.analysis.places(members, end)]
+
+
+@overload
+def worst_of(judged: Connection) -> Finding: ...
+@overload
+def worst_of(judged: Outcome) -> Found: ...
+def worst_of(judged: Connection | Outcome) -> Finding | Found:
+    """Return the finding that tells best what is to be mended, of those that are something to mend."""
+    return min(troubles(judged), key=gravity)
+
+
+def of_group(group: Group, draw: Callable[[Group], list[str]], style: Style, failed: Failed) -> list[str]:
+    """Return what `draw` says of a group; if closeseq itself fails at it, only that, and that is noted."""
+    try:
+        return draw(group)
+    except Exception as fault:  # noqa: BLE001 - it costs what is said of this group alone
+        failed(group.indices, fault)
+        text = f"{group.code}: closeseq failed to show this: {place(fault)}"
+        return style.wrap(text, first=f"{group.number:>7,}  ")
+
+
+def blame(groups: Sequence[Group], number: int, style: Style, failed: Failed) -> Iterator[str]:
     """Yield what is wrong and where, most frequent first."""
     if not groups:
         yield style.paint("No problems found.", "good")
         return
     yield style.paint(f"{count(number, 'connection')} with a problem", "problem")
     for group in groups[:MOST_GROUPS]:
-        place = f"at {_where(group)}: " if group.end is not None else ""
-        text = f"{group.code} {place}{vocabulary.lookup(group.code).meaning}"
-        yield from style.wrap(text, first=f"{group.number:>7,}  ")
+        yield from of_group(group, lambda one: _blamed(one, style), style, failed)
     if len(groups) > MOST_GROUPS:
         rest = groups[MOST_GROUPS:]
         yield f"{sum(group.number for group in rest):>7,}  others"
+
+
+def _blamed(group: Group, style: Style) -> list[str]:
+    where = f"at {_where(group)}: " if group.end is not None else ""
+    text = f"{group.code} {where}{vocabulary.lookup(group.code).meaning}"
+    return style.wrap(text, first=f"{group.number:>7,}  ")
 
 
 def _where(group: Group) -> str:
@@ -191,8 +230,8 @@ def _notices(selection: Selection, style: Style) -> Iterator[str]:
         return
     yield ""
     yield style.paint("Notices (the timeline tells more)", "heading")
-    for (code, place), number in counts.most_common():
-        text = f"{code}{place}: {vocabulary.lookup(code).meaning}"
+    for (code, where), number in counts.most_common():
+        text = f"{code}{where}: {vocabulary.lookup(code).meaning}"
         yield from style.wrap(text, first=f"{number:>7,}  ")
 
 
@@ -211,25 +250,38 @@ def their_shapes(shapes: Mapping[str, int], style: Style, *, all_of_them: bool) 
         yield from style.wrap(f"in {count(rest, 'more shape')}; --all shows them", first=f"{others:>7,}  ")
 
 
-def _details(groups: list[Group], number: int, style: Style) -> Iterator[str]:
+def _details(groups: list[Group], number: int, style: Style, failed: Failed) -> Iterator[str]:
     """Yield a line for each problem connection that is kept, under what is to be done about it."""
     yield style.paint("Problems", "heading")
     for group in (group for group in groups if group.connections):
-        place = f" at {_where(group)}" if group.end is not None else ""
-        title = f"{group.code}{place} ({count(group.number, 'connection')})"
-        yield from (style.paint(line, "problem") for line in style.wrap(title, first="  "))
-        _, finding = group.connections[0]
-        yield from style.wrap(printable(finding.advice), first="    ")
-        for connection, found in group.connections:
-            yield from _problem(connection, found, style)
+        yield from of_group(group, lambda one: _title(one, style), style, failed)
+        for connection in group.connections:
+            yield from contained(
+                connection,
+                lambda one: _problem(one, style),
+                lambda one: [f"    {line}" for line in bare_lines(one, style)],
+            )
     shown = sum(len(group.connections) for group in groups)
     if shown < number:
         text = f"{number - shown:,} more problem connections; --all shows them, --limit N the first N"
         yield from style.wrap(text, first="  ", then="    ")
 
 
-def _problem(connection: Connection, finding: Finding, style: Style) -> list[str]:
-    conversation = connection.conversation
+def _title(group: Group, style: Style) -> list[str]:
+    """Return what is wrong with a group's connections, where, and what is to be done about it."""
+    where = f" at {_where(group)}" if group.end is not None else ""
+    title = f"{group.code}{where} ({count(group.number, 'connection')})"
+    advice = printable(vocabulary.lookup(group.code).advice)
+    if troubles(group.connections[0]):
+        advice = printable(worst_of(group.connections[0]).advice)
+    return [
+        *(style.paint(line, "problem") for line in style.wrap(title, first="  ")),
+        *style.wrap(advice, first="    "),
+    ]
+
+
+def _problem(connection: Connection, style: Style) -> list[str]:
+    conversation, finding = connection.conversation, worst_of(connection)
     peer = conversation.server if finding.endpoint is None else conversation.address(finding.endpoint.peer)
     other = f"{conversation.client} {style.to} {peer}"
     if finding.endpoint is not None:

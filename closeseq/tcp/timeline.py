@@ -149,3 +149,10 @@ class Timeline:
             if transition.endpoint is end and (at_ns is None or transition.time_ns <= at_ns):
                 state = transition.after
         return state
+
+
+def not_replayed(conversation: Conversation, now_ns: int) -> Timeline:
+    """Return a timeline with every packet and without any state: for when closeseq itself fails."""
+    unknown = State.UNKNOWN
+    steps = tuple(Step(what, conversation.first_ns, unknown, unknown) for what in conversation.steps)
+    return Timeline(conversation, steps, (), now_ns, {}, replayed=False)

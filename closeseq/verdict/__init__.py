@@ -9,7 +9,7 @@
     rules       the findings: one table, code -> rule, in the order in which they are reported; the rules
                 stand in stuck, vanished, loss, time_wait, data, resets (with causes) and notices
     judgement   `judge`: both for one timeline
-    fault       what is said where closeseq itself fails
+    fault       what is said where closeseq itself fails, and at how many connections it did
 
 To add a finding: describe it in vocabulary/problems.py or notices.py, write its rule (a generator of
 findings) in the module of its topic, and put both together in one line of rules.RULES.

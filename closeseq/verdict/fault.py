@@ -1,37 +1,78 @@
-"""What is said of a connection that closeseq itself failed to judge."""
+"""What is said of a connection at which closeseq itself failed, and how many of them there are."""
 
 from __future__ import annotations
 
 import traceback
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
-from closeseq.tcp.states import State
-from closeseq.tcp.timeline import Step, Timeline
 from closeseq.verdict.findings import Initiator, Role, Verdict
+from closeseq.verdict.judgement import Judgement
 
 if TYPE_CHECKING:
+    from collections.abc import Container, Iterable
+
     from closeseq.connections.conversation import Conversation
 
 CODE = "not-judged"
+REPORT = f"closeseq explain {CODE} tells how to report it"
+MOST_NAMED = 3  # connections
 
 
-def not_judged(conversation: Conversation, error: Exception) -> Verdict:
-    """Return the verdict that there is none, with the place in closeseq where it failed."""
-    frames = traceback.extract_tb(error.__traceback__)
-    where = f" in {Path(frames[-1].filename).name}, line {frames[-1].lineno}" if frames else ""
-    return Verdict(
+def not_judged(conversation: Conversation, fault: Exception, *, failed_to: str = "judge") -> Judgement:
+    """Return the judgement that there is none, with the place in closeseq where it failed."""
+    verdict = Verdict(
         CODE,
         Initiator.NONE,
         Role.NONE,
         Role.NONE,
-        f"closeseq failed to judge this connection: {type(error).__name__}{where}",
+        f"closeseq failed to {failed_to} this connection: {place(fault)}; {REPORT}",
         tuple(step.packet for step in conversation.steps[-1:]),
     )
+    return Judgement(verdict, ())
 
 
-def not_replayed(conversation: Conversation, now_ns: int) -> Timeline:
-    """Return a timeline with every packet and without any state."""
-    unknown = State.UNKNOWN
-    steps = tuple(Step(what, conversation.first_ns, unknown, unknown) for what in conversation.steps)
-    return Timeline(conversation, steps, (), now_ns, {}, replayed=False)
+def place(fault: Exception) -> str:
+    """Return what a fault was and where it was met: `IndexError in replay.py, line 12`."""
+    frames = traceback.extract_tb(fault.__traceback__)
+    where = f" in {Path(frames[-1].filename).name}, line {frames[-1].lineno}" if frames else ""
+    return f"{type(fault).__name__}{where}"
+
+
+class Faults:
+    """The connections at which closeseq itself has failed, noted where it is met; each counts once."""
+
+    def __init__(self) -> None:
+        self.named: list[str] = []  # the first of them, each with what happened and where
+        self._connections: set[int] = set()  # their numbers
+        self._forgotten = 0  # how many more there are
+
+    def __len__(self) -> int:
+        return len(self._connections) + self._forgotten
+
+    def add(self, connection: int, fault: Exception) -> None:
+        """Note that closeseq failed at the connection with this number."""
+        if connection in self._connections:
+            return
+        self._connections.add(connection)
+        if len(self.named) < MOST_NAMED:
+            self.named.append(f"#{connection}: {place(fault)}")
+
+    def add_all(self, connections: Iterable[int], fault: Exception) -> None:
+        """Note that closeseq failed at what is said of these connections together."""
+        for connection in connections:
+            self.add(connection, fault)
+
+    def forget(self, present: Container[int]) -> None:
+        """Forget the numbers of the connections that are no longer present; they still count."""
+        gone = {one for one in self._connections if one not in present}
+        self._connections -= gone
+        self._forgotten += len(gone)
+
+
+class Uncontained(Faults):
+    """In place of an analysis's `faults` it lets each fault go on as the exception it is: for looking."""
+
+    def add(self, connection: int, fault: Exception) -> NoReturn:  # noqa: ARG002 - it gets no further
+        """Raise the fault."""
+        raise fault

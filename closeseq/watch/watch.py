@@ -22,6 +22,7 @@ from closeseq.connections.extent import FAR_NS
 from closeseq.segments.narrow import narrow
 from closeseq.settings import Settings
 from closeseq.tcp.timers import SECOND
+from closeseq.verdict.fault import Faults
 from closeseq.watch.census import Census
 from closeseq.watch.ebbing import Ebbing
 from closeseq.watch.labels import Labels
@@ -39,7 +40,7 @@ from closeseq.watch.tracked import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from closeseq.connections.conversation import Address
     from closeseq.packets.segments import Segments
@@ -73,7 +74,8 @@ class Watch:
         self._room = min(self._most, SMALL)  # connections, until it is looked for some to forget
         self._connections = Connections(ports=self.settings.ports)
         self._tracked = Tracked()
-        self._classes = Classes(self.settings, kept=True)
+        self.faults = Faults()  # of closeseq itself
+        self._classes = Classes(self.settings, kept=True, faults=self.faults)
         self._labels = Labels()
         self._label_of: list[int] = []  # of each outcome of the classes
         self._gone: Counter[int] = Counter()  # labels of connections that were forgotten
@@ -204,9 +206,15 @@ class Watch:
                 capture=self.reading.path,
                 dropped=self.reading.dropped,
                 ongoing=self._ongoing,
+                faults=self.faults,
             )
             seen.kind, seen.as_of_ns = kind, self._now_ns
             yield seen
+
+    def failed_at(self, indices: Iterable[int], fault: Exception) -> None:
+        """Note that closeseq itself failed to show these connections, given by index."""
+        numbers = self._connections.numbers
+        self.faults.add_all((int(numbers[index]) for index in indices), fault)
 
     def places(self, indices: Sequence[int], end: End) -> list[tuple[Address, list[int]]]:
         """Group connections by where the program at one end is, as `Analysis.places` does."""
@@ -338,6 +346,8 @@ class Watch:
         self._gone.update(dict(zip(numbers.tolist(), counts.tolist(), strict=True)))
         self._ebbing.add(tracked.label[left & over], tracked.clock_ns[left & over])
         tracked.keep(stays)
+        if self.faults:
+            self.faults.forget(set(self._connections.numbers.tolist()))
         self._room = min(self._most, max(2 * len(stays), SMALL))
 
     def _forget_labels(self) -> None:
@@ -352,7 +362,8 @@ class Watch:
         new = labels.keep(used[used >= 0])
         tracked.label[:], tracked.told_label[:] = new[tracked.label], new[tracked.told_label]
         self._ebbing.renumber(new)
-        self._classes, self._label_of = Classes(self.settings, kept=True), []  # they learn anew
+        # They learn anew.
+        self._classes, self._label_of = Classes(self.settings, kept=True, faults=self.faults), []
         self._most_labels = max(MOST_LABELS, 2 * len(labels))
 
     def _judge_before_leaving(self, indices: np.ndarray, now_ns: int) -> None:

@@ -88,6 +88,8 @@ VERDICTS = (
         "closeseq itself failed at this connection; nothing is said of it",
         """A fault in closeseq, not in the connection. Its packets are listed; states that could not be told
         are UNKNOWN. All other connections are judged as ever, and the exit status is 70.""",
-        "report it with the packets of this connection; the summary names the place where it failed",
+        "report it to the maintainers: what `closeseq --version` says, what is said of the connection here, "
+        "which names the place where closeseq failed, and if you may share them its packets, as of "
+        "`tcpdump -r CAPTURE -w fault.pcap host ADDRESS and port PORT`",
     ),
 )
