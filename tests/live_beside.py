@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import traceback
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
@@ -120,9 +121,10 @@ def different(told, analysis, experiment):
         if one is None:
             continue
         live = one["live"]
-        again = closeseq.Connection(
-            connection.conversation, experiment.settings, since_epoch(live["as_of"]), capture=one["capture"]
-        )
+        as_of_ns, conversation = since_epoch(live["as_of"]), connection.conversation
+        if conversation.successor is not None and conversation.successor.time_ns > as_of_ns:
+            conversation = replace(conversation, successor=None)  # it came after that was told
+        again = closeseq.Connection(conversation, experiment.settings, as_of_ns, capture=one["capture"])
         record = closeseq.record(again)
         names = [name for name in record if record[name] != one[name]]
         problems += [

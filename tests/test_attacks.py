@@ -73,4 +73,5 @@ def test_twice_as_much_costs_twice_as_much(tmp_path, kind, form):
         (tmp_path / "capture").write_bytes(KINDS[kind].make(count))
         figures.append(work(tmp_path / "capture", form))
     _, one, two, four = figures
-    assert four - two <= MOST[kind] * (two - one) + NOISE, figures
+    # What is done once only may fall into `one`, which makes it more than `two`.
+    assert four - two <= MOST[kind] * max(two - one, 0) + NOISE, figures
