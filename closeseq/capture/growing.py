@@ -8,13 +8,14 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Self
 
-from closeseq.capture import compressed, formats
+from closeseq.capture import formats
 from closeseq.capture.formats import HEAD, recognise
 from closeseq.capture.live.live import Batch
 from closeseq.capture.reader import BATCH, STANDARD_INPUT, open_file, walked_frames
 from closeseq.capture.records import Trouble, Walked, Walker
 from closeseq.capture.succession import Present, candidates, successor
 from closeseq.capture.tail import CHANGED, Tail, open_tail
+from closeseq.capture.unpacking import compression_of
 from closeseq.errors import CaptureError
 
 if TYPE_CHECKING:
@@ -278,10 +279,10 @@ class GrowingCapture:
         """
         head = bytes(self._tail.window[:HEAD])
         ended = self._tail.over == ""  # a pipe
-        if head.startswith(compressed.MAGIC):
-            raise CaptureError(
-                "a compressed capture cannot be followed", path=self.path, remedy=WHEN_COMPLETE
-            )
+        compression = compression_of(head)
+        if compression is not None:
+            problem = f"a compressed capture cannot be followed: it is compressed with {compression.name}"
+            raise CaptureError(problem, path=self.path, remedy=WHEN_COMPLETE)
         undecided = len(head) < MAGIC or (head[:MAGIC] in formats.PCAP and len(head) < HEAD)
         if undecided and not ended:
             return None
