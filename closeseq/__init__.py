@@ -32,7 +32,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from closeseq.analysis import Analysis, ConnectionClass, Reading, analyze, from_script
+    from closeseq.analysis import Analysis, ConnectionClass, Reading, analyze, chains, from_script
     from closeseq.capture.live.problems import DeviceError, FilterError, NotPermittedError
     from closeseq.connection import Connection, Endpoint
     from closeseq.connections.conversation import (
@@ -47,6 +47,7 @@ if TYPE_CHECKING:
         Traffic,
     )
     from closeseq.errors import CaptureError, CloseseqError, SaveError, ScriptError, UnknownWordError
+    from closeseq.packets.files import File, Files
     from closeseq.report.records import record
     from closeseq.report.timeline import format_timeline
     from closeseq.settings import Settings
@@ -73,6 +74,8 @@ __all__ = [
     "End",
     "Endpoint",
     "Event",
+    "File",
+    "Files",
     "FilterError",
     "Finding",
     "Initiator",
@@ -99,6 +102,7 @@ __all__ = [
     "UnknownWordError",
     "Verdict",
     "analyze",
+    "chains",
     "format_timeline",
     "from_script",
     "live",
@@ -106,13 +110,14 @@ __all__ = [
 ]
 
 _HOMES = {
-    "analysis": ("Analysis", "ConnectionClass", "Reading", "analyze", "from_script"),
+    "analysis": ("Analysis", "ConnectionClass", "Reading", "analyze", "chains", "from_script"),
     "connection": ("Connection", "Endpoint"),
     "connections.conversation": (
         *("Address", "Conversation", "Duplicates", "End", "Event", "Opener", "Position", "Stream", "Traffic"),
     ),
     "capture.live.problems": ("DeviceError", "FilterError", "NotPermittedError"),
     "errors": ("CaptureError", "CloseseqError", "SaveError", "ScriptError", "UnknownWordError"),
+    "packets.files": ("File", "Files"),
     "report.records": ("record",),
     "report.timeline": ("format_timeline",),
     "settings": ("Settings",),

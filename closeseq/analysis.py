@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from ipaddress import ip_address
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 from closeseq.classes import Classes, Outcome
@@ -19,6 +20,7 @@ from closeseq.connection import Connection
 from closeseq.connections import Connections
 from closeseq.connections.conversation import Address, End
 from closeseq.errors import CaptureError
+from closeseq.packets.files import Files
 from closeseq.settings import Settings
 from closeseq.tcp.timers import SECOND, Timers
 from closeseq.verdict.fault import CODE as NOT_JUDGED
@@ -28,6 +30,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from closeseq.capture import Capture
+    from closeseq.capture.chains import Chain
+    from closeseq.packets.files import File
+    from closeseq.packets.frames import Frames
     from closeseq.packets.segments import Segments
 
 
@@ -38,7 +43,7 @@ FOREVER = 10**9  # seconds; longer waits and timers count as this, which in nano
 class Reading:
     """What was read of a capture."""
 
-    path: str
+    path: str  # of several files the first one
     packets: int = 0
     segments: int = 0  # TCP segments, before --port and --host choose among them
     skipped: dict[str, int] = field(default_factory=dict)  # reason -> frames
@@ -49,6 +54,9 @@ class Reading:
     last_ns: int | None = None  # time of the latest packet
     ended_ns: int | None = None  # when the capture ended, if it says so
     error: CaptureError | None = None  # why reading stopped early; what was read is analysed
+    files: Files = field(default_factory=Files)  # that were read, in the order of their times
+    empty: tuple[str, ...] = ()  # files beside them that hold no packet
+    beside: tuple[str, ...] = ()  # other captures named with it, which overlap it in time
 
     @property
     def end_ns(self) -> int | None:
@@ -79,7 +87,7 @@ class ConnectionClass:
 
 
 class Analysis(Sequence[Connection]):
-    """The connections of one capture, in the order of their first packets.
+    """The connections of one capture, in one file or several, in the order of their first packets.
 
     Batches are fed with `feed`; after that it is a sequence of `Connection`s. The counts `verdicts`,
     `shapes` and `findings` take one replay a class, so they are quick for any size.
@@ -125,15 +133,15 @@ class Analysis(Sequence[Connection]):
         return self._connection(index % len(self))
 
     def _connection(self, index: int) -> Connection:
-        conversation = self._connections.conversation(index)
         dropped = self.reading.dropped
         return Connection(
-            conversation,
+            self._connections.conversation(index),
             self.settings,
             self.now_ns,
             capture=self.path,
             dropped=dropped,
             failed=self._failed,
+            files=self.reading.files,
         )
 
     @cached_property
@@ -196,7 +204,7 @@ class Analysis(Sequence[Connection]):
 
 def analyze(
     path: str,
-    *,
+    *more: str,
     port: int | Iterable[int] | None = None,
     host: str | Iterable[str] | None = None,
     stuck_after: float = 60.0,
@@ -206,10 +214,12 @@ def analyze(
     count: int | None = None,
     progress: Callable[[int, int | None], None] | None = None,
 ) -> Analysis:
-    """Analyse a saved capture.
+    """Analyse a saved capture, in one file or in several that continue each other.
 
     Args:
-        path: a pcap or pcapng file, plain or gzipped; "-" is standard input.
+        path: a pcap or pcapng file, plain or compressed; a directory of such files, or a pattern for their
+            names; "-" is standard input, a capture or a list of names.
+        more: other files of the same capture; their times tell the order.
         port: look only at connections with one of these ports, and take it for the server's where the
             beginning of a connection was not captured.
         host: look only at connections with one of these IP addresses.
@@ -218,14 +228,16 @@ def analyze(
         time_wait: seconds that TIME_WAIT lasts (2MSL, RFC 9293 3.6.1), instead of the system's.
         fin_timeout: seconds that FIN_WAIT_2 lasts without an owner, instead of the system's.
         count: stop after this many packets.
-        progress: is called after each batch with the bytes consumed and the size of the file, if known.
+        progress: is called after each batch with the bytes consumed and the size of all, if known.
 
     Returns:
-        The analysis; where the file turned bad in the middle, that of all before, with `reading.error`.
+        The analysis; where a file turned bad in the middle, that of all before, and of the other files, with
+        `reading.error`. Packets are numbered on from file to file; `reading.files` tells which one is where.
 
     Raises:
-        CaptureError: the file cannot be read at all.
-        ValueError: a host that is no IP address, a time below zero, or a system that is not known.
+        CaptureError: nothing can be read at all.
+        ValueError: files that overlap in time, which are several captures (`chains` tells them apart); a host
+            that is no IP address, a time below zero, or a system that is not known.
     """
     settings = settings_of(
         port=port,
@@ -235,18 +247,64 @@ def analyze(
         time_wait=time_wait,
         fin_timeout=fin_timeout,
     )
-    analysis = Analysis(path, settings)
-    from closeseq.capture import open_capture
+    found, broken = _found_chains((path, *more))
+    if len(found) > 1:
+        first, then = found[0].paths[0], found[1].paths[0]
+        raise ValueError(f"{first} and {then} overlap in time: analyse each by itself, see closeseq.chains")
+    if not found:
+        raise broken[0]
+    analysis = analyze_chain(found[0], settings, count=count, progress=progress)
+    if analysis.reading.error is None and broken:
+        analysis.reading.error = broken[0]
+    return analysis
 
-    with open_capture(path) as capture:
-        try:
-            _read(capture, analysis, count, progress)
-        except CaptureError as error:
-            if not capture.packets:
-                raise
-            analysis.reading.error = error
-        analysis.reading.dropped = capture.dropped
-        analysis.reading.ended_ns = capture.ended_ns
+
+def chains(*paths: str) -> list[tuple[str, ...]]:
+    """Return which capture files continue each other: each tuple is one capture, for `analyze`.
+
+    Files that follow one another are of one capture, in the order of their times; files that overlap are of
+    different ones. Of a name that stands for several files (a directory, a pattern, a list on standard input)
+    all are looked at.
+
+    Args:
+        paths: as for `analyze`.
+
+    Returns:
+        The captures; last, each by itself, what cannot be read, for which `analyze` says why.
+    """
+    found, broken = _found_chains(paths)
+    return [chain.paths for chain in found] + [(error.path,) for error in broken]
+
+
+def _found_chains(paths: Sequence[str]) -> tuple[list[Chain], list[CaptureError]]:
+    from closeseq.capture.chains import find_chains
+    from closeseq.capture.names import files_named
+
+    named = files_named(paths)
+    found, broken = find_chains(named.paths)
+    return found, named.broken + broken
+
+
+def analyze_chain(
+    chain: Chain,
+    settings: Settings,
+    *,
+    count: int | None = None,
+    progress: Callable[[int, int | None], None] | None = None,
+) -> Analysis:
+    """Analyse files that are one capture; see `analyze` for the rest.
+
+    Raises:
+        CaptureError: none of them can be read at all.
+    """
+    analysis = Analysis(chain.paths[0], settings)
+    reading = analysis.reading
+    reading.empty, reading.beside = chain.empty, chain.beside
+    _Reader(analysis, count, progress, _size(chain.paths)).read(chain.paths)
+    errors = reading.files.errors()
+    if errors and not reading.packets:
+        raise errors[0]
+    reading.error = errors[0] if errors else None
     return analysis
 
 
@@ -272,26 +330,82 @@ def settings_of(
     )
 
 
-def _read(
-    capture: Capture,
-    analysis: Analysis,
-    count: int | None,
-    progress: Callable[[int, int | None], None] | None,
-) -> None:
-    from closeseq.segments import Decoder
+class _Reader:
+    """Reads files into an analysis, one after the other."""
 
-    decoder = Decoder()
-    for frames in capture.batches():
-        batch = frames
-        if count is not None:
-            batch = frames.first(count - analysis.reading.packets)
-        segments = decoder.decode(batch)
-        analysis.reading.add(len(batch), segments)
-        analysis.feed(segments)
-        if progress is not None:
-            progress(capture.position, capture.size)
-        if count is not None and analysis.reading.packets >= count:
-            return
+    def __init__(
+        self,
+        analysis: Analysis,
+        count: int | None,
+        progress: Callable[[int, int | None], None] | None,
+        size: int | None,
+    ) -> None:
+        from closeseq.segments import Decoder
+
+        self._analysis = analysis
+        self._reading = analysis.reading
+        self._count = count
+        self._progress = progress
+        self._size = size  # bytes of several files, if known
+        self._done = 0  # bytes of the files before
+        self._decoder = Decoder()  # one for all: the fragments of a packet may lie in two files
+
+    @property
+    def _enough(self) -> bool:
+        return self._count is not None and self._reading.packets >= self._count
+
+    def read(self, paths: Sequence[str]) -> None:
+        """Read the files. What is wrong with one is noted with it, and the others are read."""
+        from closeseq.capture import open_capture
+
+        for path in paths:
+            file = self._reading.files.go_on(path, self._reading.packets)
+            try:
+                with open_capture(path) as capture:
+                    self._read(capture, file)
+            except CaptureError as error:
+                file.error = error
+            if self._enough:
+                return
+
+    def _read(self, capture: Capture, file: File) -> None:
+        reading = self._reading
+        dropped_before, ended_before_ns = reading.dropped, reading.ended_ns
+        try:
+            for frames in capture.batches():
+                self._add(frames, file)
+                if self._progress is not None:
+                    size = capture.size if self._size is None else self._size
+                    self._progress(self._done + capture.position, size)
+                if self._enough:
+                    return
+        finally:
+            self._done += capture.position
+            reading.dropped = dropped_before + capture.dropped
+            known = [one for one in (ended_before_ns, capture.ended_ns) if one is not None]
+            reading.ended_ns = max(known, default=None)
+
+    def _add(self, frames: Frames, file: File) -> None:
+        reading, batch = self._reading, frames
+        if file.before:
+            batch = replace(frames, number=frames.number + file.before)
+        if self._count is not None:
+            batch = batch.first(self._count - reading.packets)
+        if len(batch):
+            file.add(len(batch), int(batch.time_ns.min()), int(batch.time_ns.max()))
+        segments = self._decoder.decode(batch)
+        reading.add(len(batch), segments)
+        self._analysis.feed(segments)
+
+
+def _size(paths: Sequence[str]) -> int | None:
+    """Return the bytes of several files together; None of a single one, whose reader tells, or if unknown."""
+    if len(paths) == 1:
+        return None
+    try:
+        return sum(Path(path).stat().st_size for path in paths)
+    except (OSError, ValueError):
+        return None
 
 
 def from_script(script: str, *, now: float | None = None, stuck_after: float = 60.0) -> Connection:

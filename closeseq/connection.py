@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from closeseq.connections import shape
 from closeseq.connections.conversation import Conversation, End, Opener
+from closeseq.packets.files import Files
 from closeseq.tcp.replay import replay
 from closeseq.tcp.timers import SECOND
 from closeseq.verdict import Judgement, judge
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     from closeseq.settings import Settings
     from closeseq.tcp.states import State
     from closeseq.tcp.timeline import Timeline
+
+
+ONE_FILE = Files()  # for all connections whose packets need no file to be named
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,10 +51,12 @@ class Connection:
         ongoing: bool = False,
         contained: bool = True,
         failed: set[int] | None = None,
+        files: Files = ONE_FILE,
     ) -> None:
         self.conversation = conversation
         self.settings = settings
-        self.capture = capture
+        self.files = files  # where to look up its packets, whose numbers run on from file to file
+        self.capture = files.path(conversation.first_packet) if files.several else capture
         self._now_ns = now_ns
         self._dropped = dropped
         self._ongoing = ongoing
@@ -81,7 +87,8 @@ class Connection:
         timeline, fault = self.timeline, self._fault
         if fault is None:
             try:
-                return judge(timeline, self.settings.limits, dropped=self._dropped)
+                gaps = self.files.gaps() if self.files.several else ()
+                return judge(timeline, self.settings.limits, dropped=self._dropped, gaps=gaps)
             except Exception as error:
                 if not self._contained:
                     raise

@@ -1,5 +1,7 @@
 """Captures: from a file's bytes, or a network device, to `Frames`, in the order the data goes.
 
+    names         which files are meant: a directory, a pattern, a list of names
+    chains        which of them continue each other; extent: from when until when each goes
     source        where the bytes come from: a file or a stream, read piece by piece
     unpacking     the four ways in which it may be compressed, unpacked as it is read
     compressed    of these, gzip

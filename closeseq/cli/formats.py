@@ -7,9 +7,8 @@ from itertools import chain, islice
 from typing import TYPE_CHECKING
 
 from closeseq.report.records import SCHEMA, csv_header, csv_lines, json_object, jsonl
-from closeseq.report.summary import summary
+from closeseq.report.summary import summary, title
 from closeseq.report.table import table
-from closeseq.report.text import Style, printable
 from closeseq.report.timeline import format_timeline
 
 if TYPE_CHECKING:
@@ -17,6 +16,7 @@ if TYPE_CHECKING:
 
     from closeseq.connection import Connection
     from closeseq.report.selection import Selection
+    from closeseq.report.text import Style
 
 
 def pieces(
@@ -65,7 +65,7 @@ def _text(
         yield between
         between = "\n"
         if several and form != "summary":
-            yield style.paint(printable(selection.analysis.path), "heading") + "\n\n"
+            yield style.paint(title(selection.analysis.reading), "heading") + "\n\n"
         for line in _lines(form, selection, style, most):
             yield line + "\n"
 

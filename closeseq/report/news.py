@@ -48,7 +48,8 @@ def block(seen: Sighting, kernel: Mapping[End, Testimony], style: Style) -> Iter
 def headline(seen: Sighting, kernel: Mapping[End, Testimony], style: Style) -> Iterator[str]:
     """Yield one connection in one line, and who holds what of it is stuck."""
     c = seen.conversation
-    text = f"#{seen.id}  {c.client} {style.to} {c.server}  {seen.verdict}: {printable(seen.summary)}"
+    text = f"#{seen.id}  {c.client} {style.to} {c.server}  {seen.verdict}: "
+    text += printable(seen.files.text(seen.summary))
     for end, one in kernel.items():
         if seen.has_problem and one.owners and not one.remembered:
             text += f"; {end} held by {', '.join(named(owner) for owner in one.owners)}"

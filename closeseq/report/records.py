@@ -8,13 +8,13 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from closeseq.connections.conversation import Conversation, End, Event, Stream, Traffic
 from closeseq.report import aka
-from closeseq.report.text import moment, printable, seconds
+from closeseq.report.filed import in_files, of_files
+from closeseq.report.text import moment, named, printable, seconds
 from closeseq.verdict.findings import Severity
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def record(connection: Connection) -> Record:
     """Return everything known of one connection."""
     conversation, timeline = connection.conversation, connection.timeline
     start = conversation.first_ns
-    return {
+    told = {
         "schema": SCHEMA,
         "capture": named(connection.capture),
         "id": connection.id,
@@ -69,6 +69,7 @@ def record(connection: Connection) -> Record:
         },
         **_frames(conversation),
     }
+    return in_files(told, connection.files) if connection.files.several else told
 
 
 def _frames(conversation: Conversation) -> Record:
@@ -80,11 +81,6 @@ def _frames(conversation: Conversation) -> Record:
         names = ("captured", "delivered", "unclear", "resets")
         told["duplicates"] = {name: getattr(conversation.duplicates, name) for name in names}
     return told
-
-
-def named(path: str) -> str:
-    """Return a file's name as text that every reader of JSON takes, bytes that are no UTF-8 as escapes."""
-    return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def community_id(conversation: Conversation) -> str:
@@ -201,6 +197,7 @@ def header(reading: Reading, connections: int) -> Record:
         "copies": reading.copies,
         "error": None if reading.error is None else printable(str(reading.error)),
         "count": connections,
+        **of_files(reading),
     }
 
 
