@@ -199,6 +199,7 @@ class Watch:
             capture=self.reading.path,
             dropped=self.reading.dropped,
             ongoing=self._ongoing,
+            files=self.reading.files,
         )
         seen.kind, seen.as_of_ns = kind, self._now_ns
         return seen
