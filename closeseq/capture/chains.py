@@ -9,7 +9,7 @@ Only where a file could go on in more than one chain, its name decides.
 from __future__ import annotations
 
 import re
-from bisect import bisect_left
+from bisect import bisect_left, insort
 from typing import TYPE_CHECKING, NamedTuple
 
 from closeseq.capture.extent import extent, is_stream
@@ -130,8 +130,8 @@ def arranged(files: Iterable[Timed]) -> list[list[Timed]]:
         if into is None:
             chains.append(run)
         else:
-            into += run
-            into.sort()
+            for one in run:
+                insort(into, one)
     return chains
 
 

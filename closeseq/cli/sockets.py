@@ -16,8 +16,8 @@ from closeseq.verdict.text import span
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from closeseq.analysis import Reading as Found
     from closeseq.cli.moments import Moment
+    from closeseq.reading import Reading as Found
     from closeseq.report.text import Style
 
 

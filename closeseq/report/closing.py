@@ -15,8 +15,8 @@ from closeseq.verdict.text import count, span
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-    from closeseq.analysis import Reading
     from closeseq.connections.conversation import Address, End
+    from closeseq.reading import Reading
     from closeseq.watch.census import Census
     from closeseq.watch.news import News
     from closeseq.watch.watch import Watch

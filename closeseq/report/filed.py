@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from closeseq.report.text import moment, named, printable, seconds
 
 if TYPE_CHECKING:
-    from closeseq.analysis import Reading
     from closeseq.packets.files import File, Files
+    from closeseq.reading import Reading
 
 Record: TypeAlias = dict[str, Any]
 

@@ -20,8 +20,8 @@ from closeseq.verdict.findings import Severity
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from closeseq.analysis import Reading
     from closeseq.connection import Connection
+    from closeseq.reading import Reading
     from closeseq.report.selection import Selection
     from closeseq.tcp.timeline import Step, Transition
     from closeseq.verdict.findings import Finding

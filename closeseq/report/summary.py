@@ -20,8 +20,8 @@ from closeseq.verdict.text import count, span
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from closeseq.analysis import Reading
     from closeseq.connection import Connection
+    from closeseq.reading import Reading
     from closeseq.report.selection import Selection
     from closeseq.verdict.findings import Finding
 

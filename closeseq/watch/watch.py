@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from closeseq.analysis import Reading
 from closeseq.classes import Classes
 from closeseq.connections import Connections
 from closeseq.connections.conversation import End
 from closeseq.connections.extent import FAR_NS
+from closeseq.reading import Reading
 from closeseq.segments.narrow import narrow
 from closeseq.settings import Settings
 from closeseq.tcp.timers import SECOND
