@@ -38,7 +38,11 @@ class Endpoint:
 
 
 class Connection:
-    """One connection, analysed. What is costly is computed when it is first looked at."""
+    """One connection, analysed. What is costly is computed when it is first looked at.
+
+    Packets are numbered on from file to file, where its capture is in several, and texts such as `summary`
+    name them so. `files` tells where each one is: `files.text(summary)` names them as they are looked up.
+    """
 
     def __init__(
         self,
