@@ -14,6 +14,8 @@ from functools import cached_property
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, overload
 
+import numpy as np
+
 from closeseq.classes import Classes, Outcome
 from closeseq.connection import Connection
 from closeseq.connections import Connections
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from closeseq.capture.chains import Chain
+    from closeseq.connections.conversation import Conversation
     from closeseq.errors import CaptureError
     from closeseq.packets.segments import Segments
 
@@ -90,15 +93,28 @@ class Analysis(Sequence[Connection]):
     def __getitem__(self, index: slice) -> list[Connection]: ...
     def __getitem__(self, index: int | slice) -> Connection | list[Connection]:
         if isinstance(index, slice):
-            return [self._connection(i) for i in range(*index.indices(len(self)))]
+            chosen = range(*index.indices(len(self)))
+            found = list(self.among(sorted(chosen)))
+            return found if chosen.step > 0 else found[::-1]
         if not -len(self) <= index < len(self):
             raise IndexError(f"connection {index} of {len(self)}")
         return self._connection(index % len(self))
 
+    def __iter__(self) -> Iterator[Connection]:
+        return self.among(range(len(self)))
+
+    def among(self, indices: Sequence[int]) -> Iterator[Connection]:
+        """Yield the connections with these indices, which ascend: in less time than one by one."""
+        conversations = self._connections.conversations(np.asarray(indices, np.int64))
+        return map(self._analysed, conversations)
+
     def _connection(self, index: int) -> Connection:
+        return self._analysed(self._connections.conversation(index))
+
+    def _analysed(self, conversation: Conversation) -> Connection:
         dropped = self.reading.dropped
         return Connection(
-            self._connections.conversation(index),
+            conversation,
             self.settings,
             self.now_ns,
             capture=self.path,
@@ -159,10 +175,9 @@ class Analysis(Sequence[Connection]):
         return Counter(dict(counts.most_common()))
 
     def problems(self) -> Iterator[Connection]:
-        """Yield the connections that have something to mend, in the order of their first packets."""
+        """Return the connections that have something to mend, in the order of their first packets."""
         found = (one.members for one in self.classes if one.outcome.has_problem)
-        for index in sorted(i for members in found for i in members):
-            yield self._connection(index)
+        return self.among(sorted(i for members in found for i in members))
 
 
 def analyze(

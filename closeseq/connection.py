@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 from closeseq.connections import shape
 from closeseq.connections.conversation import Conversation, End, Opener
 from closeseq.packets.files import Files
+from closeseq.packets.value import value
 from closeseq.tcp.replay import replay
 from closeseq.tcp.timers import SECOND
 from closeseq.verdict import Judgement, judge
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 ONE_FILE = Files()  # for all connections whose packets need no file to be named
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Endpoint:
     """One end of an analysed connection, as it stands at the end of the capture."""
 

@@ -1,8 +1,9 @@
 """How tests are run.
 
 Properties try the same examples in every run, so that a failure is one for everybody.
-`HYPOTHESIS_PROFILE=explore` tries many more, and others each time: for looking, not for CI. There is no
-deadline in either, because speed is no matter of tests on shared machines.
+`HYPOTHESIS_PROFILE=explore` tries thirty times as many, and others each time: for looking, not for CI;
+`quick` tries a tenth, for a first look. There is no deadline in any of them, because speed is no matter of
+tests on shared machines.
 
 With pytest-xdist (`pytest -n 4`) tests run in several processes, in any order, except those that share what
 the machine has only once: they stay in one process, in their order, and begin first, since they take longest.
@@ -18,6 +19,7 @@ import pytest
 from hypothesis import settings
 
 settings.register_profile("repeatable", derandomize=True, deadline=None)
+settings.register_profile("quick", max_examples=10, derandomize=True, deadline=None)
 settings.register_profile("explore", max_examples=3000, deadline=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
 

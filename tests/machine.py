@@ -75,7 +75,7 @@ def why_not(thing: str) -> str:
         env=os.environ | {"PATH": EVERYWHERE},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=140,
         check=False,
     )
     if done.returncode == 0:

@@ -72,6 +72,11 @@ def conversations(segments, size=100_000, ports=frozenset()):
     return [connections.conversation(index) for index in range(len(connections))]
 
 
+def at_once(segments, size=100_000, ports=frozenset()):
+    connections = fed(segments, size, ports)
+    return list(connections.conversations(np.arange(len(connections))))
+
+
 def captured(path):
     """Return the segments of a capture."""
     with open_capture(str(path)) as capture:

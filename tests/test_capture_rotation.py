@@ -14,6 +14,7 @@ import pytest
 from capture_files import Packet, pcap, pcap_record, pcapng, read_file
 from closeseq.capture.growing import open_growing
 from closeseq.capture.succession import Present, of_one_rotation, successor
+from machine import needs
 
 CAPTURES = Path(__file__).parent.parent / "captures"
 SECOND = 10**9
@@ -289,7 +290,7 @@ ROTATIONS = {
 }
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="a network namespace of our own needs root")
+@needs("ip", "unshare", "live packets", root=True)
 @pytest.mark.parametrize("rotation", ROTATIONS.values(), ids=ROTATIONS)
 def test_what_rotates_is_followed(tmp_path, rotation):
     if not shutil.which(rotation[0]):

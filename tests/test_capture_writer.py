@@ -14,7 +14,7 @@ import time
 import dpkt
 import numpy as np
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from scapy.utils import RawPcapNgReader, RawPcapReader
 
@@ -25,6 +25,7 @@ from closeseq.capture.saver import Saver
 from closeseq.capture.writers import PcapngWriter, PcapWriter, SavedDevice
 from closeseq.errors import SaveError
 from closeseq.packets.frames import Frames
+from examples import examples
 from machine import needs
 
 NOON_NS = 1_700_000_000_123_456_789
@@ -66,7 +67,7 @@ def pcapng(path, *devices):
 lengths = st.lists(st.sampled_from([0, 1, 2, 3, 4, 54, 66, 67, 1514, 65_535, 65_536, 70_001]), max_size=12)
 
 
-@settings(max_examples=40)
+@examples(40)
 @example([65_535, 70_001, 1, 65_536, 65_535], 0, random.Random(1))
 @given(lengths, st.integers(0, 5), st.randoms(use_true_random=False))
 def test_the_blocks_are_those_that_are_built_one_by_one(tmp_path_factory, lengths, gap, draw):

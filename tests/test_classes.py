@@ -8,7 +8,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from closeseq.analysis import Analysis
@@ -23,6 +23,7 @@ from closeseq.errors import ScriptError
 from closeseq.script import PORTS, segments
 from closeseq.settings import Settings
 from closeseq.verdict.limits import Limits
+from examples import examples
 from segment_rows import CAPTURES, captured, fed, joined, soups
 
 SECOND = 10**9
@@ -275,13 +276,13 @@ def crowds(draw):
 waits = st.sampled_from([0, 10 * MILLISECOND, 2 * SECOND, 100 * SECOND])
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(crowds(), waits)
 def test_the_promise_holds_in_random_scripts(rows, wait):
     assert_promise(analysed(rows, int(rows.time_ns.max()) + wait))
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(st.lists(soups(most=12), min_size=2, max_size=6), waits)
 def test_the_promise_holds_in_random_rows(several, wait):
     for number, rows in enumerate(several):
@@ -292,7 +293,7 @@ def test_the_promise_holds_in_random_rows(several, wait):
     assert_promise(analysed(rows, int(rows.time_ns.max()) + wait))
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(crowds(), st.lists(waits, min_size=1, max_size=4))
 def test_what_was_learned_holds_for_later_batches_and_moments(rows, moments):
     finder, connections = Classes(SETTINGS, kept=True), Connections()
@@ -309,7 +310,7 @@ def test_what_was_learned_holds_for_later_batches_and_moments(rows, moments):
                 assert finder.outcomes[number] == Outcome.of(analysis[index])
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(crowds(), waits)
 def test_time_alone_changes_nothing_before_it_is_said_to(rows, wait):
     now_ns = int(rows.time_ns.max()) + wait

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from closeseq.classes.columns import LEAST, MOST, Columns
@@ -15,6 +15,7 @@ from closeseq.classes.tree import Result, Tree
 from closeseq.connections.skeleton import Leaf
 from closeseq.verdict import stuck
 from closeseq.verdict.text import span
+from examples import examples
 
 
 class Table:
@@ -98,7 +99,7 @@ values = st.one_of(small, small, times, st.sampled_from([LEAST, MOST, 1 << 53, (
 tables = st.lists(st.tuples(values, values, values), min_size=2, max_size=16)
 
 
-@settings(max_examples=400)
+@examples(400)
 @given(programs, tables, st.booleans())
 def test_rows_for_which_all_that_was_noted_comes_out_alike_go_the_same_way(program, rows, kept):
     forms, tree, ways = Forms(), Tree(), []

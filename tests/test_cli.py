@@ -1,4 +1,7 @@
-"""The command as it is used: real processes, real files, exit statuses, pipes and terminals."""
+"""The command as it is used: real processes, real files, exit statuses, pipes and terminals.
+
+Where the interpreter and its imports make no difference, the process is forked from this one.
+"""
 
 from __future__ import annotations
 
@@ -20,6 +23,8 @@ from pathlib import Path
 
 import pytest
 
+from forked import run_forked
+
 ROOT = Path(__file__).parent.parent
 CAPTURES = ROOT / "captures"
 LEAKY = CAPTURES / "leaky-server.pcap"
@@ -33,16 +38,14 @@ ENVIRONMENT = {
 COMMAND = [sys.executable, "-m", "closeseq"]
 
 
-def closeseq(*arguments, stdin=None, environment=None, cwd=None):
-    return subprocess.run(
-        [*COMMAND, *map(str, arguments)],
-        input=stdin,
-        capture_output=True,
-        env=ENVIRONMENT | (environment or {}),
-        cwd=cwd,
-        timeout=60,
-        check=False,
-    )
+def closeseq(*arguments, stdin=None, cwd=None):
+    return run_forked(list(map(str, arguments)), ENVIRONMENT, stdin, cwd)
+
+
+def started(*arguments, environment):
+    """Run it as it is usually run: with an interpreter of its own, which looks at its environment itself."""
+    command, environment = [*COMMAND, *map(str, arguments)], ENVIRONMENT | environment
+    return subprocess.run(command, capture_output=True, env=environment, timeout=60, check=False)
 
 
 def out(done):
@@ -241,7 +244,7 @@ def test_a_link_is_written_through_and_stays_a_link(tmp_path):
 
 def test_output_to_a_device_or_a_directory_that_is_not_there(tmp_path):
     assert closeseq("analyze", CLEAN, "-o", "/dev/null").returncode == 0
-    assert "graceful" in out(closeseq("analyze", CLEAN, "-o", "/dev/stdout"))
+    assert "graceful" in out(started("analyze", CLEAN, "-o", "/dev/stdout", environment={}))  # a pipe
     done = closeseq("analyze", CLEAN, "-o", tmp_path / "no" / "such.txt")
     assert done.returncode == 2
     assert "cannot be written" in err(done)
@@ -412,7 +415,7 @@ def test_a_name_that_is_no_utf8_is_reported_all_the_same(tmp_path):
 
 
 def test_a_terminal_that_knows_no_unicode_gets_ascii():
-    done = closeseq("timeline", CLEAN, environment={"LC_ALL": "C", "PYTHONIOENCODING": "ascii"})
+    done = started("timeline", CLEAN, environment={"LC_ALL": "C", "PYTHONIOENCODING": "ascii"})
     assert done.returncode == 0
     assert out(done).isascii()
     assert "-- SYN -" in out(done)
@@ -456,7 +459,7 @@ def test_lines_fit_the_terminal(columns):
     assert max(map(len, seen.splitlines())) <= columns
 
 
-HEAVY = ("scapy", "dpkt", "numpy", "communityid", "tabulate")
+HEAVY = ("scapy", "dpkt", "numpy", "msgspec", "tabulate")
 
 
 @pytest.mark.parametrize(

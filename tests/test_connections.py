@@ -6,7 +6,7 @@ import dataclasses
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from closeseq.connections import Connections, grouping
@@ -16,6 +16,7 @@ from closeseq.packets.flags import ACK, FIN, RST, SYN
 from closeseq.packets.sequence import MODULUS
 from closeseq.script import NUMBERS, segments
 from closeseq.script import conversation as told
+from examples import examples
 from segment_rows import MILLISECOND, A, B, C, columns, conversations, joined, row
 
 OPEN = "C:S S:SA C:A "
@@ -214,7 +215,7 @@ def test_numbers_count_from_the_syn():
     ]
 
 
-@settings(max_examples=20, deadline=None)
+@examples(20)
 @given(st.integers(0, MODULUS - 1), st.integers(0, MODULUS - 1))
 def test_shifting_the_initial_numbers_changes_nothing(client, server):
     script = OPEN + "~ C:FA! +300ms C:FA* S:A ~ S:FA C:A"

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from closeseq.connections import Connections
 from closeseq.script import segments
+from examples import examples
 from segment_rows import CAPTURES, captured, joined, soups
 
 OPEN = "C:S S:SA C:A "
@@ -65,7 +66,7 @@ def test_a_copy_of_a_packet_before_the_forgetting_is_still_known():
     assert connections.copies == 1
 
 
-@settings(max_examples=60)
+@examples(60)
 @given(soups(), st.integers(1, 12), st.lists(st.integers(0, 3), min_size=1, max_size=8), st.data())
 def test_what_stays_goes_on_as_if_nothing_had_been_forgotten(rows, size, choices, data):
     """Only connections of pairs that send nothing more are forgotten, as a watch does with what is over."""

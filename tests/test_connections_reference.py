@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import reference
 from closeseq.connections import Connections, shape
-from segment_rows import CAPTURES, captured, conversations, joined, soups
+from examples import examples
+from segment_rows import CAPTURES, at_once, captured, conversations, joined, soups
 
 
 @pytest.mark.parametrize("path", CAPTURES, ids=lambda path: path.stem)
@@ -26,7 +27,7 @@ def test_all_captures_at_once_one_row_at_a_time_give_what_the_reference_gives():
 PORTS = st.sampled_from([frozenset(), frozenset({80}), frozenset({80, 1000})])
 
 
-@settings(max_examples=150, deadline=None)
+@examples(150)
 @given(soups(), st.integers(1, 20), PORTS)
 def test_random_rows_in_random_batches_give_what_the_reference_gives(segments, size, ports):
     expected = reference.conversations(segments, ports)
@@ -34,13 +35,26 @@ def test_random_rows_in_random_batches_give_what_the_reference_gives(segments, s
     assert conversations(segments, ports=ports) == expected
 
 
-@settings(max_examples=50, deadline=None)
+def test_all_captures_made_at_once_give_what_the_reference_gives():
+    segments = joined([captured(path) for path in CAPTURES])
+    expected = reference.conversations(segments)
+    assert at_once(segments) == expected
+    assert repr(at_once(segments)) == repr(expected)  # True is not 1 here, nor 1.0
+
+
+@examples(150)
+@given(soups(), st.integers(1, 20), PORTS)
+def test_random_rows_made_at_once_give_what_the_reference_gives(segments, size, ports):
+    assert at_once(segments, size, ports) == reference.conversations(segments, ports)
+
+
+@examples(50)
 @given(soups())
 def test_the_shape_is_made_of_the_major_events_of_the_reference(segments):
     assert [shape(one) for one in conversations(segments)] == reference.shapes(segments)
 
 
-@settings(max_examples=30, deadline=None)
+@examples(30)
 @given(soups(most=20), st.integers(1, 8))
 def test_connections_can_be_looked_at_between_batches(segments, size):
     connections = Connections()

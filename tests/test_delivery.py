@@ -9,11 +9,13 @@ import pytest
 
 import closeseq
 from closeseq.connections.conversation import End
+from closeseq.packets.flags import ACK, FIN, SYN
 from closeseq.script import conversation
 from closeseq.tcp.replay import replay
 from closeseq.tcp.states import State
 from closeseq.tcp.timeline import Arrival, Certainty
 from closeseq.tcp.timers import SECOND, Timers
+from segment_rows import MILLISECOND, START_NS, A, B, columns, fed, row
 
 OPEN = "C:S S:SA C:A ~ "
 
@@ -266,3 +268,81 @@ def test_answers_that_were_not_captured_tell_that_the_first_of_several_copies_ar
 def test_a_fin_repeated_without_answer_arrived_if_the_connection_loses_segments_before_the_capture():
     timeline = run("C:FA? +0.2s C:FPA* S:A? +0.2s C:FA* S:A? +0.4s C:FA* S:A?")
     assert entered(timeline, End.SERVER, State.CLOSE_WAIT).certainty is Certainty.ASSUMED
+
+
+def test_an_end_that_answers_the_ack_of_its_fin_with_rst_had_left_fin_wait_1_before():
+    # It aborted, and that RST was lost before the capture point: a socket would have taken the ACK.
+    timeline = run("S:FA +80ms C:A +40ms S:R", after=1)
+    assert entered(timeline, End.SERVER, State.FIN_WAIT_2) is None
+    assert entered(timeline, End.SERVER, State.CLOSED) is not None
+
+
+def test_an_end_that_answers_a_second_ack_with_rst_may_have_been_in_fin_wait_2():
+    timeline = run("S:FA +80ms C:A +80ms C:A +40ms S:R", after=1)
+    assert entered(timeline, End.SERVER, State.FIN_WAIT_2) is not None
+
+
+def test_a_fin_that_is_answered_with_rst_was_not_taken_also_where_it_comes_again():
+    timeline = run("S:FA C:R! +200ms S:FA C:R", after=1)
+    assert entered(timeline, End.CLIENT, State.CLOSE_WAIT) is None
+
+
+def test_the_ack_of_a_syn_within_traffic_counts_from_its_own_time():
+    # Lost at first; the SYN+ACK comes again, and what follows within the same stretch is 300 ms later.
+    timeline = replay(
+        told := conversation("C:S S:SA C:A! +1s S:SA* C:A +300ms S:PA+100 C:A +1s C:FA S:A"),
+        Timers(),
+        told.last_ns,
+    )
+    moved = entered(timeline, End.SERVER, State.ESTABLISHED)
+    assert moved is not None
+    assert moved.time_ns - told.first_ns < 1.2 * SECOND
+
+
+@pytest.mark.parametrize(
+    ("echo", "state"), [("the ACK in between", State.CLOSING), ("the second FIN", State.FIN_WAIT_2)]
+)
+def test_an_echo_of_what_follows_a_fin_shows_that_the_fin_had_come(echo, state):
+    # The FINs cross, and the client's comes again. The server's answer to that echoes the ACK between the
+    # two only if the first FIN had come: TS.Recent is of what is in order (RFC 7323 4.3).
+    def sent(at_ms, source, destination, flags, seq, ack, tsval, tsecr):  # noqa: PLR0917 - a row of a table
+        stamps = {"has_timestamps": True, "tsval": tsval, "tsecr": tsecr}
+        time_ns = START_NS + at_ms * MILLISECOND
+        return row(source, destination, flags, seq, ack, time_ns=time_ns, **stamps)
+
+    tsecr = {"the ACK in between": 5707, "the second FIN": 6728}[echo]
+    rows = [
+        sent(0, A, B, SYN, 0, 0, 5300, 0),
+        sent(166, B, A, SYN | ACK, 0, 1, 7291, 5300),
+        sent(172, A, B, ACK, 1, 1, 5480, 7291),
+        sent(321, A, B, FIN | ACK, 1, 1, 5631, 7291),
+        sent(404, B, A, FIN | ACK, 1, 1, 7526, 5480),
+        sent(407, A, B, ACK, 2, 2, 5707, 7526),
+        sent(1418, A, B, FIN | ACK, 1, 2, 6728, 7526),
+        sent(1581, B, A, ACK, 2, 2, 8706, tsecr),
+    ]
+    told = fed(columns(rows)).conversation(0)
+    timeline = replay(told, Timers(), told.last_ns)
+    others = {State.CLOSING, State.FIN_WAIT_2} - {state}
+    assert entered(timeline, End.SERVER, state) is not None
+    assert entered(timeline, End.SERVER, *others) is None
+
+
+def test_a_fin_may_wait_behind_data_whose_acknowledgement_was_still_on_its_way():
+    # When the server acknowledges the FIN, the ACK of its data has passed the capture point and not reached
+    # it: what it had left to send, and its own FIN, may wait for that.
+    told = conversation(
+        "C:S +198ms S:SA +4ms C:A +200ms C:FA|S:PA+1448 +4ms C:A +140ms S:A +50ms S:FA+1176 +4ms C:A"
+    )
+    timeline = replay(told, Timers(), told.last_ns)
+    taken = entered(timeline, End.SERVER, State.CLOSE_WAIT)
+    assert taken is not None
+    assert taken.certainty is Certainty.ASSUMED
+
+
+def test_a_fin_does_not_wait_where_the_peers_fin_acknowledged_all():
+    told = conversation("C:S +198ms S:SA +4ms C:A +200ms S:PA+1448 +4ms C:FA +198ms S:A +50ms S:FA +4ms C:A")
+    timeline = replay(told, Timers(), told.last_ns)
+    taken = entered(timeline, End.SERVER, State.CLOSE_WAIT)
+    assert taken is not None
+    assert taken.certainty is Certainty.PROVED

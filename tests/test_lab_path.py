@@ -15,18 +15,17 @@ import pytest
 import closeseq
 from closeseq.capture import open_capture
 from closeseq.lab.tun import DEVICE, missing_tun
+from machine import needs
 from process_tree import descendants, everyone, namespaces
 
 ROOT = Path(__file__).resolve().parent.parent
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT)}
 NO_TUN = missing_tun() if sys.platform == "linux" else "needs Linux"
-TIME_LIMIT = 30
+TIME_LIMIT = 60
 RAW_IP = 101  # LINKTYPE_RAW
 
 pytestmark = [
-    pytest.mark.skipif(
-        sys.platform != "linux" or os.geteuid() != 0, reason="only root is sure to get network namespaces"
-    ),
+    needs("the lab's namespaces", root=True),
     pytest.mark.skipif(bool(NO_TUN), reason=NO_TUN),
 ]
 
@@ -103,9 +102,10 @@ path.check()
     assert one.verdict == "graceful"
     assert one.initiator == "client"
     first, second, third = (int(time_ns) for time_ns in frames.time_ns[:3])
-    # Of the 60 ms, 40 lie behind the capture point and 20 before it; a busy machine takes longer.
-    assert 40_000_000 <= second - first < 140_000_000
-    assert 20_000_000 <= third - second < 120_000_000
+    # Of the 60 ms, 40 lie behind the capture point and 20 before it; a busy machine takes longer, by any
+    # time. That it is no longer than asked for is tested where time stands still, in test_lab_relay.
+    assert second - first >= 40_000_000
+    assert third - second >= 20_000_000
     assert (frames.time_ns[1:] >= frames.time_ns[:-1]).all()
 
 
@@ -181,6 +181,9 @@ VERIFY = [sys.executable, str(ROOT / "scripts/verify_against_kernel"), "--path",
 LAB = [sys.executable, "-m", "closeseq", "lab", "run", "fin-overtaken"]
 
 
+without_the_device = needs("unshare", "mounts of our own", root=True)
+
+
 def without_tun(command):
     """Run a command where there is no /dev/net/tun."""
     hide = f'mount -t tmpfs none {DEVICE.parent} && exec "$@"'
@@ -194,6 +197,7 @@ def without_tun(command):
     )
 
 
+@without_the_device
 def test_without_tun_devices_an_experiment_is_left_out_with_the_reason():
     done = without_tun([*LAB, "-q"])
     assert done.returncode == 1
@@ -202,6 +206,7 @@ def test_without_tun_devices_an_experiment_is_left_out_with_the_reason():
     assert "modprobe tun" in done.stderr
 
 
+@without_the_device
 def test_and_the_verification_says_in_one_line_what_is_missing():
     done = without_tun(VERIFY)
     if "tracefs" in done.stderr:
@@ -212,6 +217,9 @@ def test_and_the_verification_says_in_one_line_what_is_missing():
 
 
 # Nothing is left behind
+
+# One after the other, so that there is time to look, also on a busy machine.
+SEVERAL = [*LAB, "data-overtaken", "crossing-fins", "--jobs", "1"]
 
 
 def devices(pids):
@@ -227,7 +235,7 @@ def devices(pids):
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
-@pytest.mark.parametrize("command", [LAB, VERIFY], ids=["lab", "verification"])
+@pytest.mark.parametrize("command", [SEVERAL, VERIFY], ids=["lab", "verification"])
 def test_what_is_killed_leaves_no_process_no_namespace_and_no_device_behind(command, how):
     with subprocess.Popen(
         command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=ENVIRONMENT, start_new_session=True

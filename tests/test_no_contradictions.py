@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from closeseq import format_timeline
@@ -106,7 +106,6 @@ told = st.builds(
 
 @pytest.mark.parametrize("check", CHECKS)
 def test_nothing_that_is_said_contradicts_itself(check):
-    @settings(max_examples=100)
     @given(told)
     def holds(one):
         assert contradictions(check, one) == []

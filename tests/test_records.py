@@ -5,17 +5,25 @@ from __future__ import annotations
 import csv
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import jsonschema
 import pytest
+from communityid import CommunityID, FlowTuple
+from hypothesis import given
+from hypothesis import strategies as st
 
 import closeseq
+from closeseq.connections.conversation import Address
 from closeseq.errors import CaptureError
+from closeseq.report import rows
 from closeseq.report.records import (
     CSV_COLUMNS,
+    community_id,
     csv_header,
     csv_lines,
+    encode,
     header,
     json_object,
     jsonl,
@@ -28,6 +36,7 @@ from closeseq.tcp.states import State
 from closeseq.tcp.timeline import Certainty
 from closeseq.verdict import vocabulary
 from closeseq.verdict.findings import Initiator, Role
+from closeseq.watch.news import Kind
 from test_report_examples import (
     HANDSHAKE,
     MadeAnalysis,
@@ -211,6 +220,42 @@ def test_jsonl_is_one_object_a_line():
     assert all(text.count("\n") == 1 for text in lines)
 
 
+@pytest.mark.parametrize("capture", CAPTURES[::3], ids=lambda path: path.stem)
+def test_a_line_of_json_says_what_the_record_says(capture):
+    selection = Selection(closeseq.analyze(str(capture)))
+    lines, records = list(jsonl(selection)), [record(one) for one in selection]
+    assert [json.loads(text) for text in lines] == records
+    assert [list(json.loads(text)) for text in lines] == [list(one) for one in records]
+
+
+@pytest.mark.parametrize("name", ["café.pcap", "\U0001f984.pcap", 'a"b\\c\n.pcap', "\x7f\u2028.pcap"])
+def test_json_is_ascii_whatever_a_capture_is_called(name):
+    (text,) = jsonl(Selection(MadeAnalysis([replace(lost_final_ack(), capture=name)])))
+    assert text.isascii()
+    assert json.loads(text)["capture"] == name
+
+
+def test_json_takes_what_is_no_unicode_at_all():
+    live = rows.Live(Kind.CLOSED, "now", {"owner": "\udcff"})
+    assert json.loads(encode(live)) == {"event": "closed", "as_of": "now", "kernel": {"owner": "\udcff"}}
+
+
+PORT = st.integers(0, 65535)
+ENDS = st.one_of(
+    st.tuples(*[st.builds(Address, st.ip_addresses(v=4).map(str), PORT)] * 2),
+    st.tuples(*[st.builds(Address, st.ip_addresses(v=6).map(str), PORT)] * 2),
+)
+
+
+@given(ENDS, st.booleans())
+def test_the_community_id_is_that_of_its_own_package(ends, same_address):
+    client, server = ends
+    if same_address:
+        server = Address(client.address, server.port)
+    flow = FlowTuple.make_tcp(client.address, server.address, client.port, server.port)
+    assert community_id(client, server) == CommunityID().calc(flow)
+
+
 @pytest.mark.parametrize("number", [0, 1, 3])
 def test_json_wraps_the_connections_with_what_was_read(number):
     analysis = MadeAnalysis([close_wait(number=i + 1) for i in range(number)])
@@ -244,14 +289,14 @@ def test_a_name_that_is_no_utf8_is_still_text():
 
 def test_csv_has_a_line_a_connection_and_its_columns_in_order():
     selection = Selection(MadeAnalysis([lost_final_ack(), close_wait(reported=True, number=2)]))
-    rows = list(csv.DictReader(io.StringIO(csv_header() + "".join(csv_lines(selection)))))
-    assert tuple(rows[0]) == CSV_COLUMNS
-    assert [row["verdict"] for row in rows] == ["graceful", "closing"]
-    assert rows[0]["server_expires"] == "60.525"
-    assert rows[0]["client_expires"] == ""
-    assert rows[0]["notices"] == "three-segment-close"
-    assert rows[1]["problems"] == "stuck-fin-wait-2 stuck-close-wait"
-    assert rows[0]["zeek_history"] == "ShADdfFa"
+    told = list(csv.DictReader(io.StringIO(csv_header() + "".join(csv_lines(selection)))))
+    assert tuple(told[0]) == CSV_COLUMNS
+    assert [row["verdict"] for row in told] == ["graceful", "closing"]
+    assert told[0]["server_expires"] == "60.525"
+    assert told[0]["client_expires"] == ""
+    assert told[0]["notices"] == "three-segment-close"
+    assert told[1]["problems"] == "stuck-fin-wait-2 stuck-close-wait"
+    assert told[0]["zeek_history"] == "ShADdfFa"
 
 
 @pytest.mark.parametrize("capture", CAPTURES, ids=lambda path: path.stem)

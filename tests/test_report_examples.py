@@ -102,6 +102,9 @@ class MadeAnalysis:
     def __getitem__(self, index):
         return self.connections[index]
 
+    def among(self, indices):
+        return (self.connections[index] for index in indices)
+
     @property
     def classes(self):
         return [SimpleNamespace(example=one, outcome=one, members=[i]) for i, one in enumerate(self)]

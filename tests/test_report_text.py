@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from closeseq.report.text import Style, evidence, moment, packets, printable, when
+from closeseq.report.text import Style, evidence, moment, packets, printable, seconds, when
 from closeseq.verdict.text import count, span
 from test_report_examples import finding
 
@@ -28,6 +30,11 @@ NS = 1_000_000_000
 )
 def test_a_length_of_time_has_three_digits_and_the_unit_people_use(ns, text):
     assert span(ns) == text
+
+
+@given(st.integers(-(1 << 63), 1 << 63))
+def test_seconds_have_no_digit_that_is_not_known(ns):
+    assert seconds(ns) == round(seconds(ns), 9)
 
 
 def test_times_keep_every_nanosecond():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from closeseq.errors import ScriptError
@@ -12,6 +12,7 @@ from closeseq.tcp.timers import SECOND, Timers
 from closeseq.verdict import Limits, judge
 from closeseq.verdict.outcome import RULES as VERDICTS
 from closeseq.verdict.rules import RULES
+from examples import examples
 from test_verdict import check_mirror
 from verdict_examples import mirrored, packets
 
@@ -42,7 +43,7 @@ def told(draw):
     return script, conversations(script, timestamps=draw(st.booleans())) if script else []
 
 
-@settings(max_examples=400, deadline=None)
+@examples(400)
 @given(told(), st.sampled_from([0, 3, 60, 200]), st.sampled_from([0, 2, 60]), st.sampled_from([0, 5]))
 def test_every_connection_is_judged(told, wait, stuck_after, dropped):
     _, found = told

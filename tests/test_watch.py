@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import hypothesis
 import numpy as np
 import pytest
 from hypothesis import given
@@ -22,6 +21,7 @@ from closeseq.watch import Census, Kind, Watch
 from closeseq.watch.census import OTHER_SHAPES
 from closeseq.watch.clock import PacketClock
 from closeseq.watch.session import Session
+from examples import examples
 from segment_rows import soups
 
 CAPTURES = Path(__file__).parent.parent / "captures"
@@ -345,7 +345,7 @@ def test_the_blame_of_what_is_stuck_is_in_the_news():
     assert [f.endpoint for f in connection.findings if f.code == "stuck-close-wait"] == [End.CLIENT]
 
 
-@hypothesis.settings(max_examples=60)
+@examples(60)
 @given(soups(), st.integers(1, 12), st.lists(st.integers(0, 90), min_size=1, max_size=6), st.integers(0, 100))
 def test_in_the_end_a_watch_has_seen_what_an_analysis_of_the_whole_finds(rows, size, waits, last):
     """Whatever the batches, and whenever the clock ticks in between."""
@@ -368,7 +368,7 @@ def test_in_the_end_a_watch_has_seen_what_an_analysis_of_the_whole_finds(rows, s
         assert record(seen) == record(analysis[seen.id - 1])
 
 
-@hypothesis.settings(max_examples=40)
+@examples(40)
 @given(st.lists(soups(most=12), min_size=1, max_size=6), st.integers(1, 6))
 def test_a_watch_that_must_forget_loses_no_count(several, most):
     watch = Watch(SETTINGS, most=most)

@@ -7,6 +7,8 @@
     compressed    of these, gzip
     formats       what the first bytes say the file is, and what to do if it is nothing we read
     pcap, pcapng  the walk along the record headers of the two formats
+    lockstep      the same walk from many places at once
+    pcaprecords, pcapngchain   what it has to know of each format
     packetblocks, interfaces   what pcapng says of packets, and of the interfaces they came from
     records       what the walks have in common
     reader        the capture as its user sees it

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 
-from closeseq.capture import pcap, pcapng
+from closeseq.capture import pcap, pcapng, pcapngchain
 from closeseq.capture.records import Trouble, Walker
 from closeseq.capture.unpacking import COMPRESSIONS
 
@@ -48,7 +48,7 @@ FOREIGN = {
     },
 }
 PCAP = {struct.pack(order + "I", magic) for order in "<>" for magic in pcap.NS_PER_UNIT}
-PCAPNG = struct.pack("<I", pcapng.SECTION)  # the same in both byte orders
+PCAPNG = struct.pack("<I", pcapngchain.SECTION)  # the same in both byte orders
 TEXT = frozenset(b"\t\n\r\x1b" + bytes(range(0x20, 0x7F)))
 
 

@@ -7,22 +7,15 @@ kinds. Such old files are read as libpcap reads them: of 2.3, the smaller length
 from __future__ import annotations
 
 import struct
-from enum import Enum, auto
 
 import numpy as np
 
+from closeseq.capture import lockstep
+from closeseq.capture.pcaprecords import RECORD_HEADER, Form, Lengths, Records
 from closeseq.capture.records import CUT_REMEDY, MAXIMUM_RECORD, Trouble, Walked, first, gather
 
 MICROSECONDS, NANOSECONDS = 0xA1B2C3D4, 0xA1B23C4D
 NS_PER_UNIT = {MICROSECONDS: 1000, NANOSECONDS: 1}
-
-
-class Lengths(Enum):
-    """How the two lengths of a record stand."""
-
-    CAPTURED_FIRST = auto()
-    WIRE_FIRST = auto()
-    SMALLER_CAPTURED = auto()  # either way
 
 
 VERSIONS = {
@@ -31,8 +24,7 @@ VERSIONS = {
     (2, 4): Lengths.CAPTURED_FIRST,
     (543, 0): Lengths.WIRE_FIRST,  # the tcpdump of DG/UX
 }
-FILE_HEADER, RECORD_HEADER = 24, 16
-CAPTURED_AT, WIRE_AT = 8, 12  # the two lengths' places in a record header; each other's in old files
+FILE_HEADER = 24
 
 # tcpdump's MAXIMUM_SNAPLEN. Writers are known to announce a smaller snapshot length than they keep to.
 USUAL_SNAPLEN = 262_144
@@ -59,18 +51,17 @@ def begin(header: bytes) -> PcapWalker | Trouble:
     if link & RESERVED:
         problem = f"the link type field {link:#010x} has bits set that have no meaning"
         return Trouble(problem, 20, "the header is damaged: copy the file again")
-    return PcapWalker(order, NS_PER_UNIT[magic], snaplen, link & LINK_TYPE, VERSIONS[major, minor])
+    longest = min(max(snaplen, USUAL_SNAPLEN), MAXIMUM_RECORD)
+    form = Form(order, NS_PER_UNIT[magic], longest, VERSIONS[major, minor])
+    return PcapWalker(form, link & LINK_TYPE)
 
 
 class PcapWalker:
     """The walk along the records of a pcap.
 
     Args:
-        order: "<" or ">", of all numbers.
-        ns_per_unit: nanoseconds in a unit of the fraction of a second.
-        snaplen: bytes, as the header has it. It is believed only within reason.
-        link_type: LINKTYPE_ value.
-        lengths: how those of a record stand.
+        form: how its records are written.
+        link_type: LINKTYPE_ value, of all of them.
     """
 
     begins = FILE_HEADER
@@ -78,28 +69,18 @@ class PcapWalker:
     ended_ns = None  # nor this
     untimed = 0  # every record has its time
 
-    def __init__(self, order: str, ns_per_unit: int, snaplen: int, link_type: int, lengths: Lengths) -> None:
+    def __init__(self, form: Form, link_type: int) -> None:
+        self._form = form
         self._link_type = link_type
-        self._longest = min(max(snaplen, USUAL_SNAPLEN), MAXIMUM_RECORD)
-        self._ns_per_unit = ns_per_unit
-        self._lengths = lengths
-        # Reading the captured length demands that the rest of the record header is there as well.
-        swapped = lengths is Lengths.WIRE_FIRST
-        self._captured_at = WIRE_AT if swapped else CAPTURED_AT
-        self._captured = struct.Struct(f"{order}4xI" if swapped else f"{order}I4x").unpack_from
-        self._both = struct.Struct(f"{order}II").unpack_from
-        names = ("seconds", "fraction", *(("wire", "captured") if swapped else ("captured", "wire")))
-        self._layout = np.dtype([(name, f"{order}u4") for name in names])
 
     def walk(self, window: memoryview, at: int, most: int) -> Walked:
         """Go along at most `most` records from byte `at`; see `Walker`."""
-        start = self._step(window, at, most)
-        header = gather(window, start, self._layout)
-        captured, wire = header["captured"].astype(np.int64), header["wire"].astype(np.int64)
-        if self._lengths is Lengths.SMALLER_CAPTURED:
-            captured, wire = np.minimum(captured, wire), np.maximum(captured, wire)
+        start, _ = lockstep.walk(Records(window, self._form), at, most)
+        header = gather(window, start, self._form.layout)
+        captured, wire = self._form.lengths_of(header)
         offset = start + RECORD_HEADER
-        damaged = captured > self._longest
+        longest = self._form.longest
+        damaged = captured > longest
         good = first(damaged | (offset + captured > len(window)))
         end = int(offset[good - 1] + captured[good - 1]) if good else at
         walked = Walked(end, RECORD_HEADER)
@@ -107,42 +88,14 @@ class PcapWalker:
             claimed = int(captured[good])
             walked.wanted += claimed
             if damaged[good]:
-                problem = (
-                    f"the record claims {claimed} captured bytes, and at most {self._longest} make sense"
-                )
-                walked.trouble = Trouble(problem, end + self._captured_at)
+                problem = f"the record claims {claimed} captured bytes, and at most {longest} make sense"
+                walked.trouble = Trouble(problem, end + self._form.captured_at)
         header, walked.offset, walked.captured = header[:good], offset[:good], captured[:good]
         walked.wire = np.maximum(wire[:good], walked.captured)  # section 5: a reader may put this right
         seconds, fraction = header["seconds"].astype(np.int64), header["fraction"].astype(np.int64)
-        walked.time_ns = seconds * 1_000_000_000 + fraction * self._ns_per_unit
+        walked.time_ns = seconds * 1_000_000_000 + fraction * self._form.ns_per_unit
         walked.link_type = np.full(good, self._link_type, np.uint16)
         return walked
-
-    def _step(self, window: memoryview, at: int, most: int) -> np.ndarray:
-        """Return where the record headers lie.
-
-        Everything else waits until numpy can do it for all of them: this loop is the one thing that
-        runs in Python for every packet. The lengths are not yet checked here. A false one leads out of
-        the window, which ends the loop, or into the midst of it, which is no harm: what was found
-        behind a false length is thrown away.
-        """
-        unpack, found = self._captured, list[int]()
-        append = found.append
-        at += CAPTURED_AT
-        try:
-            if self._lengths is Lengths.SMALLER_CAPTURED:
-                for _ in range(most):
-                    captured = min(self._both(window, at))
-                    append(at)
-                    at += RECORD_HEADER + captured
-            else:
-                for _ in range(most):
-                    (captured,) = unpack(window, at)
-                    append(at)
-                    at += RECORD_HEADER + captured
-        except struct.error:  # beyond the window's end
-            pass
-        return np.array(found, np.int64) - CAPTURED_AT
 
     def cut(self, window: memoryview, at: int) -> Trouble:
         """Say what the file's end cuts short; see `Walker`."""
@@ -150,9 +103,6 @@ class PcapWalker:
         if there < RECORD_HEADER:
             problem = f"the file ends inside the packet's header ({there} of {RECORD_HEADER} bytes)"
         else:
-            lengths = self._both(window, at + CAPTURED_AT)
-            claimed = lengths[1 if self._lengths is Lengths.WIRE_FIRST else 0]
-            if self._lengths is Lengths.SMALLER_CAPTURED:
-                claimed = min(lengths)
+            claimed = min(self._form.claimed.unpack_from(window, at + self._form.captured_at))
             problem = f"the file ends inside the packet ({there - RECORD_HEADER} of {claimed} bytes)"
         return Trouble(problem, at, CUT_REMEDY)

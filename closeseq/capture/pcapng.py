@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from closeseq.capture import lockstep
 from closeseq.capture.interfaces import BlockError, Interfaces
 from closeseq.capture.packetblocks import ENHANCED, HEADER, OBSOLETE, SIMPLE, TRAILER, Blocks, Packets
+from closeseq.capture.pcapngchain import HEAD, SECTION, SHORTEST, Chain
 from closeseq.capture.records import CUT_REMEDY, MAXIMUM_RECORD, Trouble, Walked, first, gather_in_order
 
-SECTION = 0x0A0D0D0A  # reads the same in both byte orders
 INTERFACE, STATISTICS = 1, 5
 NAMES = {
     SECTION: "Section Header Block",
@@ -22,25 +23,38 @@ NAMES = {
     ENHANCED: "Enhanced Packet Block",
 }
 # The least length of a block: its header, its fixed fields, its length again. Any other kind: index 0.
-LEAST = np.array([12, 20, 32, 16, 12, 24, 32])
+LEAST = np.array([SHORTEST, 20, 32, 16, 12, 24, 32])
 LEAST_SECTION = 28
 TIME_AT = 12  # the timestamp's place in the blocks that have one
 
 BYTE_ORDERS = {b"\x1a\x2b\x3c\x4d": ">", b"\x4d\x3c\x2b\x1a": "<"}
 MAJOR = 1
 
-HEAD = np.dtype([("kind", "<u4"), ("length", "<u4")])
 LENGTH = np.dtype([("length", "<u4")])
+# A walk in lockstep looks ahead, also beyond the section's end. A small section is not worth it, and there
+# may be many; so only those that begin a walk have it.
+AHEAD = 2
 
 
 @dataclass(slots=True)
 class Steps:
     """Where the blocks of a walk begin, as far as their lengths can be believed."""
 
-    start: list[int] = field(default_factory=list)  # of each block, in the window
+    parts: list[np.ndarray] = field(default_factory=list)  # int64, of each block, in the window
+    count: int = 0  # of these blocks
     section: list[int] = field(default_factory=list)  # which of them are section headers
     order: list[str] = field(default_factory=list)  # the byte order of each of these sections
     stop: Walked | None = None  # the section header at which it ended, if that is damaged or not whole
+
+    def add(self, start: np.ndarray) -> None:
+        """Append blocks."""
+        self.parts.append(start)
+        self.count += len(start)
+
+    @property
+    def start(self) -> np.ndarray:
+        """Where each block begins: int64."""
+        return np.concatenate(self.parts) if self.parts else np.empty(0, np.int64)
 
 
 class PcapngWalker:
@@ -73,7 +87,7 @@ class PcapngWalker:
         """Go along at most `most` blocks from byte `at`; see `Walker`."""
         before = self._order
         steps = self._step(window, at, most)
-        start = np.array(steps.start, np.int64)
+        start = steps.start
         big = np.repeat(
             [order == ">" for order in (before, *steps.order)], np.diff([0, *steps.section, len(start)])
         )
@@ -94,24 +108,21 @@ class PcapngWalker:
     def _step(self, window: memoryview, at: int, most: int) -> Steps:
         """Return where blocks begin; the lengths of all but section headers are checked afterwards."""
         steps = Steps()
-        append = steps.start.append
-        try:
-            while len(steps.start) < most:
-                unpack = self._head
-                for _ in range(most - len(steps.start)):
-                    kind, length = unpack(window, at)
-                    if kind == SECTION:
-                        break
-                    append(at)
-                    at += length
-                else:
-                    break
-                length = self._section(window, at, steps)
-                if not length:
-                    break
-                at += length
-        except struct.error:  # beyond the window's end
-            pass
+        while steps.count < most:
+            chain = Chain(window, self._order)
+            if len(steps.order) < AHEAD:
+                start, at = lockstep.walk(chain, at, most - steps.count)
+            else:
+                found, at = chain.plain(at, chain.last + 1, most - steps.count)
+                start = np.array(found, np.int64)
+            if len(start):
+                steps.add(start)
+            if steps.count == most or at > chain.last:
+                break
+            length = self._section(window, at, steps)
+            if not length:
+                break
+            at += length
         return steps
 
     def _section(self, window: memoryview, at: int, steps: Steps) -> int:
@@ -136,9 +147,9 @@ class PcapngWalker:
             steps.stop.trouble = Trouble(problem, at)
             return 0
         steps.stop = None
-        steps.section.append(len(steps.start))
+        steps.section.append(steps.count)
         steps.order.append(order)
-        steps.start.append(at)
+        steps.add(np.array([at]))
         self._open_section(order)
         return int(length)
 

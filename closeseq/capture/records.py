@@ -8,7 +8,7 @@ record to record, so a file that still grows is walked by handing it the longer 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -84,8 +84,8 @@ class Walker(Protocol):
         """Say what it is that the file's end cuts short, where the walk came no further than `at`."""
 
 
-def gather(window: memoryview, at: np.ndarray, layout: np.dtype[np.void]) -> np.ndarray:
-    """Copy the headers that begin at these bytes, each whole in the window, into one structured array.
+def gather(window: memoryview, at: np.ndarray, layout: np.dtype[Any]) -> np.ndarray:
+    """Copy the headers that begin at these bytes, each whole in the window, into one array.
 
     The window is seen as overlapping items of the header's width, one at every byte, so that numpy
     copies each header in one piece, wherever it lies: 20 ns a header.
@@ -96,6 +96,22 @@ def gather(window: memoryview, at: np.ndarray, layout: np.dtype[np.void]) -> np.
     everywhere = np.ndarray((len(window) - width + 1,), f"V{width}", window, strides=(1,))
     headers: np.ndarray = everywhere[at].view(layout)
     return headers
+
+
+def numbers(window: memoryview, number: np.dtype[Any], begin: int, count: int) -> np.ndarray:
+    """Return the window seen as numbers, one beginning at each of `count` bytes from `begin` on."""
+    return np.ndarray((max(count, 0),), number, window, offset=begin if count > 0 else 0, strides=(1,))
+
+
+def gather_runs(window: memoryview, at: np.ndarray, width: int, number: np.dtype[Any]) -> np.ndarray:
+    """Read the numbers that begin at each of `width` bytes from these on, all whole in the window.
+
+    Returns:
+        One row for each of `at`, a column for each of the bytes.
+    """
+    length = width + number.itemsize - 1
+    runs = gather(window, at, np.dtype(f"V{length}"))
+    return np.ndarray((len(at), width), number, runs.data if len(at) else b"", strides=(length, 1))
 
 
 def gather_in_order(

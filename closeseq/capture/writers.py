@@ -13,8 +13,10 @@ from closeseq.capture.assembly import assemble, part, portions, scatter
 from closeseq.capture.interfaces import END_OF_OPTIONS, IF_TSRESOL, ISB_ENDTIME, ISB_IFDROP
 from closeseq.capture.interfaces import NANOSECONDS as TEN_TO_THE_MINUS_NINE
 from closeseq.capture.packetblocks import ENHANCED, HEADER, TRAILER
-from closeseq.capture.pcap import NANOSECONDS, RECORD_HEADER, USUAL_SNAPLEN
-from closeseq.capture.pcapng import INTERFACE, SECTION, STATISTICS
+from closeseq.capture.pcap import NANOSECONDS, USUAL_SNAPLEN
+from closeseq.capture.pcapng import INTERFACE, STATISTICS
+from closeseq.capture.pcapngchain import SECTION
+from closeseq.capture.pcaprecords import RECORD_HEADER
 from closeseq.capture.recordfile import RecordFile
 
 if TYPE_CHECKING:

@@ -11,9 +11,9 @@ This is the promise of a class. Judged by itself, each of its members has
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from closeseq.packets.value import value
 from closeseq.verdict.findings import Severity
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from closeseq.verdict.findings import Initiator, Role
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Found:
     """A finding, but for its texts and numbers."""
 
@@ -34,7 +34,7 @@ class Found:
     certainty: Certainty
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Outcome:
     """What is said of all members of a class. Named as in `Connection`."""
 

@@ -38,8 +38,11 @@ Examples:
     help="What to print.",
 )
 @options(CHOOSING, READING, TOGETHER, SHOWING, WRITING)
+@click.option("--timings", "timed", is_flag=True, help="Say on standard error where the time went.")
 @click.pass_context
-def analyze(ctx: click.Context, /, captures: tuple[str, ...], form: str, **given: Any) -> None:
+def analyze(
+    ctx: click.Context, /, captures: tuple[str, ...], form: str, *, timed: bool, **given: Any
+) -> None:
     """Tell how every connection in these captures closed, and who is to blame for those that did not.
 
     CAPTURE is a pcap or pcapng file, also compressed, a directory of them or a pattern for their names; -
@@ -49,8 +52,11 @@ def analyze(ctx: click.Context, /, captures: tuple[str, ...], form: str, **given
     17 of the third file. Files that overlap in time are of different places, and each is analysed by itself.
     """
     from closeseq.cli.job import Job, Request
+    from closeseq.cli.timings import timings
 
-    ctx.exit(Job(Request.of(captures, form, given)).run())
+    with timings(wanted=timed):
+        status = Job(Request.of(captures, form, given)).run()
+    ctx.exit(status)
 
 
 @click.command(epilog=TIMELINE_EPILOG)

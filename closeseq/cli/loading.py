@@ -10,7 +10,7 @@ import pkgutil
 from importlib import import_module
 
 # Of the standard library and others, what is loaded late; closeseq's own modules are all loaded anyway.
-LATE = ("importlib.metadata", "encodings.idna", "dpkt", "tabulate", "communityid", "psutil", "unicodedata")
+LATE = ("importlib.metadata", "encodings.idna", "dpkt", "tabulate", "psutil", "unicodedata")
 LEFT_OUT = ("closeseq.lab", "closeseq.__main__")  # a watch has no use for them
 
 

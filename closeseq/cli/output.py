@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 import tempfile
+import time
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
@@ -30,18 +32,19 @@ class Output:
         self.path = path
         self.keep = False
 
-    def write(self, pieces: Iterable[str]) -> None:
-        """Write pieces of text as they come."""
+    def write(self, pieces: Iterable[str], *, within: float = math.inf) -> None:
+        """Write pieces of text as they come: many together, where they come within so many seconds."""
         waiting: list[str] = []
-        size = 0
+        size, until = 0, time.monotonic() + within
         try:
             for piece in pieces:
                 waiting.append(piece)
                 size += len(piece)
-                if size >= AT_ONCE:
+                if size >= AT_ONCE or time.monotonic() >= until:
                     text, size = "".join(waiting), 0
                     waiting.clear()
                     self._put(text)
+                    until = time.monotonic() + within
         finally:  # what there was before an error is still shown
             self._put("".join(waiting))
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from closeseq.watch.witness import Testimony, Witness
 
 BUDGET = 0.2  # seconds that writing records may take before packets are looked at again
+PROMPT = 0.05  # seconds that a record may wait for others, to be written together with them
 FEWEST = 4  # records at a time, however slow the output is
 ORDER = (Kind.REVISED, Kind.STUCK, Kind.CLOSED, Kind.OPEN, Kind.MORE)
 
@@ -79,8 +80,7 @@ class Teller:
             self.output.write(self._text([one for one in chosen if one.kind is not Kind.MORE]))
         elif self.form != "summary":
             began, number = time.monotonic(), sum(len(one) for one in chosen)
-            for record in self._records(chosen):
-                self.output.write([record])  # whoever reads gets each at once
+            self.output.write(self._records(chosen), within=PROMPT)
             if number:
                 self._records_a_second = number / max(time.monotonic() - began, 1e-6)
 

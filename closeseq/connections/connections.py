@@ -8,6 +8,7 @@ import numpy as np
 
 from closeseq.connections.batch import Batch
 from closeseq.connections.conversation import End
+from closeseq.connections.conversations import conversations
 from closeseq.connections.events import describe
 from closeseq.connections.extent import everything, next_times, some
 from closeseq.connections.grouping import renumbered
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
 
     from closeseq.connections.conversation import Address, Conversation
     from closeseq.packets.segments import Segments
+
+FIRST_PORTION = 16  # connections that are made at once: who looks at a few does not wait for many
+PORTION = 1024  # and later, when many are asked for
 
 
 class Connections:
@@ -97,6 +101,13 @@ class Connections:
     def conversation(self, index: int) -> Conversation:
         """Return the connection with this index as plain Python; 0 is the one that was seen first."""
         return describe(index, self._table, self._steps, self._guess)
+
+    def conversations(self, indices: np.ndarray) -> Iterator[Conversation]:
+        """Yield the connections with these indices, which ascend: in less time than one by one."""
+        at, portion = 0, FIRST_PORTION
+        while at < len(indices):
+            yield from conversations(indices[at : at + portion], self._table, self._steps, self._guess)
+            at, portion = at + portion, min(2 * portion, PORTION)
 
     def places(self, indices: Sequence[int], end: End, *, with_port: bool) -> list[tuple[Address, list[int]]]:
         """Group connections by the address, or the address and port, of one end.

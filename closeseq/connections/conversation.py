@@ -11,12 +11,13 @@ Words used here and from here on:
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import StrEnum
 from itertools import pairwise
 from typing import NamedTuple
 
 from closeseq.packets.flags import ACK, FIN, RST, SYN, letters
+from closeseq.packets.value import value
 
 
 class End(StrEnum):
@@ -64,7 +65,7 @@ class Address(NamedTuple):
         return f"[{self.address}]:{self.port}" if ":" in self.address else f"{self.address}:{self.port}"
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Event:
     """One segment that can change a state or prove something."""
 
@@ -113,7 +114,7 @@ class Event:
         return letters(self.flags)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Stream:
     """One direction's part of the traffic between two events."""
 
@@ -144,7 +145,7 @@ class Stream:
         return self.segments > 0
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Traffic:
     """What went by between two events, in digest."""
 
@@ -184,7 +185,7 @@ class Duplicates(NamedTuple):
     packets: tuple[int, ...] = ()  # duplicates of a FIN, each with the ACK that answered it
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Path:
     """What the path did to the segments of one end, as far as their numbers tell at the capture point."""
 
@@ -197,7 +198,7 @@ class Path:
     missed_ns: int = 0  # and its time, since the Unix epoch
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Conversation:
     """One connection as it was captured: who, and in time order what happened."""
 

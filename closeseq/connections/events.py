@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address
 from typing import TYPE_CHECKING, Any
 
@@ -239,5 +240,10 @@ def tags(vlan: int) -> tuple[int, ...]:
 def text(end: Endpoint) -> Address:
     """Return an endpoint as text."""
     version, high, low, port = end
-    number = high << 64 | low
-    return Address(str(IPv6Address(number) if version == IPV6 else IPv4Address(number)), port)
+    return Address(address_text(version, high << 64 | low), port)
+
+
+@lru_cache(maxsize=1 << 14)
+def address_text(version: int, number: int) -> str:
+    """Return an IP address as text; servers, and most clients, have more than one connection."""
+    return str(IPv6Address(number) if version == IPV6 else IPv4Address(number))

@@ -60,7 +60,11 @@ class Guess:
 
 def endpoints(pairs: Pairs, first: int, past: int) -> list[tuple[Endpoint, Endpoint]]:
     """Return end 0 and end 1 of each of these pairs."""
-    rows = slice(first, past)
+    return endpoints_of(pairs, slice(first, past))
+
+
+def endpoints_of(pairs: Pairs, rows: slice | np.ndarray) -> list[tuple[Endpoint, Endpoint]]:
+    """Return end 0 and end 1 of each of these pairs, given by index."""
     columns = (pairs.version[rows], pairs.high[rows], pairs.low[rows], pairs.port[rows])
     return [
         ((version, high[0], low[0], port[0]), (version, high[1], low[1], port[1]))

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from closeseq.connections.conversation import Conversation, End, Event, Position
-from closeseq.packets.flags import PSH, letters
+from closeseq.connections.conversation import ENDS, Conversation, End, Position, Traffic
+from closeseq.packets.flags import FIN, PSH, RST, SYN, letters
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 TRAFFIC = "~"
+LETTER = {End.CLIENT: "C", End.SERVER: "S"}
 
 
 def shape(conversation: Conversation) -> str:
@@ -29,20 +30,21 @@ def _words(conversation: Conversation) -> Iterator[str]:
     uncovered: dict[End, int] = {}  # FINs sent and not yet acknowledged: their end
     fin_end: dict[End, int] = {}
     for step in conversation.steps:
-        if not isinstance(step, Event):
-            acked.update(end for end in End if step.of(end).ack is not None)
+        if isinstance(step, Traffic):
+            acked.update(end for end in ENDS if step.of(end).ack is not None)
             yield TRAFFIC
             continue
-        peer = step.sender.peer
-        covers_syn = step.ack is not None and peer in syn and step.sender not in acked
+        sender, peer, flags = step.sender, step.sender.peer, step.flags
+        acknowledges = step.ack is not None
+        covers_syn = acknowledges and peer in syn and sender not in acked
         covers_fin = step.ack is not None and peer in uncovered and step.ack >= uncovered[peer]
-        major = step.syn or step.fin or step.rst or covers_syn or covers_fin
-        yield f"{step.sender.value[0].upper()}:{letters(step.flags & ~PSH)}" if major else TRAFFIC
-        if step.ack is not None:
-            acked.add(step.sender)
-        if step.syn:
-            syn.add(step.sender)
+        major = flags & (SYN | FIN | RST) or covers_syn or covers_fin
+        yield f"{LETTER[sender]}:{letters(flags & ~PSH)}" if major else TRAFFIC
+        if acknowledges:
+            acked.add(sender)
+        if flags & SYN:
+            syn.add(sender)
         if covers_fin:
             del uncovered[peer]
-        if step.fin and step.position is not Position.OUTSIDE:
-            fin_end[step.sender] = uncovered[step.sender] = max(step.end, fin_end.get(step.sender, step.end))
+        if flags & FIN and step.position is not Position.OUTSIDE:
+            fin_end[sender] = uncovered[sender] = max(step.end, fin_end.get(sender, step.end))

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import socket
 import struct
-from dataclasses import dataclass
 from functools import lru_cache
 from ipaddress import ip_address
 from typing import Self
@@ -15,6 +14,7 @@ from typing import Self
 from closeseq.connections.conversation import Address
 from closeseq.kernel.ports import ranges
 from closeseq.kernel.sock_diag import NO_COOKIE, SockDiag
+from closeseq.packets.value import value
 from closeseq.tcp.states import CLOSED_ITS_SIDE, State
 
 # inet_diag_msg: family, state, timer, retransmits; ports and addresses; interface, cookie, expiry in ms,
@@ -43,7 +43,7 @@ LINK_LOCAL = (b"\xfe\x80", b"\xfe\xbf")
 MOST_RANGES = 64  # of ports that the kernel compares; more are compared here
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Timer:
     """A socket's timer that runs.
 
@@ -57,7 +57,7 @@ class Timer:
     retransmits: int  # so far; keepalives and window probes count here too
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Socket:
     """One TCP socket as it is at this moment."""
 

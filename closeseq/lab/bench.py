@@ -37,7 +37,9 @@ PORT = 8080  # of every server
 CLIENTS = 100  # ports that an experiment has for clients; the first is for those who want to come back
 PAUSE = 0.1  # seconds; longer than Linux delays an ACK (40 ms), so that a step's packets belong to it
 UNSETTLED_NS = SECOND // 100  # around a packet, in which the socket table may show either state
-USUAL = 0.6  # seconds that a step takes at most for looking and telling, besides waiting
+USUAL = (
+    0.3  # seconds that a step takes at most for looking and telling; with its wait, less than a slow close
+)
 LOOKS = 20  # at the socket table, until one is not too near to a packet
 
 

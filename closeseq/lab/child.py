@@ -23,6 +23,7 @@ def load() -> None:
     """Import what every experiment needs, before the processes are forked that need it."""
     import dpkt
     import numpy as np
+    import numpy.ma
     import psutil
     import pyroute2
 
@@ -30,7 +31,7 @@ def load() -> None:
     from closeseq.capture import live
     from closeseq.lab import conduct
 
-    del analysis, conduct, dpkt, live, np, psutil, pyroute2, segments
+    del analysis, conduct, dpkt, live, np, numpy, psutil, pyroute2, segments
 
 
 def carry_out(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 FIN = 0x01
 SYN = 0x02
 RST = 0x04
@@ -11,6 +13,7 @@ ACK = 0x10
 LETTERS = ((SYN, "S"), (FIN, "F"), (RST, "R"), (ACK, "A"), (PSH, "P"))
 
 
+@cache
 def letters(flags: int) -> str:
     """Return the set bits as letters out of SFRAP, in that order: `letters(SYN | ACK) == "SA"`."""
     return "".join(letter for bit, letter in LETTERS if flags & bit)

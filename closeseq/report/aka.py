@@ -14,9 +14,10 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from enum import IntFlag, StrEnum
-from typing import TYPE_CHECKING
+from functools import lru_cache
+from typing import TYPE_CHECKING, NamedTuple
 
-from closeseq.connections.conversation import Conversation, End, Event
+from closeseq.connections.conversation import Conversation, End, Traffic
 from closeseq.packets.flags import ACK, FIN, RST, SYN
 
 if TYPE_CHECKING:
@@ -46,15 +47,23 @@ class Completeness(IntFlag):
     RST = 32
 
 
-@dataclass(frozen=True, slots=True)
-class Sight:
-    """What one segment, or one end's part of a stretch of traffic, looks like to the other tools."""
+class Sight(NamedTuple):
+    """What one segment, or one end's part of a stretch of traffic, looks like to the other tools.
+
+    It tells no number of the connection, so that those which went the same way look the same.
+    """
 
     sender: End
     flags: int
-    length: int
-    seq: int  # of a FIN the number of the FIN itself, as Zeek compares it
-    segments: int = 1
+    data: bool
+    single: bool  # one segment
+    again: bool  # the same number as the last one with these flags of this end
+
+    @classmethod
+    def of(cls, look: int) -> Sight:
+        """Return what one of `looks` means."""
+        end = End.SERVER if look & OF_SERVER else End.CLIENT
+        return cls(end, look & 0xFF, bool(look & DATA), not look & SEVERAL, bool(look & AGAIN))
 
     @property
     def code(self) -> str:
@@ -66,21 +75,42 @@ class Sight:
             return "H"
         if kinds:
             return kinds[0]
-        if self.length:
+        if self.data:
             return "D"
         return "A" if self.flags & ACK else ""
 
 
-def sights(conversation: Conversation) -> Iterator[Sight]:
-    """Yield a conversation as the other tools would see it, in the order of its packets."""
+# Bits of a look, above those of the flags.
+OF_SERVER, DATA, SEVERAL, AGAIN = 1 << 8, 1 << 9, 1 << 10, 1 << 11
+
+
+def looks(conversation: Conversation) -> Iterator[int]:
+    """Yield a conversation as the other tools would see it, packet by packet: bits of a `Sight`."""
+    last: dict[int, int] = {}  # the number of the last segment with these flags of this end
     for step in conversation.steps:
-        if isinstance(step, Event):
-            seq = step.seq + step.length if step.fin else step.seq
-            yield Sight(step.sender, step.flags, step.length, seq)
+        if isinstance(step, Traffic):
+            yield from _in_traffic(step)
             continue
-        streams = [(step.of(end).first_packet, end) for end in End if step.of(end)]
-        for _, end in sorted(streams):
-            yield Sight(end, ACK, step.of(end).bytes, 0, step.of(end).segments)
+        flags = step.flags & (SYN | FIN | RST | ACK)
+        side = OF_SERVER if step.sender is End.SERVER else 0
+        look = flags | side | (DATA if step.length else 0)
+        if flags != ACK:
+            kind = side | (flags if flags == SYN | ACK else flags & (SYN | FIN | RST))
+            number = step.seq + step.length if flags & FIN else step.seq  # of a FIN its own, as Zeek compares
+            if last.get(kind) == number:
+                look |= AGAIN
+            last[kind] = number
+        yield look
+
+
+def _in_traffic(traffic: Traffic) -> list[int]:
+    client, server = traffic.client, traffic.server
+    found = []
+    for stream, side in ((client, 0), (server, OF_SERVER)):
+        if stream.segments:
+            several = SEVERAL if stream.segments > 1 else 0
+            found.append(ACK | side | several | (DATA if stream.bytes else 0))
+    return found[::-1] if server.segments and server.first_packet < client.first_packet else found
 
 
 @dataclass(slots=True)
@@ -90,7 +120,6 @@ class Watch:
     state: dict[End, Zeek] = field(default_factory=lambda: dict.fromkeys(End, Zeek.INACTIVE))
     before: dict[End, Zeek] = field(default_factory=lambda: dict.fromkeys(End, Zeek.INACTIVE))
     history: str = ""
-    last: dict[str, int] = field(default_factory=dict)  # letter -> number of the last packet of that kind
 
     def see(self, sight: Sight) -> None:
         """Take in one more packet."""
@@ -106,12 +135,10 @@ class Watch:
             self._move(sight.sender, Zeek.RESET)
 
     def _write(self, sight: Sight) -> None:
-        code = sight.code if sight.sender is End.CLIENT else sight.code.lower()
-        repeats = sight.code in ("S", "H", "F", "R") and self.last.get(code) != sight.seq
-        if code and (code not in self.history or repeats):
+        letter = sight.code
+        code = letter if sight.sender is End.CLIENT else letter.lower()
+        if letter and (code not in self.history or (letter in "SHFR" and not sight.again)):
             self.history += code
-        if code:
-            self.last[code] = sight.seq
 
     def _move(self, end: End, state: Zeek | None) -> None:
         if state is not None and state is not self.state[end]:
@@ -130,7 +157,7 @@ class Watch:
         self._move(end, _ended(sight.flags))
         if self.state[end] is not Zeek.INACTIVE:
             return
-        if end is End.SERVER and not sight.length and self.state[peer] is Zeek.SYN_SENT:
+        if end is End.SERVER and not sight.data and self.state[peer] is Zeek.SYN_SENT:
             return  # some answer a SYN with a bare ACK first
         established = sight.flags & ACK and self.state[peer] is Zeek.ESTABLISHED
         self._move(end, Zeek.ESTABLISHED if established else Zeek.PARTIAL)
@@ -153,24 +180,50 @@ def _ended(flags: int) -> Zeek | None:
     return Zeek.RESET if flags & RST else Zeek.CLOSED if flags & FIN else None
 
 
-def watched(conversation: Conversation) -> Watch:
-    """Return what Zeek would know of the whole conversation."""
-    watch = Watch()
-    for sight in sights(conversation):
+class Words(NamedTuple):
+    """What the other tools call a connection."""
+
+    zeek_conn_state: str
+    zeek_history: str
+    wireshark_completeness: int
+
+
+def words(conversation: Conversation) -> Words:
+    """Return what the other tools call a connection."""
+    silent = not conversation.client_bytes and not conversation.server_bytes
+    return _words(tuple(looks(conversation)), silent)
+
+
+@lru_cache(maxsize=1 << 12)
+def _words(seen: tuple[int, ...], silent: bool) -> Words:
+    """Return the words for these looks; `silent` tells that neither end sent data."""
+    watch, sights = Watch(), [Sight.of(look) for look in seen]
+    for sight in sights:
         watch.see(sight)
-    return watch
+    return Words(_conn_state(watch, silent), watch.history, _completeness(sights))
 
 
 def zeek_history(conversation: Conversation) -> str:
     """Return Zeek's `history`: a letter for each kind of packet, upper case from the client."""
-    return watched(conversation).history
+    return words(conversation).zeek_history
 
 
 def zeek_conn_state(conversation: Conversation) -> str:
     """Return Zeek's `conn_state`, decided from the two ends' states as Zeek's conn script does."""
-    watch = watched(conversation)
+    return words(conversation).zeek_conn_state
+
+
+def wireshark_completeness(conversation: Conversation) -> int:
+    """Return Wireshark's `tcp.completeness`.
+
+    As there, a SYN counts only as the very first packet, which counts for nothing else; and whatever
+    acknowledges without data counts as an ACK, be it a FIN or a RST.
+    """
+    return words(conversation).wireshark_completeness
+
+
+def _conn_state(watch: Watch, silent: bool) -> str:
     client, server = watch.state[End.CLIENT], watch.state[End.SERVER]
-    silent = not conversation.client_bytes and not conversation.server_bytes
     unseen = (Zeek.INACTIVE, Zeek.PARTIAL)
     if server is Zeek.RESET:
         if client in (Zeek.SYN_SENT, Zeek.SYN_ACK_SENT) or (client is Zeek.RESET and silent):
@@ -191,23 +244,18 @@ def zeek_conn_state(conversation: Conversation) -> str:
     return "S1" if client is server is Zeek.ESTABLISHED else "OTH"
 
 
-def wireshark_completeness(conversation: Conversation) -> int:
-    """Return Wireshark's `tcp.completeness`.
-
-    As there, a SYN counts only as the very first packet, which counts for nothing else; and whatever
-    acknowledges without data counts as an ACK, be it a FIN or a RST.
-    """
+def _completeness(sights: list[Sight]) -> int:
     complete = Completeness(0)
-    for index, sight in enumerate(sights(conversation)):
+    for index, sight in enumerate(sights):
         kind = sight.flags & (SYN | ACK)
-        if index == 0 and sight.segments == 1:
+        if index == 0 and sight.single:
             if kind == SYN:
-                complete |= Completeness.SYN | (Completeness.DATA if sight.length else Completeness(0))
+                complete |= Completeness.SYN | (Completeness.DATA if sight.data else Completeness(0))
             continue
         if kind == SYN | ACK:
             complete |= Completeness.SYN_ACK
         if kind == ACK:
-            complete |= Completeness.DATA if sight.length else Completeness.ACK
+            complete |= Completeness.DATA if sight.data else Completeness.ACK
         if sight.flags & FIN and sight.flags & ACK:
             complete |= Completeness.FIN
         if sight.flags & RST:

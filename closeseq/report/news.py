@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from typing import TYPE_CHECKING
 
+from msgspec.structs import replace
+
 from closeseq.connections.conversation import ENDS, End
-from closeseq.report.records import Record, record
+from closeseq.report import rows
+from closeseq.report.records import Record, draw, encode
 from closeseq.report.text import Style, moment, printable
 from closeseq.report.timeline import format_timeline
 from closeseq.tcp.states import State
@@ -119,15 +121,13 @@ def named(owner: Owner) -> str:
 
 def line(seen: Sighting, kernel: Mapping[End, Testimony] | None) -> str:
     """Return one connection as a line of JSON: its record, with why there is one under `live`."""
-    return json.dumps(live_record(seen, kernel)) + "\n"
+    return encode(live_record(seen, kernel)) + "\n"
 
 
-def live_record(seen: Sighting, kernel: Mapping[End, Testimony] | None) -> Record:
+def live_record(seen: Sighting, kernel: Mapping[End, Testimony] | None) -> rows.Record:
     """Return the record of a connection as it stands; `kernel` is None where the kernel was not asked."""
     asked = None if kernel is None else {end.value: _testimony(kernel.get(end)) for end in ENDS}
-    return record(seen) | {
-        "live": {"event": seen.kind.value, "as_of": moment(seen.as_of_ns), "kernel": asked}
-    }
+    return replace(draw(seen), live=rows.Live(seen.kind, moment(seen.as_of_ns), asked))
 
 
 def _testimony(one: Testimony | None) -> Record | None:

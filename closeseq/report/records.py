@@ -6,29 +6,42 @@ Numbers are numbers, absent is null, times are seconds since the connection's st
 from __future__ import annotations
 
 import csv
-import io
 import json
+import re
+import socket
+from binascii import b2a_base64
+from functools import lru_cache
+from hashlib import sha1
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from closeseq.connections.conversation import Conversation, End, Event, Stream, Traffic
-from closeseq.report import aka
+from msgspec import UNSET, UnsetType, to_builtins
+from msgspec.json import Encoder
+from msgspec.json import format as json_format
+
+from closeseq.connections.conversation import Conversation, End, Stream, Traffic
+from closeseq.report import aka, rows
 from closeseq.report.filed import in_files, of_files
 from closeseq.report.text import moment, named, printable, seconds
 from closeseq.verdict.findings import Severity
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from closeseq.connection import Connection
+    from closeseq.connections.conversation import Address, Opener
     from closeseq.reading import Reading
     from closeseq.report.selection import Selection
     from closeseq.tcp.timeline import Step, Transition
-    from closeseq.verdict.findings import Finding
+    from closeseq.verdict.findings import Finding, Initiator
 
 SCHEMA = "closeseq/1"
 
 Record: TypeAlias = dict[str, Any]
+Head: TypeAlias = (  # the fields of a rows.Brief
+    "tuple[str, str, int, int, str, str, float, int, Opener, rows.Endpoint, rows.Endpoint, "
+    "str, Initiator, str, str]"
+)
 
 
 def schema() -> Record:
@@ -40,146 +53,182 @@ def schema() -> Record:
 
 def record(connection: Connection) -> Record:
     """Return everything known of one connection."""
+    plain: Record = to_builtins(draw(connection))
+    return in_files(plain, connection.files) if connection.files.several else plain
+
+
+def _line(connection: Connection) -> str:
+    """Return the record as JSON in one line."""
+    return json.dumps(record(connection)) if connection.files.several else encode(draw(connection))
+
+
+def draw(connection: Connection) -> rows.Record:
+    """Return everything known of one connection in one file, as what `encode` writes."""
     conversation, timeline = connection.conversation, connection.timeline
     start = conversation.first_ns
-    told = {
-        "schema": SCHEMA,
-        "capture": named(connection.capture),
-        "id": connection.id,
-        "incarnation": connection.incarnation,
-        "community_id": community_id(conversation),
-        "start": moment(start),
-        "duration": seconds(conversation.last_ns - start),
-        "packets": connection.packets,
-        "opener": connection.opener.value,
-        "client": _endpoint(connection, End.CLIENT),
-        "server": _endpoint(connection, End.SERVER),
-        "verdict": connection.verdict,
-        "initiator": connection.initiator.value,
-        "shape": connection.shape,
-        "summary": connection.summary,
-        "findings": [_finding(finding, start) for finding in connection.findings],
-        "timeline": [_step(step, start) for step in timeline],
-        "transitions": [_transition(transition, start) for transition in timeline.transitions],
-        "path": {end.value: _way(conversation, end) for end in End},
-        "aka": {
-            "zeek_conn_state": aka.zeek_conn_state(conversation),
-            "zeek_history": aka.zeek_history(conversation),
-            "wireshark_completeness": aka.wireshark_completeness(conversation),
-        },
-        **_frames(conversation),
-    }
-    return in_files(told, connection.files) if connection.files.several else told
+    return rows.Record(
+        *_head(connection),
+        [_finding(finding, start) for finding in connection.findings],
+        [_step(step, start) for step in timeline.steps],
+        [_transition(transition, start) for transition in timeline.transitions],
+        rows.Ways(_way(conversation, End.CLIENT), _way(conversation, End.SERVER)),
+        rows.Aka(*aka.words(conversation)),
+        _vlans(conversation),
+        _duplicates(conversation),
+    )
 
 
-def _frames(conversation: Conversation) -> Record:
-    """Return what only frames tell, where there is something: VLANs and duplicates."""
-    told: Record = {}
-    if conversation.client_vlans or conversation.server_vlans:
-        told["vlans"] = {"client": [*conversation.client_vlans], "server": [*conversation.server_vlans]}
-    if conversation.copies:
-        names = ("captured", "delivered", "unclear", "resets")
-        told["duplicates"] = {name: getattr(conversation.duplicates, name) for name in names}
-    return told
+def encode(row: rows.Row) -> str:
+    """Return a row as JSON in one line, in ASCII whatever is in it: every terminal and reader takes that."""
+    try:
+        text = json_format(_ENCODER.encode(row), indent=0).decode()
+    except UnicodeEncodeError:  # half a surrogate pair, as in a name that is no UTF-8
+        return json.dumps(to_builtins(row))
+    return text if text.isascii() else _NOT_ASCII.sub(_escaped, text)
 
 
-def community_id(conversation: Conversation) -> str:
-    """Return the Community ID (version 1, seed 0) of a connection's addresses and ports."""
-    from communityid import CommunityID, FlowTuple  # only records need it
-
-    client, server = conversation.client, conversation.server
-    flow = FlowTuple.make_tcp(client.address, server.address, client.port, server.port)
-    return str(CommunityID().calc(flow))
+_ENCODER = Encoder()
+_NOT_ASCII = re.compile(r"[^\x00-\x7f]")
 
 
-def _endpoint(connection: Connection, end: End) -> Record:
+def _escaped(found: re.Match[str]) -> str:
+    return json.dumps(found[0])[1:-1]
+
+
+def _head(connection: Connection) -> Head:
+    """Return the fields of a `rows.Brief`."""
+    conversation = connection.conversation
+    start = conversation.first_ns
+    return (
+        SCHEMA,
+        named(connection.capture),
+        conversation.id,
+        conversation.incarnation,
+        community_id(conversation.client, conversation.server),
+        moment(start),
+        seconds(conversation.last_ns - start),
+        connection.packets,
+        conversation.opener,
+        _endpoint(connection, End.CLIENT),
+        _endpoint(connection, End.SERVER),
+        connection.verdict,
+        connection.initiator,
+        connection.shape,
+        connection.summary,
+    )
+
+
+def community_id(client: Address, server: Address) -> str:
+    """Return the Community ID (version 1, seed 0) of a connection's addresses and ports.
+
+    That is the SHA-1 of both ends, the smaller one first (github.com/corelight/community-id-spec).
+    """
+    low, high = sorted((_packed(end.address), end.port) for end in (client, server))
+    ports = low[1].to_bytes(2, "big") + high[1].to_bytes(2, "big")
+    hashed = sha1(_SEED + low[0] + high[0] + _TCP + ports, usedforsecurity=False)
+    return f"1:{b2a_base64(hashed.digest(), newline=False).decode()}"
+
+
+_SEED, _TCP = bytes(2), bytes([socket.IPPROTO_TCP, 0])  # a byte of padding after the protocol
+
+
+@lru_cache(maxsize=1 << 14)
+def _packed(address: str) -> bytes:
+    return socket.inet_pton(socket.AF_INET6 if ":" in address else socket.AF_INET, address)
+
+
+def _endpoint(connection: Connection, end: End) -> rows.Endpoint:
     endpoint = connection.end(end)
     expiry = connection.timeline.expiries.get(end)
-    return {
-        "address": endpoint.address,
-        "port": endpoint.port,
-        "state": endpoint.state.value,
-        "role": endpoint.role.value,
-        "packets": endpoint.packets,
-        "bytes": endpoint.bytes,
-        "expires": None if expiry is None else seconds(expiry - connection.conversation.first_ns),
-    }
+    return rows.Endpoint(
+        endpoint.address,
+        endpoint.port,
+        endpoint.state,
+        endpoint.role,
+        endpoint.packets,
+        endpoint.bytes,
+        None if expiry is None else seconds(expiry - connection.conversation.first_ns),
+    )
 
 
-def _way(conversation: Conversation, end: End) -> Record:
+def _way(conversation: Conversation, end: End) -> rows.Way:
     path = conversation.path(end)
-    return {
-        "lost": conversation.lost_near(end),
-        "reordered": path.reordered,
-        "missed": path.missed,
-        "response": None if path.response_ns is None else seconds(path.response_ns),
-    }
+    response = None if path.response_ns is None else seconds(path.response_ns)
+    return rows.Way(conversation.lost_near(end), path.reordered, path.missed, response)
 
 
-def _finding(finding: Finding, start: int) -> Record:
-    return {
-        "code": finding.code,
-        "severity": finding.severity.value,
-        "endpoint": None if finding.endpoint is None else finding.endpoint.value,
-        "certainty": finding.certainty.value,
-        "since": seconds(finding.since_ns - start),
-        "duration": None if finding.duration_ns is None else seconds(finding.duration_ns),
-        "packets": list(finding.packets),
-        "summary": finding.summary,
-        "advice": finding.advice,
-    }
+def _vlans(conversation: Conversation) -> rows.Vlans | UnsetType:
+    if not conversation.client_vlans and not conversation.server_vlans:
+        return UNSET
+    return rows.Vlans([*conversation.client_vlans], [*conversation.server_vlans])
 
 
-def _step(step: Step, start: int) -> Record:
-    event, traffic = step.event, step.traffic
-    return {
-        "packet": step.packet,
-        "time": seconds(step.time_ns - start),
-        **(_EMPTY if event is None else _event(event)),
-        "arrived": None if step.arrived is None else step.arrived.value,
-        "note": step.note,
-        "client": step.client.value,
-        "server": step.server.value,
-        "traffic": None if traffic is None else _traffic(traffic, start),
-    }
+def _duplicates(conversation: Conversation) -> rows.Duplicates | UnsetType:
+    if not conversation.copies:
+        return UNSET
+    found = conversation.duplicates
+    return rows.Duplicates(found.captured, found.delivered, found.unclear, found.resets)
 
 
-_EMPTY: Record = dict.fromkeys(("from", "flags", "seq", "ack", "length", "position"))
+def _finding(finding: Finding, start: int) -> rows.Finding:
+    return rows.Finding(
+        finding.code,
+        finding.severity,
+        finding.endpoint,
+        finding.certainty,
+        seconds(finding.since_ns - start),
+        None if finding.duration_ns is None else seconds(finding.duration_ns),
+        list(finding.packets),
+        finding.summary,
+        finding.advice,
+    )
 
 
-def _event(event: Event) -> Record:
-    return {
-        "from": event.sender.value,
-        "flags": event.letters,
-        "seq": event.seq,
-        "ack": event.ack,
-        "length": event.length,
-        "position": event.position.value,
-    }
+def _step(step: Step, start: int) -> rows.Step:
+    event, arrived, note, client, server = step.what, step.arrived, step.note, step.client, step.server
+    if isinstance(event, Traffic):
+        first, time = event.packet, seconds(event.time_ns - start)
+        traffic = _traffic(event, start)
+        return rows.Step(first, time, *_NO_EVENT, arrived, note, client, server, traffic)
+    return rows.Step(
+        event.packet,
+        seconds(event.time_ns - start),
+        event.sender,
+        event.letters,
+        event.seq,
+        event.ack,
+        event.length,
+        event.position,
+        arrived,
+        note,
+        client,
+        server,
+        None,
+    )
 
 
-def _traffic(traffic: Traffic, start: int) -> Record:
-    return {
-        "client": _stream(traffic.client),
-        "server": _stream(traffic.server),
-        "last": seconds(traffic.last_ns - start),
-    }
+_NO_EVENT = (None,) * 6  # sender, flags, seq, ack, length, position
 
 
-def _stream(stream: Stream) -> Record:
-    return {"packets": stream.segments, "bytes": stream.bytes, "retransmissions": stream.retransmissions}
+def _traffic(traffic: Traffic, start: int) -> rows.Traffic:
+    last = seconds(traffic.last_ns - start)
+    return rows.Traffic(_stream(traffic.client), _stream(traffic.server), last)
 
 
-def _transition(transition: Transition, start: int) -> Record:
-    return {
-        "packet": transition.packet,
-        "time": seconds(transition.time_ns - start),
-        "endpoint": transition.endpoint.value,
-        "from": transition.before.value,
-        "to": transition.after.value,
-        "cause": transition.cause,
-        "certainty": transition.certainty.value,
-    }
+def _stream(stream: Stream) -> rows.Stream:
+    return rows.Stream(stream.segments, stream.bytes, stream.retransmissions)
+
+
+def _transition(transition: Transition, start: int) -> rows.Transition:
+    return rows.Transition(
+        transition.packet,
+        seconds(transition.time_ns - start),
+        transition.endpoint,
+        transition.before,
+        transition.after,
+        transition.cause,
+        transition.certainty,
+    )
 
 
 def header(reading: Reading, connections: int) -> Record:
@@ -204,7 +253,7 @@ def header(reading: Reading, connections: int) -> Record:
 def jsonl(selection: Selection) -> Iterator[str]:
     """Yield one line of JSON a connection."""
     for connection in selection:
-        yield json.dumps(record(connection)) + "\n"
+        yield _line(connection) + "\n"
 
 
 def json_object(selection: Selection) -> Iterator[str]:
@@ -213,7 +262,7 @@ def json_object(selection: Selection) -> Iterator[str]:
     yield head.removesuffix("\n}") + ',\n  "connections": ['
     between = "\n"
     for connection in selection:
-        yield between + "    " + json.dumps(record(connection))
+        yield between + "    " + _line(connection)
         between = ",\n"
     yield ("\n  ]" if between == ",\n" else "]") + "\n}"
 
@@ -230,7 +279,7 @@ CSV_COLUMNS = (
 
 def csv_header() -> str:
     """Return the names of the CSV columns as the first line."""
-    return _csv_line(dict(zip(CSV_COLUMNS, CSV_COLUMNS, strict=True)))
+    return _csv_line(CSV_COLUMNS)
 
 
 def csv_lines(selection: Selection) -> Iterator[str]:
@@ -244,26 +293,39 @@ def csv_line(connection: Connection) -> str:
     Text that a spreadsheet would take for a formula (it begins with =, +, -, @, a tab or a carriage return)
     has an apostrophe before it; numbers, also those below zero, are as they are.
     """
-    return _csv_line(_flat(record(connection)))
+    one = rows.Brief(*_head(connection))
+    return _csv_line(
+        (
+            *(printable(one.capture), one.id, one.incarnation, one.community_id),
+            *(one.start, one.duration, one.packets, one.opener),
+            *(getattr(one.client, name) for name in CSV_ENDPOINT),
+            *(getattr(one.server, name) for name in CSV_ENDPOINT),
+            *(one.verdict, one.initiator, connection.files.text(one.summary)),
+            *(_codes(connection, severity) for severity in (Severity.PROBLEM, Severity.NOTICE)),
+            one.shape,
+            *aka.words(connection.conversation),
+        )
+    )
 
 
-def _flat(full: Record) -> Record:
-    flat = {name: full[name] for name in CSV_COLUMNS if name in full}
-    flat["capture"] = printable(full["capture"])
-    for end in ("client", "server"):
-        flat |= {f"{end}_{name}": full[end][name] for name in CSV_ENDPOINT}
-    for severity in Severity:
-        codes = [f["code"] for f in full["findings"] if f["severity"] == severity]
-        flat[f"{severity}s"] = " ".join(dict.fromkeys(codes))
-    flat |= full["aka"]
-    return flat
+def _codes(connection: Connection, severity: Severity) -> str:
+    return " ".join(dict.fromkeys(one.code for one in connection.findings if one.severity is severity))
 
 
-def _csv_line(row: Record) -> str:
-    line = io.StringIO()
-    cells = {name: _harmless(value) if isinstance(value, str) else value for name, value in row.items()}
-    csv.DictWriter(line, CSV_COLUMNS, lineterminator="\n").writerow(cells)
-    return line.getvalue()
+def _csv_line(cells: Iterable[str | float | None]) -> str:
+    line: str = _WRITER.writerow([_harmless(cell) if isinstance(cell, str) else cell for cell in cells])
+    return line
+
+
+class _Text:
+    """What `csv.writer` writes to, so that `writerow` returns the line."""
+
+    @staticmethod
+    def write(line: str) -> str:
+        return line
+
+
+_WRITER: Any = csv.writer(_Text(), lineterminator="\n")
 
 
 def _harmless(text: str) -> str:

@@ -63,7 +63,7 @@ class Selection:
     def __iter__(self) -> Iterator[Connection]:
         if not self.wanted:
             return iter(self.analysis)
-        return (self.analysis[i] for i in sorted(i for _, members in self.classes for i in members))
+        return self.analysis.among(sorted(i for _, members in self.classes for i in members))
 
     def __len__(self) -> int:
         return sum(len(members) for _, members in self.classes) if self.wanted else len(self.analysis)

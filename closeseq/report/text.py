@@ -7,6 +7,7 @@ import re
 import textwrap
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -81,21 +82,28 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
+@lru_cache(maxsize=64)
 def named(path: str) -> str:
     """Return a file's name as text that every reader of JSON takes, bytes that are no UTF-8 as escapes."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def seconds(ns: int) -> float:
-    """Return nanoseconds as seconds, with no digit that is not known."""
-    return round(ns / NS, 9)
+    """Return nanoseconds as seconds: the float nearest to them, so no digit is printed that is not known."""
+    return ns / NS
 
 
 def moment(ns: int, digits: int = 9) -> str:
     """Return a time since the Unix epoch as ISO 8601 in UTC, from integers: `2026-11-20T12:18:06.194Z`."""
     whole, rest = divmod(ns, NS)
-    date = (EPOCH + timedelta(seconds=whole)).strftime("%Y-%m-%dT%H:%M:%S")
+    date = _second(whole)
     return f"{date}.{rest:09d}"[: len(date) + 1 + digits].rstrip(".") + "Z"
+
+
+@lru_cache(maxsize=1024)
+def _second(whole: int) -> str:
+    """Return a time in whole seconds; many connections begin within one."""
+    return (EPOCH + timedelta(seconds=whole)).strftime("%Y-%m-%dT%H:%M:%S")
 
 
 def when(ns: int, digits: int = 6) -> str:

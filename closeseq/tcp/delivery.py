@@ -12,12 +12,12 @@ Two questions cover SYN and FIN alike, since each takes one sequence number:
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from itertools import pairwise, takewhile
 from typing import TYPE_CHECKING
 
 from closeseq.connections.conversation import ENDS, End
 from closeseq.packets.flags import FIN
+from closeseq.packets.value import value
 from closeseq.tcp.distance import Knowledge
 from closeseq.tcp.echoes import Echo, echo
 from closeseq.tcp.evidence import asked_once
@@ -37,7 +37,7 @@ PATIENCE_TRIPS = 3  # round trips that a time-out may be longer on a slow path
 BACKOFF = 2.5  # each wait about doubles (RFC 6298 5.5)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Receipt:
     """A segment took effect at the other end."""
 
@@ -147,6 +147,14 @@ def _which_copy(
     echoed = [s for s in candidates if s.tsval is not None and s.tsval == cover.tsecr]
     if echoed:
         return echoed[0], True
+    # Nor of what follows the FIN in sequence, unless that had come: TS.Recent is of segments in order.
+    between = [
+        s
+        for s in evidence.after(receiver.peer, candidates[0].step)
+        if s.tsval is not None and s.tsval == cover.tsecr and s.seq is not None and s.seq >= number_end
+    ]
+    if between and between[0].step < candidates[-1].step:
+        return [s for s in candidates if s.step < between[0].step][-1], False
     again, first = candidates[1], candidates[0]
     acknowledges = again.ack is not None and first.ack is not None and again.ack > first.ack
     if acknowledges and again.first_ns - first.first_ns < LEAST_TIMEOUT_NS:
@@ -167,6 +175,8 @@ def _accepted_unanswered(evidence: Evidence, sender: End, copies: Sequence[Said]
         # It had no such connection any more. Had it been gone from the start, it would have answered
         # the first copy as well; what it sent in between, its own close included, was not captured.
         closed = evidence.copies(receiver, FIN) or any(s.aborts for s in evidence.said[receiver])
+        if answered(evidence, receiver, first):
+            return None
         up_to_date = evidence.acked_before(receiver, first.step) == first.seq
         return Receipt.of(first, Certainty.ASSUMED) if len(copies) > 1 and up_to_date and not closed else None
     if len(copies) > 1:
@@ -200,33 +210,63 @@ def acknowledged(evidence: Evidence, sender: End, number_end: int, copies: Seque
     heard = [(s, echo(evidence, sender, s)) for s in covers[len(lost) :]]
     heard = [(s, told) for s, told in heard if told is not Echo.MISSED]
     surely = next((s for s, told in heard if told is Echo.ARRIVED), None)
-    # If it had stopped repeating before the first one that surely arrived, an earlier one had arrived.
-    silent = quiet(evidence, copies, surely) or _knew_before(evidence, sender, copies, [s for s, _ in heard])
-    if not silent:
-        likely = [
-            (s, told) for s, told in heard if told is Echo.ARRIVED or not _among_losses(evidence, s, sender)
-        ]
+    likely = [
+        (s, told) for s, told in heard if told is Echo.ARRIVED or not _among_losses(evidence, s, sender)
+    ]
+    if len(likely) < len(heard) and not _fell_silent(evidence, sender, copies, heard, surely):
         heard = likely or heard
-    if heard:
-        cover = heard[0][0]
-        failing = len(lost) > 1 or _path_was_failing(evidence, sender.peer, cover)
-        watched = evidence.now_ns > cover.last_ns  # not the capture's last packet: who stops then has it all
-        if failing and watched and not silent and cover is not surely:
-            # What went before it was lost. Only an answer tells that this one, or a later one, fared better.
-            fared = [s for s, told in heard if told is Echo.ARRIVED or answered(evidence, sender, s)]
-            if not fared:
-                return None
-            cover = fared[0]
-        # What its sender sent before it can have known of the acknowledgement was sent before it came in.
-        unaware = takewhile(lambda s: _unaware(evidence, s, cover), evidence.after(sender, cover.step))
-        step = max([cover.step, *(s.step for s in unaware), *([last.step] if last is not None else [])])
-        certain = cover is surely or _left_handshake(evidence, sender, last, cover)
-        certainty = Certainty.PROVED if certain else Certainty.ASSUMED
-        return Receipt(step, False, cover.packet, cover.first_ns, certainty, shown=surely)
-    if last is not None and silent and _there_after(evidence, sender, copies):
+    if not heard:
+        if last is None or not _fell_silent(evidence, sender, copies, heard, surely):
+            return None
         # It stopped repeating: an acknowledgement reached it that was not captured.
-        return Receipt.of(last, Certainty.ASSUMED)
-    return None
+        return Receipt.of(last, Certainty.ASSUMED) if _there_after(evidence, sender, copies) else None
+    cover = heard[0][0]
+    failing = len(lost) > 1 or _path_was_failing(evidence, sender.peer, cover)
+    watched = evidence.now_ns > cover.last_ns  # not the capture's last packet: who stops then has it all
+    doubtful = failing and watched and cover is not surely
+    if doubtful and not _fell_silent(evidence, sender, copies, heard, surely):
+        # What went before it was lost. Only an answer tells that this one, or a later one, fared better.
+        fared = [s for s, told in heard if told is Echo.ARRIVED or answered(evidence, sender, s)]
+        if not fared:
+            return None
+        cover = fared[0]
+    return _heard(evidence, sender, cover, last, surely)
+
+
+def _heard(evidence: Evidence, sender: End, cover: Said, last: Said | None, surely: Said | None) -> Receipt:
+    """Return when an acknowledgement was received that was: after what its receiver sent without it.
+
+    Args:
+        evidence: of the connection.
+        sender: of the SYN or FIN.
+        cover: what acknowledges it.
+        last: the last copy that was sent.
+        surely: the first acknowledgement that is known to have arrived.
+    """
+    earliest = cover.step if last is None else max(cover.step, last.step)
+    following = evidence.after(sender, cover.step)
+    step = earliest
+    if any(s.reset for s in following):  # else nothing that it sent tells its state
+        unaware = takewhile(lambda s: evidence.knew(s, cover) is Knowledge.CANNOT, following)
+        earliest = max([earliest, *(s.step for s in unaware)])
+        # A program that aborts does not wait for anything, so what is unlikely is as it looks.
+        aborts = [s for s in following[:1] if s.aborts and evidence.knew(s, cover) is Knowledge.UNLIKELY]
+        step = max([earliest, *(s.step for s in aborts)])
+    certain = cover is surely or _left_handshake(evidence, sender, last, cover)
+    certainty = Certainty.PROVED if certain else Certainty.ASSUMED
+    sooner = ((earliest, cover),) if step > earliest else ()
+    return Receipt(step, False, cover.packet, cover.first_ns, certainty, sooner, surely)
+
+
+def _fell_silent(
+    evidence: Evidence,
+    sender: End,
+    copies: Sequence[Said],
+    heard: Sequence[tuple[Said, Echo]],
+    surely: Said | None,
+) -> bool:
+    """Whether a sender had stopped repeating before what it `surely` heard: then it had heard before that."""
+    return quiet(evidence, copies, surely) or _knew_before(evidence, sender, copies, [s for s, _ in heard])
 
 
 def _arrived_late(
@@ -257,16 +297,21 @@ def _lost_as_fin(evidence: Evidence, said: Said) -> bool:
     return taken is not None and said.step < taken.step and taken.packet in {s.packet for s in copies}
 
 
-def _unaware(evidence: Evidence, said: Said, cover: Said) -> bool:
-    return evidence.knew(said, cover) is Knowledge.CANNOT
-
-
 def _heard_alive(evidence: Evidence, sender: End, number_end: int, covers: Sequence[Said]) -> int:
     """Return how many of the acknowledgements of a FIN its sender can have taken.
 
     A RST in answer to something that did not acknowledge the FIN yet shows that by then the FIN's sender
-    was gone: what was sent to it after that found no socket.
+    was gone: what was sent to it after that found no socket. Nor did a first acknowledgement that is
+    answered so itself: it had no data, and a socket in FIN_WAIT_1 takes it without an answer.
     """
+    first = covers[0] if covers else None
+    if (
+        first is not None
+        and first.event is not None
+        and first.event.pure_ack
+        and answered(evidence, sender, first)
+    ):
+        return 0
     for s in evidence.said[sender]:
         if s.answer and s.seq is not None and s.seq < number_end:
             asked = [a for a in evidence.before(sender.peer, s.step) if not a.reset and a.ack == s.seq]
@@ -301,7 +346,10 @@ def unsettled(evidence: Evidence, sender: End, step: int) -> bool:
     An acknowledgement was sent after the last copy, and nothing tells whether it arrived.
     """
     copies = evidence.copies(sender, FIN)
-    if not copies or acknowledged(evidence, sender, copies[0].end, copies) is not None:
+    heard = acknowledged(evidence, sender, copies[0].end, copies) if copies else None
+    if heard is not None:
+        return any(sooner < step <= heard.step for sooner, _ in heard.or_with)
+    if not copies:
         return False
     before = evidence.before(sender.peer, step)
     covers = [s for s in before if s.ack is not None and s.ack >= copies[0].end]

@@ -4,9 +4,10 @@ The capture point splits the round trip: from there to one end and back, and fro
 back. The least time in which an end has ever answered bounds its part from above. So for a segment that
 passes on its way to an end, and a later one that comes from that end, the time between them tells:
 
-    CANNOT  sooner than that end answers: when it sent the later one, the earlier had not reached it
-    MAY     neither this nor the next
-    MUST    so late that the earlier one, had it not been lost, had reached it by then
+    CANNOT    much sooner than that end answers: when it sent the later one, the earlier had not reached it
+    UNLIKELY  sooner than it ever answered, but not by so much
+    MAY       none of these
+    MUST      so late that the earlier one, had it not been lost, had reached it by then
 
 A third of the least answer is the margin for CANNOT. A delayed ACK makes a single answer longer, never
 shorter, but the only answer there is may have been held up on its way (by 67 ms of 86 in a recording with the
@@ -18,12 +19,12 @@ it, whatever the times say.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from closeseq.connections.conversation import ENDS, Conversation, End, Event
+from closeseq.packets.value import value
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -36,11 +37,12 @@ class Knowledge(Enum):
     """Whether the sender of a segment knew of an earlier one of the other end."""
 
     CANNOT = "it cannot have known of it"
+    UNLIKELY = "it hardly knew of it"
     MAY = "it may have known of it"
     MUST = "had it arrived, it would have known of it"
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Distance:
     """How far the capture point is from each end, there and back."""
 
@@ -62,13 +64,13 @@ class Distance:
     def knew(self, sender: End, later_ns: int, earlier_ns: int) -> Knowledge:
         """Say whether `sender`, whose segment passed at `later_ns`, knew of its peer's of `earlier_ns`."""
         waited, least = later_ns - earlier_ns, self.least_ns[sender]
-        if least is not None and LEAST_MARGIN * waited < least:
-            return Knowledge.CANNOT
+        if least is not None and waited < least:
+            return Knowledge.CANNOT if LEAST_MARGIN * waited < least else Knowledge.UNLIKELY
         return Knowledge.MUST if waited >= self.late_ns[sender] else Knowledge.MAY
 
     def must_know(self, sender: End, later_ns: int, earlier_ns: int) -> bool:
         """Whether `sender` knew of its peer's segment of `earlier_ns` at `later_ns`, had it arrived."""
-        return self.knew(sender, later_ns, earlier_ns) is Knowledge.MUST
+        return later_ns - earlier_ns >= self.late_ns[sender]  # which no least answer exceeds
 
 
 def _handshake(conversation: Conversation) -> dict[End, int]:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import wraps
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from closeseq.connections.conversation import ENDS, Conversation, End, Event, Position, Traffic
 from closeseq.packets.flags import ACK, RST, SYN
 from closeseq.packets.sequence import difference
+from closeseq.packets.value import individual
 from closeseq.tcp.distance import Distance, Knowledge
 from closeseq.tcp.strays import strays
 from closeseq.tcp.timers import SECOND
@@ -22,7 +22,7 @@ MILLISECOND = SECOND // 1000
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@individual
 class Said:
     """What one end sent in one step: a single event, or its half of a stretch of traffic."""
 

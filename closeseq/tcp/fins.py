@@ -7,13 +7,14 @@ closes, so a FIN that waited means that the end was in FIN_WAIT_1 before its FIN
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from closeseq.connections.conversation import Traffic
 from closeseq.packets.flags import FIN
+from closeseq.packets.value import value
 from closeseq.tcp import waiting
 from closeseq.tcp.delivery import FIRST_TIMEOUT_NS, Receipt
+from closeseq.tcp.distance import Knowledge
 from closeseq.tcp.evidence import MILLISECOND, Evidence, Said, asked_once
 from closeseq.tcp.system import counts_packets
 from closeseq.tcp.timeline import Certainty
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 PROGRAM_NS = MILLISECOND  # a program that is told end of file needs less than this only when it is idle
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Sent:
     """When an end closed, as a place among the steps."""
 
@@ -40,7 +41,7 @@ class Sent:
     why: str | None = None  # how we know, where it is not the FIN itself
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Fin:
     """The FIN of one end."""
 
@@ -219,13 +220,15 @@ def surely_open(evidence: Evidence, end: End, receipt: Receipt) -> bool:
         not spoken
         or _past_own_fin(evidence, end, spoken[0])
         or not _all_acknowledged(evidence, end, spoken[0].step)
+        or not _knew_all_acknowledged(evidence, end, spoken[0], receipt)
     ):
         return False
     if first is None:
         return evidence.now_ns - spoken[0].first_ns > FIRST_TIMEOUT_NS
-    if _sent_at_once(evidence, end, first):
+    by_program = first.first_ns - spoken[0].first_ns >= PROGRAM_NS
+    if by_program and not waiting.by_probe_timer(evidence, first):
         return True
-    return first.first_ns - spoken[0].first_ns >= PROGRAM_NS and not waiting.by_probe_timer(evidence, first)
+    return _sent_at_once(evidence, end, first)
 
 
 def _sent_at_once(evidence: Evidence, end: End, fin: Said) -> bool:
@@ -248,6 +251,18 @@ def _all_acknowledged(evidence: Evidence, end: End, step: int) -> bool:
     sent = max((s.end for s in evidence.before(end, step) if not s.reset), default=0)
     acked = evidence.acked_before(end.peer, step)
     return acked is not None and acked >= sent and not _window_was_closed(evidence, end.peer, step)
+
+
+def _knew_all_acknowledged(evidence: Evidence, end: End, spoken: Said, receipt: Receipt) -> bool:
+    """Whether an end that acknowledges its peer's FIN surely knew by then that all it sent had arrived.
+
+    It knew what the FIN itself acknowledges; of other segments they must have reached it.
+    """
+    sent = max((s.end for s in evidence.before(end, spoken.step) if not s.reset), default=0)
+    heard = [s for s in evidence.before(end.peer, spoken.step) if s.ack is not None and s.ack >= sent]
+    return any(s.packet == receipt.packet for s in heard) or any(
+        evidence.knew(spoken, s) is Knowledge.MUST for s in heard
+    )
 
 
 def _spoken(evidence: Evidence, end: End, receipt: Receipt) -> list[Said]:

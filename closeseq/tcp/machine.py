@@ -8,11 +8,11 @@ packet is known, and becomes certain again where all ways meet.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING
 
 from closeseq.connections.conversation import ENDS, End, Event
+from closeseq.packets.value import value
 from closeseq.tcp import fins
 from closeseq.tcp.states import Signal, State, follow
 from closeseq.tcp.timeline import Arrival, Certainty, Step, Timeline, Transition, first_state
@@ -42,7 +42,7 @@ class Kind(Enum):
     SHOWN = "it has taken it by now"
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Happening:
     """One signal to one end, with its place in the order of things."""
 

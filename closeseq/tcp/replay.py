@@ -39,6 +39,9 @@ if TYPE_CHECKING:
     from closeseq.tcp.timers import Timers
 
 
+PHASES = {-1: BEFORE, 0: SENDING, 1: LATER}  # by `Sent.when`
+
+
 def replay(conversation: Conversation, timers: Timers, now_ns: int) -> Timeline:
     """Return both ends' states through a connection, as known at `now_ns` (since the Unix epoch)."""
     evidence = Evidence(conversation, now_ns)
@@ -61,12 +64,21 @@ def _happenings(evidence: Evidence) -> Iterator[Happening]:
 
 
 def _sent(
-    said: Said, sender: End, signal: Signal, certainty: Certainty, cause: str | None = None
+    said: Said,
+    sender: End,
+    signal: Signal,
+    certainty: Certainty,
+    cause: str | None = None,
+    *,
+    phase: int = SENDING,
 ) -> Happening:
-    return Happening(said.step, SENDING, sender, signal, said.packet, said.first_ns, certainty, cause)
+    return Happening(said.step, phase, sender, signal, said.packet, said.first_ns, certainty, cause)
 
 
-def _received(receipt: Receipt, phase: int, endpoint: End, signal: Signal) -> Happening:
+def _received(
+    receipt: Receipt, phase: int, endpoint: End, signal: Signal, certainty: Certainty | None = None
+) -> Happening:
+    """Return a signal that an end takes; as sure as its receipt, unless said otherwise."""
     return Happening(
         receipt.step,
         BEFORE if receipt.before else phase,
@@ -74,7 +86,7 @@ def _received(receipt: Receipt, phase: int, endpoint: End, signal: Signal) -> Ha
         signal,
         receipt.packet,
         receipt.time_ns,
-        receipt.certainty,
+        certainty or receipt.certainty,
     )
 
 
@@ -99,7 +111,7 @@ def _alive(evidence: Evidence, sender: End) -> Iterator[Happening]:
     """An end whose beginning was not captured shows by speaking that it is at least ESTABLISHED."""
     said = next((s for s in evidence.said[sender] if not s.reset), None)
     if said is not None and (said.event is None or not said.event.syn):
-        yield replace(_sent(said, sender, Signal.IS_ALIVE, Certainty.ASSUMED), phase=ALIVE)
+        yield _sent(said, sender, Signal.IS_ALIVE, Certainty.ASSUMED, phase=ALIVE)
 
 
 def _synchronize(evidence: Evidence, sender: End) -> Iterator[Happening]:
@@ -115,10 +127,8 @@ def _synchronize(evidence: Evidence, sender: End) -> Iterator[Happening]:
         answers, number_end = sender is End.SERVER, 1  # it was not captured, but there must have been one
         answer = next((s for s in evidence.said[sender.peer] if s.ack is not None and not s.reset), None)
         if not answers and answer is not None:
-            sent = _sent(
-                answer, sender, Signal.SENDS_SYN, Certainty.PROVED, "had sent a SYN that was not captured"
-            )
-            yield replace(sent, phase=BEFORE)
+            why = "had sent a SYN that was not captured"
+            yield _sent(answer, sender, Signal.SENDS_SYN, Certainty.PROVED, why, phase=BEFORE)
     else:
         return
     taken = accepted(evidence, sender, number_end, copies)
@@ -131,11 +141,12 @@ def _synchronize(evidence: Evidence, sender: End) -> Iterator[Happening]:
     beyond = next((s for s in evidence.said[sender] if s.end > number_end and not s.reset), None)
     if beyond is None or (copies and beyond.step <= copies[0].step):
         return
+    if heard is not None and heard.step <= beyond.step:
+        return
     if not _opened_with_data(evidence, sender.peer, beyond):
         # Data beyond its SYN: an end in SYN_RECEIVED must have received the ACK (but for RFC 7413,
         # Fast Open, so this is not proved).
-        said = _sent(beyond, sender, Signal.RECEIVES_ACK_OF_SYN, Certainty.ASSUMED)
-        yield replace(said, phase=BEFORE)
+        yield _sent(beyond, sender, Signal.RECEIVES_ACK_OF_SYN, Certainty.ASSUMED, phase=BEFORE)
 
 
 def _opened_with_data(evidence: Evidence, end: End, until: Said) -> bool:
@@ -155,8 +166,7 @@ def _finish(evidence: Evidence, sender: End) -> Iterator[Happening]:
     taken = accepted(evidence, sender, fin.end, fin.copies)
     if taken is not None:
         yield from _fin_taken(evidence, sender.peer, fin, taken)
-    closed = _closed(fin.sent, sender)
-    yield closed if _seen_open(evidence, sender.peer) else replace(closed, certainty=Certainty.ASSUMED)
+    yield _closed(fin.sent, sender, None if _seen_open(evidence, sender.peer) else Certainty.ASSUMED)
     heard = acknowledged(evidence, sender, fin.end, fin.copies)
     if heard is not None:
         yield _received(heard, ACKNOWLEDGE, sender, Signal.RECEIVES_ACK_OF_FIN)
@@ -176,12 +186,10 @@ def _fin_taken(evidence: Evidence, receiver: End, fin: fins.Fin, taken: Receipt)
     if before is not None:
         yield _closed(before, receiver)
     # It was there to take it, also where its beginning was not captured.
-    yield replace(
-        _received(taken, ALIVE, receiver, Signal.IS_ALIVE), phase=ALIVE, certainty=Certainty.ASSUMED
-    )
-    received = _received(taken, FINISH, receiver, Signal.RECEIVES_FIN)
-    if not fin.copies:
-        received = replace(received, certainty=Certainty.ASSUMED)
+    alive = (Signal.IS_ALIVE, taken.packet, taken.time_ns, Certainty.ASSUMED)
+    yield Happening(taken.step, ALIVE, receiver, *alive)
+    certainty = None if fin.copies else Certainty.ASSUMED
+    received = _received(taken, FINISH, receiver, Signal.RECEIVES_FIN, certainty)
     if not fins.surely_open(evidence, receiver, taken):
         yield replace(received, phase=min(received.phase, SENDING), signal=Signal.SENDS_FIN, kind=Kind.MAY)
     yield from _overtaken(evidence, received, taken)
@@ -221,11 +229,11 @@ def _overtaken(evidence: Evidence, received: Happening, taken: Receipt) -> Itera
             return
 
 
-def _closed(sent: fins.Sent, end: End) -> Happening:
-    phase = {-1: BEFORE, 0: SENDING, 1: LATER}[sent.when]
-    return Happening(
-        sent.step, phase, end, Signal.SENDS_FIN, sent.packet, sent.time_ns, sent.certainty, sent.why
-    )
+def _closed(sent: fins.Sent, end: End, certainty: Certainty | None = None) -> Happening:
+    """Return the close of an end; as sure as is known when it sent its FIN, unless said otherwise."""
+    phase = PHASES[sent.when]
+    sure = certainty or sent.certainty
+    return Happening(sent.step, phase, end, Signal.SENDS_FIN, sent.packet, sent.time_ns, sure, sent.why)
 
 
 def _reset(evidence: Evidence, sender: End, said: Said) -> Iterator[Happening]:

@@ -7,7 +7,6 @@ identification. Without a captured SYN only that is left.
 
 from __future__ import annotations
 
-from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from closeseq.packets.sequence import counts_on, steps
@@ -41,11 +40,16 @@ def linux(evidence: Evidence, end: End) -> bool:
 @asked_once
 def counts_packets(evidence: Evidence, end: End) -> bool:
     """Whether an end counts the packets of this connection in IPv4's identification (RFC 6864 allows it)."""
-    numbered = [s for s in evidence.said[end] if s.ip_id and not s.answer]
-    # Where the packets of a stretch of traffic do not count up, it has no number.
-    within = sum(s.segments - 1 for s in numbered)
-    between = sum(_goes_on(a, b) for a, b in pairwise(numbered))
-    return within + between >= ENOUGH - 1
+    counted, before = 0, None
+    for s in evidence.said[end]:
+        if s.answer or not s.ip_id:
+            continue
+        # Where the packets of a stretch of traffic do not count up, it has no number.
+        counted += s.segments - 1 + (before is not None and _goes_on(before, s))
+        before = s
+        if counted >= ENOUGH - 1:
+            return True
+    return False
 
 
 def _goes_on(said: Said, following: Said) -> bool:

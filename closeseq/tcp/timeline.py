@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from closeseq.connections.conversation import Conversation, End, Event, Opener, Traffic
 from closeseq.packets.flags import ACK, RST, SYN
+from closeseq.packets.value import value
 from closeseq.tcp.states import State
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ class Arrival(StrEnum):
     NO = "no"
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Transition:
     """One end goes from one state to another."""
 
@@ -46,7 +46,7 @@ class Transition:
     certainty: Certainty
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Step:
     """A line of the timeline: an event or a stretch of traffic, and the states right after it."""
 
@@ -110,7 +110,7 @@ def first_state(conversation: Conversation, end: End) -> State:
     return State.CLOSED if actively else State.LISTEN
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Timeline:
     """Both ends' states through the whole of a connection.
 

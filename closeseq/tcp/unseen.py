@@ -32,16 +32,18 @@ def unseen(evidence: Evidence, end: End, said: Said, before: int) -> Unseen | No
 
     Returns None where the numbers tell nothing.
     """
-    numbered = [s for s in evidence.before(end, before) if s.ip_id and not s.answer]
-    if not numbered or not said.ip_id:
+    if not said.ip_id:
         return None
-    last, *earlier = (s.ip_id or 0 for s in reversed(numbered))
-    if earlier and not counts_on(last, earlier[0]):
+    numbered = (s for s in reversed(evidence.before(end, before)) if not s.answer and s.ip_id)
+    last, earlier = next(numbered, None), next(numbered, None)
+    if last is None or not last.ip_id:
+        return None
+    if earlier is not None and earlier.ip_id and not counts_on(last.ip_id, earlier.ip_id):
         return None  # they passed the capture point the other way round, or are not counted
-    seen = [s for s in evidence.before(end, said.step) if s.step > numbered[-1].step]
+    seen = [s for s in evidence.before(end, said.step) if s.step > last.step]
     exact = all(s.event is not None for s in seen)
-    number = steps(said.ip_id, last) - 1 - sum(s.segments for s in seen)
-    return Unseen(number, numbered[-1], exact) if 0 <= number <= MOST else None
+    number = steps(said.ip_id, last.ip_id) - 1 - sum(s.segments for s in seen)
+    return Unseen(number, last, exact) if 0 <= number <= MOST else None
 
 
 def without_socket(evidence: Evidence, end: End, said: Said) -> bool:

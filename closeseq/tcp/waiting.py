@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from closeseq.connections.conversation import ENDS, Position
 from closeseq.packets.flags import FIN, PSH
+from closeseq.packets.sequence import difference
 from closeseq.tcp.evidence import MILLISECOND, asked_once
 from closeseq.tcp.system import linux
 from closeseq.tcp.unseen import Unseen, unseen
@@ -143,14 +144,25 @@ def sent_before(evidence: Evidence, end: End, said: Said, fin: Said) -> int | No
     heard = [s for s in evidence.before(end.peer, said.step) if s.step >= told.since.step and not s.reset]
     if any(s.event is None and (s.unanswered or s.step > told.since.step) for s in heard):
         return None  # how often it answered that is open
-    asked = sum(s.event is not None and s.event.end > s.event.seq for s in heard)
+    asked = sum(
+        s.event is not None and s.event.end > s.event.seq and not _echoes_older(said, s) for s in heard
+    )
     # A plain ACK answers the last of them itself.
     number = told.number - max(asked - (said is not fin), 0)
     if number < 1:
         return None
     trips = evidence.distance.least_ns
-    time_out_ns = LEAST_TIMEOUT_NS + sum(ns or 0 for ns in trips.values())
-    return fin.first_ns - time_out_ns * ((1 << number) - 1) - (trips[end] or 0)
+    trip_ns = sum(ns or 0 for ns in trips.values())
+    time_out_ns = trip_ns + max(LEAST_TIMEOUT_NS, 2 * trip_ns)
+    # The first repetition is a tail loss probe (RFC 8985 7), after which the time-outs begin anew: 1, 2, 4.
+    return fin.first_ns - (time_out_ns << (number - 1)) - (trips[end] or 0)
+
+
+def _echoes_older(said: Said, heard: Said) -> bool:
+    """Whether a segment was sent before another one had come, as its echo is older (RFC 7323 4.3)."""
+    if said.tsecr is None or heard.tsval is None:
+        return False
+    return difference(said.tsecr, heard.tsval) < 0
 
 
 def _closed_amid(evidence: Evidence, fin: Said, told: Tries) -> Close:

@@ -7,7 +7,7 @@ knows which end is the client: swapping both ends swaps every answer.
 from __future__ import annotations
 
 from functools import cached_property
-from itertools import pairwise
+from itertools import pairwise, zip_longest
 from typing import TYPE_CHECKING
 
 from closeseq.connections.conversation import ENDS, Conversation, End, Event, Position, Traffic
@@ -114,20 +114,28 @@ class Case:
         stay = self.present(end)
         return self.timeline.first_state(end) if stay is None else stay.state
 
-    def transitions(self, end: End) -> list[Transition]:
-        return [t for t in self.made if t.endpoint is end]
+    def transitions(self, end: End) -> Sequence[Transition]:
+        return self._transitions[end]
 
-    def stays(self, end: End, *states: State) -> Iterator[Stay]:
-        """Yield the stays of an end in these states, in order."""
-        made = self.transitions(end)
-        for entered, left in zip(made, [*made[1:], None], strict=False):
-            if entered.after in states:
-                yield Stay(end, entered.after, entered, left)
+    @cached_property
+    def _transitions(self) -> dict[End, Sequence[Transition]]:
+        return {end: [t for t in self.made if t.endpoint is end] for end in ENDS}
+
+    @cached_property
+    def _stays(self) -> dict[End, Sequence[Stay]]:
+        return {
+            end: [Stay(end, a.after, a, b) for a, b in zip_longest(made, made[1:])]
+            for end, made in self._transitions.items()
+        }
+
+    def stays(self, end: End, *states: State) -> Sequence[Stay]:
+        """Return the stays of an end in these states, in order."""
+        return [stay for stay in self._stays[end] if stay.state in states]
 
     def present(self, end: End) -> Stay | None:
         """Return the stay that has no end yet; None if the end never left its first state."""
-        made = self.transitions(end)
-        return Stay(end, made[-1].after, made[-1], None) if made else None
+        stays = self._stays[end]
+        return stays[-1] if stays else None
 
     def unacknowledged(self, end: End, *states: State) -> Stay | None:
         """Return the stay in which an end waits, or may well wait, in vain for the ACK of its FIN."""

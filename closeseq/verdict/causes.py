@@ -11,10 +11,10 @@ that goes on counting. A keepalive that gives up aborts as well.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from closeseq.connections.conversation import Traffic
+from closeseq.packets.value import value
 from closeseq.tcp.states import State
 from closeseq.verdict.text import count, span
 
@@ -30,7 +30,7 @@ NAMED_FROM = 4
 ID_STRIDE = 1024
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Cause:
     """Why a RST may have been sent."""
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from closeseq.packets.value import value
 
 if TYPE_CHECKING:
     from closeseq.connections.conversation import End, Event
@@ -11,7 +12,7 @@ if TYPE_CHECKING:
     from closeseq.tcp.timeline import Transition
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Stay:
     """An end was in a state for a time."""
 
@@ -25,7 +26,7 @@ class Stay:
         return self.entered.time_ns
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Close:
     """One end's FIN, as far as anything is known of it."""
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
+
+from closeseq.packets.value import value
 
 if TYPE_CHECKING:
     from closeseq.connections.conversation import End
@@ -38,7 +39,7 @@ class Role(StrEnum):
     NONE = "none"
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Verdict:
     """How the connection ended: exactly one a connection."""
 
@@ -53,7 +54,7 @@ class Verdict:
         return self.client_role if end.value == "client" else self.server_role
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Finding:
     """Something that deserves attention."""
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from closeseq.packets.value import value
 from closeseq.verdict.case import Case
 from closeseq.verdict.findings import Severity
 from closeseq.verdict.limits import Limits
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 DEFAULT_LIMITS = Limits()
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Judgement:
     """How a connection ended, and what deserves attention."""
 

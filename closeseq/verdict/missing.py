@@ -6,10 +6,11 @@ the connection are known, or likely, to be missing.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from closeseq.connections.conversation import ENDS, Conversation, End, Event, Opener, Position, Traffic
+from closeseq.packets.value import value
 from closeseq.verdict.text import count, span
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from closeseq.packets.files import Gap
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Missing:
     """Packets that were not captured."""
 
@@ -67,9 +68,8 @@ def _with_gap(hole: Missing, conversation: Conversation, gaps: Sequence[Gap]) ->
         return hole
     gap = before[-1]
     lasted = span(gap.to_ns - gap.from_ns)
-    return replace(
-        hole, what=f"{hole.what} (no file covers the {lasted} between #{gap.before} and #{gap.after})"
-    )
+    what = f"{hole.what} (no file covers the {lasted} between #{gap.before} and #{gap.after})"
+    return replace(hole, what=what)
 
 
 def captured(conversation: Conversation, end: End) -> int:

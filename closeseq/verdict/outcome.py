@@ -6,10 +6,10 @@ place whether it matches, why, and which packets show it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
 from closeseq.connections.conversation import ENDS, End, Event
+from closeseq.packets.value import value
 from closeseq.tcp.states import State
 from closeseq.verdict.findings import Initiator, Role, Verdict
 from closeseq.verdict.missing import captured
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from closeseq.verdict.case import Case
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Ending:
     """What a rule says of a connection it matches."""
 

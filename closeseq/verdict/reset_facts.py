@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 from closeseq.connections.conversation import Event, Traffic
+from closeseq.packets.value import value
 from closeseq.tcp.states import State
 from closeseq.verdict.vanished import unanswered
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from closeseq.verdict.vanished import Unanswered
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Answered:
     """A segment that a RST answers."""
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from closeseq.connections.conversation import ENDS, End, Event, Position, Traffic
+from closeseq.packets.value import value
 from closeseq.tcp.states import State
 from closeseq.tcp.timeline import Certainty
 from closeseq.tcp.timers import SECOND
@@ -24,7 +24,7 @@ ENOUGH_PROBES = 2
 ENOUGH_RETRANSMISSIONS = 3
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Unanswered:
     """What an end sent last, and what nobody answered."""
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeAlias
 
 from closeseq.connection import Connection
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from closeseq.watch.labels import Label
 
@@ -30,13 +30,17 @@ class Sighting(Connection):
     as_of_ns: int  # the moment for which it holds, since the Unix epoch
 
 
+# Gives the connections with these ascending indices, of which there is that to say.
+Look: TypeAlias = "Callable[[Sequence[int], Kind], Iterator[Sighting]]"
+
+
 class News:
-    """Connections of which the same is to be said; each is looked at when it is asked for.
+    """Connections of which the same is to be said; they are looked at when they are asked for.
 
     It holds until the watch is fed again.
     """
 
-    def __init__(self, kind: Kind, label: Label, indices: Sequence[int], look: Any) -> None:
+    def __init__(self, kind: Kind, label: Label, indices: Sequence[int], look: Look) -> None:
         self.kind = kind
         self.label = label
         self.indices = indices
@@ -46,8 +50,7 @@ class News:
         return len(self.indices)
 
     def __iter__(self) -> Iterator[Sighting]:
-        return (self[i] for i in range(len(self.indices)))
+        return self._look(self.indices, self.kind)
 
     def __getitem__(self, place: int) -> Sighting:
-        seen: Sighting = self._look(int(self.indices[place]), self.kind)
-        return seen
+        return next(self._look([self.indices[place]], self.kind))

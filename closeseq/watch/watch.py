@@ -192,17 +192,22 @@ class Watch:
 
     def connection(self, index: int, kind: Kind) -> Sighting:
         """Return a connection as it stands."""
-        seen = Sighting(
-            self._connections.conversation(index),
-            self.settings,
-            self._now_ns,
-            capture=self.reading.path,
-            dropped=self.reading.dropped,
-            ongoing=self._ongoing,
-            files=self.reading.files,
-        )
-        seen.kind, seen.as_of_ns = kind, self._now_ns
-        return seen
+        return next(self.sightings([index], kind))
+
+    def sightings(self, indices: Sequence[int], kind: Kind) -> Iterator[Sighting]:
+        """Yield connections as they stand, given by ascending indices."""
+        for conversation in self._connections.conversations(np.asarray(indices, np.int64)):
+            seen = Sighting(
+                conversation,
+                self.settings,
+                self._now_ns,
+                capture=self.reading.path,
+                dropped=self.reading.dropped,
+                ongoing=self._ongoing,
+                files=self.reading.files,
+            )
+            seen.kind, seen.as_of_ns = kind, self._now_ns
+            yield seen
 
     def places(self, indices: Sequence[int], end: End) -> list[tuple[Address, list[int]]]:
         """Group connections by where the program at one end is, as `Analysis.places` does."""
@@ -296,7 +301,7 @@ class Watch:
         _, group, sizes = np.unique(label, return_inverse=True, return_counts=True)
         groups = np.split(indices[np.argsort(group, kind="stable")], np.cumsum(sizes)[:-1])
         for members in sorted((one for one in groups if len(one)), key=lambda one: int(one[0])):
-            yield News(kind, self._labels[tracked.label[members[0]]], members.tolist(), self.connection)
+            yield News(kind, self._labels[tracked.label[members[0]]], members.tolist(), self.sightings)
 
     def _of_labels(self, label: np.ndarray, holds: Callable[[Label], bool]) -> np.ndarray:
         """Return a mask of where something holds of the label."""

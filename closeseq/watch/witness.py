@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import socket as sockets
 import time
-from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import ip_address
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from closeseq.connections.conversation import ENDS, Address, End
 from closeseq.kernel.errors import KernelError
+from closeseq.packets.value import value
 from closeseq.tcp.states import State
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ OTHERWISE = "what made the difference was not captured"
 K = TypeVar("K")
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Testimony:
     """What the kernel says of one end, and how that lies to what the packets say."""
 
@@ -179,7 +180,7 @@ class Witness:
         return Testimony(inferred, socket, self._owners.get(inode, ()), remembered=not held)
 
     def _is_here(self, address: str) -> bool:
-        return address in self._addresses or ip_address(address).is_loopback
+        return address in self._addresses or is_loopback(address)
 
     def _hear(self) -> None:
         if self._service is not None:
@@ -187,6 +188,12 @@ class Witness:
 
     def _take(self, answers: dict[int, list[Owner]]) -> None:
         self._owners.update({inode: tuple(owners) for inode, owners in answers.items() if owners})
+
+
+@lru_cache(maxsize=4096)
+def is_loopback(address: str) -> bool:
+    """Return whether an address is one of the loopback device."""
+    return ip_address(address).is_loopback
 
 
 def own_addresses() -> set[str]:

@@ -28,6 +28,10 @@ LEGS = ("before the tap", "after the tap")
 PATHS = {"near": LEGS, "mid": LEGS, "far": LEGS, "clean": ()}
 PLACES = HOOKS | PATHS
 
+# In which share of the connections something is dropped. A path loses of its own accord besides.
+LOSSES = 0.85
+PATH_LOSSES = 0.42
+
 # Of what is dropped singly on a path, and how often.
 KINDS = {"FIN": 5, "RST": 2, "ACK of FIN": 4, "data": 1}
 
@@ -50,13 +54,17 @@ class Step:
         return f"{self.action} {self.place} from {self.side}" if self.place else f"{self.side} {self.action}"
 
 
-def random_program(dice: random.Random, loss: str) -> list[Step]:
-    """Throw the dice for one connection. `loss` is a key of PLACES."""
+def random_program(dice: random.Random, loss: str, singly: float = 0.0) -> list[Step]:
+    """Throw the dice for one connection.
+
+    `loss` is a key of PLACES; of the losses on a path the share `singly` is a single segment each.
+    """
     talk = _talk(dice)
     steps = talk + _ending(dice)
-    if PLACES[loss] and dice.random() < 0.85:  # noqa: PLR2004
-        for _ in range(dice.choice((1, 1, 2, 2, 3))):
-            _add_loss(dice, steps, len(talk), PLACES[loss])
+    on_path = loss in PATHS
+    if PLACES[loss] and dice.random() < (PATH_LOSSES if on_path else LOSSES):
+        for _ in range(dice.choice((1, 1, 1, 2) if on_path else (1, 1, 2, 2, 3))):
+            _add_loss(dice, steps, len(talk), PLACES[loss], singly if on_path else 0.0)
     return [_with_pause(dice, step) for step in steps]
 
 
@@ -97,14 +105,16 @@ def _chatter(dice: random.Random) -> list[Step]:
     return [Step("recv", side)] if chance < 0.22 else []  # noqa: PLR2004
 
 
-def _add_loss(dice: random.Random, steps: list[Step], end: int, places: tuple[str, ...]) -> None:
+def _add_loss(
+    dice: random.Random, steps: list[Step], end: int, places: tuple[str, ...], singly: float
+) -> None:
     """Put a drop before some step of the end (from index `end` on), and mostly a heal some steps later.
 
-    On a path it is as often a single segment that is dropped.
+    With the chance `singly` it is a single segment that is dropped.
     """
     side, place = dice.choice(SIDES), dice.choice(places)
     start = dice.randint(max(0, end - 1), len(steps))
-    if places is LEGS and dice.random() < 0.5:  # noqa: PLR2004
+    if singly and dice.random() < singly:
         kind = dice.choices(list(KINDS), list(KINDS.values()))[0]
         steps.insert(start, Step("lose", side, place, kind=kind))
         return

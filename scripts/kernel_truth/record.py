@@ -48,7 +48,7 @@ class Connection:
         return pair if side == "client" else pair[::-1]
 
 
-def record(capture: Path, *, connections: int, seed: int, loss: str, ip: int) -> Path:
+def record(capture: Path, *, connections: int, seed: int, loss: str, ip: int, singly: float = 0.0) -> Path:
     """Write the file `capture` and, beside it, the truth; return the truth's path.
 
     `loss` is a key of PLACES: where packets get lost on loopback, or the kind of a path. The programs depend
@@ -59,7 +59,7 @@ def record(capture: Path, *, connections: int, seed: int, loss: str, ip: int) ->
     _allow_open_files(4 * connections + 100)
     dice = random.Random(f"{seed} {loss} {ip}")
     ports = _ports(connections)
-    jobs = [Connection(number, port, random_program(dice, loss)) for number, port in enumerate(ports)]
+    jobs = [Connection(number, port, random_program(dice, loss, singly)) for number, port in enumerate(ports)]
     network_of = over_path(loss, dice) if loss in PATHS else loopback
     with ExitStack() as at_end:
         # The sockets left open are closed last: closing them must add neither packets nor transitions.

@@ -57,7 +57,8 @@ def sleeping_reader(bench: Bench) -> None:
     acknowledged all of it, so that the server's end is in FIN_WAIT_2; its program has read none of it, so
     that it cannot know that there is an end of file.
     """
-    server = bench.start("endless-server", "--pause", 0.05)
+    # So slowly that a busy machine, on which this takes seconds, does not fill the client's window.
+    server = bench.start("endless-server", "--pause", 0.2)
     bench.start("sleeping-client")
     bench.step("the server writes, the client sleeps", wait=0.3)
     server.kill()

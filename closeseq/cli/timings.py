@@ -1,0 +1,105 @@
+"""Where the time of a run went, stage by stage (`analyze --timings`).
+
+Nothing before `cli` reads a clock for it: while a run is timed, the few functions below, each the door to a
+stage, are replaced by ones that read the clock as well. Otherwise they cost nothing.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import defaultdict
+from contextlib import contextmanager
+from functools import wraps
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, TextIO
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+STARTING, OTHER = "starting", "everything else"
+# What of a stage runs within another one's counts for that stage alone.
+DOORS = (
+    ("reading", "closeseq.capture.source", "Source.more"),
+    ("walking along the records", "closeseq.capture.pcap", "PcapWalker.walk"),
+    ("walking along the records", "closeseq.capture.pcapng", "PcapngWalker.walk"),
+    ("decoding", "closeseq.segments.decode", "Decoder.decode"),
+    ("connections", "closeseq.connections.connections", "Connections.feed"),
+    ("connections", "closeseq.connections.connections", "Connections.conversation"),
+    ("classes", "closeseq.classes.classes", "Classes.find"),
+    ("judging", "closeseq.connection", "replay"),
+    ("judging", "closeseq.connection", "judge"),
+    ("making the report", "closeseq.cli.output", "Output.write"),
+    ("writing", "closeseq.cli.output", "Output._put"),
+)
+STAGES = (STARTING, *dict.fromkeys(stage for stage, _, _ in DOORS), OTHER)
+
+
+class Stopwatch:
+    """Seconds of wall time by stage. One stage runs at a time."""
+
+    def __init__(self) -> None:
+        self.seconds: defaultdict[str, float] = defaultdict(float)
+        self._stage = OTHER
+        self._since = time.perf_counter()
+
+    def change(self, stage: str) -> str:
+        """Begin a stage; return the one that was interrupted."""
+        now, before = time.perf_counter(), self._stage
+        self.seconds[before] += now - self._since
+        self._stage, self._since = stage, now
+        return before
+
+    def timed(self, stage: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Return a function that does the same, as part of a stage."""
+
+        @wraps(function)
+        def call(*args: Any, **kwargs: Any) -> Any:
+            before = self.change(stage)
+            try:
+                return function(*args, **kwargs)
+            finally:
+                self.change(before)
+
+        return call
+
+
+@contextmanager
+def timings(*, wanted: bool, stream: TextIO | None = None) -> Iterator[None]:
+    """Say at the end of the block, on standard error, how long each stage of it took.
+
+    Starting, that is Python and what is loaded before the block, is told in seconds of CPU.
+
+    Args:
+        wanted: whether at all.
+        stream: where to say it instead.
+    """
+    if not wanted:
+        yield
+        return
+    stopwatch = Stopwatch()
+    stopwatch.seconds[STARTING] = time.process_time()
+    with _replaced(stopwatch):
+        yield
+    stopwatch.change(OTHER)
+    for stage in STAGES:
+        print(f"{stage:26}{stopwatch.seconds[stage]:9.3f} s", file=stream or sys.stderr)
+
+
+@contextmanager
+def _replaced(stopwatch: Stopwatch) -> Iterator[None]:
+    """Have the functions of DOORS timed within the block."""
+    found = []
+    for stage, module, path in DOORS:
+        *owner, name = path.split(".")
+        holder: Any = import_module(module)
+        for part in owner:
+            holder = getattr(holder, part)
+        found.append((stage, holder, name, getattr(holder, name)))
+    try:
+        for stage, holder, name, function in found:
+            setattr(holder, name, stopwatch.timed(stage, function))
+        yield
+    finally:
+        for _, holder, name, function in found:
+            setattr(holder, name, function)

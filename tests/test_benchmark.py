@@ -1,0 +1,103 @@
+"""scripts/benchmark: it runs, and its captures hold what they are said to hold."""
+
+import re
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+import closeseq
+from machine import needs
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "scripts"))
+
+from benchmark_captures import CAPTURES  # noqa: E402 - scripts are no package
+
+CONNECTIONS = 400
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """Return each capture's analysis, and how many packets it is said to have."""
+    folder = tmp_path_factory.mktemp("made")
+    packets = {name: make(folder / name, CONNECTIONS, 1) for name, make in CAPTURES.items()}
+    return {name: (closeseq.analyze(str(folder / name)), number) for name, number in packets.items()}
+
+
+@pytest.mark.parametrize("name", list(CAPTURES))
+def test_every_packet_is_read_and_is_tcp(made, name):
+    analysis, packets = made[name]
+    reading = analysis.reading
+    assert (reading.packets, reading.segments, reading.error) == (packets, packets, None)
+    assert not reading.skipped
+    assert not reading.notes
+
+
+@pytest.mark.parametrize("name", list(CAPTURES))
+def test_the_same_seed_gives_the_same_capture_and_another_another(tmp_path, name):
+    one, same, other = (tmp_path / each for each in ("one", "same", "other"))
+    for path, seed in ((one, 1), (same, 1), (other, 2)):
+        CAPTURES[name](path, 50, seed)
+    assert one.read_bytes() == same.read_bytes() != other.read_bytes()
+
+
+def test_varied_holds_every_kind_of_end(made):
+    analysis, _ = made["varied"]
+    assert set(analysis.verdicts) >= {
+        *("graceful", "simultaneous", "reset", "closing", "open", "refused", "unanswered"),
+    }
+    assert set(analysis.findings) >= {"stuck-close-wait", "three-segment-close", "half-close", "keepalive"}
+    versions = Counter(":" in connection.client.address for connection in analysis)
+    assert min(versions.values()) > CONNECTIONS / 20
+    assert max(connection.incarnation for connection in analysis) > 1
+    openers = {connection.opener for connection in analysis}
+    assert len(openers) > 1  # some began before the capture
+    assert len(analysis.shapes) > CONNECTIONS / 20
+
+
+def test_all_lossy_connections_retransmit(made):
+    analysis, _ = made["lossy"]
+    spoken = [connection for connection in analysis if connection.server.bytes]
+    assert len(spoken) > CONNECTIONS * 0.9
+    assert sum(analysis.losses) > len(spoken)
+    assert sum(made["varied"][0].losses) < len(spoken) / 4
+
+
+def test_bulk_and_scan_have_ten_packets_for_each_connection_of_the_others(made):
+    for name, connections in (("bulk", 20), ("scan", CONNECTIONS * 10)):
+        analysis, packets = made[name]
+        assert packets == pytest.approx(CONNECTIONS * 10, rel=0.1)
+        assert len(analysis) == connections
+    assert made["scan"][0].verdicts == {"unanswered": CONNECTIONS * 10}
+
+
+@needs("tcpdump")
+def test_the_benchmark_prints_a_table_of_ratios(tmp_path):
+    command = [sys.executable, "scripts/benchmark", "--connections", "30", "--runs", "1", "--timings"]
+    result = subprocess.run(
+        [*command, "--captures", "varied,scan", "--keep", str(tmp_path)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=140,
+        check=True,
+    )
+    for name in ("varied", "scan"):
+        assert (tmp_path / f"{name}.pcap").stat().st_size > 1000
+        table = result.stdout[result.stdout.index(f"{name}: ") :].split("\n\n")[0]
+        floor, *others = re.findall(r"^  (\S.*?) +(\d+\.\d+) +(\d+\.\d) +(\d+)$", table, re.MULTILINE)
+        assert floor[0] == "tcpdump --count"
+        assert float(floor[2]) == 1
+        assert [one[0] for one in others][-2:] == ["closeseq analyze", "closeseq analyze -f jsonl"]
+        assert all(float(seconds) > 0 and int(peak) > 0 for _, seconds, _, peak in others)
+        assert len(re.findall(r"seconds by stage: starting [\d.]+, reading", table)) == 2
+
+
+def test_an_unknown_capture_is_refused():
+    command = [sys.executable, "scripts/benchmark", "--captures", "alike,nothing"]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    assert result.returncode == 2
+    assert "nothing: known are alike, varied, lossy, bulk, scan" in result.stderr
