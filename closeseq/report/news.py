@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from typing import TYPE_CHECKING
 
+from msgspec import to_builtins
 from msgspec.structs import replace
 
 from closeseq.connections.conversation import ENDS, End
 from closeseq.report import rows
+from closeseq.report.filed import in_files
 from closeseq.report.records import Record, draw, encode
 from closeseq.report.text import Style, moment, printable
 from closeseq.report.timeline import format_timeline
@@ -121,7 +124,10 @@ def named(owner: Owner) -> str:
 
 def line(seen: Sighting, kernel: Mapping[End, Testimony] | None) -> str:
     """Return one connection as a line of JSON: its record, with why there is one under `live`."""
-    return encode(live_record(seen, kernel)) + "\n"
+    row = live_record(seen, kernel)
+    if seen.files.several:
+        return json.dumps(in_files(to_builtins(row), seen.files)) + "\n"
+    return encode(row) + "\n"
 
 
 def live_record(seen: Sighting, kernel: Mapping[End, Testimony] | None) -> rows.Record:
