@@ -10,6 +10,7 @@ The way the data goes, one line a stage; a later stage may import an earlier one
     verdict      states -> how it closed, what deserves attention, with evidence and advice
     connection   one analysed connection; settings: what to look at, and what counts as long
     classes      connections that go the same way share one replay
+    reading      a capture's files, one after the other, and what was met in them
     analysis     the road end to end: a capture's connections
     kernel       what Linux itself says: socket table, tracepoint, owner of a socket
     watch        the same road in small steps as time passes: news of connections, and a census
@@ -32,7 +33,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from closeseq.analysis import Analysis, ConnectionClass, Reading, analyze, from_script
+    from closeseq.analysis import Analysis, ConnectionClass, analyze, chains, from_script
     from closeseq.capture.live.problems import DeviceError, FilterError, NotPermittedError
     from closeseq.connection import Connection, Endpoint
     from closeseq.connections.conversation import (
@@ -47,6 +48,8 @@ if TYPE_CHECKING:
         Traffic,
     )
     from closeseq.errors import CaptureError, CloseseqError, SaveError, ScriptError, UnknownWordError
+    from closeseq.packets.files import File, Files
+    from closeseq.reading import Reading
     from closeseq.report.records import record
     from closeseq.report.timeline import format_timeline
     from closeseq.settings import Settings
@@ -73,6 +76,8 @@ __all__ = [
     "End",
     "Endpoint",
     "Event",
+    "File",
+    "Files",
     "FilterError",
     "Finding",
     "Initiator",
@@ -99,6 +104,7 @@ __all__ = [
     "UnknownWordError",
     "Verdict",
     "analyze",
+    "chains",
     "format_timeline",
     "from_script",
     "live",
@@ -106,13 +112,15 @@ __all__ = [
 ]
 
 _HOMES = {
-    "analysis": ("Analysis", "ConnectionClass", "Reading", "analyze", "from_script"),
+    "analysis": ("Analysis", "ConnectionClass", "analyze", "chains", "from_script"),
     "connection": ("Connection", "Endpoint"),
     "connections.conversation": (
         *("Address", "Conversation", "Duplicates", "End", "Event", "Opener", "Position", "Stream", "Traffic"),
     ),
     "capture.live.problems": ("DeviceError", "FilterError", "NotPermittedError"),
     "errors": ("CaptureError", "CloseseqError", "SaveError", "ScriptError", "UnknownWordError"),
+    "packets.files": ("File", "Files"),
+    "reading": ("Reading",),
     "report.records": ("record",),
     "report.timeline": ("format_timeline",),
     "settings": ("Settings",),

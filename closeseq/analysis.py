@@ -20,7 +20,7 @@ from closeseq.classes import Classes, Outcome
 from closeseq.connection import Connection
 from closeseq.connections import Connections
 from closeseq.connections.conversation import Address, End
-from closeseq.errors import CaptureError
+from closeseq.reading import Reader, Reading
 from closeseq.settings import Settings
 from closeseq.tcp.timers import SECOND, Timers
 from closeseq.verdict.fault import Faults
@@ -29,44 +29,15 @@ from closeseq.verdict.limits import Limits
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from closeseq.capture import Capture
+    from closeseq.capture.chains import Chain
     from closeseq.classes.classes import Groups
     from closeseq.connections.conversation import Conversation
+    from closeseq.errors import CaptureError
     from closeseq.packets.segments import Segments
 
 
 MOST_KEPT = 4096  # classes that are made once
 FOREVER = 10**9  # seconds; longer waits and timers count as this, which in nanoseconds 64 bits can hold
-
-
-@dataclass(slots=True)
-class Reading:
-    """What was read of a capture."""
-
-    path: str
-    packets: int = 0
-    segments: int = 0  # TCP segments, before --port and --host choose among them
-    skipped: dict[str, int] = field(default_factory=dict)  # reason -> frames
-    notes: dict[str, int] = field(default_factory=dict)  # remark -> segments
-    dropped: int = 0  # packets that the capture itself says it lost
-    copies: int = 0  # packets captured or delivered more than once and counted once
-    first_ns: int | None = None  # time of the earliest packet, since the Unix epoch
-    last_ns: int | None = None  # time of the latest packet
-    ended_ns: int | None = None  # when the capture ended, if it says so
-    error: CaptureError | None = None  # why reading stopped early; what was read is analysed
-
-    @property
-    def end_ns(self) -> int | None:
-        """When the capture ended: as it says itself (a pcapng may), or else its latest packet's time."""
-        known = [one for one in (self.last_ns, self.ended_ns) if one is not None]
-        return max(known, default=None)
-
-    def add(self, packets: int, segments: Segments) -> None:
-        """Count a batch."""
-        self.packets += packets
-        self.segments += len(segments)
-        self.skipped = dict(Counter(self.skipped) + Counter(segments.skipped))
-        self.notes = dict(Counter(self.notes) + Counter(segments.notes))
 
 
 @dataclass(frozen=True)
@@ -112,7 +83,7 @@ class ConnectionClasses(Sequence[ConnectionClass]):
 
 
 class Analysis(Sequence[Connection]):
-    """The connections of one capture, in the order of their first packets.
+    """The connections of one capture, in one file or several, in the order of their first packets.
 
     Batches are fed with `feed`; after that it is a sequence of `Connection`s. The counts `verdicts`,
     `shapes` and `findings` take one replay a class, so they are quick for any size.
@@ -179,6 +150,7 @@ class Analysis(Sequence[Connection]):
             capture=self.path,
             dropped=dropped,
             faults=self.faults,
+            files=self.reading.files,
         )
 
     @cached_property
@@ -239,7 +211,7 @@ class Analysis(Sequence[Connection]):
 
 def analyze(
     path: str,
-    *,
+    *more: str,
     port: int | Iterable[int] | None = None,
     host: str | Iterable[str] | None = None,
     stuck_after: float = 60.0,
@@ -249,10 +221,12 @@ def analyze(
     count: int | None = None,
     progress: Callable[[int, int | None], None] | None = None,
 ) -> Analysis:
-    """Analyse a saved capture.
+    """Analyse a saved capture, in one file or in several that continue each other.
 
     Args:
-        path: a pcap or pcapng file, plain or gzipped; "-" is standard input.
+        path: a pcap or pcapng file, plain or compressed; a directory of such files, or a pattern for their
+            names; "-" is standard input, a capture or a list of names.
+        more: other files of the same capture; their times tell the order.
         port: look only at connections with one of these ports, and take it for the server's where the
             beginning of a connection was not captured.
         host: look only at connections with one of these IP addresses.
@@ -261,14 +235,16 @@ def analyze(
         time_wait: seconds that TIME_WAIT lasts (2MSL, RFC 9293 3.6.1), instead of the system's.
         fin_timeout: seconds that FIN_WAIT_2 lasts without an owner, instead of the system's.
         count: stop after this many packets.
-        progress: is called after each batch with the bytes consumed and the size of the file, if known.
+        progress: is called after each batch with the bytes consumed and the size of all, if known.
 
     Returns:
-        The analysis; where the file turned bad in the middle, that of all before, with `reading.error`.
+        The analysis; where a file turned bad in the middle, that of all before, and of the other files, with
+        `reading.error`. Packets are numbered on from file to file; `reading.files` tells which one is where.
 
     Raises:
-        CaptureError: the file cannot be read at all.
-        ValueError: a host that is no IP address, a time below zero, or a system that is not known.
+        CaptureError: nothing can be read at all.
+        ValueError: files that overlap in time, which are several captures (`chains` tells them apart); a host
+            that is no IP address, a time below zero, or a system that is not known.
     """
     settings = settings_of(
         port=port,
@@ -278,18 +254,64 @@ def analyze(
         time_wait=time_wait,
         fin_timeout=fin_timeout,
     )
-    analysis = Analysis(path, settings)
-    from closeseq.capture import open_capture
+    found, broken = _found_chains((path, *more))
+    if len(found) > 1:
+        first, then = found[0].paths[0], found[1].paths[0]
+        raise ValueError(f"{first} and {then} overlap in time: analyse each by itself, see closeseq.chains")
+    if not found:
+        raise broken[0]
+    analysis = analyze_chain(found[0], settings, count=count, progress=progress)
+    if analysis.reading.error is None and broken:
+        analysis.reading.error = broken[0]
+    return analysis
 
-    with open_capture(path) as capture:
-        try:
-            _read(capture, analysis, count, progress)
-        except CaptureError as error:
-            if not capture.packets:
-                raise
-            analysis.reading.error = error
-        analysis.reading.dropped = capture.dropped
-        analysis.reading.ended_ns = capture.ended_ns
+
+def chains(*paths: str) -> list[tuple[str, ...]]:
+    """Return which capture files continue each other: each tuple is one capture, for `analyze`.
+
+    Files that follow one another are of one capture, in the order of their times; files that overlap are of
+    different ones. Of a name that stands for several files (a directory, a pattern, a list on standard input)
+    all are looked at.
+
+    Args:
+        paths: as for `analyze`.
+
+    Returns:
+        The captures; last, each by itself, what cannot be read, for which `analyze` says why.
+    """
+    found, broken = _found_chains(paths)
+    return [chain.paths for chain in found] + [(error.path,) for error in broken]
+
+
+def _found_chains(paths: Sequence[str]) -> tuple[list[Chain], list[CaptureError]]:
+    from closeseq.capture.chains import find_chains
+    from closeseq.capture.names import files_named
+
+    named = files_named(paths)
+    found, broken = find_chains(named.paths)
+    return found, named.broken + broken
+
+
+def analyze_chain(
+    chain: Chain,
+    settings: Settings,
+    *,
+    count: int | None = None,
+    progress: Callable[[int, int | None], None] | None = None,
+) -> Analysis:
+    """Analyse files that are one capture; see `analyze` for the rest.
+
+    Raises:
+        CaptureError: none of them can be read at all.
+    """
+    analysis = Analysis(chain.paths[0], settings)
+    reading = analysis.reading
+    reading.empty, reading.beside = chain.empty, chain.beside
+    Reader(reading, analysis.feed, count, progress).read(chain.paths)
+    errors = reading.files.errors()
+    if errors and not reading.packets:
+        raise errors[0]
+    reading.error = errors[0] if errors else None
     return analysis
 
 
@@ -313,28 +335,6 @@ def settings_of(
         limits=Limits(stuck_after_ns=_nanoseconds(stuck_after)),
         timers=_timers(os, time_wait, fin_timeout),
     )
-
-
-def _read(
-    capture: Capture,
-    analysis: Analysis,
-    count: int | None,
-    progress: Callable[[int, int | None], None] | None,
-) -> None:
-    from closeseq.segments import Decoder
-
-    decoder = Decoder()
-    for frames in capture.batches():
-        batch = frames
-        if count is not None:
-            batch = frames.first(count - analysis.reading.packets)
-        segments = decoder.decode(batch)
-        analysis.reading.add(len(batch), segments)
-        analysis.feed(segments)
-        if progress is not None:
-            progress(capture.position, capture.size)
-        if count is not None and analysis.reading.packets >= count:
-            return
 
 
 def from_script(script: str, *, now: float | None = None, stuck_after: float = 60.0) -> Connection:

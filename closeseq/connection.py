@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Self
 
 from closeseq.connections import shape
 from closeseq.connections.conversation import Conversation, End, Opener
+from closeseq.packets.files import Files
 from closeseq.packets.value import value
 from closeseq.tcp.replay import replay
 from closeseq.tcp.timeline import not_replayed
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
     from closeseq.verdict.fault import Faults
 
 
+ONE_FILE = Files()  # for all connections whose packets need no file to be named
+
+
 @value
 class Endpoint:
     """One end of an analysed connection, as it stands at the end of the capture."""
@@ -38,7 +42,11 @@ class Endpoint:
 
 
 class Connection:
-    """One connection, analysed. What is costly is computed when it is first looked at."""
+    """One connection, analysed. What is costly is computed when it is first looked at.
+
+    Packets are numbered on from file to file, where its capture is in several, and texts such as `summary`
+    name them so. `files` tells where each one is: `files.text(summary)` names them as they are looked up.
+    """
 
     def __init__(
         self,
@@ -51,10 +59,12 @@ class Connection:
         ongoing: bool = False,
         contained: bool = True,
         faults: Faults | None = None,
+        files: Files = ONE_FILE,
     ) -> None:
         self.conversation = conversation
         self.settings = settings
-        self.capture = capture
+        self.files = files  # where to look up its packets, whose numbers run on from file to file
+        self.capture = files.path(conversation.first_packet) if files.several else capture
         self._now_ns = now_ns
         self._dropped = dropped
         self._ongoing = ongoing
@@ -85,7 +95,8 @@ class Connection:
         timeline, fault = self.timeline, self._fault
         if fault is None:
             try:
-                return judge(timeline, self.settings.limits, dropped=self._dropped)
+                gaps = self.files.gaps() if self.files.several else ()
+                return judge(timeline, self.settings.limits, dropped=self._dropped, gaps=gaps)
             except Exception as error:
                 if not self._contained:
                     raise

@@ -5,9 +5,24 @@ What is merely strange *inside* a capture is no exception: it is counted and sho
 
 from __future__ import annotations
 
+from typing import Any, Self
+
 
 class CloseseqError(Exception):
-    """Everything closeseq raises on purpose. Its text is one line for a person."""
+    """Everything closeseq raises on purpose. Its text is one line for a person.
+
+    It can be pickled, and so be handed from one process to another.
+    """
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # An exception is else made anew by calling its class with its text, which is not what these take.
+        return self._again, (self.args, self.__dict__)
+
+    @classmethod
+    def _again(cls, args: tuple[Any, ...], attributes: dict[str, Any]) -> Self:
+        made = cls.__new__(cls, *args)
+        made.__dict__.update(attributes)
+        return made
 
 
 class CaptureError(CloseseqError):

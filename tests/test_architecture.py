@@ -22,6 +22,7 @@ STAGES = (
     "settings",
     "connection",
     "classes",
+    "reading",
     "analysis",
     "kernel",
     "watch",

@@ -1,6 +1,8 @@
 """Following a capture that something else is still writing: each packet once, as soon as it is whole."""
 
+import bz2
 import gzip
+import lzma
 import os
 import subprocess
 import sys
@@ -312,7 +314,9 @@ def test_a_pipe_that_ends_anywhere_ends_as_the_reader_tells_it(data):
 NO_CAPTURES = {
     "gzip": (gzip.compress(pcap()), "a compressed capture cannot be followed"),
     "text": (b"12:00:01 IP 127.0.0.1", "not a capture: it is text"),
-    "zstd": (b"\x28\xb5\x2f\xfd1234", "compressed with zstd"),
+    "zstd": (b"\x28\xb5\x2f\xfd1234", "a compressed capture cannot be followed: it is compressed with zstd"),
+    "bzip2": (bz2.compress(pcap()), "a compressed capture cannot be followed"),
+    "xz": (lzma.compress(pcap()), "a compressed capture cannot be followed"),
     "another pcap": (pcap().replace(b"\2\0\4\0", b"\2\0\5\0"), "pcap version 2.5 is not known"),
 }
 

@@ -1,5 +1,6 @@
 """Following a capture on into the next file of its rotation."""
 
+import json
 import os
 import shutil
 import signal
@@ -121,6 +122,9 @@ def test_a_ring_goes_on_in_the_first_file_when_that_is_written_anew(tmp_path):
             got += follow(capture)
         assert got == list(range(24))
         assert (capture.ended, capture.incomplete) == (False, False)
+        assert [file.path for file in capture.files.files] == [str(ring[n % 3]) for n in range(8)]
+        assert [capture.files.name(packet) for packet in (1, 3, 4, 24)] == ["1:1", "1:3", "2:1", "8:3"]
+        assert capture.files.gaps() == []
 
 
 def test_a_capture_beside_it_is_not_the_next(tmp_path):
@@ -219,6 +223,22 @@ def test_a_file_that_goes_is_told_with_status_3(tmp_path, fate, line):
     assert process.returncode == 3
     assert complaint == f"closeseq: {path}: {line}; what was read before that is good\n"
     assert "graceful" in report
+
+
+def test_a_connection_that_goes_on_in_the_next_file_is_one_with_packets_of_both(tmp_path):
+    whole = read_file(CAPTURES / "final-ack-lost.pcap").packets
+    (tmp_path / "f.pcap").write_bytes(pcap(whole[:9]))
+    (tmp_path / "f.pcap1").write_bytes(pcap(whole[9:]))
+    started = [sys.executable, "-m", "closeseq", "follow", str(tmp_path / "f.pcap"), "-c", "17"]
+    told = subprocess.run([*started, "-f", "jsonl"], capture_output=True, text=True, check=True, timeout=60)
+    last = json.loads(told.stdout.splitlines()[-1])
+    assert (last["id"], last["packets"]) == (1, 17)
+    assert last["files"] == {"1": str(tmp_path / "f.pcap"), "2": str(tmp_path / "f.pcap1")}
+    places = [(step["packet"], step["file_packet"]) for step in last["timeline"]]
+    assert (places[0], places[-1]) == ((1, "1:1"), (17, "2:8"))
+    drawn = subprocess.run(started, capture_output=True, text=True, check=True, timeout=60).stdout
+    assert "the server's final ACK (#2:2 #2:4 #2:6) was lost 3 times" in " ".join(drawn.split())
+    assert f"files: 1 {tmp_path / 'f.pcap'}, 2 {tmp_path / 'f.pcap1'}" in " ".join(drawn.split())
 
 
 @pytest.mark.parametrize("duration", ["0", "30"])

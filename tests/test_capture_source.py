@@ -2,6 +2,7 @@
 
 import gzip
 import io
+import lzma
 import os
 import random
 import subprocess
@@ -361,13 +362,14 @@ def test_a_batch_has_at_least_one_packet(tmp_path):
 
 FOREIGN = {
     "nothing": (b"", "the file is empty"),
-    "zstd": (b"\x28\xb5\x2f\xfd....", "compressed with zstd; unpack it first"),
-    "xz": (b"\xfd7zXZ\x00....", "compressed with xz"),
-    "bzip2": (b"BZh91AY", "compressed with bzip2"),
+    "damaged xz": (b"\xfd7zXZ\x00" + bytes(20), "the xz data are damaged ("),
+    "the begin of bzip2": (b"BZh91AY", "the bzip2 data are cut short"),
+    "damaged bzip2": (b"BZh9" + bytes(20), "the bzip2 data are damaged (invalid data stream)"),
     "snoop": (b"snoop\x00\x00\x00\x00\x00\x00\x02", "a Solaris snoop capture; convert it first"),
     "modified pcap": (pcap_header(magic=0xA1B2CD34), "a modified pcap"),
     "modified pcap, other order": (pcap_header(">", magic=0xA1B2CD34), "a modified pcap"),
-    "gzip twice": (gzip.compress(gzip.compress(pcap())), "gzip within gzip"),
+    "gzip twice": (gzip.compress(gzip.compress(pcap())), "compressed twice, with gzip inside; unpack it"),
+    "xz in gzip": (gzip.compress(lzma.compress(pcap())), "compressed twice, with xz inside"),
     "line ends rewritten": (pcapng().replace(b"\n", b"\r\n"), "a pcapng file whose line ends were rewritten"),
     "text": (b"12:00:01.5 IP a.b > c.d: Flags [F.], seq 1", "not a capture: it is text"),
     "noise": (b"\x7fELF\x01\x02", "it begins with 7f 45 4c 46 01 02; "),

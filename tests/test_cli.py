@@ -115,8 +115,11 @@ def test_a_capture_that_cannot_be_read_does_not_keep_the_others_from_being_done(
 
 
 def test_several_captures_are_a_list_in_json_and_named_in_each_line_of_jsonl():
-    told = json.loads(out(closeseq("analyze", CLEAN, LEAKY, "-f", "json")))
-    assert [one["capture"] for one in told["captures"]] == [str(CLEAN), str(LEAKY)]
+    told = json.loads(out(closeseq("analyze", LEAKY, CLEAN, "-f", "json")))
+    assert [one["capture"] for one in told["captures"]] == [str(CLEAN)]  # LEAKY continues it
+    assert [one["name"] for one in told["captures"][0]["files"]] == [str(CLEAN), str(LEAKY)]
+    told = json.loads(out(closeseq("analyze", LEAKY, CLEAN, "-f", "json", "--each")))
+    assert [one["capture"] for one in told["captures"]] == [str(LEAKY), str(CLEAN)]
     lines = out(closeseq("analyze", CLEAN, LEAKY, "-f", "jsonl")).splitlines()
     assert {json.loads(line)["capture"] for line in lines} == {str(CLEAN), str(LEAKY)}
 

@@ -16,6 +16,7 @@ from closeseq.connections.conversation import (
     Stream,
     Traffic,
 )
+from closeseq.packets.files import Files
 from closeseq.packets.flags import ACK, from_letters
 from closeseq.tcp.states import State
 from closeseq.tcp.timeline import Arrival, Certainty, Step, Timeline, Transition
@@ -39,6 +40,7 @@ class Made:
     shape: str = "C:S S:SA C:A C:FA S:FA C:A"
     findings: tuple[Finding, ...] = ()
     capture: str = "made.pcap"
+    files: Files = field(default_factory=Files)
     settings: SimpleNamespace = field(default_factory=lambda: SimpleNamespace(timers=Timers()))
     roles: dict[End, Role] = field(
         default_factory=lambda: {End.CLIENT: Role.ACTIVE_CLOSER, End.SERVER: Role.PASSIVE_CLOSER}

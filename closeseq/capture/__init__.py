@@ -1,7 +1,10 @@
 """Captures: from a file's bytes, or a network device, to `Frames`, in the order the data goes.
 
+    names         which files are meant: a directory, a pattern, a list of names
+    chains        which of them continue each other; extent: from when until when each goes
     source        where the bytes come from: a file or a stream, read piece by piece
-    compressed    gzip, unpacked as it is read
+    unpacking     the four ways in which it may be compressed, unpacked as it is read
+    compressed    of these, gzip
     formats       what the first bytes say the file is, and what to do if it is nothing we read
     pcap, pcapng  the walk along the record headers of the two formats
     lockstep      the same walk from many places at once

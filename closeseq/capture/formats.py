@@ -6,6 +6,7 @@ import struct
 
 from closeseq.capture import pcap, pcapng, pcapngchain
 from closeseq.capture.records import Trouble, Walker
+from closeseq.capture.unpacking import COMPRESSIONS
 
 HEAD = pcap.FILE_HEADER  # bytes that `recognise` wants to see, if the file has as many
 
@@ -16,10 +17,11 @@ COPY_BINARY = "copy it again in binary mode"
 
 # First bytes -> what such a file is, what to do about it.
 FOREIGN = {
-    b"\x1f\x8b": ("gzip within gzip", UNPACK.format("zcat")),
-    b"\x28\xb5\x2f\xfd": ("compressed with zstd", UNPACK.format("zstdcat")),
-    b"\xfd7zXZ\x00": ("compressed with xz", UNPACK.format("xzcat")),
-    b"BZh": ("compressed with bzip2", UNPACK.format("bzcat")),
+    **{  # these are unpacked once
+        magic: (f"compressed twice, with {one.name} inside", UNPACK.format(one.tool))
+        for one in COMPRESSIONS
+        for magic in one.magics
+    },
     b"\x04\x22\x4d\x18": ("compressed with lz4", UNPACK.format("lz4cat")),
     b"\x1f\x9d": ("compressed with compress", UNPACK.format("zcat")),
     b"PK\x03\x04": ("a zip archive", UNPACK.format("unzip -p")),

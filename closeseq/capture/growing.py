@@ -8,14 +8,16 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Self
 
-from closeseq.capture import compressed, formats
+from closeseq.capture import formats
 from closeseq.capture.formats import HEAD, recognise
 from closeseq.capture.live.live import Batch
 from closeseq.capture.reader import BATCH, STANDARD_INPUT, open_file, walked_frames
 from closeseq.capture.records import Trouble, Walked, Walker
 from closeseq.capture.succession import Present, candidates, successor
 from closeseq.capture.tail import CHANGED, Tail, open_tail
+from closeseq.capture.unpacking import compression_of
 from closeseq.errors import CaptureError
+from closeseq.packets.files import Files
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
@@ -71,12 +73,14 @@ class GrowingCapture:
         self.ended = False  # whether nothing more will come
         self.notices = list[str]()  # what happened to the file, and where it goes on: lines
         self.incomplete = False  # whether it ended, or went on, with something missing
+        self.files = Files()  # in which packets have come so far
         self._tail = tail
         self._at = 0  # the first byte of the window that is not done with
         self._woken = False
         self._stopped = False
         self._last_look = False  # whether it was taken
         self._walker: Walker | None = None
+        self._file = self.files.go_on(path, 0)
         self._earlier = 0  # packets of the files before
         self._dropped_before = 0  # in these
         self._first_ns: int | None = None  # time of the first packet of the latest file that has one
@@ -206,6 +210,7 @@ class GrowingCapture:
             self._first_ns = int(walked.time_ns[0])
         latest_ns = int(walked.time_ns.max())
         self._last_ns = latest_ns if self._last_ns is None else max(latest_ns, self._last_ns)
+        self._file.add(len(frames), int(walked.time_ns.min()), latest_ns)
         self.packets += len(frames)
         return frames
 
@@ -255,6 +260,7 @@ class GrowingCapture:
         self._dropped_before, self._earlier = self.dropped, self.packets
         self._walker, self._at = None, 0
         self.path, self._tail = path, _tail(file, path)
+        self._file = self.files.go_on(path, self.packets)
         self.notices.append(f"going on in {path}")
 
     def _more(self, wanted: int) -> bool:
@@ -278,10 +284,10 @@ class GrowingCapture:
         """
         head = bytes(self._tail.window[:HEAD])
         ended = self._tail.over == ""  # a pipe
-        if head.startswith(compressed.MAGIC):
-            raise CaptureError(
-                "a compressed capture cannot be followed", path=self.path, remedy=WHEN_COMPLETE
-            )
+        compression = compression_of(head)
+        if compression is not None:
+            problem = f"a compressed capture cannot be followed: it is compressed with {compression.name}"
+            raise CaptureError(problem, path=self.path, remedy=WHEN_COMPLETE)
         undecided = len(head) < MAGIC or (head[:MAGIC] in formats.PCAP and len(head) < HEAD)
         if undecided and not ended:
             return None

@@ -22,7 +22,7 @@ BATCH = 1 << 15  # packets; their columns then about fit into a second-level cac
 
 
 def open_capture(path: str, *, batch: int = BATCH, window: int = CHUNK) -> Capture:
-    """Open a saved capture: pcap or pcapng, plain or in gzip, in a file or coming through a pipe.
+    """Open a saved capture: pcap or pcapng, plain or compressed, in a file or coming through a pipe.
 
     Args:
         path: the file's name, or "-" for standard input.
@@ -138,7 +138,7 @@ class Capture:
 
     @property
     def position(self) -> int:
-        """Bytes on disk that were used so far, up to `size`: of a gzip file, compressed bytes."""
+        """Bytes on disk that were used so far, up to `size`: of a compressed file, compressed bytes."""
         return self._source.position
 
     @property

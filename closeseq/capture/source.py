@@ -10,13 +10,12 @@ import os
 import select
 import stat
 import sys
-import zlib
 from typing import BinaryIO, Protocol
 
 import numpy as np
 
-from closeseq.capture.compressed import MAGIC, Gunzip
 from closeseq.capture.records import CUT_REMEDY, Trouble
+from closeseq.capture.unpacking import LONGEST_MAGIC, Compression, Damaged, Unpacker, compression_of
 
 CHUNK = 8 * 1024 * 1024  # bytes in one window: tens of thousands of packets
 PIECE = 1024 * 1024  # bytes unpacked at a time
@@ -117,7 +116,7 @@ class Piped:
 
 
 class Source:
-    """A window on the bytes of a capture, plain or in gzip; what lies before its place is done with.
+    """A window on the bytes of a capture, plain or compressed; what lies before its place is done with.
 
     Every window is new memory, so batches stay good when the window moves on.
 
@@ -133,11 +132,23 @@ class Source:
         self.trouble: Trouble | None = None  # why no more bytes can be had, if it is not simply the end
         self._file = _bytes(file)
         self._chunk = chunk
-        self._gunzip: Gunzip | None = None
-        self.more(len(MAGIC))
-        if self.window[: len(MAGIC)] == MAGIC:
-            self._gunzip = Gunzip(self._read, bytes(self.window))
-            self.window = memoryview(b"")
+        self._compression: Compression | None = None
+        self._unpacker: Unpacker | None = None
+        self.more(LONGEST_MAGIC)
+        compression = compression_of(bytes(self.window[:LONGEST_MAGIC]))
+        if compression is not None:
+            self._unpack(compression)
+
+    def _unpack(self, compression: Compression) -> None:
+        """Have the bytes unpacked, from the first one on."""
+        packed, self.window = bytes(self.window), memoryview(b"")
+        self._compression = compression
+        try:
+            self._unpacker = compression.open(self._read, packed)
+        except ImportError:
+            problem = f"it is compressed with {compression.name}, which this Python cannot unpack"
+            by_hand = f"or unpack it first: `{compression.tool} FILE | closeseq analyze -`"
+            self.trouble = Trouble(problem, 0, f"install {compression.install}, {by_hand}")
 
     @property
     def size(self) -> int | None:
@@ -146,8 +157,8 @@ class Source:
 
     @property
     def position(self) -> int:
-        """Bytes on disk that were used so far; in gzip, that were read."""
-        return self.base + self.at if self._gunzip is None else self._file.position
+        """Bytes on disk that were used so far; of a compressed file, that were read."""
+        return self.base + self.at if self._unpacker is None else self._file.position
 
     def more(self, wanted: int) -> bool:
         """Move the window on, until it has `wanted` bytes from its place if the file has them.
@@ -176,20 +187,24 @@ class Source:
     def _fill(self, room: memoryview, have: int) -> int:
         """Fill the room behind the `have` bytes that it has; return how many came, 0 after a fault."""
         try:
-            if self._gunzip is None:
+            if self._unpacker is None or self._compression is None:
                 return self._file.readinto(room[have:])
-            plain = self._gunzip.read(min(len(room) - have, PIECE))
+            plain = self._unpacker.read(min(len(room) - have, PIECE))
             room[have : have + len(plain)] = plain
             return len(plain)
         except EOFError:
-            self.trouble = Trouble("the gzip data are cut short", have, CUT_REMEDY)
-        except zlib.error as error:
-            self.trouble = Trouble(f"the gzip data are damaged ({_reason(error)})", have)
+            self.trouble = Trouble(f"the {self._packed_data} are cut short", have, CUT_REMEDY)
+        except Damaged as damage:
+            self.trouble = Trouble(f"the {self._packed_data} are damaged ({damage})", have)
         except OSError as error:
             self.trouble = Trouble(
                 f"reading failed: {error.strerror}", have, "what was read before it is good"
             )
         return 0
+
+    @property
+    def _packed_data(self) -> str:
+        return f"{self._compression.name} data" if self._compression is not None else "data"
 
     def _read(self, most: int) -> bytes:
         """Read on in the file as it is on disk."""
@@ -220,8 +235,3 @@ def _bytes(file: BinaryIO) -> Bytes:
 def _close(file: BinaryIO) -> None:
     if file is not standard_input():
         file.close()
-
-
-def _reason(error: zlib.error) -> str:
-    """Return the last clause of a text like "Error -3 while decompressing data: incorrect data check"."""
-    return str(error).rsplit(": ", maxsplit=1)[-1]

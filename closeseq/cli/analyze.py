@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from closeseq.cli.options import CAPTURES, CHOOSING, FORMATS, READING, SHOWING, WRITING, options
+from closeseq.cli.options import CAPTURES, CHOOSING, FORMATS, READING, SHOWING, TOGETHER, WRITING, options
 
 ANALYZE_EPILOG = """\b
 Examples:
@@ -14,6 +14,9 @@ Examples:
   closeseq analyze web.pcap -p 8080 --stuck-after 10
   closeseq analyze web.pcap --verdict reset -f table
   closeseq analyze web.pcap -f jsonl | jq 'select(.server.state == "CLOSE_WAIT")'
+  closeseq analyze ring/ -f table              a directory of files that continue each other
+  closeseq analyze 'ring-*.pcap.gz'
+  find /captures -name '*.pcap*' -mmin -60 | closeseq analyze -
   tcpdump -i any -w - tcp | closeseq analyze -
   closeseq analyze ci.pcap --fail-on stuck-close-wait || echo 'sockets leak'
 """
@@ -34,7 +37,7 @@ Examples:
     show_default=True,
     help="What to print.",
 )
-@options(CHOOSING, READING, SHOWING, WRITING)
+@options(CHOOSING, READING, TOGETHER, SHOWING, WRITING)
 @click.option("--timings", "timed", is_flag=True, help="Say on standard error where the time went.")
 @click.pass_context
 def analyze(
@@ -42,8 +45,11 @@ def analyze(
 ) -> None:
     """Tell how every connection in these captures closed, and who is to blame for those that did not.
 
-    CAPTURE is a pcap or pcapng file, also compressed; - reads standard input. Each capture is analysed by
-    itself.
+    CAPTURE is a pcap or pcapng file, also compressed, a directory of them or a pattern for their names; -
+    reads standard input: a capture, or a list of names.
+
+    Files that follow one another in time are one capture, in the order of their times: #3:17 is then packet
+    17 of the third file. Files that overlap in time are of different places, and each is analysed by itself.
     """
     from closeseq.cli.job import Job, Request
     from closeseq.cli.timings import timings
@@ -55,12 +61,13 @@ def analyze(
 
 @click.command(epilog=TIMELINE_EPILOG)
 @CAPTURES
-@options(CHOOSING, READING, SHOWING, WRITING)
+@options(CHOOSING, READING, TOGETHER, SHOWING, WRITING)
 @click.pass_context
 def timeline(ctx: click.Context, /, captures: tuple[str, ...], **given: Any) -> None:
     """Show the close of each connection packet by packet, with the states of both ends.
 
-    Of more connections than --limit those with a problem are shown first.
+    Of more connections than --limit those with a problem are shown first. Of several files that continue each
+    other #3:17 is packet 17 of the third one.
     """
     from closeseq.cli.job import Job, Request
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from closeseq.capture.live import LiveCapture
     from closeseq.kernel.owner_service import OwnerService
+    from closeseq.packets.files import Files
     from closeseq.settings import Settings
     from closeseq.watch.session import Clock, Source
     from closeseq.watch.witness import Witness
@@ -73,7 +74,8 @@ def following(path: str, given: Options) -> Status:
         complain(str(error))
         return Status.CAPTURE
     with stopped_by_signals() as stop, source:
-        status = _watch(path, source, PacketClock(), stop, given, settings=_settings(given))
+        settings = _settings(given)
+        status = _watch(path, source, PacketClock(), stop, given, settings=settings, files=source.files)
         return Status.CAPTURE if source.incomplete and status is not Status.BUG else status
 
 
@@ -87,9 +89,12 @@ def _watch(
     settings: Settings,
     witness: Witness | None = None,
     save: Callable[[Any, int], None] | None = None,
+    files: Files | None = None,
 ) -> Status:
     """Watch a source until it is enough."""
     watch = Watch(settings, capture=name, most=given["max_connections"])
+    if files is not None:
+        watch.reading.files = files
     session = Session(source, watch, clock, save=save, count=given["count"])
     output = _output(given)
     style = output.style(ascii_only=given["ascii_only"])

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING
 
 from closeseq.report.contained import bare_lines, contained
 from closeseq.report.records import SCHEMA, csv_header, csv_lines, json_object, jsonl
-from closeseq.report.summary import summary
+from closeseq.report.summary import summary, title
 from closeseq.report.table import table
-from closeseq.report.text import Style, printable
 from closeseq.report.timeline import format_timeline
 
 if TYPE_CHECKING:
@@ -18,6 +17,7 @@ if TYPE_CHECKING:
 
     from closeseq.connection import Connection
     from closeseq.report.selection import Selection
+    from closeseq.report.text import Style
 
 
 def pieces(
@@ -66,7 +66,7 @@ def _text(
         yield between
         between = "\n"
         if several and form != "summary":
-            yield style.paint(printable(selection.analysis.path), "heading") + "\n\n"
+            yield style.paint(title(selection.analysis.reading), "heading") + "\n\n"
         for line in _lines(form, selection, style, most):
             yield line + "\n"
 

@@ -1,4 +1,7 @@
-"""One run of `analyze` or `timeline`: read captures one after the other and report on each."""
+"""One run of `analyze` or `timeline`: read captures one after the other and report on each.
+
+A capture is a chain of files that continue each other, often of one.
+"""
 
 from __future__ import annotations
 
@@ -8,19 +11,22 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from closeseq.analysis import Analysis
-from closeseq.analysis import analyze as analyze_capture
+from closeseq.analysis import Analysis, analyze_chain, settings_of
+from closeseq.capture.chains import Chain, find_chains
+from closeseq.capture.names import files_named
 from closeseq.cli.formats import pieces
 from closeseq.cli.output import Output, opened
 from closeseq.cli.progress import Progress
 from closeseq.cli.status import Refusal, Status, complain, fault_in
 from closeseq.errors import CaptureError
 from closeseq.report.selection import Selection, Wanted
-from closeseq.report.summary import nothing
+from closeseq.report.summary import nothing, remarks_on_files
 from closeseq.verdict.text import count
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
+
+    from closeseq.capture.names import Named
 
 GLANCE = 10_000  # connections looked at to tell which ports a capture has
 
@@ -70,6 +76,7 @@ class Request:
     output: str | None = None
     force: bool = False
     ascii: bool = False
+    each: bool = False
 
     @classmethod
     def of(cls, captures: tuple[str, ...], form: str, given: dict[str, Any]) -> Request:
@@ -86,6 +93,7 @@ class Request:
             given["output"],
             given["force"],
             given["ascii_only"],
+            given["each"],
         )
 
 
@@ -101,22 +109,35 @@ class Job:
     def run(self) -> Status:
         """Read and report; return the exit status."""
         request = self.request
-        with opened(request.output, force=request.force, captures=request.captures) as output:
+        named = meant(request.captures)
+        with opened(request.output, force=request.force, captures=named.paths) as output:
             style = output.style(ascii_only=request.ascii)
-            several = len(request.captures) > 1
-            selections = self.selections(output)
-            output.write(pieces(request.form, selections, style, most=request.most, several=several))
+            chains = self.chains(named)
+            selections = self.selections(chains, output)
+            output.write(pieces(request.form, selections, style, most=request.most, several=named.several))
         if self.failed:
             return Status.BUG
         if self.unread:
             return Status.CAPTURE
         return Status.FOUND if self.found else Status.DONE
 
-    def selections(self, output: Output) -> Iterator[Selection]:
+    def chains(self, named: Named) -> list[Chain]:
+        """Return which files are to be analysed together, and complain of those that cannot be read."""
+        if self.request.each:
+            found, broken = [Chain((path,)) for path in named.paths], named.broken
+        else:
+            found, unread = find_chains(named.paths)
+            broken = named.broken + unread
+        for error in broken:
+            complain(str(error))
+            self.unread = True
+        return found
+
+    def selections(self, chains: Iterable[Chain], output: Output) -> Iterator[Selection]:
         """Yield what is to be shown of each capture that can be read, and complain of the others."""
-        for path in self.request.captures:
+        for chain in chains:
             try:
-                analysis = analyzed(path, self.request.reading)
+                analysis = analyzed(chain, self.request.reading)
             except CaptureError as error:
                 complain(str(error))
                 self.unread = True
@@ -124,14 +145,13 @@ class Job:
             output.keep = True
             selection = Selection(analysis, self.request.wanted)
             if not len(analysis) and self.request.reading.narrowed:
-                selection.instead = ports_seen(path)
+                selection.instead = ports_seen(chain)
             yield selection
             self.conclude(selection)
 
     def conclude(self, selection: Selection) -> None:
         """Take in what a capture that has been reported on means for the exit status."""
-        error = selection.analysis.reading.error
-        if error is not None:
+        for error in selection.analysis.reading.files.errors():
             complain(str(error))
             self.unread = True
         if self.request.form != "summary":
@@ -143,40 +163,48 @@ class Job:
             self.failed = True
 
 
+def meant(captures: Iterable[str]) -> Named:
+    """Return the files that are meant by what was named, and say what was left out."""
+    named = files_named(captures)
+    for notice in named.notices:
+        complain(notice)
+    return named
+
+
 def mention(selection: Selection) -> None:
-    """Say why there is nothing to see, where the format itself has no place for it."""
+    """Say of the files, and why there is nothing to see, where the format itself has no place for it."""
     path, number = selection.analysis.path, len(selection.analysis)
+    for remark in remarks_on_files(selection.analysis.reading):
+        complain(f"{path}: {remark}")
     if not number:
         complain(f"{path}: {nothing(selection)}")
     elif not len(selection):
         complain(f"{path}: none of {count(number, 'connection')} with {selection.wanted}")
 
 
-def analyzed(path: str, reading: Reading) -> Analysis:
+def analyzed(chain: Chain, reading: Reading) -> Analysis:
     """Analyse one capture, with a progress bar if it takes long. Raises CaptureError."""
-    progress = Progress(path)
+    progress = Progress(chain.paths[0])
+    settings = settings_of(
+        port=reading.port,
+        host=reading.host,
+        stuck_after=reading.stuck_after,
+        os=reading.os,
+        time_wait=reading.time_wait,
+        fin_timeout=reading.fin_timeout,
+    )
     try:
-        return analyze_capture(
-            path,
-            port=reading.port,
-            host=reading.host,
-            count=reading.count,
-            stuck_after=reading.stuck_after,
-            os=reading.os,
-            time_wait=reading.time_wait,
-            fin_timeout=reading.fin_timeout,
-            progress=progress,
-        )
+        return analyze_chain(chain, settings, count=reading.count, progress=progress)
     finally:
         progress.clear()
 
 
-def ports_seen(path: str) -> str:
+def ports_seen(chain: Chain) -> str:
     """Return which servers a capture does have, for someone who asked for another; empty if it has none."""
-    if path == "-" or not Path(path).is_file():
+    if not all(path != "-" and Path(path).is_file() for path in chain.paths):
         return ""
     try:
-        analysis = analyzed(path, Reading())
+        analysis = analyzed(chain, Reading())
     except CaptureError:
         return ""
     ports = Counter(connection.conversation.server.port for connection in islice(analysis, GLANCE))

@@ -118,7 +118,8 @@ def follow(ctx: click.Context, /, path: str, **given: Any) -> None:
     """Watch the connections of a capture file that something else is still writing, as `live` does.
 
     CAPTURE is a pcap or pcapng file, or - for standard input. Time goes on from its newest packet. Of a
-    rotation (tcpdump -C or -G, dumpcap -b, live --rotate) the next file is followed after this one.
+    rotation (tcpdump -C or -G, dumpcap -b, live --rotate) the next file is followed after this one;
+    #3:17 is then packet 17 of the third file.
     """
     from closeseq.cli.capturing import following
 

@@ -116,6 +116,12 @@ READING = (
     ),
 )
 
+TOGETHER = (
+    click.option(
+        "--each", is_flag=True, help="Analyse each file by itself, also where they continue each other."
+    ),
+)
+
 CHOOSING = (
     click.option(
         "--verdict",

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from closeseq.cli.job import Reading, analyzed, mention, wanted
+from closeseq.capture.chains import find_chains
+from closeseq.cli.job import Reading, analyzed, meant, mention, wanted
 from closeseq.cli.output import opened
-from closeseq.cli.status import Status, complain, fault_in
+from closeseq.cli.status import Refusal, Status, complain, fault_in
 from closeseq.errors import CaptureError
 from closeseq.report.census import census_json, census_table
 from closeseq.report.selection import Selection
@@ -15,31 +16,41 @@ from closeseq.verdict.text import span
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from closeseq.analysis import Reading as Found
     from closeseq.cli.moments import Moment
+    from closeseq.reading import Reading as Found
     from closeseq.report.text import Style
 
 
-def show(capture: str, at: Moment, form: str, given: dict[str, Any]) -> Status:
+def show(captures: tuple[str, ...], at: Moment, form: str, given: dict[str, Any]) -> Status:
     """Write the table; return the exit status."""
-    with opened(given["output"], force=given["force"], captures=[capture]) as output:
+    named = meant(captures)
+    chains, broken = find_chains(named.paths)
+    broken = named.broken + broken
+    for one in broken:
+        complain(str(one))
+    if len(chains) > 1:
+        first, then = chains[0].paths[0], chains[1].paths[0]
+        raise Refusal(f"{first} and {then} overlap in time; states shows one capture: name only its files")
+    if not chains:
+        return Status.CAPTURE
+    with opened(given["output"], force=given["force"], captures=named.paths) as output:
         try:
-            selection = Selection(analyzed(capture, Reading.of(given)), wanted(given))
+            selection = Selection(analyzed(chains[0], Reading.of(given)), wanted(given))
         except CaptureError as error:
             complain(str(error))
             return Status.CAPTURE
         output.keep = True
         found = selection.analysis.reading
-        at_ns = clamped(at, found, capture)
+        at_ns = clamped(at, found, chains[0].paths[0])
         style = output.style(ascii_only=given["ascii_only"])
         output.write(_census(selection, at_ns, form, style, everything=given["show_all"]))
         mention(selection)
-        if found.error is not None:
-            complain(str(found.error))
+        for unread in found.files.errors():
+            complain(str(unread))
         if selection.analysis.failed:
-            complain(f"{capture}: {fault_in(selection.analysis.faults)}")
+            complain(f"{chains[0].paths[0]}: {fault_in(selection.analysis.faults)}")
             return Status.BUG
-        return Status.DONE if found.error is None else Status.CAPTURE
+        return Status.CAPTURE if broken or found.error is not None else Status.DONE
 
 
 def _census(selection: Selection, at_ns: int, form: str, style: Style, *, everything: bool) -> Iterator[str]:

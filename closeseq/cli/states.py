@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from closeseq.cli.moments import Moment, moment
-from closeseq.cli.options import CHOOSING, READING, WRITING, options
+from closeseq.cli.options import CAPTURES, CHOOSING, READING, WRITING, options
 
 EPILOG = """\b
 Examples:
@@ -19,7 +19,7 @@ Examples:
 
 
 @click.command(epilog=EPILOG)
-@click.argument("capture", type=click.Path(allow_dash=True))
+@CAPTURES
 @click.option(
     "--at",
     type=moment,
@@ -45,11 +45,12 @@ Examples:
 )
 @options(CHOOSING, READING, WRITING)
 @click.pass_context
-def states(ctx: click.Context, /, capture: str, at: Moment, form: str, **given: Any) -> None:
+def states(ctx: click.Context, /, captures: tuple[str, ...], at: Moment, form: str, **given: Any) -> None:
     """Show the socket table of both ends as netstat would have shown it at a moment of the capture.
 
-    The state of an end is told from packets; the column Certainty says how surely.
+    The state of an end is told from packets; the column Certainty says how surely. Of several files that
+    continue each other the moment is counted from the first one's beginning.
     """
     from closeseq.cli.sockets import show
 
-    ctx.exit(show(capture, at, form, given))
+    ctx.exit(show(captures, at, form, given))

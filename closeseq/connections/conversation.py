@@ -223,6 +223,11 @@ class Conversation:
     server_vlans: tuple[int, ...] = ()
 
     @property
+    def first_packet(self) -> int:
+        """The number of its first packet."""
+        return self.steps[0].packet if self.steps else 1
+
+    @property
     def events(self) -> tuple[Event, ...]:
         return tuple(step for step in self.steps if isinstance(step, Event))
 

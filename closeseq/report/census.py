@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from closeseq.connections.conversation import End
 from closeseq.report.contained import contained
 from closeseq.report.ending import entry
-from closeseq.report.records import SCHEMA, named
-from closeseq.report.text import Style, moment, printable, seconds, when
+from closeseq.report.records import SCHEMA
+from closeseq.report.text import Style, moment, named, printable, seconds, when
 from closeseq.tcp.states import NO_SOCKET, State
 from closeseq.verdict.text import count
 

@@ -16,7 +16,7 @@ from closeseq.verdict.text import count, span
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-    from closeseq.analysis import Reading
+    from closeseq.reading import Reading
     from closeseq.report.summary import Place
     from closeseq.watch.census import Census
     from closeseq.watch.news import News

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from closeseq.connection import Connection
+    from closeseq.packets.files import Files
     from closeseq.tcp.timeline import Transition
 
 # What an end has been waiting since, by the state it waits in.
@@ -35,7 +36,7 @@ def standing(connection: Connection, style: Style) -> Iterator[str]:
     """Yield what still waits when the capture ends, and until when the clocks run."""
     for end in End:
         for text in _standing(connection, end):
-            yield from style.wrap(text, first="    ", then=" " * 12)
+            yield from style.wrap(connection.files.text(text), first="    ", then=" " * 12)
 
 
 def found(connection: Connection, style: Style) -> Iterator[str]:
@@ -43,7 +44,7 @@ def found(connection: Connection, style: Style) -> Iterator[str]:
     if connection.findings:
         yield ""
     for finding in sorted(connection.findings, key=gravity):
-        yield from _finding(finding, style)
+        yield from _finding(finding, connection.files, style)
 
 
 def _standing(connection: Connection, end: End) -> Iterator[str]:
@@ -96,14 +97,14 @@ def _reported(connection: Connection, end: End, state: State) -> bool:
     return any(f.code == code and f.endpoint in (None, end) for f in connection.findings)
 
 
-def _finding(finding: Finding, style: Style) -> Iterator[str]:
+def _finding(finding: Finding, files: Files, style: Style) -> Iterator[str]:
     problem = finding.severity is Severity.PROBLEM
     mark = "!" if problem else "-"
     lasted = "" if not finding.duration_ns else f", {span(finding.duration_ns)}"
     whom = f" ({finding.endpoint})" if finding.endpoint is not None else ""
     shown = evidence(finding)
     known = f"{finding.certainty}{lasted}{f'; {shown}' if shown else ''}"
-    text = f"{finding.code}{whom}: {printable(finding.summary)} [{known}]"
+    text = files.text(f"{finding.code}{whom}: {printable(finding.summary)} [{known}]")
     for line in style.wrap(text, first=f"  {mark} ", then="    "):
         yield style.paint(line, "problem") if problem else line
     if finding.advice:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from typing import TYPE_CHECKING
 
+from msgspec import to_builtins
 from msgspec.structs import replace
 
 from closeseq.connections.conversation import ENDS, End
 from closeseq.report import rows
 from closeseq.report.contained import bare_record
+from closeseq.report.filed import in_files
 from closeseq.report.records import Record, draw, encode
 from closeseq.report.text import Style, moment, printable
 from closeseq.report.timeline import format_timeline
@@ -51,7 +54,8 @@ def block(seen: Sighting, kernel: Mapping[End, Testimony], style: Style) -> Iter
 def headline(seen: Sighting, kernel: Mapping[End, Testimony], style: Style) -> Iterator[str]:
     """Yield one connection in one line, and who holds what of it is stuck."""
     c = seen.conversation
-    text = f"#{seen.id}  {c.client} {style.to} {c.server}  {seen.verdict}: {printable(seen.summary)}"
+    text = f"#{seen.id}  {c.client} {style.to} {c.server}  {seen.verdict}: "
+    text += printable(seen.files.text(seen.summary))
     for end, one in kernel.items():
         if seen.has_problem and one.owners and not one.remembered:
             text += f"; {end} held by {', '.join(named(owner) for owner in one.owners)}"
@@ -121,7 +125,10 @@ def named(owner: Owner) -> str:
 
 def line(seen: Sighting, kernel: Mapping[End, Testimony] | None) -> str:
     """Return one connection as a line of JSON: its record, with why there is one under `live`."""
-    return encode(live_record(seen, kernel)) + "\n"
+    row = live_record(seen, kernel)
+    if seen.files.several:
+        return json.dumps(in_files(to_builtins(row), seen.files)) + "\n"
+    return encode(row) + "\n"
 
 
 def live_record(seen: Sighting, kernel: Mapping[End, Testimony] | None) -> rows.Record:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import re
 import socket
 from binascii import b2a_base64
@@ -23,15 +22,16 @@ from msgspec.json import format as json_format
 from closeseq.connections.conversation import Conversation, End, Stream, Traffic
 from closeseq.report import aka, rows
 from closeseq.report.contained import bare_record, contained
-from closeseq.report.text import moment, printable, seconds
+from closeseq.report.filed import in_files, of_files
+from closeseq.report.text import moment, named, printable, seconds
 from closeseq.verdict.findings import Severity
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from closeseq.analysis import Reading
     from closeseq.connection import Connection
     from closeseq.connections.conversation import Address, Opener
+    from closeseq.reading import Reading
     from closeseq.report.selection import Selection
     from closeseq.tcp.timeline import Step, Transition
     from closeseq.verdict.findings import Finding, Initiator
@@ -55,11 +55,16 @@ def schema() -> Record:
 def record(connection: Connection) -> Record:
     """Return everything known of one connection."""
     plain: Record = to_builtins(draw(connection))
-    return plain
+    return in_files(plain, connection.files) if connection.files.several else plain
+
+
+def _line(connection: Connection) -> str:
+    """Return the record as JSON in one line."""
+    return json.dumps(record(connection)) if connection.files.several else encode(draw(connection))
 
 
 def draw(connection: Connection) -> rows.Record:
-    """Return everything known of one connection, as what `encode` writes."""
+    """Return everything known of one connection in one file, as what `encode` writes."""
     conversation, timeline = connection.conversation, connection.timeline
     start = conversation.first_ns
     return rows.Record(
@@ -112,12 +117,6 @@ def _head(connection: Connection) -> Head:
         connection.shape,
         connection.summary,
     )
-
-
-@lru_cache(maxsize=64)
-def named(path: str) -> str:
-    """Return a file's name as text that every reader of JSON takes, bytes that are no UTF-8 as escapes."""
-    return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def community_id(client: Address, server: Address) -> str:
@@ -248,6 +247,7 @@ def header(reading: Reading, connections: int) -> Record:
         "copies": reading.copies,
         "error": None if reading.error is None else printable(str(reading.error)),
         "count": connections,
+        **of_files(reading),
     }
 
 
@@ -259,7 +259,7 @@ def jsonl(selection: Selection) -> Iterator[str]:
 
 def json_record(connection: Connection) -> str:
     """Return a connection's record as JSON in one line; as not judged if closeseq itself fails at it."""
-    return contained(connection, lambda one: encode(draw(one)), lambda one: encode(bare_record(one)))
+    return contained(connection, _line, lambda one: encode(bare_record(one)))
 
 
 def json_object(selection: Selection) -> Iterator[str]:
@@ -311,7 +311,7 @@ def csv_line(connection: Connection) -> str:
             *(one.start, one.duration, one.packets, one.opener),
             *(getattr(one.client, name) for name in CSV_ENDPOINT),
             *(getattr(one.server, name) for name in CSV_ENDPOINT),
-            *(one.verdict, one.initiator, one.summary),
+            *(one.verdict, one.initiator, connection.files.text(one.summary)),
             *(_codes(connection, severity) for severity in (Severity.PROBLEM, Severity.NOTICE)),
             one.shape,
             *aka.words(connection.conversation),

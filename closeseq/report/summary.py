@@ -22,9 +22,9 @@ from closeseq.verdict.text import count, span
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-    from closeseq.analysis import Reading
     from closeseq.classes.outcome import Found, Outcome
     from closeseq.connection import Connection
+    from closeseq.reading import Reading
     from closeseq.report.selection import Selection
     from closeseq.verdict.findings import Finding
 
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 MOST_GROUPS = 5  # of problems, named at the top
 MOST_SHAPES = 10
+MOST_FILES = 20  # of a capture in many files, named at the top
+MOST_GAPS = 5
 
 
 @dataclass(slots=True)
@@ -75,7 +77,7 @@ def what_was_read(selection: Selection, style: Style) -> Iterator[str]:
     lasted = ""
     if reading.first_ns is not None and reading.last_ns is not None:
         lasted = f" in {span(reading.last_ns - reading.first_ns)} from {when(reading.first_ns)}"
-    read = f"{printable(reading.path)}: {count(reading.packets, 'packet')}{lasted}, "
+    read = f"{title(reading)}: {count(reading.packets, 'packet')}{lasted}, "
     read += count(len(analysis), "TCP connection")
     if selection.wanted:
         read += f"; {len(selection):,} of them with {selection.wanted}"
@@ -86,10 +88,50 @@ def what_was_read(selection: Selection, style: Style) -> Iterator[str]:
         yield from style.wrap(nothing(selection), first="  ", then="    ")
 
 
+def title(reading: Reading) -> str:
+    """Return what a capture is called: its file, or the first and the last of them."""
+    paths = [file.path for file in reading.files.files]
+    if len(paths) < 2:  # noqa: PLR2004 - one, or none
+        return printable(reading.path)
+    return f"{printable(paths[0])} to {printable(paths[-1])} ({len(paths)} files)"
+
+
+def _files(reading: Reading) -> str:
+    """Return which files a capture goes on through."""
+    named = [f"{number} {printable(file.path)}" for number, file in enumerate(reading.files.files, 1)]
+    if len(named) > MOST_FILES:
+        named = [*named[: MOST_FILES - 1], "...", named[-1]]
+    return f"files: {', '.join(named)}; #2:7 is packet 7 of file 2"
+
+
+def remarks_on_files(reading: Reading) -> Iterator[str]:
+    """Yield where nothing was captured between files, and what is no part of their capture."""
+    files = reading.files
+    gaps = [
+        f"{span(gap.to_ns - gap.from_ns)} between {files.text(f'#{gap.before} and #{gap.after}')}"
+        for gap in files.gaps()
+    ]
+    if len(gaps) > MOST_GAPS:
+        gaps = [*gaps[:MOST_GAPS], f"{len(gaps) - MOST_GAPS} more gaps"]
+    if gaps:
+        yield f"no packet for over a second between files: {', '.join(gaps)}"
+    if reading.empty:
+        yield f"without a packet: {', '.join(map(printable, reading.empty))}"
+    if reading.beside:
+        others = [printable(path) for path in reading.beside[:MOST_GAPS]]
+        if len(reading.beside) > MOST_GAPS:
+            others.append(f"{len(reading.beside) - MOST_GAPS} more")
+        yield f"overlaps in time, so is of another capture point and analysed by itself: {', '.join(others)}"
+
+
 def remarks_on(reading: Reading) -> Iterator[str]:
     """Yield what a reader must know of the reading before trusting what follows."""
-    if reading.error is not None:
-        yield f"not read to its end: {printable(str(reading.error))}"
+    if reading.files.several:
+        yield _files(reading)
+    yield from remarks_on_files(reading)
+    errors = reading.files.errors() or ([] if reading.error is None else [reading.error])
+    for error in errors:
+        yield f"not read to its end: {printable(str(error))}"
     if reading.dropped:
         yield f"the capture lost {count(reading.dropped, 'packet')} (its own drop counter)"
     if reading.skipped:
@@ -224,7 +266,8 @@ def _notices(selection: Selection, style: Style) -> Iterator[str]:
     counts: Counter[tuple[str, str]] = Counter()
     for outcome, members in selection.classes:
         notices = [f for f in outcome.findings if f.severity is Severity.NOTICE]
-        for key in {(f.code, f" at the {f.endpoint}" if f.endpoint else "") for f in notices}:
+        # Each once, and in the same order in every run.
+        for key in dict.fromkeys((f.code, f" at the {f.endpoint}" if f.endpoint else "") for f in notices):
             counts[key] += len(members)
     if not counts:
         return
@@ -288,7 +331,8 @@ def _problem(connection: Connection, style: Style) -> list[str]:
         port = f":{conversation.client.port} " if finding.endpoint is End.CLIENT else ""
         other = f"{port}with {peer}"
     shown = evidence(finding, 4)
-    text = f"{other}: {printable(finding.summary)}{f' [{shown}]' if shown else ''}"
+    said = connection.files.text(f"{printable(finding.summary)}{f' [{shown}]' if shown else ''}")
+    text = f"{other}: {said}"
     return style.wrap(text, first=f"    #{connection.id}  ")
 
 

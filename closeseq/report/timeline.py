@@ -71,6 +71,7 @@ class Drawing:
     def __init__(self, connection: Connection, style: Style) -> None:
         self.connection = connection
         self.timeline = connection.timeline
+        self.files = connection.files
         self.style = style
         self.start_ns = connection.conversation.first_ns
         last = max([self.timeline.now_ns, *(t.time_ns for t in self.timeline.transitions)])
@@ -84,7 +85,7 @@ class Drawing:
         if self.style.width >= ROOMY:
             return ARROW["long"], False
         numbers = [step.packet for step in self.timeline.steps if step.packet is not None]
-        number = len(f"#{max(numbers, default=0)}")
+        number = max((len(f"#{self.files.name(one)}") for one in numbers), default=2)
         free = self.style.width - (self.clock + 4 + STATE + 1 + 2 + STATE + 1 + number)
         fitting = [arrow for arrow in (ARROW["usual"], ARROW["short"]) if arrow <= free]
         return (fitting[0], False) if fitting else (ARROW["short"], True)
@@ -112,7 +113,7 @@ class Drawing:
         conversation = connection.conversation
         who = f"#{connection.id}  {conversation.client} {style.to} {conversation.server}"
         again = f" (incarnation {connection.incarnation})" if connection.incarnation > 1 else ""
-        verdict = f"{connection.verdict}: {printable(connection.summary)}"
+        verdict = f"{connection.verdict}: {printable(self.files.text(connection.summary))}"
         yield from (
             style.paint(line, "heading") for line in style.wrap(f"{who}{again}  {verdict}", then="    ")
         )
@@ -122,6 +123,8 @@ class Drawing:
         if connection.opener is Opener.INFERRED:
             began += "; no opening captured: client inferred"
         yield from style.wrap(began, first="    ")
+        if self.files.several:
+            yield from style.wrap(where(connection), first="    ", then="      ")
         for line in self.on_the_path():
             yield from style.wrap(line, first="    ")
         yield ""
@@ -158,8 +161,8 @@ class Drawing:
             self.marks |= {"x"} if lost else set()
             yield from self.noted(
                 self.row(self.time(step.time_ns), states, self.packet(event, lost=lost), lost=lost),
-                f"#{event.packet}",
-                remarks(step, self.style),
+                f"#{self.files.name(event.packet)}",
+                self.files.text(remarks(step, self.style)),
             )
         yield from self.below(states)
 
@@ -168,7 +171,8 @@ class Drawing:
         self.shown[transition.endpoint] = transition.after
         states = {end: str(transition.after) if end is transition.endpoint else "" for end in End}
         row = self.row(self.time(transition.time_ns), states, "timer".center(self.arrow))
-        yield from self.noted(row, "", f"{transition.endpoint}: {printable(transition.cause)}")
+        cause = printable(self.files.text(transition.cause))
+        yield from self.noted(row, "", f"{transition.endpoint}: {cause}")
         yield from self.below(states)
 
     def state(self, step: Step, end: End, *, first: bool) -> str:
@@ -253,10 +257,17 @@ class Drawing:
         parts += [f"{controls:,} more with SYN, FIN or RST"] if controls else []
         lasted = traffic.last_ns - traffic.time_ns
         parts += [span(lasted)] if lasted else []
-        note = f"; {printable(step.note)}" if step.note else ""
+        note = f"; {printable(self.files.text(step.note))}" if step.note else ""
         clock = f"  {self.time(step.time_ns):>{self.clock}}  "
         for row in self.style.wrap(f"~ {', '.join(parts)}{note}", first=clock, then=" " * len(clock) + "  "):
             yield self.style.paint(row, "dim")
+
+
+def where(connection: Connection) -> str:
+    """Return the names of the files, of several, that a connection's packets are in."""
+    steps = connection.timeline.steps
+    named = connection.files.among(step.packet for step in steps if step.packet is not None)
+    return "files: " + ", ".join(f"{number} {printable(path)}" for number, path in named.items())
 
 
 def remarks(step: Step, style: Style) -> str:

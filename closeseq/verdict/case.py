@@ -19,6 +19,7 @@ from closeseq.verdict.missing import Missing, missing
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
+    from closeseq.packets.files import Gap
     from closeseq.verdict.limits import Limits
 
 # An end that came here has the whole handshake behind it.
@@ -30,10 +31,13 @@ SYNCHRONIZED = frozenset(
 class Case:
     """One connection before the judge."""
 
-    def __init__(self, timeline: Timeline, limits: Limits, dropped: int = 0) -> None:
+    def __init__(
+        self, timeline: Timeline, limits: Limits, dropped: int = 0, gaps: Sequence[Gap] = ()
+    ) -> None:
         self.timeline = timeline
         self.limits = limits
         self.dropped = dropped
+        self.gaps = gaps  # between the files of the capture
 
     @property
     def conversation(self) -> Conversation:
@@ -83,7 +87,7 @@ class Case:
 
     @cached_property
     def missing(self) -> tuple[Missing, ...]:
-        return missing(self.conversation, self.dropped, self.timeline.strays)
+        return missing(self.conversation, self.dropped, self.timeline.strays, self.gaps)
 
     @cached_property
     def challenges(self) -> tuple[tuple[Event, Event], ...]:

@@ -13,8 +13,9 @@ from closeseq.verdict.outcome import verdict
 from closeseq.verdict.rules import RULES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
+    from closeseq.packets.files import Gap
     from closeseq.tcp.timeline import Timeline
     from closeseq.verdict.findings import Finding, Verdict
 
@@ -29,7 +30,13 @@ class Judgement:
     findings: tuple[Finding, ...]  # in the order of rules.RULES
 
 
-def judge(timeline: Timeline, limits: Limits = DEFAULT_LIMITS, *, dropped: int = 0) -> Judgement:
+def judge(
+    timeline: Timeline,
+    limits: Limits = DEFAULT_LIMITS,
+    *,
+    dropped: int = 0,
+    gaps: Sequence[Gap] = (),
+) -> Judgement:
     """Judge one connection.
 
     Args:
@@ -37,8 +44,9 @@ def judge(timeline: Timeline, limits: Limits = DEFAULT_LIMITS, *, dropped: int =
         limits: from when on a wait counts.
         dropped: packets that the capture itself reports lost, anywhere. What rests on the absence of a
             packet is then no more than assumed.
+        gaps: between the files of the capture. They change no judgement: what is missing may be due to one.
     """
-    case = Case(timeline, limits, dropped)
+    case = Case(timeline, limits, dropped, gaps)
     findings = [finding for rule in RULES.values() for finding in rule(case)]
     return Judgement(verdict(case), tuple(one_problem_a_fault(findings)))
 

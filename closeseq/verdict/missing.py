@@ -6,14 +6,17 @@ the connection are known, or likely, to be missing.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from closeseq.connections.conversation import ENDS, Conversation, End, Event, Opener, Position, Traffic
 from closeseq.packets.value import value
-from closeseq.verdict.text import count
+from closeseq.verdict.text import count, span
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
+
+    from closeseq.packets.files import Gap
 
 
 @value
@@ -28,9 +31,16 @@ class Missing:
 
 
 def missing(
-    conversation: Conversation, dropped: int, strays: frozenset[int] = frozenset()
+    conversation: Conversation,
+    dropped: int,
+    strays: frozenset[int] = frozenset(),
+    gaps: Sequence[Gap] = (),
 ) -> tuple[Missing, ...]:
-    """Return what is missing of a connection, most telling first; `strays` are no part of it."""
+    """Return what is missing of a connection, most telling first; `strays` are no part of it.
+
+    Of what is missing the text names the gap before it between two files, in which it may have been sent. A
+    gap in which nothing is known to be missing is no matter.
+    """
     found: list[Missing] = []
     if one := _one_direction(conversation):
         found.append(one)
@@ -38,7 +48,7 @@ def missing(
         found.append(beginning)
     for end in ENDS:
         if not one or one.endpoint is not end:
-            found += _holes(conversation, end, strays)
+            found += [_with_gap(hole, conversation, gaps) for hole in _holes(conversation, end, strays)]
     if dropped:
         found.append(
             Missing(
@@ -50,6 +60,16 @@ def missing(
             )
         )
     return tuple(found)
+
+
+def _with_gap(hole: Missing, conversation: Conversation, gaps: Sequence[Gap]) -> Missing:
+    before = [gap for gap in gaps if conversation.first_ns <= gap.from_ns and gap.to_ns <= hole.time_ns]
+    if not before:
+        return hole
+    gap = before[-1]
+    lasted = span(gap.to_ns - gap.from_ns)
+    what = f"{hole.what} (no file covers the {lasted} between #{gap.before} and #{gap.after})"
+    return replace(hole, what=what)
 
 
 def captured(conversation: Conversation, end: End) -> int:

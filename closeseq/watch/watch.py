@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from closeseq.analysis import Reading
 from closeseq.classes import Classes
 from closeseq.connections import Connections
 from closeseq.connections.conversation import End
 from closeseq.connections.extent import FAR_NS
+from closeseq.reading import Reading
 from closeseq.segments.narrow import narrow
 from closeseq.settings import Settings
 from closeseq.tcp.timers import SECOND
@@ -207,6 +207,7 @@ class Watch:
                 dropped=self.reading.dropped,
                 ongoing=self._ongoing,
                 faults=self.faults,
+                files=self.reading.files,
             )
             seen.kind, seen.as_of_ns = kind, self._now_ns
             yield seen
