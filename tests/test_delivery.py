@@ -346,3 +346,13 @@ def test_a_fin_does_not_wait_where_the_peers_fin_acknowledged_all():
     taken = entered(timeline, End.SERVER, State.CLOSE_WAIT)
     assert taken is not None
     assert taken.certainty is Certainty.PROVED
+
+
+def test_where_fins_crossed_the_ack_of_one_may_have_overtaken_the_other():
+    # The server's answer is late enough to know of the client's ACK: which of FIN and ACK reached it first,
+    # nothing tells. (In a recording beside the kernel it was the ACK.)
+    told = conversation("C:S +0.7ms S:SA +0.8ms C:A +50ms C:FA|S:FA +2.6ms C:A +0.83ms S:A", timestamps=True)
+    timeline = replay(told, Timers(), told.last_ns)
+    taken = entered(timeline, End.SERVER, State.CLOSING)
+    assert taken is not None
+    assert taken.certainty is Certainty.ASSUMED

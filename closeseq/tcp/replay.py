@@ -221,7 +221,7 @@ def _overtaken(evidence: Evidence, received: Happening, taken: Receipt) -> Itera
         if covers and not lost and evidence.knew(shown, s) is not Knowledge.CANNOT:
             yield replace(
                 received,
-                phase=min(received.phase, SENDING),
+                phase=min(received.phase, ACKNOWLEDGE),  # after its own FIN, where that passes in this step
                 signal=Signal.RECEIVES_ACK_OF_FIN,
                 certainty=Certainty.ASSUMED,
                 kind=Kind.MAY,
