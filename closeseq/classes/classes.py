@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 MOST_CONDITIONS = 1 << 19  # kept in all; some 100 bytes each
 MOST_FORMS = 1 << 17
-FEWEST = 2  # connections that go a way of their own; one is judged without noting anything, which is quicker
+FEWEST = 4  # connections that go a way of their own: to note what is asked costs as much as judging four
 
 
 class Classified(NamedTuple):

@@ -44,7 +44,7 @@ class Said:
     opens: bool = False  # SYN without ACK
     stale: bool = False  # its timestamp is older than that of an earlier one: it has wandered about
     ip_id: int | None = None  # IPv4 identification, of the last segment; 0 if it tells nothing, None for IPv6
-    made_ns: int = 0  # when it was made, at the latest, by its timestamp: it may have waited before the tap
+    ticks: int = 0  # of its timestamp clock since the end's first segment
     segments: int = 1
     unanswered: bool = False  # traffic at whose end something called for an answer and had none
 
@@ -106,6 +106,18 @@ class Evidence:
                 return True
         return False
 
+    def made_ns(self, said: Said) -> int:
+        """Return when a segment was made, at the latest, by its timestamp: it may have waited before the tap.
+
+        A clock may tick once in 1 ms (Linux) or more slowly. Taking a tick for 1 ms, the time is never put
+        later than it was.
+        """
+        if said.tsval is None:
+            return said.last_ns
+        stamped = [s for s in self.said[said.sender] if s.tsval is not None and s.step <= said.step]
+        least_wait = min(s.last_ns - s.ticks * MILLISECOND for s in stamped)
+        return min(said.last_ns, said.ticks * MILLISECOND + least_wait + MILLISECOND)
+
     def knew(self, later: Said, earlier: Said) -> Knowledge:
         """Say whether the sender of the later of two segments, of different senders, knew of the earlier."""
         return self.distance.knew(later.sender, later.first_ns, earlier.last_ns)
@@ -116,33 +128,26 @@ class Evidence:
 
 
 class Clock:
-    """One end's timestamp clock (RFC 7323): what it tells of when each of its segments was made.
-
-    A clock may tick once in 1 ms (Linux) or more slowly. Taking a tick for 1 ms, the time that a segment
-    was made is never put later than it was.
-    """
+    """One end's timestamp clock (RFC 7323), counted on from its first value."""
 
     def __init__(self) -> None:
         self._newest: int | None = None
         self._ticks = 0  # of the newest value since the first
-        self._least_wait: int | None = None
 
-    def read(self, tsval: int | None, time_ns: int) -> tuple[bool, int]:
-        """Return whether a value is older than one before, and when its segment was made at the latest."""
+    def read(self, tsval: int | None) -> tuple[bool, int]:
+        """Return whether a value is older than one before, and its ticks since the first."""
         if tsval is None:
-            return False, time_ns
+            return False, 0
         ticks = 0 if self._newest is None else self._ticks + difference(tsval, self._newest)
         stale = ticks < self._ticks
         if not stale:
             self._newest, self._ticks = tsval, ticks
-        wait = time_ns - ticks * MILLISECOND
-        self._least_wait = wait if self._least_wait is None else min(wait, self._least_wait)
-        return stale, min(time_ns, ticks * MILLISECOND + self._least_wait + MILLISECOND)
+        return stale, ticks
 
 
 def _event(index: int, event: Event, clock: Clock) -> Said:
     syn, rst, ack = event.flags & SYN, event.flags & RST, event.flags & ACK
-    stale, made_ns = clock.read(event.tsval, event.time_ns)
+    stale, ticks = clock.read(event.tsval)
     return Said(
         index,
         event.sender,
@@ -162,7 +167,7 @@ def _event(index: int, event: Event, clock: Clock) -> Said:
         opens=bool(syn and not ack and not rst),
         stale=stale,
         ip_id=event.ip_id,
-        made_ns=made_ns,
+        ticks=ticks,
     )
 
 
@@ -170,7 +175,7 @@ def _stream(index: int, traffic: Traffic, end: End, clock: Clock) -> list[Said]:
     stream = traffic.of(end)
     if not stream or stream.end is None:
         return []
-    stale, made_ns = clock.read(stream.tsval, stream.last_ns)
+    stale, ticks = clock.read(stream.tsval)
     return [
         Said(
             index,
@@ -186,7 +191,7 @@ def _stream(index: int, traffic: Traffic, end: End, clock: Clock) -> list[Said]:
             stream.bytes,
             stale=stale,
             ip_id=stream.ip_id,
-            made_ns=made_ns,
+            ticks=ticks,
             segments=stream.segments,
             unanswered=stream.unanswered > 0,
         )
