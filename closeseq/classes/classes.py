@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from closeseq.classes.tree import Chain, Parted
     from closeseq.connections import Connections
+    from closeseq.connections.conversation import Conversation
     from closeseq.connections.skeleton import Leaf, Skeleton
     from closeseq.settings import Settings
     from closeseq.verdict.fault import Faults
@@ -122,6 +123,9 @@ class Classes:
                 until_ns[place] = np.where(
                     result.holds_ns < FAR_NS - now_ns, now_ns + result.holds_ns, FAR_NS
                 )
+        alone = np.flatnonzero(path < 0)
+        for at, conversation in zip(alone.tolist(), connections.conversations(index[alone]), strict=True):
+            path[at] = self._new_path(self._judged(conversation, lambda value, _: value))
         return Classified(index, path, np.array(self._of_path, np.int64)[path], until_ns)
 
     def _begin_anew(self) -> None:
@@ -147,10 +151,8 @@ class Classes:
                     noted.add(row)
                     return chain
                 self.unlike += len(parted.rows)
-            for row in parted.rows.tolist():
-                result.path[row] = self._new_path(self._judged(skeleton, row, lambda value, _: value))
             result.holds_ns[parted.rows] = WILD_NS
-            return None
+            return None  # they are judged each by itself
 
         tree.follow(columns, result, learn)
         return result
@@ -158,13 +160,12 @@ class Classes:
     def _noted(self, skeleton: Skeleton, row: int, tree: Tree, parted: Parted, forms: Forms) -> Chain | None:
         """Add the replay of one connection to those that are known; None where that cannot be."""
         tape, leaf_form = Tape(forms), forms.leaf
+
+        def wrap(value: int, leaf: Leaf) -> Number:
+            return Number(int(value), leaf_form(leaf), 0, tape)
+
         try:
-            outcome = self._judged(
-                skeleton,
-                row,
-                lambda value, leaf: Number(int(value), leaf_form(leaf), 0, tape),
-                contained=False,
-            )
+            outcome = self._judged(skeleton.conversation(row, wrap), wrap, contained=False)
         except Exception:  # noqa: BLE001 - noting failed, or judging does; which, the numbers themselves tell
             return None
         if not tree.fits(parted, tape.conditions):
@@ -174,13 +175,13 @@ class Classes:
         return chain
 
     def _judged(
-        self, skeleton: Skeleton, row: int, wrap: Callable[[int, Leaf], Any], *, contained: bool = True
+        self, conversation: Conversation, wrap: Callable[[int, Leaf], Any], *, contained: bool = True
     ) -> Outcome:
-        """Judge one connection of a skeleton; `wrap` says what stands for each of its numbers."""
+        """Judge one connection; `wrap` says what stands for a number."""
         self.replays += 1
         moment = self._moment
         connection = Connection(
-            skeleton.conversation(row, wrap),
+            conversation,
             self._settings,
             wrap(moment[NOW], NOW),
             dropped=wrap(moment[DROPPED], DROPPED),
