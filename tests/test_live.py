@@ -412,7 +412,8 @@ def test_a_signal_at_any_moment_leaves_no_traceback(net):
             time.sleep(delay)
             process.send_signal(signal.SIGINT)
             said = "".join(process.communicate(timeout=PATIENCE))
-        assert "Traceback" not in said or delay < 0.1  # Python itself was not up yet
+        # Until `__main__` runs, Python itself is starting, and nothing of ours can catch a signal.
+        assert "Traceback" not in said or "__main__.py" not in said
 
 
 def test_a_second_interrupt_ends_it_at_once(net, tmp_path):
