@@ -27,6 +27,7 @@ from closeseq.lab.trace import Trace
 from closeseq.report.text import Style
 
 ROOT = Path(__file__).resolve().parent.parent
+UNREAD_NS = 10**9  # packets so old may not have been read on a busy machine
 PATIENCE = 60
 AT_ONCE = 6  # they mostly sleep
 CLIENTS = 100  # ports that each has for its clients
@@ -142,8 +143,9 @@ def since_epoch(text):
 def disagreeing(told, analysis):
     """Return where the kernel says something else than the packets, and is not just ahead of them.
 
-    It is asked a moment after the packets were read, on a busy machine a long one; its state may be one that
-    the end came to only then, as the whole capture tells.
+    It is asked a moment after the packets were read, on a busy machine a long one, and what was captured in
+    the moment before may not have been read yet. So its state may be one that the end came to only then, as
+    the whole capture tells.
     """
     problems = []
     whole = {connection.id: connection for connection in analysis}
@@ -151,7 +153,7 @@ def disagreeing(told, analysis):
         live = one.get("live")
         for end, kernel in ((live or {}).get("kernel") or {}).items():
             if kernel is not None and not kernel["agrees"]:
-                later = states_after(whole.get(one["id"]), end, since_epoch(live["as_of"]))
+                later = states_after(whole.get(one["id"]), end, since_epoch(live["as_of"]) - UNREAD_NS)
                 if kernel["state"] in later:
                     continue
                 inferred, why = one[end]["state"], kernel["why"]

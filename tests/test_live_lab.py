@@ -28,7 +28,7 @@ if "CLOSESEQ_ALL_EXPERIMENTS" in os.environ:
 # Where packets and kernel tell different things for a while, and what the user is told of it. The kernel is
 # asked a moment after the packets were read, so it may be a packet ahead.
 EXPLAINED = {
-    "final-ack-lost": ("has arrived after all",),
+    "final-ack-lost": ("has arrived after all", "the final ACK has not arrived"),
     "time-wait-protected": ("(tcp_rfc1337)",),
     "unanswered": ("has given up",),
     "last-ack-stuck": ("the final ACK has not arrived",),
