@@ -434,3 +434,12 @@ def test_the_leaves_of_a_skeleton_are_the_numbers_of_its_connections():
             assert len(leaves) > len(skeleton.key)
             for leaf, value in leaves.items():
                 assert skeleton.column(leaf)[row] == value
+
+
+@pytest.mark.parametrize("dropped", [(1 << 63) - 1, 1 << 63, 1 << 70])
+def test_a_capture_may_claim_to_have_lost_any_number_of_packets(dropped):
+    # Found by fuzzing: as many as an isb_ifdrop holds, for several interfaces.
+    scripts = [OPEN + f"C:A+{n} S:A" + CLOSE for n in range(1, 6)]
+    analysis = analysed(together([segments(script) for script in scripts]))
+    analysis.reading.dropped = dropped
+    assert [one.members for one in analysis.classes] == [[0, 1, 2, 3, 4]]

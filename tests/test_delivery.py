@@ -356,3 +356,18 @@ def test_where_fins_crossed_the_ack_of_one_may_have_overtaken_the_other():
     taken = entered(timeline, End.SERVER, State.CLOSING)
     assert taken is not None
     assert taken.certainty is Certainty.ASSUMED
+
+
+def test_a_syn_that_by_its_time_comes_after_its_answer_is_acknowledged_all_the_same():
+    # Found by fuzzing: the clock of the capture ran backwards.
+    rows = [
+        row(A, B, SYN, 0, 0, time_ns=START_NS + 194_639),
+        row(B, A, SYN | ACK, 0, 1, time_ns=START_NS),
+        row(A, B, ACK, 1, 1, time_ns=START_NS + 194_639),
+        row(A, B, ACK, 1, 1, length=10, time_ns=START_NS + 200_000),
+        row(B, A, ACK, 1, 11, time_ns=START_NS + 300_000),
+        row(B, A, FIN | ACK, 1, 11, time_ns=START_NS + 400_000),
+    ]
+    told = fed(columns(rows)).conversation(0)
+    timeline = replay(told, Timers(), told.last_ns)
+    assert entered(timeline, End.SERVER, State.SYN_RECEIVED) is not None

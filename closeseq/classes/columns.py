@@ -91,7 +91,9 @@ class Columns:
             if isinstance(leaf, Derived):
                 found = self._derived(leaf)
             elif leaf in self._constants:
-                found = np.full(len(self._skeleton), self._constants[leaf], np.int64)
+                constant = self._constants[leaf]  # a capture may claim to have lost any number of packets
+                fits = LEAST <= constant <= MOST
+                found = np.full(len(self._skeleton), constant, np.int64 if fits else object)
             else:
                 found = self._skeleton.column(leaf).astype(np.int64, copy=False)
             self._leaves[number] = found

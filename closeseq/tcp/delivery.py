@@ -97,6 +97,8 @@ def accepted(evidence: Evidence, sender: End, number_end: int, copies: Sequence[
     # the sender sent since (it filled a hole), or a copy was still under way.
     if filled:
         return Receipt.of(filled[-1], certainty)
+    if not below:  # by their times none can be the one that is acknowledged: the times are wrong
+        return Receipt.of(cover, certainty, before=True)
     return Receipt(below[-1].step, False, earlier[-1].packet, below[-1].last_ns, certainty)
 
 
