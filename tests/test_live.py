@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 import closeseq
+from closeseq.cli.crowd import BLOCKS
 from live_namespace import PATIENCE, ROOT, ended, needs_network
 from live_namespace import net as net  # noqa: PLC0414 - a fixture
 from machine import needs
@@ -213,8 +214,8 @@ def test_of_many_closes_that_are_alike_few_are_drawn_and_the_stuck_one_is_not_bu
     lasted, unit = re.search(r"packets in ([\d.]+) (ms|s)", out).groups()
     began = float(lasted) / (1000 if unit == "ms" else 1)
     assert drawn.count("stuck") == 1
-    verdicts = len(set(re.findall(r"closed the same way: (.*)$", out, re.MULTILINE)))
-    assert drawn.count("closed") <= 3 * (began // 10 + 2) * max(verdicts, 1)
+    # A busy machine closes some of them in ways of their own; for all of these together there is this room.
+    assert drawn.count("closed") <= sum(BLOCKS.values()) * (began // 10 + 2)
     assert re.search(r"^ +and [\d,]+ more connections closed the same way: graceful", out, re.MULTILINE)
     assert "2,401 TCP connections" in out
 
