@@ -121,18 +121,27 @@ def different(told, analysis, experiment):
         one = last.get(connection.id)
         if one is None:
             continue
-        live = one["live"]
-        as_of_ns, conversation = since_epoch(live["as_of"]), connection.conversation
-        if conversation.successor is not None and conversation.successor.time_ns > as_of_ns:
-            conversation = replace(conversation, successor=None)  # it came after that was told
-        again = closeseq.Connection(conversation, experiment.settings, as_of_ns, capture=one["capture"])
-        record = closeseq.record(again)
+        # That the next connection of the pair began may not have been read yet when this was told.
+        record, unaware = (
+            saved(conversation, experiment, one)
+            for conversation in (connection.conversation, replace(connection.conversation, successor=None))
+        )
+        if one.items() >= unaware.items():
+            continue
         names = [name for name in record if record[name] != one[name]]
         problems += [
-            f"#{connection.id} {live['event']}: {name}: {one[name]} told, {record[name]} saved"
+            f"#{connection.id} {one['live']['event']}: {name}: {one[name]} told, {record[name]} saved"
             for name in names
         ]
     return problems
+
+
+def saved(conversation, experiment, told):
+    """Return the record of a connection as it stood when it was told of."""
+    as_of_ns = since_epoch(told["live"]["as_of"])
+    return closeseq.record(
+        closeseq.Connection(conversation, experiment.settings, as_of_ns, capture=told["capture"])
+    )
 
 
 def since_epoch(text):

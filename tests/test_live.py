@@ -185,10 +185,11 @@ def test_packets_can_go_to_a_pipe(net):
 # Many at once
 
 
+# Not on port 8080: the lab's traces, made at the same time by other tests, know connections by their ports.
 MANY = """
 import socket, sys, threading
 number = int(sys.argv[1])
-with socket.create_server(("127.0.0.1", 8080), backlog=1024) as listener:
+with socket.create_server(("127.0.0.1", 18080), backlog=1024) as listener:
     def serve():
         for _ in range(number):
             server, _ = listener.accept()
@@ -196,14 +197,14 @@ with socket.create_server(("127.0.0.1", 8080), backlog=1024) as listener:
                 server.recv(100)
     threading.Thread(target=serve).start()
     for _ in range(number):
-        with socket.create_connection(("127.0.0.1", 8080)) as client:
+        with socket.create_connection(("127.0.0.1", 18080)) as client:
             client.sendall(b"hello")
 """
 
 
 def test_of_many_closes_that_are_alike_few_are_drawn_and_the_stuck_one_is_not_buried(net):
     with (
-        net.live("-p", "8080", "-p", "8081", "--stuck-after", "1") as process,
+        net.live("-p", "18080", "-p", "8081", "--stuck-after", "1") as process,
         net.talking(wait=60, port=8081),
     ):
         for _ in range(6):
@@ -221,7 +222,7 @@ def test_of_many_closes_that_are_alike_few_are_drawn_and_the_stuck_one_is_not_bu
 
 
 def test_every_record_of_a_burst_is_written_and_what_is_stuck_first(net):
-    options = ("-p", "8080", "-p", "8081", "--stuck-after", "1", "-f", "jsonl", "--until-close", "3000")
+    options = ("-p", "18080", "-p", "8081", "--stuck-after", "1", "-f", "jsonl", "--until-close", "3000")
     with net.live(*options) as process, net.talking(wait=60, port=8081):
         time.sleep(0.5)
         net.run(sys.executable, "-c", MANY, 3000)
