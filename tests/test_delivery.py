@@ -371,3 +371,53 @@ def test_a_syn_that_by_its_time_comes_after_its_answer_is_acknowledged_all_the_s
     told = fed(columns(rows)).conversation(0)
     timeline = replay(told, Timers(), told.last_ns)
     assert entered(timeline, End.SERVER, State.SYN_RECEIVED) is not None
+
+
+def test_an_abort_soon_after_the_ack_of_a_syn_is_one_of_a_program_that_was_given_the_connection():
+    # 60 ms after the ACK passed, where the server's only answer took 100: it came sooner, and did not lack.
+    timeline = replay(told := conversation("C:S +100ms S:SA +1ms C:A +60ms S:RA"), Timers(), told.last_ns)
+    assert entered(timeline, End.SERVER, State.ESTABLISHED) is not None
+
+
+LINUX = {"has_timestamps": True, "syn_options": 0x24813}
+
+
+def linux(at_ms, source, destination, flags, **fields):
+    """Return a row of an end that runs Linux, as its SYN's options tell."""
+    options = LINUX if flags & SYN else {"has_timestamps": True}
+    time_ns = START_NS + round(at_ms * MILLISECOND)
+    return row(source, destination, flags, time_ns=time_ns, **options, **fields)
+
+
+@pytest.mark.parametrize(("echoed", "state"), [(262, State.CLOSING), (473, State.LAST_ACK)])
+def test_a_fin_whose_echo_is_older_than_the_peers_second_fin_did_not_answer_that(echoed, state):
+    # The client's FIN, and its ACK of the server's, were lost before the capture point: its numbers step by
+    # three. Its second FIN passes after the server's second; only the echo tells that it had not come.
+    rows = [
+        linux(0, A, B, SYN, ip_id=11, tsval=386),
+        linux(0.5, B, A, SYN | ACK, ack=1, tsval=531, tsecr=386),
+        linux(3.8, A, B, ACK, seq=1, ack=1, ip_id=12, tsval=394, tsecr=531),
+        linux(732.5, B, A, FIN | ACK, seq=1, ack=1, ip_id=49, tsval=262 + 1000, tsecr=394),
+        linux(933.0, B, A, FIN | ACK, seq=1, ack=1, ip_id=50, tsval=473 + 1000, tsecr=394),
+        linux(935.0, A, B, FIN | ACK, seq=1, ack=2, ip_id=15, tsval=1334, tsecr=echoed + 1000),
+        linux(937.0, B, A, ACK, seq=2, ack=2, ip_id=51, tsval=1476, tsecr=1334),
+    ]
+    told = fed(columns(rows)).conversation(0)
+    assert entered(replay(told, Timers(), told.last_ns), End.CLIENT, state) is not None
+
+
+def test_the_first_repetition_of_a_fin_is_a_tail_loss_probe():
+    # Three packets of the server went unseen: its ACK of the client's FIN, and its FIN twice. The second is
+    # the probe (RFC 8985 7), the third, 200 ms after that, the one that is seen: so it closed second.
+    rows = [
+        linux(0, A, B, SYN, ip_id=11, tsval=386),
+        linux(0.1, B, A, SYN | ACK, ack=1, tsval=531, tsecr=386),
+        linux(0.4, A, B, ACK, seq=1, ack=1, ip_id=12, tsval=386, tsecr=531),
+        linux(400, B, A, ACK, seq=1, ack=1, length=10, ip_id=40, tsval=931, tsecr=386),
+        linux(400.3, A, B, ACK, seq=1, ack=11, ip_id=13, tsval=786, tsecr=931),
+        linux(940, A, B, FIN | ACK, seq=1, ack=11, ip_id=14, tsval=1326, tsecr=931),
+        linux(1499, B, A, FIN | ACK, seq=11, ack=2, ip_id=44, tsval=2030, tsecr=1326),
+        linux(1499.3, A, B, ACK, seq=2, ack=12, ip_id=15, tsval=1885, tsecr=2030),
+    ]
+    told = fed(columns(rows)).conversation(0)
+    assert entered(replay(told, Timers(), told.last_ns), End.SERVER, State.LAST_ACK) is not None

@@ -175,10 +175,11 @@ def _accepted_unanswered(evidence: Evidence, sender: End, copies: Sequence[Said]
         return None  # it went on, or gave up, acknowledging below
     if any(s.answer for s in since):
         # It had no such connection any more. Had it been gone from the start, it would have answered
-        # the first copy as well; what it sent in between, its own close included, was not captured.
-        closed = evidence.copies(receiver, FIN) or any(s.aborts for s in evidence.said[receiver])
+        # the first copy as well.
         if answered(evidence, receiver, first):
             return None
+        # So it took that, and what it sent in between, its own close included, was not captured.
+        closed = evidence.copies(receiver, FIN) or any(s.aborts for s in evidence.said[receiver])
         up_to_date = evidence.acked_before(receiver, first.step) == first.seq
         return Receipt.of(first, Certainty.ASSUMED) if len(copies) > 1 and up_to_date and not closed else None
     if len(copies) > 1:
@@ -236,7 +237,7 @@ def acknowledged(evidence: Evidence, sender: End, number_end: int, copies: Seque
 
 
 def _heard(evidence: Evidence, sender: End, cover: Said, last: Said | None, surely: Said | None) -> Receipt:
-    """Return when an acknowledgement was received that was: after what its receiver sent without it.
+    """Say when an acknowledgement that was received came in: after what its receiver had sent without it.
 
     Args:
         evidence: of the connection.
@@ -251,9 +252,12 @@ def _heard(evidence: Evidence, sender: End, cover: Said, last: Said | None, sure
     if any(s.reset for s in following):  # else nothing that it sent tells its state
         unaware = takewhile(lambda s: evidence.knew(s, cover) is Knowledge.CANNOT, following)
         earliest = max([earliest, *(s.step for s in unaware)])
-        # A program that aborts does not wait for anything, so what is unlikely is as it looks.
-        aborts = [s for s in following[:1] if s.aborts and evidence.knew(s, cover) is Knowledge.UNLIKELY]
-        step = max([earliest, *(s.step for s in aborts)])
+        step = earliest
+        # A program that aborts does not wait for anything, so what is unlikely is as it looks. But of a SYN
+        # only a program can abort that has been given the connection, so its ACK had come.
+        if last is not None and last.event is not None and last.event.fin:
+            aborts = [s for s in following[:1] if s.aborts and evidence.knew(s, cover) is Knowledge.UNLIKELY]
+            step = max([earliest, *(s.step for s in aborts)])
     certain = cover is surely or _left_handshake(evidence, sender, last, cover)
     certainty = Certainty.PROVED if certain else Certainty.ASSUMED
     sooner = ((earliest, cover),) if step > earliest else ()

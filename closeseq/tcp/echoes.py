@@ -48,9 +48,8 @@ def echo(evidence: Evidence, receiver: End, said: Said) -> Echo:
             continue
         if difference(s.tsecr, said.tsval) >= 0:
             return Echo.ARRIVED if _echoes_no_later(evidence, receiver.peer, said, s.tsecr) else Echo.SILENT
-        without = (
-            evidence.crossed(said, s) or evidence.made_ns(s) < said.first_ns
-        )  # it may have been sent before
+        # It may have been sent before.
+        without = evidence.crossed(said, s) or evidence.made_ns(s) < said.first_ns
         # A segment out of order leaves the receiver's echo as it is (RFC 7323 4.3).
         in_order = s.ack is not None and s.ack >= event.seq and event.position is not Position.GAP
         if not without and in_order:

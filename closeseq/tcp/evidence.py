@@ -5,6 +5,7 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable
 from functools import wraps
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from closeseq.connections.conversation import ENDS, Conversation, End, Event, Position, Traffic
@@ -68,6 +69,7 @@ class Evidence:
                     self.said[end] += _stream(index, step, end, clocks[end])
         self._steps = {end: [s.step for s in said] for end, said in self.said.items()}
         self._copies: dict[tuple[End, int], Sequence[Said]] = {}
+        self._least_waits: dict[End, dict[int, int]] = {}  # by step: of what was stamped until then
         self.answers: dict[object, Any] = {}  # what was asked before, see `asked_once`
         self.round_trip_ns = conversation.round_trip_ns
         self.distance = Distance.of(conversation)
@@ -114,9 +116,14 @@ class Evidence:
         """
         if said.tsval is None:
             return said.last_ns
-        stamped = [s for s in self.said[said.sender] if s.tsval is not None and s.step <= said.step]
-        least_wait = min(s.last_ns - s.ticks * MILLISECOND for s in stamped)
-        return min(said.last_ns, said.ticks * MILLISECOND + least_wait + MILLISECOND)
+        least = self._least_waits.get(said.sender)
+        if least is None:
+            stamped = [s for s in self.said[said.sender] if s.tsval is not None]
+            waits = accumulate((s.last_ns - s.ticks * MILLISECOND for s in stamped), min)
+            least = self._least_waits[said.sender] = {
+                s.step: wait for s, wait in zip(stamped, waits, strict=True)
+            }
+        return min(said.last_ns, said.ticks * MILLISECOND + least[said.step] + MILLISECOND)
 
     def knew(self, later: Said, earlier: Said) -> Knowledge:
         """Say whether the sender of the later of two segments, of different senders, knew of the earlier."""
