@@ -93,7 +93,7 @@ class Analysis(Sequence[Connection]):
         self.path = path
         self.settings = settings or Settings()
         self.reading = Reading(path)
-        self._connections = Connections(ports=self.settings.ports)
+        self._connections = Connections(ports=self.settings.ports, scratch=True)
         self.faults = Faults()  # of closeseq itself, at the connections that were looked at
 
     def feed(self, segments: Segments) -> None:

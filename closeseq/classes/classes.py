@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 MOST_CONDITIONS = 1 << 19  # kept in all; some 100 bytes each
 MOST_FORMS = 1 << 17
+MOST_TREES = 1 << 16
+MOST_PATHS = 1 << 20
 FEWEST = 4  # connections that go a way of their own: to note what is asked costs as much as judging four
 
 
@@ -90,6 +92,7 @@ class Classes:
         self._faults = faults
         self._number: dict[Outcome, int] = {}
         self._moment: dict[Leaf, int] = {}
+        self._of_path: list[int] = []  # the outcome of each path
         self._begin_anew()
 
     def find(
@@ -110,34 +113,53 @@ class Classes:
             dropped: packets that the capture itself reports lost.
             ongoing: whether the capture goes on.
         """
-        if self._conditions > MOST_CONDITIONS or len(self._forms) > MOST_FORMS:
+        if self._full or len(self._of_path) > MOST_PATHS:
             self._begin_anew()
+            self._of_path.clear()
         index = np.arange(len(connections)) if among is None else among
         path, until_ns = np.full(len(index), -1), np.full(len(index), FAR_NS)
         self._moment = {NOW: now_ns, DROPPED: dropped, ONGOING: int(ongoing)}
+        done = 0
+        for portion in connections.portions(among):
+            part = slice(done, done + len(portion))
+            self._find(connections, portion, path[part], until_ns[part])
+            done += len(portion)
+        until_ns = np.where(until_ns < FAR_NS - now_ns, now_ns + until_ns, FAR_NS)
+        return Classified(index, path, np.array(self._of_path, np.int64)[path], until_ns)
+
+    def _find(
+        self, connections: Connections, index: np.ndarray, path: np.ndarray, holds_ns: np.ndarray
+    ) -> None:
+        """Find the classes of these connections; write their paths, and how long these hold at least."""
         with shadowed():
-            for skeleton in connections.skeletons(among):
+            for skeleton in connections.skeletons(index):
+                if self._full:
+                    self._begin_anew()
                 result = self._search(skeleton)
                 place = np.searchsorted(index, skeleton.connection)
-                path[place] = result.path
-                until_ns[place] = np.where(
-                    result.holds_ns < FAR_NS - now_ns, now_ns + result.holds_ns, FAR_NS
-                )
+                path[place], holds_ns[place] = result.path, result.holds_ns
         alone = np.flatnonzero(path < 0)
         for at, conversation in zip(alone.tolist(), connections.conversations(index[alone]), strict=True):
             path[at] = self._new_path(self._judged(conversation, lambda value, _: value))
-        return Classified(index, path, np.array(self._of_path, np.int64)[path], until_ns)
 
     def _begin_anew(self) -> None:
         self._forms = Forms()
         self._trees: dict[bytes, Tree] = {}
-        self._of_path: list[int] = []  # the outcome of each path
         self._conditions = 0
+
+    @property
+    def _full(self) -> bool:
+        """Whether what was learned takes so much memory that it is better to begin anew."""
+        return (
+            self._conditions > MOST_CONDITIONS
+            or len(self._forms) > MOST_FORMS
+            or len(self._trees) > MOST_TREES
+        )
 
     def _search(self, skeleton: Skeleton) -> Result:
         """Find the classes of the connections of a skeleton."""
         tree, forms = Tree(), self._forms if skeleton.shared else Forms(in_order=False)
-        if self._kept and skeleton.shared:
+        if skeleton.shared:
             tree = self._trees.setdefault(skeleton.key, tree)
         columns = Columns(forms, skeleton, self._moment)
         result = Result(len(skeleton))

@@ -7,7 +7,6 @@ the question was which value a number has, it begins with its own answer to that
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -63,9 +62,11 @@ class Parted(NamedTuple):
 class Tree:
     """All known replays of one skeleton."""
 
+    __slots__ = ("_missed", "_root")  # strange traffic makes a tree for nearly every connection
+
     def __init__(self) -> None:
         self._root: Chain | None = None
-        self._missed: Counter[tuple[int, int]] = Counter()  # connections that parted somewhere
+        self._missed: dict[tuple[int, int], int] = {}  # connections that parted somewhere
 
     def follow(self, columns: Columns, result: Result, learn: Callable[[Parted], Chain | None]) -> None:
         """Find the replays of all connections of a skeleton.
@@ -154,7 +155,7 @@ class Tree:
     def misses(self, parted: Parted) -> int:
         """Count those that parted here, and return how many it were by now."""
         where = (id(parted.chain), parted.place)
-        self._missed[where] += len(parted.rows)
+        self._missed[where] = self._missed.get(where, 0) + len(parted.rows)
         return self._missed[where]
 
 

@@ -19,8 +19,9 @@
     skeleton      connections with steps of the same kinds, and their numbers as columns
     conversation  the types that the right half of closeseq works on
 
-and below them: `state` (what is kept from batch to batch), `growing` (its columns), `grouping` (which rows
-are alike), `batch` (one batch on its way).
+and below them: `state` (what is kept from batch to batch), `growing` (its columns), `scratch` (where long
+ones lie), `pair_index` (from addresses and ports to their row), `grouping` (which rows are alike), `batch`
+(one batch on its way).
 """
 
 from closeseq.connections.connections import Connections

@@ -18,6 +18,7 @@ from closeseq.connections.orientation import clients
 from closeseq.connections.places import places
 from closeseq.connections.relevance import events
 from closeseq.connections.responses import measure
+from closeseq.connections.scratch import Scratch
 from closeseq.connections.sequence import Senders, number
 from closeseq.connections.skeleton import Skeleton, skeletons
 from closeseq.connections.steps import Steps
@@ -27,10 +28,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from closeseq.connections.conversation import Address, Conversation
+    from closeseq.connections.extent import Extent
     from closeseq.packets.segments import Segments
 
 FIRST_PORTION = 16  # connections that are made at once: who looks at a few does not wait for many
 PORTION = 1024  # and later, when many are asked for
+MOST_TOUCHED_ROWS = 1 << 18  # packets or events, until pages are given back
+ROWS_OF_A_CONNECTION = 16  # roughly
+MOST_AT_ONCE = 1 << 15  # connections that are compared with one another
 
 
 class Connections:
@@ -39,12 +44,16 @@ class Connections:
     Args:
         ports: ports that are known to be servers' ports; they decide which end is the client where no
             SYN was captured.
+        scratch: whether long columns may lie on disk (scratch.py): for captures of any length, of which
+            nothing is forgotten.
     """
 
-    def __init__(self, *, ports: frozenset[int] = frozenset()) -> None:
+    def __init__(self, *, ports: frozenset[int] = frozenset(), scratch: bool = False) -> None:
         self._ports = ports
-        self._table = Table()
-        self._steps = Steps()
+        self._scratch = Scratch() if scratch else None
+        self._touched_rows = 0  # since pages were last given back
+        self._table = Table(self._scratch)
+        self._steps = Steps(self._scratch)
         self._holes = Holes()
         self._guess = Guess(self._table.pairs, ports)
         self._clients: np.ndarray | None = None  # of each connection, 0 or 1, as known when last asked for
@@ -82,6 +91,7 @@ class Connections:
         batch = Batch(rows, np.repeat(rows.connection, rows.length), senders, sent, numbers)
         measure(batch, histories, sides)
         self._steps.add(batch, events(batch, histories, sides), histories)
+        self._release(len(segments))
 
     @property
     def first_ns(self) -> np.ndarray:
@@ -113,17 +123,22 @@ class Connections:
         while at < len(indices):
             yield from conversations(indices[at : at + portion], self._table, self._steps, self._guess)
             at, portion = at + portion, min(2 * portion, PORTION)
+            self._release(ROWS_OF_A_CONNECTION * portion)
+
+    def _release(self, rows: int) -> None:
+        """Give back the pages of long columns when so many more rows of them were looked at."""
+        self._touched_rows += rows
+        if self._scratch is not None and self._touched_rows > MOST_TOUCHED_ROWS:
+            self._scratch.release()
+            self._touched_rows = 0
 
     def places(self, indices: Sequence[int], end: End, *, with_port: bool) -> list[tuple[Address, list[int]]]:
         """Group connections by the address, or the address and port, of one end.
 
         Without `with_port` the port is given as 0: a client's varies from connection to connection.
         """
-        if self._clients is None or len(self._clients) != len(self):
-            whole = everything(self._table.histories, self._steps)
-            self._clients, _ = clients(self._table, self._steps, self._guess, whole)
         index = np.asarray(indices, np.int64)
-        client = self._clients[index]
+        client = self._client_ends()[index]
         column = client if end is End.CLIENT else 1 - client
         found = places(self._table.pairs, self._table.histories.pair[index], column, with_port=with_port)
         return [(address, index[members].tolist()) for address, members in found]
@@ -133,24 +148,44 @@ class Connections:
 
         `Conversation.lost_near` says which are meant.
         """
-        if self._clients is None or len(self._clients) != len(self):
-            whole = everything(self._table.histories, self._steps)
-            self._clients, _ = clients(self._table, self._steps, self._guess, whole)
         sides = self._table.sides
-        side = 2 * np.arange(len(self)) + self._clients
+        side = 2 * np.arange(len(self)) + self._client_ends()
         beyond = np.maximum(sides.repeated - sides.dsacks[np.arange(len(sides.dsacks)) ^ 1], 0)
         near = [int((sides.lost[one] + beyond[one ^ 1]).sum()) for one in (side, side ^ 1)]
         return near[0], near[1], int(sides.reordered.sum())
+
+    def _client_ends(self) -> np.ndarray:
+        """Return of each connection which end of its pair is the client, 0 or 1."""
+        if self._clients is None or len(self._clients) != len(self):
+            found = [np.empty(0, np.int64)]
+            for portion in self.portions():
+                extent = self._extent(portion)
+                found.append(clients(self._table, self._steps, self._guess, extent)[0])
+                self._release(ROWS_OF_A_CONNECTION * len(extent))
+            self._clients = np.concatenate(found)
+        return self._clients
+
+    def _extent(self, among: np.ndarray) -> Extent:
+        histories = self._table.histories
+        if len(among) == len(self):
+            return everything(histories, self._steps)
+        return some(histories, self._steps, among)
+
+    def portions(self, among: np.ndarray | None = None) -> Iterator[np.ndarray]:
+        """Yield connections, by ascending indices (None: all), as many at a time as should be looked at."""
+        index = np.arange(len(self)) if among is None else among
+        for at in range(0, len(index), MOST_AT_ONCE):
+            yield index[at : at + MOST_AT_ONCE]
 
     def skeletons(self, among: np.ndarray | None = None) -> Iterator[Skeleton]:
         """Yield connections by skeleton: whose steps are of the same kinds; only their numbers differ.
 
         Args:
-            among: ascending indices of the connections to look at; None for all.
+            among: ascending indices of the connections to look at, not too many (`portions`); None for all.
         """
-        histories = self._table.histories
-        extent = everything(histories, self._steps) if among is None else some(histories, self._steps, among)
-        return skeletons(self._table, self._steps, self._guess, extent)
+        extent = self._extent(np.arange(len(self)) if among is None else among)
+        yield from skeletons(self._table, self._steps, self._guess, extent)
+        self._release(ROWS_OF_A_CONNECTION * len(extent))
 
     def times(self, among: np.ndarray, now_ns: int, waits_ns: Sequence[int]) -> np.ndarray:
         """Return, for each of these connections, the next time at which one of its events is so long ago.

@@ -8,10 +8,13 @@ A table is a class with one declared column a line; its instances hold them as p
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from closeseq.connections.scratch import Scratch
 
 SMALLEST_ROOM = 256
 SMALL_BYTES = 1 << 22  # up to here room costs nothing: memory counts only when it is written to
@@ -32,7 +35,11 @@ def column(dtype: npt.DTypeLike, default: int = 0, *, width: int = 0) -> Any:
 
 
 class Growing:
-    """Columns of equal length. The arrays may be written to; they are replaced when the table grows."""
+    """Columns of equal length. The arrays may be written to; they are replaced when the table grows.
+
+    Args:
+        scratch: where long columns lie; None for memory, whatever their length.
+    """
 
     _declared: ClassVar[dict[str, Declared]]
 
@@ -44,7 +51,8 @@ class Growing:
         """Return the columns' declarations, by name."""
         return cls._declared
 
-    def __init__(self) -> None:
+    def __init__(self, scratch: Scratch | None = None) -> None:
+        self._scratch = scratch
         self._length = 0
         self._room = {
             name: np.empty((0, what.width) if what.width else 0, what.dtype)
@@ -69,8 +77,8 @@ class Growing:
         for name, what in self._declared.items():
             room = self._room[name]
             if self._length > len(room):  # a factor keeps the cost of appending in proportion to the rows
-                factor = 4 if room.nbytes < SMALL_BYTES else 2
-                room = self._room[name] = _larger(room, first, max(factor * len(room), self._length))
+                factor = 4 if room.nbytes < SMALL_BYTES and self._scratch is None else 2
+                room = self._room[name] = self._larger(room, first, max(factor * len(room), self._length))
             value = values.get(name, what.default)
             if np.any(value):  # room is zero where nothing was written
                 room[first : self._length] = value
@@ -84,16 +92,20 @@ class Growing:
         self._length = len(rows)
         self.grow(0)
 
+    def _larger(self, room: np.ndarray, used: int, rows: int) -> np.ndarray:
+        """Return room for more rows, with a copy of those that are used, and zero in all others.
 
-def _larger(room: np.ndarray, used: int, rows: int) -> np.ndarray:
-    """Return room for more rows, with a copy of those that are used, and zero in all others.
-
-    Most columns of most rows hold zero. The system gives memory that is zero for nothing, until someone
-    writes to it, so zeros are not copied.
-    """
-    larger = np.zeros((max(rows, SMALLEST_ROOM), *room.shape[1:]), room.dtype)
-    for first in range(0, used, PART):
-        part = room[first : min(first + PART, used)]
-        if part.any():
-            larger[first : first + len(part)] = part
-    return larger
+        Most columns of most rows hold zero. The system gives memory that is zero for nothing, until someone
+        writes to it, so zeros are not copied.
+        """
+        shape = (max(rows, SMALLEST_ROOM), *room.shape[1:])
+        larger = (
+            np.zeros(shape, room.dtype) if self._scratch is None else self._scratch.zeros(shape, room.dtype)
+        )
+        for first in range(0, used, PART):
+            part = room[first : min(first + PART, used)]
+            if part.any():
+                larger[first : first + len(part)] = part
+        if self._scratch is not None:
+            self._scratch.release()
+        return larger

@@ -17,6 +17,7 @@ from closeseq.packets.sequence import differences
 
 if TYPE_CHECKING:
     from closeseq.connections.batch import Batch
+    from closeseq.connections.scratch import Scratch
     from closeseq.connections.state import Histories
 
 
@@ -55,9 +56,9 @@ AS_CAPTURED = (
 class Steps:
     """The steps of all connections."""
 
-    def __init__(self) -> None:
-        self.kept = Kept()
-        self.stretches = Stretches()
+    def __init__(self, scratch: Scratch | None = None) -> None:
+        self.kept = Kept(scratch)
+        self.stretches = Stretches(scratch)
 
     def add(self, batch: Batch, event: np.ndarray, histories: Histories) -> None:
         """Append the rows of a batch; `event` is a mask in the order by connection."""

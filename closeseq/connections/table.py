@@ -1,7 +1,7 @@
 """Which rows belong together: pairs, their incarnations, and copies left out.
 
-Python runs here once per pair and batch (the look-up) and once per SYN that is not simply the first
-packet of a new pair or the answer to it; everything else is columns.
+Python runs here once per SYN that is not simply the first packet of a new pair or the answer to it;
+everything else is columns.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from closeseq.connections.copies import AGAIN, ELSEWHERE, LATER, RESET, Copies
 from closeseq.connections.grouping import arrange, lengths, packed, rank, renumbered
 from closeseq.connections.incarnations import PairRows, opening_rows
 from closeseq.connections.lanes import Lanes, pair_order
+from closeseq.connections.pair_index import PairIndex
 from closeseq.connections.state import Histories, Pairs, Sides
 from closeseq.packets.flags import ACK, FIN, SYN
 
 if TYPE_CHECKING:
+    from closeseq.connections.scratch import Scratch
     from closeseq.connections.steps import Steps
     from closeseq.packets.segments import Segments
-
-PAIR_KEY = np.dtype((np.void, 40))  # the five words of 64 bits that `pair_words` gives
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,11 +57,11 @@ class Left:
 class Table:
     """Pairs and connections, and the way from a batch's rows to them."""
 
-    def __init__(self) -> None:
-        self.pairs = Pairs()
-        self.histories = Histories()
-        self.sides = Sides()
-        self._pair_of: dict[bytes, int] = {}
+    def __init__(self, scratch: Scratch | None = None) -> None:
+        self.pairs = Pairs(scratch)
+        self.histories = Histories(scratch)
+        self.sides = Sides(scratch)
+        self._pair_index = PairIndex(self.pairs)
         self._lanes = Lanes(self.pairs)
         self._copies = Copies()
         self._seen = 0  # connections, forgotten ones included
@@ -73,8 +73,8 @@ class Table:
         sender = senders(segments)
         words = pair_words(segments, sender)
         order, begins = arrange(words)
-        key = np.stack([word[order[begins]] for word in words], axis=1)
-        pair = np.repeat(self._look_up(key), lengths(np.flatnonzero(begins), len(order)))
+        found = self._pair_index.find([word[order[begins]] for word in words])
+        pair = np.repeat(found, lengths(np.flatnonzero(begins), len(order)))
         sides = np.empty(len(order), np.int64)
         sides[order] = pair * 2 + sender[order]
         kind = self._copies.find(segments, sides)
@@ -124,28 +124,10 @@ class Table:
         histories.successor[:] = new[histories.successor]
         self.pairs.present[:] = new[self.pairs.present]
         steps.keep(new, histories)
-        self._pair_of = {
-            name: place for name, old in self._pair_of.items() if (place := int(new_pair[old])) >= 0
-        }
+        self._pair_index.renew()
         self._lanes.renumber(new_pair)
         self._copies.renumber(new_pair)
         return stays
-
-    def _look_up(self, key: np.ndarray) -> np.ndarray:
-        """Return the index of each of these distinct pairs; new ones are added."""
-        pair_of, lanes = self._pair_of, len(self._lanes)
-        before = len(pair_of) + lanes
-        names = np.ascontiguousarray(key).view(PAIR_KEY)[:, 0].tolist()
-        found = np.array([pair_of.setdefault(name, len(pair_of) + lanes) for name in names], np.int64)
-        new = key[found >= before]
-        self.pairs.grow(
-            len(new),
-            high=new[:, 0:2],
-            low=new[:, 2:4],
-            port=np.stack([new[:, 4] >> np.uint64(16), new[:, 4]], axis=1).astype(np.uint16),
-            version=new[:, 4] >> np.uint64(32),
-        )
-        return found
 
     def _runs(self, lines: PairRows, pair: np.ndarray, opens: np.ndarray, time_ns: np.ndarray) -> Rows:
         """Cut the rows of each pair into runs, and make the connections that begin."""
