@@ -5,13 +5,12 @@ from __future__ import annotations
 import contextlib
 import copy
 import dataclasses
-from functools import cached_property
 from typing import TYPE_CHECKING, Self
 
 from closeseq.connections import shape
 from closeseq.connections.conversation import Conversation, End, Opener
 from closeseq.packets.files import Files
-from closeseq.packets.value import value
+from closeseq.packets.value import kept, value
 from closeseq.tcp.replay import replay
 from closeseq.tcp.timeline import not_replayed
 from closeseq.tcp.timers import SECOND
@@ -58,6 +57,7 @@ class Connection:
         dropped: int = 0,
         ongoing: bool = False,
         contained: bool = True,
+        worded: bool = True,
         faults: Faults | None = None,
         files: Files = ONE_FILE,
     ) -> None:
@@ -69,6 +69,7 @@ class Connection:
         self._dropped = dropped
         self._ongoing = ongoing
         self._contained = contained  # whether a fault in closeseq costs the judgement alone
+        self._worded = worded  # whether anybody reads the texts
         self._fault: Exception | None = None
         self._faults = faults  # takes note of this connection if closeseq fails at it
 
@@ -77,7 +78,7 @@ class Connection:
             f"<Connection {self.id} {self.conversation.client} -> {self.conversation.server} {self.verdict}>"
         )
 
-    @cached_property
+    @kept
     def timeline(self) -> Timeline:
         """Both ends' states, step by step; none of them is known if closeseq itself fails."""
         try:
@@ -89,14 +90,16 @@ class Connection:
             timeline = not_replayed(self.conversation, self._now_ns)
         return timeline if self._ongoing is False else dataclasses.replace(timeline, ongoing=self._ongoing)
 
-    @cached_property
+    @kept
     def judgement(self) -> Judgement:
         """The verdict with its reasons, and the findings; `not-judged` and none if closeseq itself fails."""
         timeline, fault = self.timeline, self._fault
         if fault is None:
             try:
                 gaps = self.files.gaps() if self.files.several else ()
-                return judge(timeline, self.settings.limits, dropped=self._dropped, gaps=gaps)
+                return judge(
+                    timeline, self.settings.limits, dropped=self._dropped, gaps=gaps, worded=self._worded
+                )
             except Exception as error:
                 if not self._contained:
                     raise
@@ -123,7 +126,7 @@ class Connection:
         if self._faults is not None:
             self._faults.add(self.id, fault)
 
-    @cached_property
+    @kept
     def shape(self) -> str:
         """The close in short, such as "C:S S:SA C:A ~ C:FA S:A S:FA C:A"."""
         return shape(self.conversation)

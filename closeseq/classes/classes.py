@@ -209,6 +209,7 @@ class Classes:
             dropped=wrap(moment[DROPPED], DROPPED),
             ongoing=wrap(moment[ONGOING], ONGOING),
             contained=contained,
+            worded=False,
             faults=self._faults,
         )
         try:

@@ -23,17 +23,15 @@ from closeseq.packets.value import value
 class End(StrEnum):
     """One of the two ends of a connection."""
 
+    peer: End  # the other one
+
     CLIENT = "client"
     SERVER = "server"
-
-    @property
-    def peer(self) -> End:
-        return PEERS[self]
 
 
 # Looked up, not computed, and not iterated over: a replay asks for them hundreds of times.
 ENDS = (End.CLIENT, End.SERVER)
-PEERS = {End.CLIENT: End.SERVER, End.SERVER: End.CLIENT}
+End.CLIENT.peer, End.SERVER.peer = End.SERVER, End.CLIENT
 
 
 class Position(StrEnum):

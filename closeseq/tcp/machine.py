@@ -56,10 +56,6 @@ class Happening:
     cause: str | None = None  # where the signal does not say it all
     kind: Kind = Kind.TAKES
 
-    @property
-    def order(self) -> tuple[int, int]:
-        return self.step, self.phase
-
 
 class Machine:
     """Follows the table for both ends, and runs their timers."""

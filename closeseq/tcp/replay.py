@@ -8,6 +8,7 @@ earlier ones.
 from __future__ import annotations
 
 from dataclasses import replace
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from closeseq.connections.conversation import ENDS, Conversation, End, Opener
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from closeseq.tcp.timers import Timers
 
 
+ORDER = attrgetter("step", "phase")  # of happenings
 PHASES = {-1: BEFORE, 0: SENDING, 1: LATER}  # by `Sent.when`
 
 
@@ -46,7 +48,7 @@ def replay(conversation: Conversation, timers: Timers, now_ns: int) -> Timeline:
     """Return both ends' states through a connection, as known at `now_ns` (since the Unix epoch)."""
     evidence = Evidence(conversation, now_ns)
     machine = Machine(evidence, timers)
-    for happening in sorted(_happenings(evidence), key=lambda h: h.order):
+    for happening in sorted(_happenings(evidence), key=ORDER):
         machine.take(happening)
     machine.let_time_pass(now_ns)
     return machine.timeline(arrivals(evidence))
@@ -247,9 +249,11 @@ def _reset(evidence: Evidence, sender: End, said: Said) -> Iterator[Happening]:
         else:
             # RFC 9293 3.10.7.1: it had no such connection, and does not tell since when.
             why = "answered with RST: it no longer had this connection"
-            gone = _sent(said, sender, Signal.SENDS_RST, Certainty.ASSUMED, why)
             step, time_ns = resets.gone_since(evidence, sender, said)
-            yield gone if step == said.step else replace(gone, step=step, phase=LATER, time_ns=time_ns)
+            phase, since_ns = (SENDING, said.first_ns) if step == said.step else (LATER, time_ns)
+            yield Happening(
+                step, phase, sender, Signal.SENDS_RST, said.packet, since_ns, Certainty.ASSUMED, why
+            )
     taken = resets.taken(evidence, said, sender)
     if taken is not None:
         yield _received(taken, RESET, sender.peer, Signal.RECEIVES_RST)

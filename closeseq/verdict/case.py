@@ -6,11 +6,11 @@ knows which end is the client: swapping both ends swaps every answer.
 
 from __future__ import annotations
 
-from functools import cached_property
 from itertools import pairwise, zip_longest
 from typing import TYPE_CHECKING
 
 from closeseq.connections.conversation import ENDS, Conversation, End, Event, Position, Traffic
+from closeseq.packets.value import kept
 from closeseq.tcp.states import State
 from closeseq.tcp.timeline import Arrival, Certainty, Timeline, Transition
 from closeseq.verdict.facts import Close, Stay
@@ -32,12 +32,19 @@ class Case:
     """One connection before the judge."""
 
     def __init__(
-        self, timeline: Timeline, limits: Limits, dropped: int = 0, gaps: Sequence[Gap] = ()
+        self,
+        timeline: Timeline,
+        limits: Limits,
+        dropped: int = 0,
+        gaps: Sequence[Gap] = (),
+        *,
+        worded: bool = True,
     ) -> None:
         self.timeline = timeline
         self.limits = limits
         self.dropped = dropped
         self.gaps = gaps  # between the files of the capture
+        self.worded = worded  # whether anybody reads the texts; those that take long are left out otherwise
 
     @property
     def conversation(self) -> Conversation:
@@ -48,35 +55,35 @@ class Case:
         """Whether the capture goes on after the moment for which the case is judged."""
         return self.timeline.ongoing
 
-    @cached_property
+    @kept
     def now_ns(self) -> int:
         """Until when a wait is measured: now, or when the next connection of the pair began."""
         successor = self.conversation.successor
         now = self.timeline.now_ns
         return now if successor is None else min(now, successor.time_ns)
 
-    @cached_property
+    @kept
     def made(self) -> tuple[Transition, ...]:
         """All transitions but those of timers that would have run out after the next connection began."""
         timed = (t for t in self.timeline.transitions if t.certainty is Certainty.TIMER)
         late = {id(t) for t in timed if t.time_ns > self.now_ns}
         return tuple(t for t in self.timeline.transitions if id(t) not in late)
 
-    @cached_property
+    @kept
     def events(self) -> tuple[Event, ...]:
         """The events that are part of the connection."""
         return tuple(e for e in self.conversation.events if e.packet not in self.timeline.strays)
 
-    @cached_property
+    @kept
     def resets(self) -> tuple[Event, ...]:
         """All RSTs, those that answer segments of an older connection included."""
         return tuple(event for event in self.conversation.events if event.rst)
 
-    @cached_property
+    @kept
     def by_packet(self) -> dict[int, Event]:
         return {event.packet: event for event in self.events}
 
-    @cached_property
+    @kept
     def lost(self) -> frozenset[int]:
         """Packets that are known not to have arrived."""
         return frozenset(step.packet for step in self.timeline if step.arrived is Arrival.NO)
@@ -85,11 +92,11 @@ class Case:
         """Yield those packets that are not known to have been lost."""
         return (packet for packet in packets if packet is not None and packet not in self.lost)
 
-    @cached_property
+    @kept
     def missing(self) -> tuple[Missing, ...]:
         return missing(self.conversation, self.dropped, self.timeline.strays, self.gaps)
 
-    @cached_property
+    @kept
     def challenges(self) -> tuple[tuple[Event, Event], ...]:
         """Each RST or SYN that was answered with an ACK, and the ACK (RFC 5961 3 and 4)."""
         taken = {reset.packet for t, reset in self.endings if t.endpoint is not reset.sender}
@@ -117,11 +124,11 @@ class Case:
     def transitions(self, end: End) -> Sequence[Transition]:
         return self._transitions[end]
 
-    @cached_property
+    @kept
     def _transitions(self) -> dict[End, Sequence[Transition]]:
         return {end: [t for t in self.made if t.endpoint is end] for end in ENDS}
 
-    @cached_property
+    @kept
     def _stays(self) -> dict[End, Sequence[Stay]]:
         return {
             end: [Stay(end, a.after, a, b) for a, b in zip_longest(made, made[1:])]
@@ -130,7 +137,13 @@ class Case:
 
     def stays(self, end: End, *states: State) -> Sequence[Stay]:
         """Return the stays of an end in these states, in order."""
+        if self._entered[end].isdisjoint(states):
+            return ()
         return [stay for stay in self._stays[end] if stay.state in states]
+
+    @kept
+    def _entered(self) -> dict[End, set[State]]:
+        return {end: {stay.state for stay in stays} for end, stays in self._stays.items()}
 
     def present(self, end: End) -> Stay | None:
         """Return the stay that has no end yet; None if the end never left its first state."""
@@ -176,7 +189,7 @@ class Case:
         event = self.by_packet.get(transition.packet)
         return event if event is not None and event.rst else None
 
-    @cached_property
+    @kept
     def endings(self) -> tuple[tuple[Transition, Event], ...]:
         """The transitions to CLOSED that a RST made, with it, in order of time."""
         found = [(t, self.by_reset(t)) for t in self.made]
@@ -192,7 +205,7 @@ class Case:
         """Return what is known of an end's FIN."""
         return self._closes[end]
 
-    @cached_property
+    @kept
     def _closes(self) -> dict[End, Close]:
         return {end: self._close(end) for end in ENDS}
 
@@ -232,14 +245,14 @@ class Case:
                 found.append((packet, time_ns))
         return tuple(found)
 
-    @cached_property
+    @kept
     def crossed(self) -> bool:
         """Whether both ends sent FIN before receiving the other's."""
         return all(
             (sent := self.close(end).sent) is not None and sent.after is State.FIN_WAIT_1 for end in ENDS
         )
 
-    @cached_property
+    @kept
     def first_closer(self) -> End | None:
         """The end that sent its FIN first; None without a FIN."""
         closes = [self.close(end) for end in ENDS if self.close(end)]

@@ -36,6 +36,7 @@ def judge(
     *,
     dropped: int = 0,
     gaps: Sequence[Gap] = (),
+    worded: bool = True,
 ) -> Judgement:
     """Judge one connection.
 
@@ -45,8 +46,9 @@ def judge(
         dropped: packets that the capture itself reports lost, anywhere. What rests on the absence of a
             packet is then no more than assumed.
         gaps: between the files of the capture. They change no judgement: what is missing may be due to one.
+        worded: False leaves texts out that take long, where only the codes are asked for.
     """
-    case = Case(timeline, limits, dropped, gaps)
+    case = Case(timeline, limits, dropped, gaps, worded=worded)
     findings = [finding for rule in RULES.values() for finding in rule(case)]
     return Judgement(verdict(case), tuple(one_problem_a_fault(findings)))
 

@@ -12,7 +12,7 @@ from closeseq.verdict.reset_facts import Reset
 from closeseq.verdict.text import packets, times
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from closeseq.connections.conversation import End, Event
     from closeseq.verdict.case import Case
@@ -26,10 +26,8 @@ def reset_cause(case: Case) -> Iterator[Finding]:
     """One finding for each RST, or for each run of RSTs of one sender that look alike."""
     for _, run in groupby(case.resets, key=_likeness):
         resets = list(run)
-        first = Reset(case, resets[0])
-        causes = likely_causes(first)
         until = resets[-1].time_ns if len(resets) > 1 else None
-        repeated = f" (repeated, {times(len(resets))} in all: {packets(r.packet for r in resets)})"
+        summary, advice = _told(case, resets) if case.worded else ("", "")
         yield found(
             "reset-cause",
             resets[0].sender,
@@ -37,14 +35,23 @@ def reset_cause(case: Case) -> Iterator[Finding]:
             since_ns=resets[0].time_ns,
             until_ns=until,
             packets=[r.packet for r in resets],
-            summary=(
-                f"RST #{resets[0].packet} from the {resets[0].sender} ({first.where})"
-                + (repeated if len(resets) > 1 else "")
-                + ": "
-                + "; or ".join(_told(cause) for cause in causes)
-            ),
-            advice=causes[0].advice,
+            summary=summary,
+            advice=advice,
         )
+
+
+def _told(case: Case, resets: Sequence[Event]) -> tuple[str, str]:
+    """Return why the first of these RSTs, which look alike, was sent, and what to do about it."""
+    first = Reset(case, resets[0])
+    causes = likely_causes(first)
+    repeated = f" (repeated, {times(len(resets))} in all: {packets(r.packet for r in resets)})"
+    summary = (
+        f"RST #{resets[0].packet} from the {resets[0].sender} ({first.where})"
+        + (repeated if len(resets) > 1 else "")
+        + ": "
+        + "; or ".join(map(_weighed, causes))
+    )
+    return summary, causes[0].advice
 
 
 def _likeness(reset: Event) -> tuple[End, bool, int, bool]:
@@ -59,7 +66,7 @@ def likely_causes(reset: Reset) -> list[Cause]:
     return [cause for cause in causes if cause.weight >= 0][:MOST_CAUSES] or causes[:1]
 
 
-def _told(cause: Cause) -> str:
+def _weighed(cause: Cause) -> str:
     evidence = [f"for: {', '.join(cause.speaks_for)}"] if cause.speaks_for else []
     evidence += [f"against: {', '.join(cause.speaks_against)}"] if cause.speaks_against else []
     return f"{cause.what} ({'; '.join(evidence)})" if evidence else cause.what

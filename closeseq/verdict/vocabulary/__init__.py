@@ -55,8 +55,10 @@ def lookup(word: str) -> Entry:
     Raises:
         UnknownWordError: nothing has this name; its text names the nearest words.
     """
+    if (known := _BY_CODE.get(word)) is not None:
+        return known
     name = _plain(word)
-    found = _BY_CODE.get(word) or _BY_NAME.get(SYNONYMS.get(name, name))
+    found = _BY_NAME.get(SYNONYMS.get(name, name))
     if found is not None:
         return found
     near = [entry.code for entry in _ENTRIES if name and name in _plain(entry.code)]
