@@ -107,6 +107,10 @@ class Connection:
                 fault = error
         return not_judged(self.conversation, fault)
 
+    def judged(self, timeline: Timeline, judgement: Judgement, shape: str) -> None:
+        """Take in what is known of this connection already, so that it is not found out again."""
+        self.__dict__.update(timeline=timeline, judgement=judgement, shape=shape)
+
     def unjudged(self, fault: Exception) -> Self:
         """Return this connection as one of which closeseq cannot say anything, since it failed to show it."""
         self._note(fault)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, overload
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, overload
 
 import numpy as np
 
@@ -12,12 +12,14 @@ from closeseq.classes.forms import DROPPED, NOW, ONGOING, Forms
 from closeseq.classes.noting import Number, Tape
 from closeseq.classes.outcome import Outcome
 from closeseq.classes.shadows import shadowed
+from closeseq.classes.template import Template
 from closeseq.classes.tree import WILD_NS, Result, Tree
+from closeseq.classes.wording import placed
 from closeseq.connection import Connection
 from closeseq.connections.extent import FAR_NS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from closeseq.classes.tree import Chain, Parted
     from closeseq.connections import Connections
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from closeseq.settings import Settings
     from closeseq.verdict.fault import Faults
 
+Judged = TypeVar("Judged", bound=Connection)
 MOST_CONDITIONS = 1 << 19  # kept in all; some 100 bytes each
 MOST_FORMS = 1 << 17
 MOST_TREES = 1 << 16
@@ -81,15 +84,25 @@ class Classes:
         kept: whether there will be more connections to ask for: then what is learned of each is kept, and
             `Classified.until_ns` is known of all. Otherwise it is known of nobody.
         faults: takes note of the connections at which closeseq itself fails.
+        worded: whether whole judgements are asked for (`judge`), with their texts.
     """
 
-    def __init__(self, settings: Settings, *, kept: bool = False, faults: Faults | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        kept: bool = False,
+        faults: Faults | None = None,
+        worded: bool = False,
+    ) -> None:
         self.outcomes: list[Outcome] = []  # by number
         self.replays = 0  # that were made
         self.unlike = 0  # connections that were judged one by one because noting failed: a fault in closeseq
         self._settings = settings
         self._kept = kept
         self._faults = faults
+        self._worded = worded
+        self._templates: dict[int, Template] = {}  # by path
         self._number: dict[Outcome, int] = {}
         self._moment: dict[Leaf, int] = {}
         self._of_path: list[int] = []  # the outcome of each path
@@ -127,6 +140,52 @@ class Classes:
         until_ns = np.where(until_ns < FAR_NS - now_ns, now_ns + until_ns, FAR_NS)
         return Classified(index, path, np.array(self._of_path, np.int64)[path], until_ns)
 
+    def judge(
+        self,
+        connections: Connections,
+        among: np.ndarray,
+        made: Callable[[Conversation], Judged],
+        now_ns: int,
+        *,
+        dropped: int = 0,
+        ongoing: bool = False,
+    ) -> Iterator[Judged]:
+        """Yield connections, those judged that go the way of others; the rest is judged when it is looked at.
+
+        Args:
+            connections: all there are.
+            among: ascending indices of those that are asked for.
+            made: makes a connection of its conversation.
+            now_ns: the moment for which it is asked, since the Unix epoch.
+            dropped: packets that the capture itself reports lost.
+            ongoing: whether the capture goes on.
+        """
+        self._moment = {NOW: now_ns, DROPPED: dropped, ONGOING: int(ongoing)}
+        for portion in connections.portions(among, soon=True):
+            found: dict[int, tuple[Template, np.ndarray]] = {}  # by the place in the portion
+            with shadowed():
+                for skeleton in connections.skeletons(portion):
+                    for rows, template, values in self._filled(skeleton):
+                        places = np.searchsorted(portion, skeleton.connection[rows])
+                        found.update(zip(places.tolist(), ((template, own) for own in values), strict=True))
+            for place, conversation in enumerate(connections.conversations(portion)):
+                connection = made(conversation)
+                if (known := found.pop(place, None)) is not None:
+                    template, own = known
+                    template.fill(connection, own.tolist())
+                yield connection
+
+    def _filled(self, skeleton: Skeleton) -> Iterator[tuple[np.ndarray, Template, np.ndarray]]:
+        """Yield the rows of a skeleton that have a template, with it and their values."""
+        if self._full:
+            self._begin_anew()
+        columns = self._columns(skeleton)
+        path = self._search(skeleton, columns).path
+        for number in np.unique(path[path >= 0]).tolist():
+            template, rows = self._templates.get(number), np.flatnonzero(path == number)
+            if template is not None:
+                yield rows, template, template.values(columns, rows)
+
     def _find(
         self, connections: Connections, index: np.ndarray, path: np.ndarray, holds_ns: np.ndarray
     ) -> None:
@@ -135,16 +194,17 @@ class Classes:
             for skeleton in connections.skeletons(index):
                 if self._full:
                     self._begin_anew()
-                result = self._search(skeleton)
+                result = self._search(skeleton, self._columns(skeleton))
                 place = np.searchsorted(index, skeleton.connection)
                 path[place], holds_ns[place] = result.path, result.holds_ns
         alone = np.flatnonzero(path < 0)
         for at, conversation in zip(alone.tolist(), connections.conversations(index[alone]), strict=True):
-            path[at] = self._new_path(self._judged(conversation, lambda value, _: value))
+            path[at] = self._new_path(self._judged(conversation))
 
     def _begin_anew(self) -> None:
         self._forms = Forms()
         self._trees: dict[bytes, Tree] = {}
+        self._templates.clear()
         self._conditions = 0
 
     @property
@@ -156,19 +216,20 @@ class Classes:
             or len(self._trees) > MOST_TREES
         )
 
-    def _search(self, skeleton: Skeleton) -> Result:
+    def _columns(self, skeleton: Skeleton) -> Columns:
+        """Return the numbers of the connections of a skeleton."""
+        return Columns(self._forms if skeleton.shared else Forms(in_order=False), skeleton, self._moment)
+
+    def _search(self, skeleton: Skeleton, columns: Columns) -> Result:
         """Find the classes of the connections of a skeleton."""
-        tree, forms = Tree(), self._forms if skeleton.shared else Forms(in_order=False)
-        if skeleton.shared:
-            tree = self._trees.setdefault(skeleton.key, tree)
-        columns = Columns(forms, skeleton, self._moment)
+        tree = self._trees.setdefault(skeleton.key, Tree()) if skeleton.shared else Tree()
         result = Result(len(skeleton))
         noted: set[int] = set()
 
         def learn(parted: Parted) -> Chain | None:
             if self._kept or tree.misses(parted) >= FEWEST:
                 row = int(parted.rows[0])
-                chain = None if row in noted else self._noted(skeleton, row, tree, parted, forms)
+                chain = None if row in noted else self._noted(skeleton, row, tree, parted, columns.forms)
                 if chain is not None:
                     noted.add(row)
                     return chain
@@ -187,37 +248,45 @@ class Classes:
             return Number(int(value), leaf_form(leaf), 0, tape)
 
         try:
-            outcome = self._judged(skeleton.conversation(row, wrap), wrap, contained=False)
+            conversation = placed(skeleton.conversation(row, wrap), tape.wording)
+            connection = self._connection(conversation, wrap, contained=False)
+            outcome = Outcome.of(connection)
+            template = Template(connection, tape.wording) if self._worded else None
         except Exception:  # noqa: BLE001 - noting failed, or judging does; which, the numbers themselves tell
             return None
         if not tree.fits(parted, tape.conditions):
             return None
-        chain = tree.grow(parted, tape.conditions, self._new_path(outcome))
+        path = self._new_path(outcome)
+        if template is not None:
+            self._templates[path] = template
+        chain = tree.grow(parted, tape.conditions, path)
         self._conditions += len(chain.conditions)
         return chain
 
-    def _judged(
+    def _judged(self, conversation: Conversation) -> Outcome:
+        """Judge one connection by itself."""
+        connection = self._connection(conversation, lambda value, _: value)
+        try:
+            return Outcome.of(connection)
+        except Exception as fault:  # noqa: BLE001 - a fault in closeseq, whatever it is
+            return Outcome.of(connection.unjudged(fault))
+
+    def _connection(
         self, conversation: Conversation, wrap: Callable[[int, Leaf], Any], *, contained: bool = True
-    ) -> Outcome:
-        """Judge one connection; `wrap` says what stands for a number."""
+    ) -> Connection:
+        """Return a connection to be judged; `wrap` says what stands for a number."""
         self.replays += 1
         moment = self._moment
-        connection = Connection(
+        return Connection(
             conversation,
             self._settings,
             wrap(moment[NOW], NOW),
             dropped=wrap(moment[DROPPED], DROPPED),
             ongoing=wrap(moment[ONGOING], ONGOING),
             contained=contained,
-            worded=False,
+            worded=self._worded,
             faults=self._faults,
         )
-        try:
-            return Outcome.of(connection)
-        except Exception as fault:
-            if not contained:
-                raise
-            return Outcome.of(connection.unjudged(fault))
 
     def _new_path(self, outcome: Outcome) -> int:
         number = self._number.setdefault(outcome, len(self.outcomes))

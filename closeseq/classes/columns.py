@@ -78,6 +78,13 @@ class Columns:
                 result = result - part if factor == -1 else result + part * factor
         return result
 
+    def number(self, form: int, offset: int, rows: np.ndarray) -> np.ndarray:
+        """Return a form's values with a constant added, as `form` does."""
+        values = self.form(form, rows)
+        if values.dtype != object and magnitude(values) + abs(offset) > MOST:
+            values = values.astype(object)
+        return values + offset
+
     def _plan(self, form: int) -> Plan:
         terms = self.forms.terms[form]
         parts = [(self._leaf(leaf), factor) for leaf, factor in terms]

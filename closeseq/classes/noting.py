@@ -6,9 +6,10 @@ bound, and how it came out. A computation that reads a connection's numbers only
 way, up to its end, for every other connection for which all that was noted comes out alike.
 
 Nothing can slip by: a Number is no int, so that an operation that is not written down here is an error,
-and one that needs the value itself (an index, a shift) notes that it is this very value. Two things are
-let through. Texts: `str` and f-strings show the value. And the hash, which is the same for all Numbers, so
-that dictionaries and sets compare each of them with each. Whatever is computed of Numbers stays one, also
+and one that needs the value itself (an index, a shift) notes that it is this very value. A text does not
+show the value but leaves a hole for it (module wording), so that nothing can be decided by a text. One thing
+is let through: the hash, which is the same for all Numbers, so that dictionaries and sets compare each of
+them with each. Whatever is computed of Numbers stays one, also
 where it is constant; so a plain number that is a key beside them is one that the code itself wrote down, and
 the two are never the same key.
 """
@@ -22,6 +23,7 @@ from enum import IntEnum
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from closeseq.classes.forms import NOTHING, Derived
+from closeseq.classes.wording import Wording
 
 if TYPE_CHECKING:
     from closeseq.classes.forms import Forms, Part
@@ -52,6 +54,7 @@ class Tape:
 
     def __init__(self, forms: Forms) -> None:
         self.forms = forms
+        self.wording = Wording()  # where texts show a number
         self.conditions: list[Condition] = []
         self._low: dict[int, int | None] = {}  # of forms: what is known of their values by now
         self._high: dict[int, int | None] = {}
@@ -348,12 +351,13 @@ class Number:
     # ------------------------------------------------------------------------------- what is a text
 
     def __format__(self, how: str) -> str:
-        return format(self.value, how)
+        return self.tape.wording.mark(format, self, how)
 
     def __str__(self) -> str:
-        return str(self.value)
+        return self.tape.wording.mark(str, self)
 
-    __repr__ = __str__
+    def __repr__(self) -> str:
+        return str(self.value)
 
 
 def _at_most(a: Number, b: Number, more: int) -> bool:

@@ -2,8 +2,8 @@
 
 For plain numbers each of these does what the function does that it stands for, so that nobody who replays
 at the same time is disturbed. `min` and `max` of Numbers are numbers of their own: which of them was least
-is not noted, since nobody may ever ask. The functions that make texts get plain numbers: what a text says
-is not promised for a class, so it does not matter what they compare.
+is not noted, since nobody may ever ask. The functions that make texts are called later, when the holes of a
+text are filled, so it does not matter what they compare.
 """
 
 from __future__ import annotations
@@ -63,13 +63,23 @@ def shadows() -> list[tuple[dict[str, Any], dict[str, Any], dict[str, Any]]]:
 
 @cache
 def told(text: Callable[..., str]) -> Callable[..., str]:
-    """Return a function that makes a text of plain numbers."""
+    """Return a function that leaves a hole in place of words about a Number."""
 
     @wraps(text)
-    def tell(*given: Any, **named: Any) -> str:
-        return text(*(one.value if one.__class__ is Number else one for one in given), **named)
+    def tell(*given: Any) -> str:
+        parts = [one if isinstance(one, str | builtins.int | Number) else list(one) for one in given]
+        numbers = (found for part in parts if (found := a_number(part)) is not None)
+        number = next(numbers, None)
+        return text(*parts) if number is None else number.tape.wording.mark(text, *parts)
 
     return tell
+
+
+def a_number(part: Any) -> Number | None:
+    """Return a Number that is this, or in this list; None if there is none."""
+    if part.__class__ is list:
+        return next((one for one in part if one.__class__ is Number), None)
+    return part if part.__class__ is Number else None
 
 
 class Whole(type):

@@ -81,7 +81,7 @@ def timelines(selection: Selection, style: Style, most: int | None) -> Iterator[
     """Yield the timelines of the selected connections; of too many those with a problem first."""
     number = len(selection)
     named = bool(selection.wanted.ids)
-    chosen: Iterable[Connection] = selection
+    chosen: Iterable[Connection] = selection.judged()
     if most is not None and number > most and not named:
         chosen = first_of(selection, most)
     for index, connection in enumerate(chosen):

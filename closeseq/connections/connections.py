@@ -171,11 +171,18 @@ class Connections:
             return everything(histories, self._steps)
         return some(histories, self._steps, among)
 
-    def portions(self, among: np.ndarray | None = None) -> Iterator[np.ndarray]:
-        """Yield connections, by ascending indices (None: all), as many at a time as should be looked at."""
+    def portions(self, among: np.ndarray | None = None, *, soon: bool = False) -> Iterator[np.ndarray]:
+        """Yield connections, as many at a time as should be looked at.
+
+        Args:
+            among: ascending indices of the connections; None for all.
+            soon: whether somebody waits for the first of them: then the first portions are small.
+        """
         index = np.arange(len(self)) if among is None else among
-        for at in range(0, len(index), MOST_AT_ONCE):
-            yield index[at : at + MOST_AT_ONCE]
+        at, size = 0, min(PORTION, MOST_AT_ONCE) if soon else MOST_AT_ONCE
+        while at < len(index):
+            yield index[at : at + size]
+            at, size = at + size, min(2 * size, MOST_AT_ONCE)
 
     def skeletons(self, among: np.ndarray | None = None) -> Iterator[Skeleton]:
         """Yield connections by skeleton: whose steps are of the same kinds; only their numbers differ.

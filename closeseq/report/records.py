@@ -253,7 +253,7 @@ def header(reading: Reading, connections: int) -> Record:
 
 def jsonl(selection: Selection) -> Iterator[str]:
     """Yield one line of JSON a connection."""
-    for connection in selection:
+    for connection in selection.judged():
         yield json_record(connection) + "\n"
 
 
@@ -267,7 +267,7 @@ def json_object(selection: Selection) -> Iterator[str]:
     head = json.dumps(header(selection.analysis.reading, len(selection)), indent=2)
     yield head.removesuffix("\n}") + ',\n  "connections": ['
     between = "\n"
-    for connection in selection:
+    for connection in selection.judged():
         yield between + "    " + json_record(connection)
         between = ",\n"
     yield ("\n  ]" if between == ",\n" else "]") + "\n}"
@@ -290,7 +290,7 @@ def csv_header() -> str:
 
 def csv_lines(selection: Selection) -> Iterator[str]:
     """Yield one line of CSV a connection."""
-    return map(csv_record, selection)
+    return map(csv_record, selection.judged())
 
 
 def csv_record(connection: Connection) -> str:

@@ -206,11 +206,15 @@ def _stream(index: int, traffic: Traffic, end: End, clock: Clock) -> list[Said]:
 
 
 def asked_once(question: F) -> F:
-    """Make a question about (evidence, end, number, ...) remember its answer; the first three identify it."""
+    """Make a question about (evidence, end, number, copies) remember its answer.
+
+    Copies of a SYN and of a FIN may end in the same number where what was captured is strange, so it is the
+    number and the first copy that tell what was asked.
+    """
 
     @wraps(question)
-    def ask(evidence: Evidence, end: End, number: Any = None, *rest: Any) -> Any:
-        key = (question, end, number)
+    def ask(evidence: Evidence, end: End, number: Any = None, *rest: Sequence[Said]) -> Any:
+        key = (question, end, number, rest[0][0].step if rest and rest[0] else None)
         if key not in evidence.answers:
             arguments = rest if number is None else (number, *rest)
             evidence.answers[key] = question(evidence, end, *arguments)

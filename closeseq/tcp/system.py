@@ -7,6 +7,7 @@ identification. Without a captured SYN only that is left.
 
 from __future__ import annotations
 
+from operator import index
 from typing import TYPE_CHECKING
 
 from closeseq.packets.sequence import counts_on, steps
@@ -33,7 +34,7 @@ def linux(evidence: Evidence, end: End) -> bool:
         return False
     syn = next((e.syn_options for e in events if e.syn_options), 0)
     if syn:
-        return f"{syn:x}".startswith(LINUX_OPTIONS)
+        return f"{index(syn):x}".startswith(LINUX_OPTIONS)
     return counts_packets(evidence, end)
 
 

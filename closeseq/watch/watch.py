@@ -42,7 +42,7 @@ from closeseq.watch.tracked import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-    from closeseq.connections.conversation import Address
+    from closeseq.connections.conversation import Address, Conversation
     from closeseq.packets.segments import Segments
     from closeseq.watch.labels import Label
 
@@ -52,6 +52,7 @@ ROUTINE_NS = 5 * SECOND  # after which one with nothing but traffic is judged ag
 LINGER_NS = 10 * SECOND  # how long what is over is surely remembered, in case a late packet comes
 MOST_CONNECTIONS = 1 << 17
 MOST_LABELS = 4096
+FEW = 32  # connections of which the same is to be said, that are judged one by one
 SMALL = 16_384  # connections; with fewer there is no point in forgetting any
 
 
@@ -76,6 +77,7 @@ class Watch:
         self._tracked = Tracked()
         self.faults = Faults()  # of closeseq itself
         self._classes = Classes(self.settings, kept=True, faults=self.faults)
+        self._judgements = Classes(self.settings, faults=self.faults, worded=True)
         self._labels = Labels()
         self._label_of: list[int] = []  # of each outcome of the classes
         self._gone: Counter[int] = Counter()  # labels of connections that were forgotten
@@ -198,8 +200,9 @@ class Watch:
 
     def sightings(self, indices: Sequence[int], kind: Kind) -> Iterator[Sighting]:
         """Yield connections as they stand, given by ascending indices."""
-        for conversation in self._connections.conversations(np.asarray(indices, np.int64)):
-            seen = Sighting(
+
+        def seen(conversation: Conversation) -> Sighting:
+            made = Sighting(
                 conversation,
                 self.settings,
                 self._now_ns,
@@ -209,8 +212,15 @@ class Watch:
                 faults=self.faults,
                 files=self.reading.files,
             )
-            seen.kind, seen.as_of_ns = kind, self._now_ns
-            yield seen
+            made.kind, made.as_of_ns = kind, self._now_ns
+            return made
+
+        among, reading = np.asarray(indices, np.int64), self.reading
+        if len(among) < FEW or reading.files.gaps():  # texts may tell of a gap
+            return map(seen, self._connections.conversations(among))
+        return self._judgements.judge(
+            self._connections, among, seen, self._now_ns, dropped=reading.dropped, ongoing=self._ongoing
+        )
 
     def failed_at(self, indices: Iterable[int], fault: Exception) -> None:
         """Note that closeseq itself failed to show these connections, given by index."""
