@@ -45,14 +45,23 @@ FOREVER = 10**9  # seconds; longer waits and timers count as this, which in nano
 class ConnectionClass:
     """Connections that closed the same way, with the same findings; only addresses and times differ."""
 
-    members: list[int]  # indices into the analysis, ascending
+    indices: np.ndarray  # int64, into the analysis, ascending
     outcome: Outcome  # what is said of all of them
     _analysis: Analysis = field(repr=False, compare=False)
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    @property
+    def members(self) -> list[int]:
+        """Their indices as Python's numbers, made anew each time: there may be a million."""
+        found: list[int] = self.indices.tolist()
+        return found
 
     @cached_property
     def example(self) -> Connection:
         """The first of them."""
-        return self._analysis[self.members[0]]
+        return self._analysis[int(self.indices[0])]
 
 
 class ConnectionClasses(Sequence[ConnectionClass]):
@@ -62,7 +71,7 @@ class ConnectionClasses(Sequence[ConnectionClass]):
         self._groups = groups
         self._outcomes = outcomes
         self._analysis = analysis
-        self._kept: dict[int, ConnectionClass] = {}  # where there are few, the members of each are many
+        self._kept: dict[int, ConnectionClass] = {}
 
     def __len__(self) -> int:
         return len(self._groups)
@@ -76,8 +85,8 @@ class ConnectionClasses(Sequence[ConnectionClass]):
             return [self[i] for i in range(*place.indices(len(self)))]
         one = self._kept.get(place)
         if one is None:
-            members, number = self._groups[place]
-            one = ConnectionClass(members.tolist(), self._outcomes[number], self._analysis)
+            indices, number = self._groups[place]
+            one = ConnectionClass(indices, self._outcomes[number], self._analysis)
             if len(self._kept) < MOST_KEPT:
                 self._kept[place] = one
         return one
@@ -218,7 +227,7 @@ class Analysis(Sequence[Connection]):
         counts: Counter[str] = Counter()
         for one in self.classes:
             for code in codes(one.outcome):
-                counts[code] += len(one.members)
+                counts[code] += len(one)
         return Counter(dict(counts.most_common()))
 
     def problems(self) -> Iterator[Connection]:

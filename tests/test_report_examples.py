@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 
+import numpy as np
+
 from closeseq.analysis import Reading
 from closeseq.connections.conversation import (
     Address,
@@ -99,6 +101,9 @@ class MadeAnalysis:
     def __iter__(self):
         return iter(self.connections)
 
+    def judged(self, indices=None):
+        return iter(self.connections if indices is None else [self.connections[i] for i in indices])
+
     def __len__(self):
         return len(self.connections)
 
@@ -110,7 +115,8 @@ class MadeAnalysis:
 
     @property
     def classes(self):
-        return [SimpleNamespace(example=one, outcome=one, members=[i]) for i, one in enumerate(self)]
+        indices = np.arange(len(self))
+        return [SimpleNamespace(outcome=one, indices=indices[i : i + 1]) for i, one in enumerate(self)]
 
     def places(self, indices, end):
         found = {}

@@ -33,9 +33,9 @@ if TYPE_CHECKING:
 
 FIRST_PORTION = 16  # connections that are made at once: who looks at a few does not wait for many
 PORTION = 1024  # and later, when many are asked for
-MOST_TOUCHED_ROWS = 1 << 18  # packets or events, until pages are given back
+MOST_TOUCHED_ROWS = 1 << 16  # packets or events, until pages are given back
 ROWS_OF_A_CONNECTION = 16  # roughly
-MOST_AT_ONCE = 1 << 15  # connections that are compared with one another
+MOST_AT_ONCE = 1 << 14  # connections that are compared with one another
 
 
 class Connections:

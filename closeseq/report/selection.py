@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, overload
 
+import numpy as np
+
 from closeseq.verdict.findings import Severity
 
 if TYPE_CHECKING:
@@ -63,29 +65,36 @@ class Selection:
     def __iter__(self) -> Iterator[Connection]:
         if not self.wanted:
             return iter(self.analysis)
-        return self.analysis.among(sorted(i for _, members in self.classes for i in members))
+        return self.analysis.among(self._indices())
 
     def judged(self) -> Iterator[Connection]:
         """Yield the same for somebody who looks at what is said of each, in less time."""
         if not self.wanted:
             return self.analysis.judged()
-        return self.analysis.judged(sorted(i for _, members in self.classes for i in members))
+        return self.analysis.judged(self._indices())
+
+    def _indices(self, *, troubled: bool = False) -> list[int]:
+        """Return the indices of all that are asked for, or of those with something to mend."""
+        found = [members for outcome, members in self.classes if outcome.has_problem or not troubled]
+        indices: list[int] = np.sort(np.concatenate(found)).tolist() if found else []
+        return indices
 
     def __len__(self) -> int:
         return sum(len(members) for _, members in self.classes) if self.wanted else len(self.analysis)
 
     @property
-    def classes(self) -> Iterator[tuple[Outcome, list[int]]]:
-        """What is said of each class, and the indices of those members that are asked for.
+    def classes(self) -> Iterator[tuple[Outcome, np.ndarray]]:
+        """What is said of each class, and the indices (int64) of those members that are asked for.
 
         It is made anew each time, for every connection may be in a class of its own.
         """
         ids = self.wanted.ids
+        known = np.array([number for number in ids if number <= len(self.analysis)], np.int64)
         for one in self.analysis.classes:
             if not self.wanted.of_class(one.outcome):
                 continue
-            members = [i for i in one.members if i + 1 in ids] if ids else one.members
-            if members:
+            members = one.indices[np.isin(one.indices + 1, known)] if ids else one.indices
+            if len(members):
                 yield one.outcome, members
 
     @cached_property
@@ -112,8 +121,7 @@ class Selection:
 
     def problems(self) -> Iterator[Connection]:
         """Yield the connections with something to mend, in the order of their first packets."""
-        found = (members for outcome, members in self.classes if outcome.has_problem)
-        return (self.analysis[i] for i in sorted(i for members in found for i in members))
+        return (self.analysis[i] for i in self._indices(troubled=True))
 
 
 @overload
