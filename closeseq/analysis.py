@@ -8,11 +8,11 @@ connection of each class (see classes/).
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from ipaddress import ip_address
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, cast, overload
 
 import numpy as np
 
@@ -28,6 +28,8 @@ from closeseq.verdict.limits import Limits
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from numpy.typing import NDArray
 
     from closeseq.capture.chains import Chain
     from closeseq.classes.classes import Groups
@@ -45,12 +47,18 @@ FOREVER = 10**9  # seconds; longer waits and timers count as this, which in nano
 class ConnectionClass:
     """Connections that closed the same way, with the same findings; only addresses and times differ."""
 
-    indices: np.ndarray  # int64, into the analysis, ascending
+    indices: NDArray[np.int64]  # into the analysis, ascending
     outcome: Outcome  # what is said of all of them
     _analysis: Analysis = field(repr=False, compare=False)
 
     def __len__(self) -> int:
         return len(self.indices)
+
+    def among(self, ids: Collection[int]) -> Sequence[int]:
+        """Return the indices of those whose number, from 1, is one of these; of all where none is given."""
+        if not ids:
+            return cast("Sequence[int]", self.indices)
+        return [index for index in self.members if index + 1 in ids]
 
     @property
     def members(self) -> list[int]:
@@ -147,6 +155,11 @@ class Analysis(Sequence[Connection]):
         """Yield the connections with these indices, which ascend: in less time than one by one."""
         conversations = self._connections.conversations(np.asarray(indices, np.int64))
         return map(self._analysed, conversations)
+
+    def ordered(self, classes: Sequence[Sequence[int]]) -> list[int]:
+        """Return the indices of the connections of several classes, ascending."""
+        indices: list[int] = np.sort(np.concatenate(classes)).tolist() if classes else []
+        return indices
 
     def judged(self, indices: Sequence[int] | None = None) -> Iterator[Connection]:
         """Yield connections as `among` does (None: all), for somebody who looks at what is said of each.

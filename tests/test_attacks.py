@@ -31,7 +31,7 @@ SIZES = dict.fromkeys(KINDS, 300) | {
 RECORDS = SIZES | {
     "sections": 150,
     "interfaces": 150,
-    "time-backwards": 1000,  # connections that close alike are judged together: with fewer, hardly anything is
+    "time-backwards": 1000,  # what closes alike is judged together
     "time-still": 1000,
     "syn-flood": 100,
     "syn-again": 60,

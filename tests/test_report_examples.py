@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 
-import numpy as np
-
 from closeseq.analysis import Reading
 from closeseq.connections.conversation import (
     Address,
@@ -81,6 +79,17 @@ class Made:
 
 
 @dataclass
+class MadeClass:
+    """A class of one connection."""
+
+    outcome: Made
+    index: int
+
+    def among(self, ids):
+        return [self.index] if not ids or self.index + 1 in ids else []
+
+
+@dataclass
 class MadeAnalysis:
     """An analysis with the attributes that the report reads."""
 
@@ -115,8 +124,11 @@ class MadeAnalysis:
 
     @property
     def classes(self):
-        indices = np.arange(len(self))
-        return [SimpleNamespace(outcome=one, indices=indices[i : i + 1]) for i, one in enumerate(self)]
+        return [MadeClass(one, i) for i, one in enumerate(self)]
+
+    @staticmethod
+    def ordered(classes):
+        return sorted(index for one in classes for index in one)
 
     def places(self, indices, end):
         found = {}

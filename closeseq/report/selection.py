@@ -7,8 +7,6 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, overload
 
-import numpy as np
-
 from closeseq.verdict.findings import Severity
 
 if TYPE_CHECKING:
@@ -76,24 +74,21 @@ class Selection:
     def _indices(self, *, troubled: bool = False) -> list[int]:
         """Return the indices of all that are asked for, or of those with something to mend."""
         found = [members for outcome, members in self.classes if outcome.has_problem or not troubled]
-        indices: list[int] = np.sort(np.concatenate(found)).tolist() if found else []
-        return indices
+        return self.analysis.ordered(found)
 
     def __len__(self) -> int:
         return sum(len(members) for _, members in self.classes) if self.wanted else len(self.analysis)
 
     @property
-    def classes(self) -> Iterator[tuple[Outcome, np.ndarray]]:
-        """What is said of each class, and the indices (int64) of those members that are asked for.
+    def classes(self) -> Iterator[tuple[Outcome, Sequence[int]]]:
+        """What is said of each class, and the indices of those members that are asked for.
 
         It is made anew each time, for every connection may be in a class of its own.
         """
-        ids = self.wanted.ids
-        known = np.array([number for number in ids if number <= len(self.analysis)], np.int64)
         for one in self.analysis.classes:
             if not self.wanted.of_class(one.outcome):
                 continue
-            members = one.indices[np.isin(one.indices + 1, known)] if ids else one.indices
+            members = one.among(self.wanted.ids)
             if len(members):
                 yield one.outcome, members
 

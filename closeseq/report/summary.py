@@ -22,8 +22,6 @@ from closeseq.verdict.text import count, span
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-    import numpy as np
-
     from closeseq.classes.outcome import Found, Outcome
     from closeseq.connection import Connection
     from closeseq.reading import Reading
@@ -187,8 +185,8 @@ def gather(selection: Selection, most: int | None) -> tuple[list[Group], int]:
         try:
             placed = _placed(selection, outcome, members)
         except Exception as fault:  # noqa: BLE001 - it costs what is said of these connections alone
-            analysis.failed_at(members.tolist(), fault)
-            placed = [((CODE, None, None), members.tolist())]
+            analysis.failed_at(map(int, members), fault)
+            placed = [((CODE, None, None), list(map(int, members)))]
         for key, indices in placed:
             found.setdefault(key, Group(*key)).indices += indices
     groups = sorted(found.values(), key=lambda group: (-group.number, min(group.indices)))
@@ -198,15 +196,15 @@ def gather(selection: Selection, most: int | None) -> tuple[list[Group], int]:
     return groups, sum(sizes)
 
 
-def _placed(selection: Selection, outcome: Outcome, members: np.ndarray) -> list[tuple[Place, list[int]]]:
+def _placed(selection: Selection, outcome: Outcome, members: Sequence[int]) -> list[tuple[Place, list[int]]]:
     """Return what is wrong with the members of a class, and where; nothing if they have no problem."""
     if not outcome.has_problem:
         return []
     worst = worst_of(outcome)
     code, end = worst.code, worst.endpoint
     if end is None:
-        return [((code, None, None), members.tolist())]
-    found = selection.analysis.places(members.tolist(), end)
+        return [((code, None, None), list(map(int, members)))]
+    found = selection.analysis.places(members, end)
     return [((code, end, where), indices) for where, indices in found]
 
 
