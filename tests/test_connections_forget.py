@@ -66,7 +66,7 @@ def test_a_copy_of_a_packet_before_the_forgetting_is_still_known():
     assert connections.copies == 1
 
 
-@examples(60)
+@examples(30)
 @given(soups(), st.integers(1, 12), st.lists(st.integers(0, 3), min_size=1, max_size=8), st.data())
 def test_what_stays_goes_on_as_if_nothing_had_been_forgotten(rows, size, choices, data):
     """Only connections of pairs that send nothing more are forgotten, as a watch does with what is over."""

@@ -27,7 +27,7 @@ def test_all_captures_at_once_one_row_at_a_time_give_what_the_reference_gives():
 PORTS = st.sampled_from([frozenset(), frozenset({80}), frozenset({80, 1000})])
 
 
-@examples(150)
+@examples(75)
 @given(soups(), st.integers(1, 20), PORTS)
 def test_random_rows_in_random_batches_give_what_the_reference_gives(segments, size, ports):
     expected = reference.conversations(segments, ports)
@@ -42,7 +42,7 @@ def test_all_captures_made_at_once_give_what_the_reference_gives():
     assert repr(at_once(segments)) == repr(expected)  # True is not 1 here, nor 1.0
 
 
-@examples(150)
+@examples(75)
 @given(soups(), st.integers(1, 20), PORTS)
 def test_random_rows_made_at_once_give_what_the_reference_gives(segments, size, ports):
     assert at_once(segments, size, ports) == reference.conversations(segments, ports)

@@ -43,7 +43,7 @@ def told(draw):
     return script, conversations(script, timestamps=draw(st.booleans())) if script else []
 
 
-@examples(400)
+@examples(200)
 @given(told(), st.sampled_from([0, 3, 60, 200]), st.sampled_from([0, 2, 60]), st.sampled_from([0, 5]))
 def test_every_connection_is_judged(told, wait, stuck_after, dropped):
     _, found = told

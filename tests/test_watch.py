@@ -345,7 +345,7 @@ def test_the_blame_of_what_is_stuck_is_in_the_news():
     assert [f.endpoint for f in connection.findings if f.code == "stuck-close-wait"] == [End.CLIENT]
 
 
-@examples(60)
+@examples(30)
 @given(soups(), st.integers(1, 12), st.lists(st.integers(0, 90), min_size=1, max_size=6), st.integers(0, 100))
 def test_in_the_end_a_watch_has_seen_what_an_analysis_of_the_whole_finds(rows, size, waits, last):
     """Whatever the batches, and whenever the clock ticks in between."""

@@ -40,14 +40,14 @@ class Classified(NamedTuple):
     """Connections and their classes: equal-length columns, in the order of the connections."""
 
     connection: np.ndarray  # int64, indices, ascending
-    path: np.ndarray  # int64, the number of the class; of this call
-    outcome: np.ndarray  # int64, index into Classes.outcomes
+    path: np.ndarray  # int32, the number of the class; of this call
+    outcome: np.ndarray  # int32, index into Classes.outcomes
     until_ns: np.ndarray  # int64, when it may be another one, though no packet comes; FAR_NS for never
 
     def groups(self) -> Groups:
         """Return the classes, by their smallest members."""
         order = np.argsort(self.path, kind="stable")
-        start = np.flatnonzero(np.diff(self.path[order], prepend=-1))
+        start = np.flatnonzero(np.diff(self.path[order], prepend=np.int32(-1)))
         past = np.append(start[1:], len(order))
         first = order[start]
         by_first = np.argsort(first)
@@ -130,15 +130,17 @@ class Classes:
             self._begin_anew()
             self._of_path.clear()
         index = np.arange(len(connections)) if among is None else among
-        path, until_ns = np.full(len(index), -1), np.full(len(index), FAR_NS)
+        path = np.full(len(index), -1, np.int32)  # there may be millions
+        until_ns = np.full(len(index), FAR_NS) if self._kept else np.broadcast_to(FAR_NS, len(index))
         self._moment = {NOW: now_ns, DROPPED: dropped, ONGOING: int(ongoing)}
         done = 0
         for portion in connections.portions(among):
             part = slice(done, done + len(portion))
             self._find(connections, portion, path[part], until_ns[part])
             done += len(portion)
-        until_ns = np.where(until_ns < FAR_NS - now_ns, now_ns + until_ns, FAR_NS)
-        return Classified(index, path, np.array(self._of_path, np.int64)[path], until_ns)
+        if self._kept:
+            until_ns = np.where(until_ns < FAR_NS - now_ns, now_ns + until_ns, FAR_NS)
+        return Classified(index, path, np.array(self._of_path, np.int32)[path], until_ns)
 
     def judge(
         self,
@@ -196,7 +198,9 @@ class Classes:
                     self._begin_anew()
                 result = self._search(skeleton, self._columns(skeleton))
                 place = np.searchsorted(index, skeleton.connection)
-                path[place], holds_ns[place] = result.path, result.holds_ns
+                path[place] = result.path
+                if self._kept:
+                    holds_ns[place] = result.holds_ns
         alone = np.flatnonzero(path < 0)
         for at, conversation in zip(alone.tolist(), connections.conversations(index[alone]), strict=True):
             path[at] = self._new_path(self._judged(conversation))

@@ -35,7 +35,8 @@ FIRST_PORTION = 16  # connections that are made at once: who looks at a few does
 PORTION = 1024  # and later, when many are asked for
 MOST_TOUCHED_ROWS = 1 << 16  # packets or events, until pages are given back
 ROWS_OF_A_CONNECTION = 16  # roughly
-MOST_AT_ONCE = 1 << 14  # connections that are compared with one another
+MOST_AT_ONCE = 1 << 17  # connections that are compared with one another
+MANY_AT_ONCE = 1 << 14  # and so many at a time where there are more: it takes longer, and less memory
 
 
 class Connections:
@@ -179,10 +180,11 @@ class Connections:
             soon: whether somebody waits for the first of them: then the first portions are small.
         """
         index = np.arange(len(self)) if among is None else among
-        at, size = 0, min(PORTION, MOST_AT_ONCE) if soon else MOST_AT_ONCE
+        most = MOST_AT_ONCE if len(index) <= MOST_AT_ONCE else min(MANY_AT_ONCE, MOST_AT_ONCE)
+        at, size = 0, min(PORTION, most) if soon else most
         while at < len(index):
             yield index[at : at + size]
-            at, size = at + size, min(2 * size, MOST_AT_ONCE)
+            at, size = at + size, min(2 * size, most)
 
     def skeletons(self, among: np.ndarray | None = None) -> Iterator[Skeleton]:
         """Yield connections by skeleton: whose steps are of the same kinds; only their numbers differ.
