@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 FIRST_TIMEOUT_NS = 1_200_000_000
 PATIENCE_TRIPS = 3  # round trips that a time-out may be longer on a slow path
 BACKOFF = 2.5  # each wait about doubles (RFC 6298 5.5)
+UNAWARE = (Knowledge.CANNOT, Knowledge.UNLIKELY)
 
 
 @value
@@ -256,8 +257,8 @@ def _heard(evidence: Evidence, sender: End, cover: Said, last: Said | None, sure
         # A program that aborts does not wait for anything, so what is unlikely is as it looks. But of a SYN
         # only a program can abort that has been given the connection, so its ACK had come.
         if last is not None and last.event is not None and last.event.fin:
-            aborts = [s for s in following[:1] if s.aborts and evidence.knew(s, cover) is Knowledge.UNLIKELY]
-            step = max([earliest, *(s.step for s in aborts)])
+            hardly = takewhile(lambda s: evidence.knew(s, cover) in UNAWARE, following)
+            step = max([earliest, *(s.step for s in hardly if s.aborts)])
     certain = cover is surely or _left_handshake(evidence, sender, last, cover)
     certainty = Certainty.PROVED if certain else Certainty.ASSUMED
     sooner = ((earliest, cover),) if step > earliest else ()
