@@ -22,8 +22,9 @@ from closeseq.tcp.distance import Knowledge
 from closeseq.tcp.echoes import Echo, echo
 from closeseq.tcp.evidence import asked_once
 from closeseq.tcp.timeline import Certainty
+from closeseq.tcp.timeouts import LEAST_TIMEOUT_NS
 from closeseq.tcp.unseen import unseen, without_socket
-from closeseq.tcp.waiting import LEAST_TIMEOUT_NS, loses_before_capture, reliable
+from closeseq.tcp.waiting import loses_before_capture, reliable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

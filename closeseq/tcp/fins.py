@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from closeseq.connections.conversation import Traffic
 from closeseq.packets.flags import FIN
 from closeseq.packets.value import value
-from closeseq.tcp import waiting
+from closeseq.tcp import timeouts, waiting
 from closeseq.tcp.delivery import FIRST_TIMEOUT_NS, Receipt
 from closeseq.tcp.distance import Knowledge
 from closeseq.tcp.evidence import MILLISECOND, Evidence, Said, asked_once
@@ -97,17 +97,15 @@ def _never_captured(evidence: Evidence, sender: End) -> Fin | None:
 
 def _before(evidence: Evidence, sender: End, shown: Said, fin: Said) -> Sent | None:
     """Return the close of an end whose FIN went unseen some time before the segment that shows it."""
-    first_ns = waiting.sent_before(evidence, sender, shown, fin) if shown.sender is sender else None
-    heard = [
-        s for s in evidence.before(sender.peer, shown.step) if first_ns is not None and s.first_ns <= first_ns
-    ]
+    if shown.sender is not sender:
+        return None
+    first_ns = timeouts.sent_ns(evidence, sender, shown, fin)
+    if first_ns is None:
+        return None
+    heard = [s for s in evidence.before(sender.peer, shown.step) if s.first_ns <= first_ns]
     own = evidence.before(sender, shown.step)[-1:]
     step = max((s.step for s in [*own, *heard]), default=shown.step)
-    if (
-        first_ns is None
-        or step >= shown.step
-        or not evidence.distance.must_know(sender, shown.first_ns, first_ns)
-    ):
+    if step >= shown.step or not evidence.distance.must_know(sender, shown.first_ns, first_ns):
         return None
     time_ns = max([first_ns, *(s.last_ns for s in own)])
     return Sent(step, 1, shown.packet, time_ns, Certainty.ASSUMED, "had sent a FIN that was not captured")
@@ -164,6 +162,9 @@ def closed_before(evidence: Evidence, end: End, receipt: Receipt) -> Sent | None
     told = waiting.tries(evidence, end, first)
     if told is not None and told.number > 0:
         return None  # then `find` says when it closed
+    open_then = spoken[0].seq is not None and spoken[0].seq < first.end and spoken[0] is not first
+    if not open_then and timeouts.closed_too_soon(evidence, end, first, receipt.time_ns):
+        return _at(receipt, "had closed before: it acknowledged the FIN at once, unseen, beside its own")
     breath = (
         spoken[0].step < first.step
         and first.first_ns - spoken[0].first_ns < SAME_BREATH_NS

@@ -57,8 +57,9 @@ class Happening:
     kind: Kind = Kind.TAKES
 
     @property
-    def order(self) -> tuple[int, int]:
-        return self.step, self.phase
+    def order(self) -> tuple[int, int, int]:
+        """Its place; what came after all that a step did is in order of time."""
+        return self.step, self.phase, self.time_ns if self.phase == LATER else 0
 
 
 class Machine:
