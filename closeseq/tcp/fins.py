@@ -112,14 +112,14 @@ def _before(evidence: Evidence, sender: End, shown: Said, fin: Said) -> Sent | N
 
 
 def _is_data(evidence: Evidence, sender: End, number: int) -> bool:
-    """Whether a number that was not captured was, when it came again, a byte of data."""
-    return any(
-        s.event is not None
-        and s.seq is not None
-        and s.event.length
-        and s.seq <= number < s.seq + s.event.length
-        for s in evidence.said[sender]
-    )
+    """Whether a number that was not captured was, when it came again, a byte of data, as far as is known."""
+    for s in evidence.said[sender]:
+        if s.event is None:  # the last number of a stretch of traffic with data
+            if s.bytes and s.end == number + 1:
+                return True
+        elif s.seq is not None and s.event.length and s.seq <= number < s.seq + s.event.length:
+            return True
+    return False
 
 
 def _betrayed(said: Said, certainty: Certainty) -> Sent:
@@ -168,13 +168,28 @@ def closed_before(evidence: Evidence, end: End, receipt: Receipt) -> Sent | None
     breath = (
         spoken[0].step < first.step
         and first.first_ns - spoken[0].first_ns < SAME_BREATH_NS
-        and spoken[0].first_ns - receipt.time_ns < ANSWER_NS
-        and _window_was_closed(evidence, end.peer, receipt.step)
+        and _was_kept(evidence, end, spoken[0], receipt)
     )
     probed = (
         waiting.by_probe_timer(evidence, first) and first.first_ns - receipt.time_ns < PROBE_TIMER_LATE_NS
     )
     return _at(receipt, "had closed before: its FIN was waiting to be sent") if breath or probed else None
+
+
+def _was_kept(evidence: Evidence, end: End, spoken: Said, receipt: Receipt) -> bool:
+    """Whether an end answers a FIN at once, and something had kept its own from being sent.
+
+    That is the peer's closed window, or data that it had to send again.
+    """
+    if spoken.first_ns - receipt.time_ns < ANSWER_NS and _window_was_closed(evidence, end.peer, receipt.step):
+        return True
+    copy = next((s for s in evidence.copies(end.peer, FIN) if s.packet == receipt.packet), None)
+    least_ns = evidence.distance.least_ns[end] or 0
+    return (
+        copy is not None
+        and spoken.first_ns - copy.first_ns < ANSWER_NS + least_ns
+        and evidence.repeats_data(end)
+    )
 
 
 def _at(receipt: Receipt, why: str) -> Sent:

@@ -67,7 +67,9 @@ def acceptable(evidence: Evidence, event: Event, step: int, sender: End) -> bool
         return True
     fin = [s for s in evidence.copies(sender, FIN) if s.step < step]
     if fin and event.seq == expected - 1 and fin[-1].end == expected:
-        return True  # Linux takes a RST at the number of the FIN as well, as some systems send it
+        # Linux takes a RST at the number of the FIN as well, as some systems send it; but not in TIME_WAIT.
+        own = evidence.copies(receiver, FIN)
+        return not own or fin[0].ack is None or fin[0].ack < own[0].end
     outstanding = [s for s in evidence.before(sender, step) if not s.reset and s.end > expected]
     if event.seq < expected or not outstanding or event.seq > max(s.end for s in outstanding):
         return False
