@@ -38,6 +38,7 @@ FIRST_TIMEOUT_NS = 1_200_000_000
 PATIENCE_TRIPS = 3  # round trips that a time-out may be longer on a slow path
 BACKOFF = 2.5  # each wait about doubles (RFC 6298 5.5)
 LONGEST_DELAYED_ACK_NS = 200_000_000  # Linux (TCP_DELACK_MAX), of up to 0.5 s (RFC 9293 3.8.6.3)
+ENOUGH_COPIES = 3  # of a FIN, that an end that is gone in the end may have taken it in time
 UNAWARE = (Knowledge.CANNOT, Knowledge.UNLIKELY)
 
 
@@ -202,10 +203,12 @@ def _accepted_unanswered(evidence: Evidence, sender: End, copies: Sequence[Said]
         # the first copy as well.
         if answered(evidence, receiver, first):
             return None
-        # So it took that, and what it sent in between, its own close included, was not captured.
+        # So it took that, and what it sent in between, its own close included, was not captured; unless the
+        # first copy was lost, or the answer to it, which is likelier where little time was left for all that.
         closed = evidence.copies(receiver, FIN) or any(s.aborts for s in evidence.said[receiver])
         up_to_date = evidence.acked_before(receiver, first.step) == first.seq
-        return Receipt.of(first, Certainty.ASSUMED) if len(copies) > 1 and up_to_date and not closed else None
+        repeated = len(copies) >= ENOUGH_COPIES
+        return Receipt.of(first, Certainty.ASSUMED) if repeated and up_to_date and not closed else None
     if len(copies) > 1:
         # The copies were lost, or the answers were. It is the answers if this connection is known to lose
         # segments before they are captured, and nothing says that the copies were.
