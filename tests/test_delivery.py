@@ -613,3 +613,22 @@ def test_a_reset_at_the_number_of_the_fin_does_not_end_time_wait():
         450.25 S R     6   0    0 -           0
     """
     assert of(told, End.CLIENT) == [State.FIN_WAIT_1, State.FIN_WAIT_2, State.TIME_WAIT]
+
+
+@pytest.mark.parametrize(("ip_id", "certainty"), [(298, Certainty.ASSUMED), (297, Certainty.PROVED)])
+def test_a_fin_kept_back_by_lost_data_may_have_been_sent_unseen_when_that_was_acknowledged(ip_id, certainty):
+    # The server's FIN acknowledges what the client repeated. A packet of the client went unseen after that:
+    # in the recording, its FIN, which had waited. So it was in CLOSING.
+    told = recorded(f"""
+          0.00 C S     0    0    0 1000/0    284
+          0.72 S SA    0    1    0 1000/1000   0
+          1.10 C A     1    1    0 1001/1000 285
+        373.00 C PA    1    1 1176 1374/1000 293
+        579.94 C PA    1    1 1176 1581/1000 295
+        979.97 S FA    1 1177    0 1980/1581 180
+        980.49 C A  1177    2    0 1981/1980 296
+       1363.94 C FA 1177    2    0 2365/1980 {ip_id}
+       1364.40 S A     2 1178    0 2365/2365 181
+    """)
+    taken = entered(replay(told, Timers(), told.last_ns), End.CLIENT, State.CLOSE_WAIT)
+    assert taken is None or taken.certainty is certainty

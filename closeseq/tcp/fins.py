@@ -243,8 +243,27 @@ def surely_open(evidence: Evidence, end: End, receipt: Receipt) -> bool:
         return evidence.now_ns - spoken[0].first_ns > FIRST_TIMEOUT_NS
     by_program = first.first_ns - spoken[0].first_ns >= PROGRAM_NS
     if by_program and not waiting.by_probe_timer(evidence, first):
-        return True
+        return not _may_have_been_kept(evidence, end, spoken[0], receipt) or _is_first_try(
+            evidence, end, first
+        )
     return _sent_at_once(evidence, end, first)
+
+
+def _may_have_been_kept(evidence: Evidence, end: End, spoken: Said, receipt: Receipt) -> bool:
+    """Whether data may have kept an end's FIN from being sent until its peer's FIN acknowledged that data.
+
+    Then it was sent together with the ACK of the peer's, and what is captured later may be its repetition.
+    """
+    copy = next((s for s in evidence.copies(end.peer, FIN) if s.packet == receipt.packet), None)
+    sent = max((s.end for s in evidence.before(end, spoken.step) if not s.reset), default=0)
+    acked = evidence.acked_before(end.peer, spoken.step if copy is None else copy.step)
+    return acked is None or acked < sent or evidence.repeats_data(end)
+
+
+def _is_first_try(evidence: Evidence, end: End, fin: Said) -> bool:
+    """Whether the numbers of an end's packets show that none went unseen right before a FIN."""
+    told = unseen(evidence, end, fin, fin.step) if counts_packets(evidence, end) else None
+    return told is not None and not told.number
 
 
 def _sent_at_once(evidence: Evidence, end: End, fin: Said) -> bool:
