@@ -204,3 +204,21 @@ def test_two_ends_closed_in_the_order_of_their_times():
     """
     assert closing(told, End.SERVER)[0] == (State.FIN_WAIT_1, 605)
     assert closing(told, End.CLIENT)[0] == (State.FIN_WAIT_1, 805)
+
+
+def test_an_end_whose_first_ack_of_its_syn_was_lost_counts_from_its_first_syn_as_well():
+    # The ACK that arrived echoes the first SYN+ACK, a second before: so the first time-out was 2.4 s,
+    # and its FIN, captured only then, was sent after the client's.
+    told = """
+          0.00 C S     0   0    0 1000/0    621
+         63.00 S SA    0   1    0 1000/1000   0
+        101.84 C A     1   1    0 1102/1000 622
+       1053.96 S SA    0   1    0 2015/1000   0
+       1093.15 C A     1   1    0 2094/1000 623
+       1275.58 C FA    1   1    0 2276/1000 624
+       1598.04 C FA    1   1    0 2599/1000 625
+       1637.33 S A     2   2    0 2598/2599 042 twice 1-2
+       3774.23 S FA    1   2    0 4735/2599 043
+       3813.74 C A     2   2    0 4814/4735   0
+    """
+    assert states(told, End.SERVER)[:2] == [State.CLOSE_WAIT, State.LAST_ACK]

@@ -182,7 +182,7 @@ def _span(evidence: Evidence, end: End, number: int) -> int:
     time_out_ns = trip_ns + max(LEAST_TIMEOUT_NS, 2 * trip_ns)
     believed_ns = _believed_trip(evidence, end)
     probe_ns = min(believed_ns + max(LEAST_TIMEOUT_NS, 2 * believed_ns), 2 * believed_ns + LEAST_TIMEOUT_NS)
-    return max(probe_ns, time_out_ns) + (time_out_ns << (number - 1)) - time_out_ns
+    return probe_ns + (time_out_ns << (number - 1)) - time_out_ns
 
 
 @asked_once
@@ -194,8 +194,9 @@ def _believed_trip(evidence: Evidence, end: End) -> int:
     """
     trip_ns = sum(ns or 0 for ns in evidence.distance.least_ns.values())
     copies = evidence.copies(end, SYN)
-    answers = (s for s in evidence.said[end.peer] if copies and (s.ack or 0) >= copies[0].end)
-    answer = next(answers, None)
+    # What came before the last copy had not arrived by then.
+    after = evidence.after(end.peer, copies[-1].step) if copies else ()
+    answer = next((s for s in after if s.ack is not None and s.ack >= copies[0].end), None)
     asked = [s for s in copies if answer is not None and s.tsval is not None and s.tsval == answer.tsecr]
     if answer is None or not asked:
         return trip_ns
