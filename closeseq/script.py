@@ -22,6 +22,7 @@ What follows by itself:
 
     C:S again   a new connection of the same two ends, with new numbers, unless marked by *
     C:FA again  the same FIN again, as with *; also C:SA after C:S, in a simultaneous open
+    C:A         also says, on Linux, that a segment came twice (D-SACK, RFC 2883)
     S:R         answers what the server received last: its number is that segment's acknowledgement, its
                 window 0
     S:RA        answers a SYN, with number 0, if the server has sent nothing (RFC 9293 3.10.7.1);
@@ -66,10 +67,11 @@ class System(NamedTuple):
     options: int  # the kinds of its SYN's options in order, four bits each
     options_with_timestamps: int
     counts: bool  # whether it counts its packets in IPv4's identification
+    dsack: bool = False  # whether it says where a segment came twice (RFC 2883)
 
 
 SYSTEMS = {
-    "linux": System(64, 0x211413, 0x24813, counts=True),
+    "linux": System(64, 0x211413, 0x24813, counts=True, dsack=True),
     "windows": System(128, 0x213114, 0x213148, counts=True),
     "macos": System(64, 0x213114, 0x2131184, counts=False),
     "bsd": System(64, 0x2134, 0x21348, counts=False),
@@ -112,6 +114,7 @@ class Sent(NamedTuple):
     tsval: int | None
     tsecr: int | None
     sacked: int = 0  # how far beyond `ack` it reports data
+    twice: tuple[int, int] = (0, 0)  # what it reports to have come twice; the same number twice for nothing
 
     @property
     def end(self) -> int:
@@ -133,6 +136,7 @@ class Talker:
     early: list[Sent] = field(default_factory=list)  # received, behind a hole
     last: Sent | None = None  # received last
     recent: int = 0  # timestamp to echo (RFC 7323 4.3)
+    twice: tuple[int, int] | None = None  # what came twice, and the peer is to be told of it
 
     def receive(self, segment: Sent) -> None:
         """Take in a segment of the peer."""
@@ -141,6 +145,8 @@ class Talker:
             self.acked = max(self.acked, segment.ack)
         if segment.flags & RST:
             return
+        if segment.seq < segment.end <= self.expected and not segment.flags & SYN:
+            self.twice = segment.seq, segment.end
         if segment.tsval is not None and segment.seq <= self.expected:
             self.recent = max(self.recent, segment.tsval)
         self.early.append(segment)
@@ -262,6 +268,9 @@ class Script:
     def _segment(self, word: Word, own: Talker, seq: int, length: int) -> Sent:
         elapsed = (self._time_ns - self._start_ns) // 1_000_000
         stamped = self._timestamps
+        twice = own.twice if self._system.dsack and word.flags & (SYN | RST | ACK) == ACK else None
+        if twice is not None:
+            own.twice = None
         return Sent(
             word=word,
             seq=seq,
@@ -271,6 +280,7 @@ class Script:
             tsval=TIMESTAMPS[word.end] + elapsed if stamped else None,
             tsecr=own.recent if stamped else None,
             sacked=max((one.end for one in own.early), default=own.expected) - own.expected,
+            twice=twice or (0, 0),
         )
 
     def _capture(self, segment: Sent) -> None:
@@ -298,8 +308,8 @@ class Script:
                 "has_timestamps": stamped,
                 "tsval": (segment.tsval or 0) % MODULUS,
                 "tsecr": (segment.tsecr or 0) % MODULUS,
-                "dsack_left": 0,
-                "dsack_right": 0,
+                "dsack_left": segment.twice[0] % MODULUS,
+                "dsack_right": segment.twice[1] % MODULUS,
                 "sacked": segment.sacked,
                 "syn_options": options if segment.flags & SYN else 0,
                 "vlan": 0,

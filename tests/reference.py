@@ -29,6 +29,7 @@ from closeseq.packets.sequence import difference
 
 MINOR_LIMIT = 32
 ALIKE_LIMIT = 32
+REPEATED_NS = 900_000_000  # what comes so late may be an answer sent again
 COVER_LIMIT = 64
 MOST_HOLES = 16
 AGAIN = (Position.RETRANSMISSION, Position.OVERLAP)
@@ -301,7 +302,7 @@ def add(incarnation: Incarnation, row: dict) -> None:
     if before is not None and before["sender"] != s and not flags & RST and ack is not None:
         asks = before["end"] > before["seq_rel"] and before["position"] is Position.NEW
         waited = row["time_ns"] - before["time_ns"]
-        if asks and not before["flags"] & RST and before["end"] == ack and waited >= 0:
+        if asks and not before["flags"] & RST and before["end"] == ack and 0 <= waited < REPEATED_NS:
             own.response_ns = waited if own.response_ns is None else min(own.response_ns, waited)
     incarnation.last = row
     row |= {

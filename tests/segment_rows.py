@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from closeseq.capture import open_capture
 from closeseq.connections import Connections
-from closeseq.packets.flags import ACK, FIN, PSH, RST, SYN
+from closeseq.packets.flags import ACK, FIN, PSH, RST, SYN, from_letters
 from closeseq.packets.segments import COLUMNS, DTYPES, Segments
 from closeseq.packets.sequence import MODULUS
 from closeseq.segments import decode
@@ -137,3 +137,41 @@ def soups(draw, most=50):
             }
         )
     return columns(rows)
+
+
+def recorded(text):
+    """Return the one conversation of a recording that is given line by line, its ends Linux.
+
+    A line has the time in ms, the sender (C or S), flags, seq, ack, length, TSval/TSecr (- without) and IP
+    identification; and `twice 1-2` for a D-SACK block, `sack 9` for the highest edge of a SACK block.
+    """
+    rows = []
+    for line in text.split("\n"):
+        fields = line.split()
+        if not fields:
+            continue
+        time, end, letters, seq, ack, length, stamps, ip_id, *blocks = fields
+        other = dict(zip(blocks[::2], blocks[1::2], strict=True))
+        left, right = map(int, other.get("twice", "0-0").split("-"))
+        tsval, tsecr = (0, 0) if stamps == "-" else map(int, stamps.split("/"))
+        flags = from_letters(letters)
+        rows.append(
+            row(
+                *((A, B) if end == "C" else (B, A)),
+                flags,
+                int(seq),
+                int(ack),
+                time_ns=START_NS + round(float(time) * MILLISECOND),
+                length=int(length),
+                ip_id=int(ip_id),
+                has_timestamps=stamps != "-",
+                tsval=tsval,
+                tsecr=tsecr,
+                dsack_left=left,
+                dsack_right=right,
+                sacked=max(int(other.get("sack", ack)) - int(ack), 0),
+                syn_options=0x24813 if flags & SYN else 0,
+            )
+        )
+    (told,) = conversations(columns(rows))
+    return told

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from closeseq.errors import ScriptError
 from closeseq.packets.flags import letters
 from closeseq.packets.segments import COLUMNS, DTYPES
+from closeseq.packets.sequence import MODULUS
 from closeseq.script import GAP_NS, NUMBERS, START_NS, conversation, conversations, segments
 
 OPEN = "C:S S:SA C:A "
@@ -131,6 +132,19 @@ def test_the_columns_are_as_segments_declares_them():
 def test_no_two_packets_of_an_end_have_the_same_ip_id():
     rows = segments(OPEN + "C:FA! C:FA! C:FA!")
     assert len(set(rows.ip_id[rows.src_port == 40000].tolist())) == 5
+
+
+def test_linux_says_where_a_segment_came_twice():
+    script = "C:S S:SA C:A C:A+5 S:A? C:A+5* S:A S:A"
+    rows = segments(script)
+    reported = [
+        (int(left), int(right)) for left, right in zip(rows.dsack_left, rows.dsack_right, strict=True)
+    ]
+    first = int(rows.seq[3])
+    assert reported[5] == (first, (first + 5) % MODULUS)
+    assert reported[6] == (0, 0)  # once
+    other = segments(script, system="bsd")
+    assert not other.dsack_right.any()
 
 
 MISTAKES = {

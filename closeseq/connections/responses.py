@@ -16,6 +16,8 @@ from closeseq.connections.sequence import NEW
 from closeseq.connections.state import NONE
 from closeseq.packets.flags import RST
 
+REPEATED_NS = 900_000_000  # a SYN+ACK whose first copy was lost unseen comes again after 1 s (RFC 6298 2.1)
+
 if TYPE_CHECKING:
     from closeseq.connections.batch import Batch
     from closeseq.connections.state import Histories, Sides
@@ -25,7 +27,8 @@ def measure(batch: Batch, histories: Histories, sides: Sides) -> None:
     """Keep the least time in which each end answered.
 
     Only the first transmission of something that takes numbers counts as asked: of a repetition nobody
-    knows which copy was answered. A RST is nobody's answer: anybody may have sent it.
+    knows which copy was answered. A RST is nobody's answer: anybody may have sent it. What comes so late that
+    it may be an answer sent again tells nothing either.
     """
     rows, place = batch.rows, batch.senders.place
     segments, numbers = batch.segments, batch.numbers
@@ -39,7 +42,8 @@ def measure(batch: Batch, histories: Histories, sides: Sides) -> None:
     asked, asked_ns, asker = np.roll(end, 1), np.roll(time_ns, 1), np.roll(sender, 1)
     asked[start], asked_ns[start] = histories.asked_end[connection], histories.asked_ns[connection]
     asker[start] = histories.last_sender[connection]
-    answers = np.flatnonzero((asked != NONE) & (asker != sender) & (ack == asked) & (time_ns >= asked_ns))
+    answers = (asked != NONE) & (asker != sender) & (ack == asked) & (time_ns >= asked_ns)
+    answers = np.flatnonzero(answers & (time_ns - asked_ns < REPEATED_NS))
     side = 2 * batch.connection[answers] + sender[answers]
     np.minimum.at(sides.response_ns, side, time_ns[answers] - asked_ns[answers])
 

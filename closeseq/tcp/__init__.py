@@ -6,8 +6,10 @@ One line a module, in the order the data goes:
     timers     how long 2MSL and an orphan's FIN_WAIT_2 last, by operating system
     timeline   the result: transitions with packet, time, cause and certainty; a step for each event
     evidence   a conversation arranged for questions: what each end said before or after a step
+    system     which operating system an end runs, for rules that hold on one
     echoes     did one segment arrive, by what its receiver acknowledged and echoed later?
     unseen     how much an end sent that was not captured, by the numbers of its packets
+    timeouts   when an end sent its FIN first, where that was lost before it was captured
     waiting    when an end closed whose FIN had to wait before it was captured
     delivery   was a SYN or FIN received, and did its sender learn of it?
     fins       when an end closed, also where its FIN was not captured, or waited before it was sent

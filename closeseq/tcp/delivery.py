@@ -15,15 +15,17 @@ from __future__ import annotations
 from itertools import pairwise, takewhile
 from typing import TYPE_CHECKING
 
-from closeseq.connections.conversation import ENDS, End
+from closeseq.connections.conversation import ENDS, End, Position
 from closeseq.packets.flags import FIN
 from closeseq.packets.value import value
 from closeseq.tcp.distance import Knowledge
 from closeseq.tcp.echoes import Echo, echo
 from closeseq.tcp.evidence import asked_once
+from closeseq.tcp.system import sends_dsack
 from closeseq.tcp.timeline import Certainty
+from closeseq.tcp.timeouts import LEAST_TIMEOUT_NS
 from closeseq.tcp.unseen import unseen, without_socket
-from closeseq.tcp.waiting import LEAST_TIMEOUT_NS, loses_before_capture, reliable
+from closeseq.tcp.waiting import loses_before_capture, reliable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,6 +37,9 @@ if TYPE_CHECKING:
 FIRST_TIMEOUT_NS = 1_200_000_000
 PATIENCE_TRIPS = 3  # round trips that a time-out may be longer on a slow path
 BACKOFF = 2.5  # each wait about doubles (RFC 6298 5.5)
+LONGEST_DELAYED_ACK_NS = 200_000_000  # Linux (TCP_DELACK_MAX), of up to 0.5 s (RFC 9293 3.8.6.3)
+ENOUGH_COPIES = 3  # of a FIN, that an end that is gone in the end may have taken it in time
+UNAWARE = (Knowledge.CANNOT, Knowledge.UNLIKELY)
 
 
 @value
@@ -142,11 +147,15 @@ def _which_copy(
         if left < number_end <= right:  # RFC 2883: it arrived twice, so an earlier one did as well
             both = len(candidates) == 2  # noqa: PLR2004 - of two that arrived twice, both arrived
             return candidates[0], both
+    # An echo proves that this copy arrived. A TIME_WAIT socket keeps the value of the first FIN it took.
+    echoed = [s for s in candidates if s.tsval is not None and s.tsval == cover.tsecr]
+    if echoed and _took_just_then(evidence, receiver, cover):
+        return echoed[0], True
     answers = unseen(evidence, receiver, cover, candidates[0].step)
     if answers is not None and reliable(evidence, answers, cover) and answers.number >= len(candidates) - 1:
         return candidates[0], False  # each was answered, but the answers were not captured
-    # An echo proves that this copy arrived. A TIME_WAIT socket keeps the value of the first FIN it took.
-    echoed = [s for s in candidates if s.tsval is not None and s.tsval == cover.tsecr]
+    if echoed and _answers_are_lost(evidence, receiver, cover, echoed[0]):
+        return candidates[0], False
     if echoed:
         return echoed[0], True
     # Nor of what follows the FIN in sequence, unless that had come: TS.Recent is of segments in order.
@@ -165,11 +174,27 @@ def _which_copy(
     return candidates[-1], False
 
 
+def _took_just_then(evidence: Evidence, receiver: End, cover: Said) -> bool:
+    """Whether an end answers the first copy that came: Linux says where a segment comes twice (RFC 2883)."""
+    if cover.event is None or not cover.event.pure_ack or cover.event.dsack is not None:
+        return False
+    return sends_dsack(evidence, receiver) and not without_socket(evidence, receiver, cover)
+
+
+def _answers_are_lost(evidence: Evidence, receiver: End, cover: Said, copy: Said) -> bool:
+    """Whether an end answers so late that the answer which was due at once to a copy was lost unseen."""
+    least_ns = evidence.distance.least_ns[receiver] or 0
+    late = cover.first_ns - copy.first_ns > least_ns + LONGEST_DELAYED_ACK_NS
+    return late and (cover.event is None or not cover.event.pure_ack)
+
+
 def _accepted_unanswered(evidence: Evidence, sender: End, copies: Sequence[Said]) -> Receipt | None:
     """Say whether a SYN or FIN that no captured acknowledgement covers was taken all the same."""
     if not copies:
         return None
     receiver, first = sender.peer, copies[0]
+    if _behind_a_hole(evidence, sender, first):
+        return None
     since = evidence.after(receiver, copies[-1].step)
     if any(not s.answer and (s.aborts or not evidence.crossed(copies[-1], s)) for s in since):
         return None  # it went on, or gave up, acknowledging below
@@ -178,10 +203,12 @@ def _accepted_unanswered(evidence: Evidence, sender: End, copies: Sequence[Said]
         # the first copy as well.
         if answered(evidence, receiver, first):
             return None
-        # So it took that, and what it sent in between, its own close included, was not captured.
+        # So it took that, and what it sent in between, its own close included, was not captured; unless the
+        # first copy was lost, or the answer to it, which is likelier where little time was left for all that.
         closed = evidence.copies(receiver, FIN) or any(s.aborts for s in evidence.said[receiver])
         up_to_date = evidence.acked_before(receiver, first.step) == first.seq
-        return Receipt.of(first, Certainty.ASSUMED) if len(copies) > 1 and up_to_date and not closed else None
+        repeated = len(copies) >= ENOUGH_COPIES
+        return Receipt.of(first, Certainty.ASSUMED) if repeated and up_to_date and not closed else None
     if len(copies) > 1:
         # The copies were lost, or the answers were. It is the answers if this connection is known to lose
         # segments before they are captured, and nothing says that the copies were.
@@ -190,6 +217,15 @@ def _accepted_unanswered(evidence: Evidence, sender: End, copies: Sequence[Said]
     crossing = [s for s in since if not s.reset]  # they went out before it came in
     step, time_ns = max([(first.step, first.first_ns), *((s.step, s.last_ns) for s in crossing)])
     return Receipt(step, False, first.packet, time_ns, Certainty.ASSUMED)
+
+
+def _behind_a_hole(evidence: Evidence, sender: End, fin: Said) -> bool:
+    """Whether a FIN is out of order at its receiver: data before it never passed, and is not acknowledged."""
+    if fin.event is None or fin.event.position is not Position.GAP:
+        return False
+    acks = [s.ack for s in evidence.said[sender.peer] if s.ack is not None]
+    filled = any(s.seq is None or s.seq < fin.event.seq for s in evidence.after(sender, fin.step) if s.bytes)
+    return bool(acks) and max(acks) < fin.event.seq and not filled
 
 
 @asked_once
@@ -222,6 +258,8 @@ def acknowledged(evidence: Evidence, sender: End, number_end: int, copies: Seque
         if last is None or not _fell_silent(evidence, sender, copies, heard, surely):
             return None
         # It stopped repeating: an acknowledgement reached it that was not captured.
+        if said and said[-1].ack is not None and evidence.knew(said[-1], last) is Knowledge.MUST:
+            return None  # but none had been sent even then: the next repetition was not captured
         return Receipt.of(last, Certainty.ASSUMED) if _there_after(evidence, sender, copies) else None
     cover = heard[0][0]
     failing = len(lost) > 1 or _path_was_failing(evidence, sender.peer, cover)
@@ -256,8 +294,8 @@ def _heard(evidence: Evidence, sender: End, cover: Said, last: Said | None, sure
         # A program that aborts does not wait for anything, so what is unlikely is as it looks. But of a SYN
         # only a program can abort that has been given the connection, so its ACK had come.
         if last is not None and last.event is not None and last.event.fin:
-            aborts = [s for s in following[:1] if s.aborts and evidence.knew(s, cover) is Knowledge.UNLIKELY]
-            step = max([earliest, *(s.step for s in aborts)])
+            hardly = takewhile(lambda s: evidence.knew(s, cover) in UNAWARE, following)
+            step = max([earliest, *(s.step for s in hardly if s.aborts)])
     certain = cover is surely or _left_handshake(evidence, sender, last, cover)
     certainty = Certainty.PROVED if certain else Certainty.ASSUMED
     sooner = ((earliest, cover),) if step > earliest else ()
@@ -333,7 +371,9 @@ def _knew_before(evidence: Evidence, sender: End, copies: Sequence[Said], covers
     for s in evidence.after(sender, covers[0].step):
         if s.event is not None and s.event.pure_ack and without_socket(evidence, sender, s):
             asked = evidence.before(sender.peer, s.step)[-1]
-            return covers[0].step < asked.step
+            # TIME_WAIT echoes the FIN that it took: another one than this had been answered unseen.
+            first = s.tsecr is None or asked.tsval is None or s.tsecr == asked.tsval
+            return first and covers[0].step < asked.step
     return False
 
 
@@ -402,8 +442,10 @@ def _path_was_failing(evidence: Evidence, sender: End, said: Said) -> bool:
     if not fins:
         return False
     heard = (s for s in evidence.after(sender.peer, said.step) if s.ack is not None and not s.stale)
-    first = next((s for s in heard if not evidence.crossed(said, s)), None)
-    return first is not None and first.ack is not None and first.ack < fins[0].end
+    first = next((s for s in heard if not evidence.crossed(fins[-1], s)), None)
+    if first is None or first.ack is None or first.ack >= fins[0].end:
+        return False
+    return first.event is None or first.event.sack is None or first.event.sack < fins[0].end
 
 
 def _among_losses(evidence: Evidence, said: Said, receiver: End) -> bool:

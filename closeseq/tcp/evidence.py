@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 MILLISECOND = SECOND // 1000
+REPEATS = (Position.RETRANSMISSION, Position.OVERLAP, Position.PROBE)
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -95,16 +96,12 @@ class Evidence:
         return found
 
     def repeats_data(self, end: End) -> bool:
-        """Whether an end sent data again, as far as captured."""
+        """Whether an end sent data again, as far as captured. A single byte again looks like a keepalive."""
         for step in self.conversation.steps:
             if isinstance(step, Traffic):
-                if step.of(end).retransmissions:
+                if step.of(end).retransmissions or step.of(end).probes:
                     return True
-            elif (
-                step.sender is end
-                and step.length
-                and step.position in (Position.RETRANSMISSION, Position.OVERLAP)
-            ):
+            elif step.sender is end and step.length and step.position in REPEATS:
                 return True
         return False
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from closeseq.connections.conversation import Traffic
 from closeseq.packets.flags import FIN
 from closeseq.packets.value import value
-from closeseq.tcp import waiting
+from closeseq.tcp import timeouts, waiting
 from closeseq.tcp.delivery import FIRST_TIMEOUT_NS, Receipt
 from closeseq.tcp.distance import Knowledge
 from closeseq.tcp.evidence import MILLISECOND, Evidence, Said, asked_once
@@ -97,31 +97,29 @@ def _never_captured(evidence: Evidence, sender: End) -> Fin | None:
 
 def _before(evidence: Evidence, sender: End, shown: Said, fin: Said) -> Sent | None:
     """Return the close of an end whose FIN went unseen some time before the segment that shows it."""
-    first_ns = waiting.sent_before(evidence, sender, shown, fin) if shown.sender is sender else None
-    heard = [
-        s for s in evidence.before(sender.peer, shown.step) if first_ns is not None and s.first_ns <= first_ns
-    ]
+    if shown.sender is not sender:
+        return None
+    first_ns = timeouts.sent_ns(evidence, sender, shown, fin)
+    if first_ns is None:
+        return None
+    heard = [s for s in evidence.before(sender.peer, shown.step) if s.first_ns <= first_ns]
     own = evidence.before(sender, shown.step)[-1:]
     step = max((s.step for s in [*own, *heard]), default=shown.step)
-    if (
-        first_ns is None
-        or step >= shown.step
-        or not evidence.distance.must_know(sender, shown.first_ns, first_ns)
-    ):
+    if step >= shown.step or not evidence.distance.must_know(sender, shown.first_ns, first_ns):
         return None
     time_ns = max([first_ns, *(s.last_ns for s in own)])
     return Sent(step, 1, shown.packet, time_ns, Certainty.ASSUMED, "had sent a FIN that was not captured")
 
 
 def _is_data(evidence: Evidence, sender: End, number: int) -> bool:
-    """Whether a number that was not captured was, when it came again, a byte of data."""
-    return any(
-        s.event is not None
-        and s.seq is not None
-        and s.event.length
-        and s.seq <= number < s.seq + s.event.length
-        for s in evidence.said[sender]
-    )
+    """Whether a number that was not captured was, when it came again, a byte of data, as far as is known."""
+    for s in evidence.said[sender]:
+        if s.event is None:  # the last number of a stretch of traffic with data
+            if s.bytes and s.end == number + 1:
+                return True
+        elif s.seq is not None and s.event.length and s.seq <= number < s.seq + s.event.length:
+            return True
+    return False
 
 
 def _betrayed(said: Said, certainty: Certainty) -> Sent:
@@ -164,16 +162,34 @@ def closed_before(evidence: Evidence, end: End, receipt: Receipt) -> Sent | None
     told = waiting.tries(evidence, end, first)
     if told is not None and told.number > 0:
         return None  # then `find` says when it closed
+    open_then = spoken[0].seq is not None and spoken[0].seq < first.end and spoken[0] is not first
+    if not open_then and timeouts.closed_too_soon(evidence, end, first, receipt.time_ns):
+        return _at(receipt, "had closed before: it acknowledged the FIN at once, unseen, beside its own")
     breath = (
         spoken[0].step < first.step
         and first.first_ns - spoken[0].first_ns < SAME_BREATH_NS
-        and spoken[0].first_ns - receipt.time_ns < ANSWER_NS
-        and _window_was_closed(evidence, end.peer, receipt.step)
+        and _was_kept(evidence, end, spoken[0], receipt)
     )
     probed = (
         waiting.by_probe_timer(evidence, first) and first.first_ns - receipt.time_ns < PROBE_TIMER_LATE_NS
     )
     return _at(receipt, "had closed before: its FIN was waiting to be sent") if breath or probed else None
+
+
+def _was_kept(evidence: Evidence, end: End, spoken: Said, receipt: Receipt) -> bool:
+    """Whether an end answers a FIN at once, and something had kept its own from being sent.
+
+    That is the peer's closed window, or data that it had to send again.
+    """
+    if spoken.first_ns - receipt.time_ns < ANSWER_NS and _window_was_closed(evidence, end.peer, receipt.step):
+        return True
+    copy = next((s for s in evidence.copies(end.peer, FIN) if s.packet == receipt.packet), None)
+    least_ns = evidence.distance.least_ns[end] or 0
+    return (
+        copy is not None
+        and spoken.first_ns - copy.first_ns < ANSWER_NS + least_ns
+        and evidence.repeats_data(end)
+    )
 
 
 def _at(receipt: Receipt, why: str) -> Sent:
@@ -227,8 +243,27 @@ def surely_open(evidence: Evidence, end: End, receipt: Receipt) -> bool:
         return evidence.now_ns - spoken[0].first_ns > FIRST_TIMEOUT_NS
     by_program = first.first_ns - spoken[0].first_ns >= PROGRAM_NS
     if by_program and not waiting.by_probe_timer(evidence, first):
-        return True
+        return not _may_have_been_kept(evidence, end, spoken[0], receipt) or _is_first_try(
+            evidence, end, first
+        )
     return _sent_at_once(evidence, end, first)
+
+
+def _may_have_been_kept(evidence: Evidence, end: End, spoken: Said, receipt: Receipt) -> bool:
+    """Whether data may have kept an end's FIN from being sent until its peer's FIN acknowledged that data.
+
+    Then it was sent together with the ACK of the peer's, and what is captured later may be its repetition.
+    """
+    copy = next((s for s in evidence.copies(end.peer, FIN) if s.packet == receipt.packet), None)
+    sent = max((s.end for s in evidence.before(end, spoken.step) if not s.reset), default=0)
+    acked = evidence.acked_before(end.peer, spoken.step if copy is None else copy.step)
+    return acked is None or acked < sent or evidence.repeats_data(end)
+
+
+def _is_first_try(evidence: Evidence, end: End, fin: Said) -> bool:
+    """Whether the numbers of an end's packets show that none went unseen right before a FIN."""
+    told = unseen(evidence, end, fin, fin.step) if counts_packets(evidence, end) else None
+    return told is not None and not told.number
 
 
 def _sent_at_once(evidence: Evidence, end: End, fin: Said) -> bool:

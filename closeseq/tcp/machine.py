@@ -56,6 +56,11 @@ class Happening:
     cause: str | None = None  # where the signal does not say it all
     kind: Kind = Kind.TAKES
 
+    @property
+    def order(self) -> tuple[int, int, int]:
+        """Its place; what came after all that a step did is in order of time."""
+        return self.step, self.phase, self.time_ns if self.phase == LATER else 0
+
 
 class Machine:
     """Follows the table for both ends, and runs their timers."""

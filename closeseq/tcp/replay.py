@@ -33,6 +33,7 @@ from closeseq.tcp.machine import (
 )
 from closeseq.tcp.states import Signal
 from closeseq.tcp.timeline import Certainty, Timeline
+from closeseq.tcp.unseen import without_socket
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
     from closeseq.tcp.timers import Timers
 
 
-ORDER = attrgetter("step", "phase")  # of happenings
+ORDER = attrgetter("order")  # of happenings
 PHASES = {-1: BEFORE, 0: SENDING, 1: LATER}  # by `Sent.when`
 
 
@@ -167,6 +168,7 @@ def _finish(evidence: Evidence, sender: End) -> Iterator[Happening]:
         return
     taken = accepted(evidence, sender, fin.end, fin.copies)
     if taken is not None:
+        taken = _after_own_ack(evidence, sender.peer, fin, taken)
         yield from _fin_taken(evidence, sender.peer, fin, taken)
     yield _closed(fin.sent, sender, None if _seen_open(evidence, sender.peer) else Certainty.ASSUMED)
     heard = acknowledged(evidence, sender, fin.end, fin.copies)
@@ -205,6 +207,22 @@ def _fin_taken(evidence: Evidence, receiver: End, fin: fins.Fin, taken: Receipt)
     for again in fin.copies:
         if again.step > taken.step:  # to TIME_WAIT it means that 2MSL starts again
             yield _received(Receipt.of(again, Certainty.ASSUMED), FINISH, receiver, Signal.RECEIVES_FIN)
+
+
+def _after_own_ack(evidence: Evidence, receiver: End, fin: fins.Fin, taken: Receipt) -> Receipt:
+    """Return the receipt of a FIN, put after the ACK of its receiver's own FIN where that had come before.
+
+    Linux acknowledges the FIN with the socket's number in CLOSING, and without a socket in TIME_WAIT.
+    """
+    own, shown = fins.find(evidence, receiver), taken.shown
+    if own is None or shown is None or not without_socket(evidence, receiver, shown):
+        return taken
+    heard = acknowledged(evidence, receiver, own.end, own.copies)
+    if heard is None or not taken.step < heard.step < shown.step:
+        return taken
+    if any(taken.step < s.step < shown.step for s in fin.copies):
+        return taken  # it may have acknowledged the first one unseen
+    return replace(taken, step=heard.step, time_ns=heard.time_ns, certainty=Certainty.ASSUMED)
 
 
 def _overtaken(evidence: Evidence, received: Happening, taken: Receipt) -> Iterator[Happening]:

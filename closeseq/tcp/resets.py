@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from closeseq.connections.conversation import End, Event, Position, Traffic
 from closeseq.packets.flags import FIN, SYN
-from closeseq.tcp.delivery import BACKOFF, FIRST_TIMEOUT_NS, Receipt
+from closeseq.tcp.delivery import BACKOFF, FIRST_TIMEOUT_NS, Receipt, accepted
 from closeseq.tcp.timeline import Certainty
 
 if TYPE_CHECKING:
@@ -67,7 +67,9 @@ def acceptable(evidence: Evidence, event: Event, step: int, sender: End) -> bool
         return True
     fin = [s for s in evidence.copies(sender, FIN) if s.step < step]
     if fin and event.seq == expected - 1 and fin[-1].end == expected:
-        return True  # Linux takes a RST at the number of the FIN as well, as some systems send it
+        # Linux takes a RST at the number of the FIN as well, as some systems send it; but not in TIME_WAIT.
+        own = evidence.copies(receiver, FIN)
+        return not own or fin[0].ack is None or fin[0].ack < own[0].end
     outstanding = [s for s in evidence.before(sender, step) if not s.reset and s.end > expected]
     if event.seq < expected or not outstanding or event.seq > max(s.end for s in outstanding):
         return False
@@ -83,8 +85,9 @@ def acceptable(evidence: Evidence, event: Event, step: int, sender: End) -> bool
 def gone_since(evidence: Evidence, end: End, reset: Said) -> tuple[int, int]:
     """Return the step, and the time in nanoseconds, since when an end had no connection any more.
 
-    That it answers with RST tells that it is gone, not since when. Data that it left unanswered before
-    tells of an earlier moment: an end that is there acknowledges (RFC 9293 3.8.6.3).
+    That it answers with RST tells that it is gone, not since when. Data that it left unanswered before, or
+    a FIN that it did not take, tells of an earlier moment: an end that is there acknowledges (RFC 9293
+    3.8.6.3).
     """
     own = [s for s in evidence.before(end, reset.step) if not s.answer]
     # An abort tells exactly, and an end in FIN_WAIT_1 or FIN_WAIT_2 is still there when it answers data.
@@ -92,8 +95,10 @@ def gone_since(evidence: Evidence, end: End, reset: Said) -> tuple[int, int]:
         return reset.step, reset.first_ns
     acked = max((s.ack for s in own if s.ack is not None), default=0)
     steps = evidence.conversation.steps
+    fins = evidence.copies(end.peer, FIN)
+    untaken = fins if fins and accepted(evidence, end.peer, fins[0].end, fins) is None else ()
     for s in evidence.before(end.peer, reset.step):
-        if s.step < own[-1].step or not s.bytes or s.end <= acked:
+        if s.step < own[-1].step or not (s.bytes or s in untaken) or s.end <= acked:
             continue
         what = steps[s.step]
         if isinstance(what, Traffic) and not what.of(end.peer).unanswered:

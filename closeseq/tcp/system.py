@@ -10,6 +10,7 @@ from __future__ import annotations
 from operator import index
 from typing import TYPE_CHECKING
 
+from closeseq.connections.conversation import ENDS
 from closeseq.packets.sequence import counts_on, steps
 from closeseq.tcp.evidence import asked_once
 
@@ -36,6 +37,15 @@ def linux(evidence: Evidence, end: End) -> bool:
     if syn:
         return f"{index(syn):x}".startswith(LINUX_OPTIONS)
     return counts_packets(evidence, end)
+
+
+@asked_once
+def sends_dsack(evidence: Evidence, end: End) -> bool:
+    """Whether an end says where a segment comes twice (RFC 2883): Linux does, if both ends permit SACK."""
+    permitted = all(
+        any(s.event and "4" in f"{index(s.event.syn_options):x}" for s in evidence.said[one]) for one in ENDS
+    )
+    return permitted and linux(evidence, end)
 
 
 @asked_once

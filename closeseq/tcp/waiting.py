@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from closeseq.connections.conversation import ENDS, Position
 from closeseq.packets.flags import FIN, PSH
-from closeseq.packets.sequence import difference
+from closeseq.tcp.distance import Knowledge
 from closeseq.tcp.evidence import MILLISECOND, asked_once
 from closeseq.tcp.system import linux
+from closeseq.tcp.timeouts import sent_before
 from closeseq.tcp.unseen import Unseen, unseen
 
 if TYPE_CHECKING:
@@ -30,9 +31,6 @@ ANSWER_NS = 4 * SAME_BREATH_NS
 # (the timer wheel may add an eighth), and marks it with PSH.
 PROBE_TIMER_NS = 200 * MILLISECOND
 PROBE_TIMER_LATE_NS = PROBE_TIMER_NS + 25 * MILLISECOND
-
-
-LEAST_TIMEOUT_NS = 200 * MILLISECOND  # Linux adds at least this to the round trip (TCP_RTO_MIN)
 
 
 class Tries(NamedTuple):
@@ -94,16 +92,18 @@ def _pushed_by(evidence: Evidence, end: End, fin: Said) -> Said | None:
     heard = evidence.before(end.peer, fin.step)[-1:]
     if not heard or heard[0].event is None or heard[0].reset or not heard[0].event.fin:
         return None
-    return heard[0] if fin.first_ns - heard[0].first_ns < ANSWER_NS else None
+    pushed = fin.first_ns - heard[0].first_ns < ANSWER_NS
+    return heard[0] if pushed and evidence.knew(fin, heard[0]) is not Knowledge.CANNOT else None
 
 
 def closed(evidence: Evidence, end: End, fin: Said) -> Close | None:
     """Say when an end closed whose FIN had waited; None if it did not, as far as is known."""
     told = tries(evidence, end, fin)
     if told is None:
-        first_ns = _first_sent(evidence, end, fin)
-        if first_ns is not None:
-            return Close(first_ns, fin)
+        # More packets went unseen than answers were due, and nothing else sends a FIN so late.
+        first = sent_before(evidence, end, fin, fin)
+        if first is not None:
+            return Close(first.time_ns, fin)
         return Close(fin.first_ns - PROBE_TIMER_NS, fin) if by_probe_timer(evidence, fin) else None
     if told.number < 1:
         return None
@@ -115,54 +115,6 @@ def closed(evidence: Evidence, end: End, fin: Said) -> Close | None:
     return Close(
         fin.first_ns - _half_waited(told.number if by_probe_timer(evidence, fin) else 1), told.pushed
     )
-
-
-def _first_sent(evidence: Evidence, end: End, fin: Said) -> int | None:
-    """Return when a FIN was sent first whose earlier transmissions were lost; None if there were none.
-
-    More packets went unseen than answers were due, and nothing else sends a FIN so late: its first
-    transmission was a retransmission time-out (RFC 6298) or several before. The time is that at which a
-    segment would have had to pass the capture point to reach the end by then.
-    """
-    if (
-        not linux(evidence, end)
-        or fin.bytes
-        or (fin.event is not None and fin.event.position is Position.GAP)
-    ):
-        return None  # what went unseen was data
-    return sent_before(evidence, end, fin, fin)
-
-
-def sent_before(evidence: Evidence, end: End, said: Said, fin: Said) -> int | None:
-    """Return when a FIN was sent first, of which some transmissions went unseen before a segment.
-
-    `fin` is the first that was captured; None if the numbers tell of no other.
-    """
-    told = unseen(evidence, end, said, said.step) if linux(evidence, end) else None
-    if told is None or not told.exact:
-        return None
-    heard = [s for s in evidence.before(end.peer, said.step) if s.step >= told.since.step and not s.reset]
-    if any(s.event is None and (s.unanswered or s.step > told.since.step) for s in heard):
-        return None  # how often it answered that is open
-    asked = sum(
-        s.event is not None and s.event.end > s.event.seq and not _echoes_older(said, s) for s in heard
-    )
-    # A plain ACK answers the last of them itself.
-    number = told.number - max(asked - (said is not fin), 0)
-    if number < 1:
-        return None
-    trips = evidence.distance.least_ns
-    trip_ns = sum(ns or 0 for ns in trips.values())
-    time_out_ns = trip_ns + max(LEAST_TIMEOUT_NS, 2 * trip_ns)
-    # The first repetition is a tail loss probe (RFC 8985 7), after which the time-outs begin anew: 1, 2, 4.
-    return fin.first_ns - (time_out_ns << (number - 1)) - (trips[end] or 0)
-
-
-def _echoes_older(said: Said, heard: Said) -> bool:
-    """Whether a segment was sent before another one had come, as its echo is older (RFC 7323 4.3)."""
-    if said.tsecr is None or heard.tsval is None:
-        return False
-    return difference(said.tsecr, heard.tsval) < 0
 
 
 def _closed_amid(evidence: Evidence, fin: Said, told: Tries) -> Close:
