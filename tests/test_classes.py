@@ -261,7 +261,7 @@ def test_the_promise_holds_for_a_busy_server_and_many_share(seed):
     analysis = analysed(busy_server(400, seed))
     assert_promise(analysis)
     shared = [one for one in analysis.classes if len(one.members) > 1]
-    assert sum(len(one.members) for one in shared) > 100
+    assert sum(len(one.members) for one in shared) > 80  # of 400
 
 
 letters = st.sampled_from(["A", "A", "FA", "FA", "FA", "RA", "R", "A+2", "A+3", "FA+2", "PFA", "K", "A/0"])
