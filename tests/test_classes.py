@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from closeseq.analysis import Analysis
 from closeseq.classes import Classes, Outcome
+from closeseq.classes.columns import Columns
 from closeseq.classes.forms import Forms
 from closeseq.classes.noting import Number, Tape
 from closeseq.connections import Connections
@@ -482,3 +483,26 @@ def test_a_capture_may_claim_to_have_lost_any_number_of_packets(dropped):
     analysis = analysed(together([segments(script) for script in scripts]))
     analysis.reading.dropped = dropped
     assert [one.members for one in analysis.classes] == [[0, 1, 2, 3, 4]]
+
+
+def test_a_time_further_off_than_64_bits_hold_never_comes():
+    # Found by fuzzing: 25 years before 1970 to 2031, with seven tries of a FIN.
+    rows = segments(OPEN + "S:FA C:FA S:A" + "".join(f" +{60 * n}s C:FA*" for n in range(1, 6)))
+    rows.time_ns[:] += -792_890_595 * SECOND - rows.time_ns[0]
+    rows.time_ns[-1] = 1_935_534_606 * SECOND
+    finder, connections = Classes(SETTINGS, kept=True), fed(rows)
+    found = finder.find(connections, int(rows.time_ns[-1]), dropped=1 << 66)
+    assert finder.unlike == 0
+    assert found.until_ns.max() <= FAR_NS
+
+
+def test_where_classes_cannot_be_found_each_connection_is_judged_by_itself(monkeypatch):
+    rows = together([segments(OPEN + ending) for ending in ("C:FA S:A S:FA C:A", "C:RA") * 20])
+    analysis = analysed(rows)
+    monkeypatch.setattr(Columns, "holds", None)
+    finder = Classes(SETTINGS)
+    found = finder.find(analysis._connections, analysis.now_ns)
+    assert finder.unlike == len(analysis)
+    told = Counter(finder.outcomes[number].verdict for number in found.outcome.tolist())
+    assert told == {"graceful": 20, "reset": 20}
+    assert Counter(one.verdict for one in analysis.judged()) == told

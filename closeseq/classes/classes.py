@@ -182,7 +182,7 @@ class Classes:
         if self._full:
             self._begin_anew()
         columns = self._columns(skeleton)
-        path = self._search(skeleton, columns).path
+        path = self._searched(skeleton, columns).path
         for number in np.unique(path[path >= 0]).tolist():
             template, rows = self._templates.get(number), np.flatnonzero(path == number)
             if template is not None:
@@ -196,7 +196,7 @@ class Classes:
             for skeleton in connections.skeletons(index):
                 if self._full:
                     self._begin_anew()
-                result = self._search(skeleton, self._columns(skeleton))
+                result = self._searched(skeleton, self._columns(skeleton))
                 place = np.searchsorted(index, skeleton.connection)
                 path[place] = result.path
                 if self._kept:
@@ -223,6 +223,14 @@ class Classes:
     def _columns(self, skeleton: Skeleton) -> Columns:
         """Return the numbers of the connections of a skeleton."""
         return Columns(self._forms if skeleton.shared else Forms(in_order=False), skeleton, self._moment)
+
+    def _searched(self, skeleton: Skeleton, columns: Columns) -> Result:
+        """Find the classes of the connections of a skeleton; none if closeseq itself fails at that."""
+        try:
+            return self._search(skeleton, columns)
+        except Exception:  # noqa: BLE001 - whatever it is, each of them can be judged by itself
+            self.unlike += len(skeleton)
+            return Result(len(skeleton))
 
     def _search(self, skeleton: Skeleton, columns: Columns) -> Result:
         """Find the classes of the connections of a skeleton."""

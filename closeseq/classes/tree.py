@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from closeseq.classes.columns import Row
+from closeseq.classes.columns import MOST, Row, magnitude
 from closeseq.classes.noting import Kind
 from closeseq.connections.extent import FAR_NS
 
@@ -120,7 +120,7 @@ class Tree:
                     parted = Parted(chain, place, rows)
                 if columns.forms.holds_time(form):
                     asked = condition if parted is None else parted.last
-                    result.limit(asked, rows, np.array([value]), columns)
+                    result.limit(asked, rows, np.array([value], object), columns)
                 if parted is not None:
                     break
             if parted is None:
@@ -175,6 +175,8 @@ class Result:
         if not forms.holds_time(condition.form):
             return
         _, kind, bound, outcome = condition
+        if values.dtype != object and magnitude(values) + abs(bound) >= MOST:
+            values = values.astype(object)  # 64 bits would not hold how far it is to the bound
         pace = forms.timed[condition.form]
         if forms.wild[condition.form]:
             after = np.full(len(rows), WILD_NS)
@@ -184,5 +186,5 @@ class Result:
             after = (bound - values) // pace + 1 if pace > 0 else -((bound - values) // -pace)
         else:
             return
-        after = np.where(after > 0, after, FAR_NS).astype(np.int64)
+        after = np.minimum(np.where(after > 0, after, FAR_NS), FAR_NS).astype(np.int64)
         self.holds_ns[rows] = np.minimum(self.holds_ns[rows], after)
