@@ -2,6 +2,7 @@
 
 The way the data goes, one line a stage; a later stage may import an earlier one, never the other way:
 
+    workers      other processes that do a part of the work
     packets      the shapes of data that the stages hand on, and 32-bit sequence arithmetic
     capture      a capture file or interface -> frames
     segments     frames -> columns of TCP headers, one row a segment
@@ -47,7 +48,14 @@ if TYPE_CHECKING:
         Stream,
         Traffic,
     )
-    from closeseq.errors import CaptureError, CloseseqError, SaveError, ScriptError, UnknownWordError
+    from closeseq.errors import (
+        CaptureError,
+        CloseseqError,
+        SaveError,
+        ScriptError,
+        UnknownWordError,
+        WorkerError,
+    )
     from closeseq.packets.files import File, Files
     from closeseq.reading import Reading
     from closeseq.report.records import record
@@ -103,6 +111,7 @@ __all__ = [
     "Transition",
     "UnknownWordError",
     "Verdict",
+    "WorkerError",
     "analyze",
     "chains",
     "format_timeline",
@@ -118,7 +127,9 @@ _HOMES = {
         *("Address", "Conversation", "Duplicates", "End", "Event", "Opener", "Position", "Stream", "Traffic"),
     ),
     "capture.live.problems": ("DeviceError", "FilterError", "NotPermittedError"),
-    "errors": ("CaptureError", "CloseseqError", "SaveError", "ScriptError", "UnknownWordError"),
+    "errors": (
+        *("CaptureError", "CloseseqError", "SaveError", "ScriptError", "UnknownWordError", "WorkerError"),
+    ),
     "packets.files": ("File", "Files"),
     "reading": ("Reading",),
     "report.records": ("record",),

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from ipaddress import ip_address
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 import numpy as np
 
@@ -25,6 +25,8 @@ from closeseq.settings import Settings
 from closeseq.tcp.timers import SECOND, Timers
 from closeseq.verdict.fault import Faults
 from closeseq.verdict.limits import Limits
+from closeseq.workers.forked import can_fork, in_order
+from closeseq.workers.processors import processors
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,8 +37,12 @@ if TYPE_CHECKING:
     from closeseq.errors import CaptureError
     from closeseq.packets.segments import Segments
 
+    Drawn = TypeVar("Drawn")
 
 MOST_KEPT = 4096  # classes that are made once
+FEW = 500  # connections, for which starting other processes costs more than they save
+AT_ONCE = 200  # connections that a worker draws before it sends what it has; half a megabyte of records
+PARTS = 8  # for each worker, at least
 FOREVER = 10**9  # seconds; longer waits and timers count as this, which in nanoseconds 64 bits can hold
 
 
@@ -87,10 +93,17 @@ class Analysis(Sequence[Connection]):
 
     Batches are fed with `feed`; after that it is a sequence of `Connection`s. The counts `verdicts`,
     `shapes` and `findings` take one replay a class, so they are quick for any size.
+
+    Args:
+        path: what the capture is called.
+        settings: what to look at, and what counts as long.
+        jobs: how many processes judge connections; None for as many as there are processors, where there are
+            enough connections to make it worth while.
     """
 
-    def __init__(self, path: str = "", settings: Settings | None = None) -> None:
+    def __init__(self, path: str = "", settings: Settings | None = None, jobs: int | None = 1) -> None:
         self.path = path
+        self.jobs = jobs
         self.settings = settings or Settings()
         self.reading = Reading(path)
         self._connections = Connections(ports=self.settings.ports)
@@ -138,6 +151,39 @@ class Analysis(Sequence[Connection]):
         conversations = self._connections.conversations(np.asarray(indices, np.int64))
         return map(self._analysed, conversations)
 
+    def drawn(self, draw: Callable[[Connection], Drawn], indices: Sequence[int]) -> Iterator[Drawn]:
+        """Yield what `draw` makes of the connections with these indices, in their order.
+
+        Args:
+            draw: works in other processes if there are many connections, so that it must change nothing.
+            indices: which ones, ascending.
+
+        Raises:
+            WorkerError: another process ended before its work was done.
+        """
+        workers = self._workers(len(indices))
+        if workers == 1:
+            yield from map(draw, self.among(indices))
+            return
+
+        def some(part: Sequence[int]) -> tuple[list[Drawn], Faults]:
+            self.faults = Faults()
+            return [draw(one) for one in self.among(part)], self.faults
+
+        size = max(1, min(AT_ONCE, len(indices) // (PARTS * workers)))
+        parts = [indices[at : at + size] for at in range(0, len(indices), size)]
+        for found, faults in in_order(some, parts, workers):
+            self.faults.merge(faults)
+            yield from found
+
+    def _workers(self, connections: int) -> int:
+        """Return how many processes are to judge so many connections."""
+        if not can_fork() or connections < 2:  # noqa: PLR2004 - nothing to share
+            return 1
+        if self.jobs is None:
+            return processors() if connections >= FEW else 1
+        return self.jobs
+
     def _connection(self, index: int) -> Connection:
         return self._analysed(self._connections.conversation(index))
 
@@ -156,6 +202,19 @@ class Analysis(Sequence[Connection]):
     @cached_property
     def classes(self) -> Sequence[ConnectionClass]:
         """All connections in classes (see classes/outcome.py), in the order of their first ones."""
+        workers = self._workers(len(self))
+        if workers > 1:
+            from closeseq.classes.several import find_by_several
+
+            found, outcomes = find_by_several(
+                self._connections,
+                self.settings,
+                self.now_ns,
+                dropped=self.reading.dropped,
+                workers=workers,
+                faults=self.faults,
+            )
+            return ConnectionClasses(found.groups(), outcomes, self)
         finder = Classes(self.settings, faults=self.faults)
         found = finder.find(self._connections, self.now_ns, dropped=self.reading.dropped)
         return ConnectionClasses(found.groups(), finder.outcomes, self)
@@ -298,16 +357,18 @@ def analyze_chain(
     *,
     count: int | None = None,
     progress: Callable[[int, int | None], None] | None = None,
+    jobs: int | None = 1,
 ) -> Analysis:
-    """Analyse files that are one capture; see `analyze` for the rest.
+    """Analyse files that are one capture; see `analyze` and `Analysis` for the rest.
 
     Raises:
         CaptureError: none of them can be read at all.
     """
-    analysis = Analysis(chain.paths[0], settings)
+    analysis = Analysis(chain.paths[0], settings, jobs)
     reading = analysis.reading
     reading.empty, reading.beside = chain.empty, chain.beside
-    Reader(reading, analysis.feed, count, progress).read(chain.paths)
+    ahead = (processors() if jobs is None else jobs) > 1
+    Reader(reading, analysis.feed, count, progress, ahead=ahead).read(chain.paths)
     errors = reading.files.errors()
     if errors and not reading.packets:
         raise errors[0]

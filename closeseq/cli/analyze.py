@@ -6,7 +6,17 @@ from typing import Any
 
 import click
 
-from closeseq.cli.options import CAPTURES, CHOOSING, FORMATS, READING, SHOWING, TOGETHER, WRITING, options
+from closeseq.cli.options import (
+    CAPTURES,
+    CHOOSING,
+    FORMATS,
+    READING,
+    SHOWING,
+    TOGETHER,
+    WORKING,
+    WRITING,
+    options,
+)
 
 ANALYZE_EPILOG = """\b
 Examples:
@@ -37,7 +47,7 @@ Examples:
     show_default=True,
     help="What to print.",
 )
-@options(CHOOSING, READING, TOGETHER, SHOWING, WRITING)
+@options(CHOOSING, READING, TOGETHER, WORKING, SHOWING, WRITING)
 @click.option("--timings", "timed", is_flag=True, help="Say on standard error where the time went.")
 @click.pass_context
 def analyze(
@@ -61,7 +71,7 @@ def analyze(
 
 @click.command(epilog=TIMELINE_EPILOG)
 @CAPTURES
-@options(CHOOSING, READING, TOGETHER, SHOWING, WRITING)
+@options(CHOOSING, READING, TOGETHER, WORKING, SHOWING, WRITING)
 @click.pass_context
 def timeline(ctx: click.Context, /, captures: tuple[str, ...], **given: Any) -> None:
     """Show the close of each connection packet by packet, with the states of both ends.

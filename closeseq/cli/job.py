@@ -77,6 +77,7 @@ class Request:
     force: bool = False
     ascii: bool = False
     each: bool = False
+    jobs: int | None = None  # processes; None for as many as there are processors, if it is worth while
 
     @classmethod
     def of(cls, captures: tuple[str, ...], form: str, given: dict[str, Any]) -> Request:
@@ -94,6 +95,7 @@ class Request:
             given["force"],
             given["ascii_only"],
             given["each"],
+            given["jobs"],
         )
 
 
@@ -137,7 +139,7 @@ class Job:
         """Yield what is to be shown of each capture that can be read, and complain of the others."""
         for chain in chains:
             try:
-                analysis = analyzed(chain, self.request.reading)
+                analysis = analyzed(chain, self.request.reading, self.request.jobs)
             except CaptureError as error:
                 complain(str(error))
                 self.unread = True
@@ -182,7 +184,7 @@ def mention(selection: Selection) -> None:
         complain(f"{path}: none of {count(number, 'connection')} with {selection.wanted}")
 
 
-def analyzed(chain: Chain, reading: Reading) -> Analysis:
+def analyzed(chain: Chain, reading: Reading, jobs: int | None = 1) -> Analysis:
     """Analyse one capture, with a progress bar if it takes long. Raises CaptureError."""
     progress = Progress(chain.paths[0])
     settings = settings_of(
@@ -194,7 +196,7 @@ def analyzed(chain: Chain, reading: Reading) -> Analysis:
         fin_timeout=reading.fin_timeout,
     )
     try:
-        return analyze_chain(chain, settings, count=reading.count, progress=progress)
+        return analyze_chain(chain, settings, count=reading.count, progress=progress, jobs=jobs)
     finally:
         progress.clear()
 

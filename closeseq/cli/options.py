@@ -122,6 +122,15 @@ TOGETHER = (
     ),
 )
 
+WORKING = (
+    click.option(
+        *("-j", "--jobs"),
+        type=click.IntRange(min=1),
+        metavar="N",
+        help="Work in N processes, with the same output; by default as many as there are processors.",
+    ),
+)
+
 CHOOSING = (
     click.option(
         "--verdict",

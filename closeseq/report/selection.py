@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, overload
+from typing import TYPE_CHECKING, TypeVar, overload
 
 from closeseq.verdict.findings import Severity
 
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from closeseq.connection import Connection
     from closeseq.verdict.findings import Finding
     from closeseq.watch.labels import Label
+
+    Drawn = TypeVar("Drawn")
 
 
 @dataclass(frozen=True)
@@ -61,9 +63,18 @@ class Selection:
     instead: str = ""  # what the capture holds in place of the ports or hosts asked for
 
     def __iter__(self) -> Iterator[Connection]:
+        return self.analysis.among(self.indices)
+
+    @property
+    def indices(self) -> Sequence[int]:
+        """Which ones of the analysis they are, ascending."""
         if not self.wanted:
-            return iter(self.analysis)
-        return self.analysis.among(sorted(i for _, members in self.classes for i in members))
+            return range(len(self.analysis))
+        return sorted(i for _, members in self.classes for i in members)
+
+    def drawn(self, draw: Callable[[Connection], Drawn]) -> Iterator[Drawn]:
+        """Yield what `draw` makes of each of them; see `Analysis.drawn`."""
+        return self.analysis.drawn(draw, self.indices)
 
     def __len__(self) -> int:
         return sum(len(members) for _, members in self.classes) if self.wanted else len(self.analysis)
@@ -104,10 +115,9 @@ class Selection:
                 counts[code] += len(members)
         return dict(counts.most_common())
 
-    def problems(self) -> Iterator[Connection]:
-        """Yield the connections with something to mend, in the order of their first packets."""
-        found = (members for outcome, members in self.classes if outcome.has_problem)
-        return (self.analysis[i] for i in sorted(i for members in found for i in members))
+    def problems(self) -> list[int]:
+        """Return which connections have something to mend, by index, ascending."""
+        return sorted(i for outcome, members in self.classes if outcome.has_problem for i in members)
 
 
 @overload
