@@ -12,6 +12,7 @@ The way the data goes, one line a stage; a later stage may import an earlier one
     connection   one analysed connection; settings: what to look at, and what counts as long
     classes      connections that go the same way share one replay
     reading      a capture's files, one after the other, and what was met in them
+    shards       the same in portions, by tasks on other machines
     analysis     the road end to end: a capture's connections
     kernel       what Linux itself says: socket table, tracepoint, owner of a socket
     watch        the same road in small steps as time passes: news of connections, and a census

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from ipaddress import ip_address
-from typing import TYPE_CHECKING, Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 
 import numpy as np
 
@@ -30,12 +30,14 @@ from closeseq.workers.processors import processors
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from concurrent.futures import Executor
 
     from closeseq.capture.chains import Chain
     from closeseq.classes.classes import Groups
     from closeseq.connections.conversation import Conversation
     from closeseq.errors import CaptureError
     from closeseq.packets.segments import Segments
+    from closeseq.shards.plan import Whole
 
     Drawn = TypeVar("Drawn")
 
@@ -113,11 +115,7 @@ class Analysis(Sequence[Connection]):
         """Add a batch of segments, which follow those fed before."""
         from closeseq.segments.narrow import narrow
 
-        if len(segments):
-            reading = self.reading
-            first, last = int(segments.time_ns.min()), int(segments.time_ns.max())
-            reading.first_ns = first if reading.first_ns is None else min(first, reading.first_ns)
-            reading.last_ns = last if reading.last_ns is None else max(last, reading.last_ns)
+        self.reading.met(segments)
         self._connections.feed(narrow(segments, self.settings.ports, self.settings.hosts))
         self.reading.copies = self._connections.copies
         self.__dict__.pop("classes", None)  # they are of what has been fed
@@ -268,6 +266,48 @@ class Analysis(Sequence[Connection]):
         return self.among(sorted(i for members in found for i in members))
 
 
+class Shared(Analysis):
+    """An analysis that an executor has part in."""
+
+    _whole: Whole
+    _executor: Executor
+
+    @classmethod
+    def of(
+        cls,
+        chain: Chain,
+        settings: Settings,
+        executor: Executor,
+        *,
+        count: int | None = None,
+        progress: Callable[[int, int | None], None] | None = None,
+    ) -> Self:
+        """Analyse files that are one capture; see `analyze`."""
+        from closeseq.shards import tables
+        from closeseq.shards.held import get
+        from closeseq.shards.plan import shared_out
+
+        made = cls(chain.paths[0], settings)
+        made._executor = executor
+        made._whole = shared_out(executor, chain, settings, count=count, progress=progress)
+        made.reading = made._whole.reading
+        parts = []
+        for shard in made._whole.shards:
+            part = tables.from_bytes(get(shard.shard.tables))
+            part["histories"]["id"] = shard.numbers_of(part)
+            parts.append(part)
+        made._connections = tables.connections_of(tables.joined(parts), settings.ports)
+        return made
+
+    @cached_property
+    def classes(self) -> Sequence[ConnectionClass]:
+        """All connections in classes, in the order of their first ones."""
+        from closeseq.shards.plan import classes
+
+        found, outcomes = classes(self._executor, self._whole, len(self), self.faults)
+        return ConnectionClasses(found.groups(), outcomes, self)
+
+
 def analyze(
     path: str,
     *more: str,
@@ -279,6 +319,7 @@ def analyze(
     fin_timeout: float | None = None,
     count: int | None = None,
     progress: Callable[[int, int | None], None] | None = None,
+    executor: Executor | None = None,
 ) -> Analysis:
     """Analyse a saved capture, in one file or in several that continue each other.
 
@@ -294,7 +335,10 @@ def analyze(
         time_wait: seconds that TIME_WAIT lasts (2MSL, RFC 9293 3.6.1), instead of the system's.
         fin_timeout: seconds that FIN_WAIT_2 lasts without an owner, instead of the system's.
         count: stop after this many packets.
-        progress: is called after each batch with the bytes consumed and the size of all, if known.
+        progress: is called after each batch with the bytes consumed and the size of all, if known; with an
+            executor, after each file with how many are done.
+        executor: reads the files, and finds the classes that the counts are made of: one task a file, in its
+            threads, its processes or those of a cluster. The result is the same.
 
     Returns:
         The analysis; where a file turned bad in the middle, that of all before, and of the other files, with
@@ -302,6 +346,7 @@ def analyze(
 
     Raises:
         CaptureError: nothing can be read at all.
+        WorkerError: the executor has lost its workers.
         ValueError: files that overlap in time, which are several captures (`chains` tells them apart); a host
             that is no IP address, a time below zero, or a system that is not known.
     """
@@ -319,7 +364,10 @@ def analyze(
         raise ValueError(f"{first} and {then} overlap in time: analyse each by itself, see closeseq.chains")
     if not found:
         raise broken[0]
-    analysis = analyze_chain(found[0], settings, count=count, progress=progress)
+    if executor is None:
+        analysis = analyze_chain(found[0], settings, count=count, progress=progress)
+    else:
+        analysis = Shared.of(found[0], settings, executor, count=count, progress=progress)
     if analysis.reading.error is None and broken:
         analysis.reading.error = broken[0]
     return analysis

@@ -85,12 +85,14 @@ class WorkerError(CloseseqError):
     """A process that did a part of the work ended before it was done.
 
     Args:
-        status: its exit status; below zero the number of the signal that ended it.
+        status: its exit status; below zero the number of the signal that ended it; None if it is not known.
     """
 
-    def __init__(self, status: int) -> None:
+    def __init__(self, status: int | None) -> None:
         self.status = status
-        how = f"signal {-status}" if status < 0 else f"status {status}"
+        how = "its executor tells no more" if status is None else f"status {status}"
+        if status is not None and status < 0:
+            how = f"signal {-status}"
         if status == -KILLED:
             how += ", which is how the system takes memory back"
         super().__init__(

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from closeseq.packets.frames import Frames
     from closeseq.packets.segments import Segments
+    from closeseq.segments import Decoder
 
 LARGE = 4 << 20  # bytes of files, from which on a process that reads them is worth while
 
@@ -45,6 +46,13 @@ class Reading:
         """When the capture ended: as it says itself (a pcapng may), or else its latest packet's time."""
         known = [one for one in (self.last_ns, self.ended_ns) if one is not None]
         return max(known, default=None)
+
+    def met(self, segments: Segments) -> None:
+        """Note the times of a batch."""
+        if len(segments):
+            first, last = int(segments.time_ns.min()), int(segments.time_ns.max())
+            self.first_ns = first if self.first_ns is None else min(first, self.first_ns)
+            self.last_ns = last if self.last_ns is None else max(last, self.last_ns)
 
     def add(self, packets: int, segments: Segments) -> None:
         """Count a batch."""
@@ -89,6 +97,7 @@ class Reader:
         count: stop after this many packets.
         progress: is called after each batch with the bytes consumed and the size of all, if known.
         ahead: whether large files may be read and decoded by another process, while what came before is fed.
+        decoder: what decodes, if it is to be known with what it began and ended.
     """
 
     def __init__(
@@ -99,12 +108,14 @@ class Reader:
         progress: Callable[[int, int | None], None] | None = None,
         *,
         ahead: bool = False,
+        decoder: Decoder | None = None,
     ) -> None:
         self._reading = reading
         self._feed = feed
         self._count = count
         self._progress = progress
         self._ahead = ahead
+        self._decoder = decoder
         self._size: int | None = None  # bytes of several files, if known
         self._done = 0  # bytes of the files before
 
@@ -116,7 +127,7 @@ class Reader:
         """
         size = _size(paths)
         self._size = size if len(paths) > 1 else None  # of a single file its reader tells
-        steps = _steps(paths, self._count)
+        steps = _steps(paths, self._count, self._decoder)
         if self._ahead and size is not None and size >= LARGE:
             steps = made_ahead(steps)
         file = File("", 0)
@@ -146,12 +157,14 @@ class Reader:
         file.error = ended.error
 
 
-def _steps(paths: Sequence[str], count: int | None) -> Iterator[Begun | Decoded | Ended]:
+def _steps(
+    paths: Sequence[str], count: int | None, given: Decoder | None
+) -> Iterator[Begun | Decoded | Ended]:
     """Yield what comes of files, up to so many packets."""
     from closeseq.capture import open_capture
     from closeseq.segments import Decoder
 
-    packets, decoder = 0, Decoder()  # one for all: the fragments of a packet may lie in two files
+    packets, decoder = 0, given or Decoder()  # one for all: the fragments of a packet may lie in two files
     for path in paths:
         yield Begun(path)
         try:

@@ -24,6 +24,7 @@ STAGES = (
     "connection",
     "classes",
     "reading",
+    "shards",
     "analysis",
     "kernel",
     "watch",
