@@ -17,6 +17,7 @@ The way the data goes, one line a stage; a later stage may import an earlier one
     kernel       what Linux itself says: socket table, tracepoint, owner of a socket
     watch        the same road in small steps as time passes: news of connections, and a census
     report       text, records, pictures
+    cluster      the same report, made in parts by the workers of a cluster
     lab          real sockets, driven into each way of closing, with the kernel's answer beside them
     cli          the command `closeseq`
 

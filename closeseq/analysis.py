@@ -111,6 +111,19 @@ class Analysis(Sequence[Connection]):
         self._connections = Connections(ports=self.settings.ports)
         self.faults = Faults()  # of closeseq itself, at the connections that were looked at
 
+    @classmethod
+    def of_some(cls, connections: Connections, reading: Reading, settings: Settings) -> Self:
+        """Return the analysis of some connections of a capture, by their numbers in it."""
+        made = cls(reading.path, settings)
+        made.reading, made._connections = reading, connections
+        return made
+
+    @property
+    def numbers(self) -> list[int]:
+        """The number of each connection in its capture, as `Connection.id`."""
+        numbers: list[int] = self._connections.numbers.tolist()
+        return numbers
+
     def feed(self, segments: Segments) -> None:
         """Add a batch of segments, which follow those fed before."""
         from closeseq.segments.narrow import narrow
@@ -251,7 +264,7 @@ class Analysis(Sequence[Connection]):
 
     def failed_at(self, indices: Iterable[int], fault: Exception) -> None:
         """Note that closeseq itself failed to show these connections, given by index."""
-        self.faults.add_all((index + 1 for index in indices), fault)
+        self.faults.add_all(self._connections.numbers[list(indices)].tolist(), fault)
 
     def _count(self, codes: Callable[[Outcome], Iterable[str]]) -> Counter[str]:
         counts: Counter[str] = Counter()

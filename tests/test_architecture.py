@@ -29,6 +29,7 @@ STAGES = (
     "kernel",
     "watch",
     "report",
+    "cluster",
     "lab",
     "cli",
     "__main__",

@@ -107,16 +107,24 @@ class Job:
         self.found = False
         self.unread = False
         self.failed = False
+        self.broken: list[str] = []  # what could not be read at all: a line each
 
     def run(self) -> Status:
         """Read and report; return the exit status."""
         request = self.request
+        if request.output is not None and Path(request.output).is_dir():
+            raise Refusal(f"{request.output} is a directory; name a file in it")
         named = meant(request.captures)
         with opened(request.output, force=request.force, captures=named.paths) as output:
             style = output.style(ascii_only=request.ascii)
             chains = self.chains(named)
             selections = self.selections(chains, output)
             output.write(pieces(request.form, selections, style, most=request.most, several=named.several))
+        return self.status
+
+    @property
+    def status(self) -> Status:
+        """The exit status that what has come of it so far makes."""
         if self.failed:
             return Status.BUG
         if self.unread:
@@ -132,6 +140,7 @@ class Job:
             broken = named.broken + unread
         for error in broken:
             complain(str(error))
+            self.broken.append(str(error))
             self.unread = True
         return found
 

@@ -159,7 +159,7 @@ WRITING = (
     click.option(
         "-o",
         "--output",
-        type=click.Path(dir_okay=False, allow_dash=True),
+        type=click.Path(allow_dash=True),
         metavar="FILE",
         help="Write to this file, which must not be there yet.",
     ),

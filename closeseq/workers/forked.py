@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     Task = TypeVar("Task")
     Result = TypeVar("Result")
 
-AT_ONCE = 2  # tasks that a worker has, so that it never waits for the next one
+AT_ONCE = 1  # tasks that a worker has; with more, the last ones wait while others have nothing to do
 AHEAD = 4  # tasks for each worker that may be done before the first of them is taken
 
 _living: dict[int, Worker] = {}  # by process
