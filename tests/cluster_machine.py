@@ -39,7 +39,7 @@ def started(log, *command, **more):
         finally:
             process.terminate()
             try:
-                process.wait(PATIENCE)
+                process.wait(5)
             except subprocess.TimeoutExpired:
                 process.kill()
 

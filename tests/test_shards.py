@@ -67,7 +67,7 @@ def test_a_busy_capture_cut_anywhere_is_the_whole(tmp_path, monkeypatch, threads
     ring.mkdir()
     paths = written(ring, packets, CUTS[by](packets, dice, most=30), dice)
     monkeypatch.setattr(plan, "CROSSING", 7)
-    monkeypatch.setattr(plan, "TOGETHER", 3)
+    monkeypatch.setattr(plan, "TOGETHER", 40)
     monkeypatch.setattr(plan, "AT_ONCE", 5)
     parts = closeseq.analyze(*paths, stuck_after=2, executor=threads)
     assert len(parts._whole.shards) > len(parts.reading.files.files) + 1  # some of them in partitions

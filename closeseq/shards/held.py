@@ -22,16 +22,16 @@ def put(folder: str | None, name: str, data: bytes) -> Held:
     return url
 
 
-def get(held: Held) -> bytes:
-    """Return the bytes.
+def get(held: Held, begin: int | None = None, end: int | None = None) -> bytes:
+    """Return the bytes, or those from `begin` up to `end`.
 
     Raises:
         OSError: the file cannot be read.
     """
     if isinstance(held, bytes):
-        return held
+        return held[begin:end]
     files, path = file_system(held)
-    data: bytes = files.cat_file(path)
+    data: bytes = files.cat_file(path, start=begin, end=end)
     return data
 
 

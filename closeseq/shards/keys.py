@@ -12,12 +12,14 @@ import numpy as np
 
 from closeseq.connections.table import pair_words, senders
 from closeseq.packets.flags import SYN
+from closeseq.shards.held import get
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from closeseq.connections.state import Pairs
     from closeseq.packets.segments import Segments
+    from closeseq.shards.held import Held
 
 # One row a pair of a file.
 ROW = np.dtype(
@@ -29,6 +31,27 @@ ROW = np.dtype(
     ]
 )
 HALF = np.uint64(32)
+
+
+# As bytes, the rows stand behind a table of where those of each bucket begin, so that a range can be read.
+BUCKETS = 1 << 10  # equal ranges of the numbers of pairs
+HEAD = np.dtype((np.int64, BUCKETS + 1))
+
+
+def as_bytes(rows: np.ndarray) -> bytes:
+    """Return the rows of a file as bytes."""
+    edges = np.searchsorted(
+        rows["pair"] >> np.uint64(64 - BUCKETS.bit_length() + 1), np.arange(BUCKETS + 1, dtype=np.uint64)
+    )
+    return edges.astype(np.int64).tobytes() + rows.tobytes()
+
+
+def part_of(held: Held, part: int, parts: int) -> np.ndarray:
+    """Return those rows of a file that are in one of so many ranges of buckets, at most BUCKETS."""
+    edges = np.frombuffer(get(held, 0, HEAD.itemsize), np.int64)
+    begin, end = (int(edges[BUCKETS * one // parts]) for one in (part, part + 1))
+    at = (HEAD.itemsize + place * ROW.itemsize for place in (begin, end))
+    return np.frombuffer(get(held, *at), ROW)
 
 
 def hashed(words: Sequence[np.ndarray], key: int) -> np.ndarray:

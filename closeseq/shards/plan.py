@@ -18,6 +18,7 @@ from closeseq.classes import Classified
 from closeseq.errors import WorkerError
 from closeseq.reading import Reading
 from closeseq.shards import tasks
+from closeseq.shards.keys import BUCKETS
 from closeseq.shards.peers import Peers
 from closeseq.shards.tasks import Numbered, Portion, Terms
 
@@ -28,14 +29,13 @@ if TYPE_CHECKING:
     from closeseq.capture.chains import Chain
     from closeseq.classes import Outcome
     from closeseq.settings import Settings
-    from closeseq.shards.held import Held
     from closeseq.shards.tasks import Across, Inside, Looked
     from closeseq.verdict.fault import Faults
 
     Result = TypeVar("Result")
 
 AT_ONCE = 256  # tasks that are with the executor; of more it need not know
-TOGETHER = 64  # files whose pairs are compared by one task
+TOGETHER = 1 << 20  # pairs of files that are compared by one task; 26 bytes each
 CROSSING = 20_000  # pairs that go on in another file, in one partition
 KILLED = ("KilledWorker", "CancelledError", "FutureCancelledError", "CommClosedError")  # what Dask raises
 
@@ -105,7 +105,7 @@ def shared_out(
     if errors and not any(one.reading.packets for one in looked):
         raise errors[0]
     before = np.cumsum([0, *[one.reading.packets for one in looked]]).tolist()
-    crossing, peers = _compared(executor, terms, [one.pairs for one in looked])
+    crossing, peers = _compared(executor, terms, looked)
     partitions = max(1, sum(map(len, crossing)) // CROSSING)
     given = [
         (terms, portion, (at, one.reading.packets), pairs, partitions)
@@ -159,9 +159,10 @@ def _look(
     return portions, looked
 
 
-def _compared(executor: Executor, terms: Terms, files: Sequence[Held]) -> tuple[list[np.ndarray], Peers]:
+def _compared(executor: Executor, terms: Terms, looked: Sequence[Looked]) -> tuple[list[np.ndarray], Peers]:
     """Return which pairs of each file go on in another one, and what is to be known of ends."""
-    parts = -(-len(files) // TOGETHER)
+    files = [one.pairs for one in looked]
+    parts = min(max(1, sum(one.number for one in looked) // TOGETHER), BUCKETS)
     found = list(each(executor, tasks.compare, [(files, part, parts) for part in range(parts)]))
     crossing = [np.sort(np.concatenate(one)) for one in zip(*[one.crossing for one in found], strict=True)]
     asked = np.unique(np.concatenate([one.asked for one in found]))

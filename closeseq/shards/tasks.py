@@ -69,7 +69,8 @@ class Looked(NamedTuple):
 
     reading: Reading
     fragments: Fragments | None  # that may be completed in the next file
-    pairs: Held  # rows of keys.ROW
+    pairs: Held  # as keys.as_bytes has them
+    number: int  # how many they are
 
 
 def look(terms: Terms, portion: Portion) -> Looked:
@@ -85,7 +86,7 @@ def look(terms: Terms, portion: Portion) -> Looked:
 
     Reader(reading, feed, portion.count, decoder=decoder).read([portion.path])
     rows = keys.joined(found)
-    return Looked(reading, decoder.fragments, put(terms.folder, "pairs", rows.tobytes()))
+    return Looked(reading, decoder.fragments, put(terms.folder, "pairs", keys.as_bytes(rows)), len(rows))
 
 
 class Compared(NamedTuple):
@@ -95,18 +96,9 @@ class Compared(NamedTuple):
     asked: np.ndarray  # uint64, ascending: ends
 
 
-def ranged(held: Held, part: int, parts: int) -> np.ndarray:
-    """Return those rows of a file's pairs that are in one of so many equal ranges."""
-    rows = np.frombuffer(get(held), keys.ROW)
-    edges = [round(2.0**64 * one / parts) for one in (part, part + 1)]
-    low = np.searchsorted(rows["pair"], np.uint64(edges[0]))
-    high = len(rows) if part + 1 == parts else np.searchsorted(rows["pair"], np.uint64(edges[1]))
-    return rows[low:high]
-
-
 def compare(files: Sequence[Held], part: int, parts: int) -> Compared:
     """Compare the pairs of all files, in one of so many ranges."""
-    each = [ranged(held, part, parts) for held in files]
+    each = [keys.part_of(held, part, parts) for held in files]
     pairs = np.concatenate([np.empty(0, np.uint64), *[rows["pair"] for rows in each]])
     names, times = np.unique(pairs, return_counts=True)
     several = names[times > 1]
@@ -117,7 +109,7 @@ def compare(files: Sequence[Held], part: int, parts: int) -> Compared:
 
 def count(files: Sequence[Held], part: int, parts: int, asked: np.ndarray) -> np.ndarray:
     """Return how many pairs each of these ends has, in one of so many ranges of pairs."""
-    rows = keys.joined(ranged(held, part, parts) for held in files)
+    rows = keys.joined(keys.part_of(held, part, parts) for held in files)
     first, second = rows["ends"].T
     ends = np.concatenate([first, second[second != first]])
     ends = ends[np.isin(ends, asked)]
