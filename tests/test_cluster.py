@@ -112,6 +112,24 @@ def test_a_worker_that_is_killed_changes_nothing(ring, tmp_path):
         assert_equal(out, done, ring)
 
 
+def test_ctrl_c_ends_it_and_leaves_nothing_unfinished(machine, ring, tmp_path):
+    out = tmp_path / "out"
+    command = [sys.executable, "-m", "closeseq", "analyze", str(ring), "--cluster", machine.address]
+    with subprocess.Popen(
+        [*command, "-f", "jsonl", "-o", str(out)], stderr=subprocess.PIPE, text=True, env=environment()
+    ) as process:
+        until = time.monotonic() + PATIENCE
+        while not list(out.glob(".closeseq-*/tables-*")):
+            assert time.monotonic() < until
+            assert process.poll() is None
+            time.sleep(0.002)
+        process.send_signal(signal.SIGINT)
+        _, complaint = process.communicate(timeout=PATIENCE)
+    assert (process.returncode, complaint) == (130, "closeseq: interrupted\n")
+    assert not (out / "summary.txt").exists()
+    assert all(line.endswith("}") for line in lines_of(out))
+
+
 def test_files_that_cannot_be_read_are_named_and_the_others_are_done(machine, ring, tmp_path):
     folder = tmp_path / "ring"
     folder.mkdir()

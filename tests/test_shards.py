@@ -133,3 +133,41 @@ def test_a_file_cut_short_is_told_and_the_others_are_whole(tmp_path, cut_traffic
     parts = closeseq.analyze(*paths, executor=threads)
     assert str(parts.reading.error) == str(chain.reading.error) != "None"
     assert records(parts) == records(chain)
+
+
+@pytest.mark.parametrize("lost", ["vanishes", "is cut short", "becomes something else"])
+def test_a_file_that_is_lost_after_it_was_looked_at_is_told_and_counted_nowhere(
+    tmp_path, cut_traffic, threads, lost
+):
+    packets, paths = read_file(cut_traffic / "whole.pcap").packets, []
+    for number, begin in enumerate(range(0, len(packets), 4000)):
+        paths.append(tmp_path / f"r{number}.pcap")
+        paths[-1].write_bytes(as_file(packets[begin : begin + 4000], Random(3)))
+    whole = closeseq.analyze(*map(str, paths))
+    victim, files = paths[2], len(paths)
+
+    def lose(done, _):
+        if done != files:  # all of them were looked at, and none was read
+            return
+        data = victim.read_bytes()
+        victim.unlink()
+        if lost != "vanishes":
+            victim.write_bytes(data[: len(data) // 2] if lost == "is cut short" else b"something else" * 9)
+
+    parts = closeseq.analyze(*map(str, paths), executor=threads, progress=lose)
+    (error,) = parts.reading.files.errors()
+    assert error is parts.reading.error
+    assert error.path == str(victim)
+    assert parts.reading.packets == len(packets) - 4000
+    assert [one.id for one in parts] == list(range(1, len(parts) + 1))
+
+    def later(analysis):
+        """Return the timelines of those that began after that file, by who they are."""
+        found = [closeseq.record(one) for one in analysis if one.opener == "seen"]
+        return {
+            (one["community_id"], one["start"]): one["timeline"] for one in found if min(one["files"]) > "3"
+        }
+
+    expected, left = later(whole), later(parts)
+    assert len(expected) > 100
+    assert {who: left[who] for who in expected} == expected  # and a SYN that was sent again begins more

@@ -13,7 +13,7 @@ from closeseq.cli.job import Job, meant
 from closeseq.cli.output import streamed
 from closeseq.cli.progress import Progress
 from closeseq.cli.status import Refusal, Status, complain, fault_in
-from closeseq.cluster.parts import FORMS, SUMMARY, Order, part
+from closeseq.cluster.parts import FORMS, SUMMARY, Order, handed_on, part
 from closeseq.cluster.totals import Totals
 from closeseq.errors import CaptureError
 from closeseq.report.text import Style, printable
@@ -87,9 +87,10 @@ class ClusterJob(Job):
             progress.clear()
         style = Style(100, request.ascii)
         order = Order(settings, whole.reading, request.wanted, style, request.most, request.form)
+        told = handed_on(order, handed)
         shards = [
-            (order, shard, None if folder is None else folder.part(request.form))
-            for shard in whole.shards
+            (told, shard, None if folder is None else folder.part(request.form))
+            for shard in sorted(whole.shards, key=lambda one: -one.shard.connections)  # long tasks first
             if shard.shard.connections
         ]
         totals = Totals()
@@ -168,10 +169,12 @@ def connected(address: str) -> Iterator[Executor]:
     logging.getLogger("distributed").setLevel(logging.CRITICAL)  # what went wrong is said once
     try:
         from distributed import Client
+
+        connect: Any = Client  # which has no types
     except ImportError as error:
         raise Refusal(f"--cluster needs Dask, which is not installed; {INSTALL}") from error
     try:
-        client: Any = Client(address, timeout=PATIENCE, set_as_default=False)
+        client = connect(address, timeout=PATIENCE, set_as_default=False)
     except (OSError, ValueError) as error:
         raise Refusal(f"no Dask scheduler answers at {address}: is it running there?") from error
     try:
