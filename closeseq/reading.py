@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from closeseq.errors import CaptureError
 from closeseq.packets.files import File, Files
 from closeseq.workers.ahead import made_ahead
+from closeseq.workers.forked import can_fork
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -128,7 +129,7 @@ class Reader:
         size = _size(paths)
         self._size = size if len(paths) > 1 else None  # of a single file its reader tells
         steps = _steps(paths, self._count, self._decoder)
-        if self._ahead and size is not None and size >= LARGE:
+        if self._ahead and can_fork() and size is not None and size >= LARGE:
             steps = made_ahead(steps)
         file = File("", 0)
         for step in steps:
