@@ -6,6 +6,7 @@ import contextlib
 import logging
 import secrets
 import sys
+from concurrent.futures import Executor
 from typing import TYPE_CHECKING, Any
 
 from closeseq.analysis import settings_of
@@ -21,8 +22,7 @@ from closeseq.shards.held import file_system, write_whole
 from closeseq.shards.plan import each, shared_out
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from concurrent.futures import Executor
+    from collections.abc import Callable, Iterator
 
     from closeseq.capture.chains import Chain
 
@@ -159,6 +159,20 @@ def _is_ours(path: str) -> bool:
     return name == SUMMARY or (name.startswith("part-") and name.endswith(FORMS[1:]))
 
 
+class Workers(Executor):
+    """The workers of a Dask scheduler.
+
+    As Dask's own executor, whose results stay with the workers until Python happens to look for garbage here.
+    """
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+
+    def submit(self, task: Callable[..., Any], /, *given: Any, **named: Any) -> Any:
+        """Have a task done, twice if need be; return its future."""
+        return self._client.submit(task, *given, pure=False, **named)
+
+
 @contextlib.contextmanager
 def connected(address: str) -> Iterator[Executor]:
     """Be connected with a Dask scheduler; yield what does its tasks.
@@ -178,6 +192,6 @@ def connected(address: str) -> Iterator[Executor]:
     except (OSError, ValueError) as error:
         raise Refusal(f"no Dask scheduler answers at {address}: is it running there?") from error
     try:
-        yield client.get_executor(pure=False)
+        yield Workers(client)
     finally:
         client.close()
