@@ -2,6 +2,7 @@
 
 The way the data goes, one line a stage; a later stage may import an earlier one, never the other way:
 
+    workers      other processes that do a part of the work
     packets      the shapes of data that the stages hand on, and 32-bit sequence arithmetic
     capture      a capture file or interface -> frames
     segments     frames -> columns of TCP headers, one row a segment
@@ -11,10 +12,12 @@ The way the data goes, one line a stage; a later stage may import an earlier one
     connection   one analysed connection; settings: what to look at, and what counts as long
     classes      connections that go the same way share one replay
     reading      a capture's files, one after the other, and what was met in them
+    shards       the same in portions, by tasks on other machines
     analysis     the road end to end: a capture's connections
     kernel       what Linux itself says: socket table, tracepoint, owner of a socket
     watch        the same road in small steps as time passes: news of connections, and a census
     report       text, records, pictures
+    cluster      the same report, made in parts by the workers of a cluster
     lab          real sockets, driven into each way of closing, with the kernel's answer beside them
     cli          the command `closeseq`
 
@@ -47,7 +50,14 @@ if TYPE_CHECKING:
         Stream,
         Traffic,
     )
-    from closeseq.errors import CaptureError, CloseseqError, SaveError, ScriptError, UnknownWordError
+    from closeseq.errors import (
+        CaptureError,
+        CloseseqError,
+        SaveError,
+        ScriptError,
+        UnknownWordError,
+        WorkerError,
+    )
     from closeseq.packets.files import File, Files
     from closeseq.reading import Reading
     from closeseq.report.records import record
@@ -103,6 +113,7 @@ __all__ = [
     "Transition",
     "UnknownWordError",
     "Verdict",
+    "WorkerError",
     "analyze",
     "chains",
     "format_timeline",
@@ -118,7 +129,9 @@ _HOMES = {
         *("Address", "Conversation", "Duplicates", "End", "Event", "Opener", "Position", "Stream", "Traffic"),
     ),
     "capture.live.problems": ("DeviceError", "FilterError", "NotPermittedError"),
-    "errors": ("CaptureError", "CloseseqError", "SaveError", "ScriptError", "UnknownWordError"),
+    "errors": (
+        *("CaptureError", "CloseseqError", "SaveError", "ScriptError", "UnknownWordError", "WorkerError"),
+    ),
     "packets.files": ("File", "Files"),
     "reading": ("Reading",),
     "report.records": ("record",),

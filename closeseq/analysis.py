@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from ipaddress import ip_address
-from typing import TYPE_CHECKING, Any, cast, overload
+from typing import TYPE_CHECKING, Any, Self, TypeVar, cast, overload
 
 import numpy as np
 
@@ -25,9 +25,12 @@ from closeseq.settings import Settings
 from closeseq.tcp.timers import SECOND, Timers
 from closeseq.verdict.fault import Faults
 from closeseq.verdict.limits import Limits
+from closeseq.workers.forked import can_fork, in_order
+from closeseq.workers.processors import processors
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from concurrent.futures import Executor
 
     from numpy.typing import NDArray
 
@@ -36,10 +39,15 @@ if TYPE_CHECKING:
     from closeseq.connections.conversation import Conversation
     from closeseq.errors import CaptureError
     from closeseq.packets.segments import Segments
+    from closeseq.shards.plan import Whole
 
+    Drawn = TypeVar("Drawn")
 
 MOST_KEPT = 4096  # classes that are made once
 FEW = 32  # connections that are judged one by one: to look for what they share takes longer
+FEW_FOR_ALL = 500  # connections, for which starting other processes costs more than they save
+AT_ONCE = 4096  # connections that a worker draws before it sends what it has; some megabytes of records
+PARTS = 8  # for each worker, at least
 FOREVER = 10**9  # seconds; longer waits and timers count as this, which in nanoseconds 64 bits can hold
 
 
@@ -105,24 +113,40 @@ class Analysis(Sequence[Connection]):
 
     Batches are fed with `feed`; after that it is a sequence of `Connection`s. The counts `verdicts`,
     `shapes` and `findings` take one replay a class, so they are quick for any size.
+
+    Args:
+        path: what the capture is called.
+        settings: what to look at, and what counts as long.
+        jobs: how many processes judge connections; None for as many as there are processors, where there are
+            enough connections to make it worth while.
     """
 
-    def __init__(self, path: str = "", settings: Settings | None = None) -> None:
+    def __init__(self, path: str = "", settings: Settings | None = None, jobs: int | None = 1) -> None:
         self.path = path
+        self.jobs = jobs
         self.settings = settings or Settings()
         self.reading = Reading(path)
         self._connections = Connections(ports=self.settings.ports, scratch=True)
         self.faults = Faults()  # of closeseq itself, at the connections that were looked at
 
+    @classmethod
+    def of_some(cls, connections: Connections, reading: Reading, settings: Settings) -> Self:
+        """Return the analysis of some connections of a capture, by their numbers in it."""
+        made = cls(reading.path, settings)
+        made.reading, made._connections = reading, connections
+        return made
+
+    @property
+    def numbers(self) -> list[int]:
+        """The number of each connection in its capture, as `Connection.id`."""
+        numbers: list[int] = self._connections.numbers.tolist()
+        return numbers
+
     def feed(self, segments: Segments) -> None:
         """Add a batch of segments, which follow those fed before."""
         from closeseq.segments.narrow import narrow
 
-        if len(segments):
-            reading = self.reading
-            first, last = int(segments.time_ns.min()), int(segments.time_ns.max())
-            reading.first_ns = first if reading.first_ns is None else min(first, reading.first_ns)
-            reading.last_ns = last if reading.last_ns is None else max(last, reading.last_ns)
+        self.reading.met(segments)
         self._connections.feed(narrow(segments, self.settings.ports, self.settings.hosts))
         self.reading.copies = self._connections.copies
         self.__dict__.pop("classes", None)  # they are of what has been fed
@@ -169,14 +193,51 @@ class Analysis(Sequence[Connection]):
         chosen = range(len(self)) if indices is None else indices
         if len(chosen) < FEW or self.reading.files.gaps():  # texts may tell of a gap
             return self.among(chosen)
-        finder = Classes(self.settings, faults=self.faults, worded=True)
-        return finder.judge(
+        return self._finder.judge(
             self._connections,
             np.asarray(chosen, np.int64),
             self._analysed,
             self.now_ns,
             dropped=self.reading.dropped,
         )
+
+    @cached_property
+    def _finder(self) -> Classes:
+        """Finds what is to be said of connections; what it learned of some holds for others."""
+        return Classes(self.settings, worded=True)
+
+    def drawn(self, draw: Callable[[Connection], Drawn], indices: Sequence[int]) -> Iterator[Drawn]:
+        """Yield what `draw` makes of the connections with these indices, in their order.
+
+        Args:
+            draw: works in other processes if there are many connections, so that it must change nothing.
+            indices: which ones, ascending.
+
+        Raises:
+            WorkerError: another process ended before its work was done.
+        """
+        workers = self._workers(len(indices))
+        if workers == 1:
+            yield from map(draw, self.judged(indices))
+            return
+
+        def some(part: Sequence[int]) -> tuple[list[Drawn], Faults]:
+            self.faults = Faults()
+            return [draw(one) for one in self.judged(part)], self.faults
+
+        size = max(1, min(AT_ONCE, len(indices) // (PARTS * workers)))
+        parts = [indices[at : at + size] for at in range(0, len(indices), size)]
+        for found, faults in in_order(some, parts, workers):
+            self.faults.merge(faults)
+            yield from found
+
+    def _workers(self, connections: int) -> int:
+        """Return how many processes are to judge so many connections."""
+        if not can_fork() or connections < 2:  # noqa: PLR2004 - nothing to share
+            return 1
+        if self.jobs is None:
+            return processors() if connections >= FEW_FOR_ALL else 1
+        return self.jobs
 
     def _connection(self, index: int) -> Connection:
         return self._analysed(self._connections.conversation(index))
@@ -196,6 +257,19 @@ class Analysis(Sequence[Connection]):
     @cached_property
     def classes(self) -> Sequence[ConnectionClass]:
         """All connections in classes (see classes/outcome.py), in the order of their first ones."""
+        workers = self._workers(len(self))
+        if workers > 1:
+            from closeseq.classes.several import find_by_several
+
+            found, outcomes = find_by_several(
+                self._connections,
+                self.settings,
+                self.now_ns,
+                dropped=self.reading.dropped,
+                workers=workers,
+                faults=self.faults,
+            )
+            return ConnectionClasses(found.groups(), outcomes, self)
         finder = Classes(self.settings, faults=self.faults)
         found = finder.find(self._connections, self.now_ns, dropped=self.reading.dropped)
         return ConnectionClasses(found.groups(), finder.outcomes, self)
@@ -234,7 +308,7 @@ class Analysis(Sequence[Connection]):
 
     def failed_at(self, indices: Iterable[int], fault: Exception) -> None:
         """Note that closeseq itself failed to show these connections, given by index."""
-        self.faults.add_all((index + 1 for index in indices), fault)
+        self.faults.add_all(self._connections.numbers[list(indices)].tolist(), fault)
 
     def _count(self, codes: Callable[[Outcome], Iterable[str]]) -> Counter[str]:
         counts: Counter[str] = Counter()
@@ -249,6 +323,48 @@ class Analysis(Sequence[Connection]):
         return self.among(sorted(i for members in found for i in members))
 
 
+class Shared(Analysis):
+    """An analysis that an executor has part in."""
+
+    _whole: Whole
+    _executor: Executor
+
+    @classmethod
+    def of(
+        cls,
+        chain: Chain,
+        settings: Settings,
+        executor: Executor,
+        *,
+        count: int | None = None,
+        progress: Callable[[int, int | None], None] | None = None,
+    ) -> Self:
+        """Analyse files that are one capture; see `analyze`."""
+        from closeseq.shards import tables
+        from closeseq.shards.held import get
+        from closeseq.shards.plan import shared_out
+
+        made = cls(chain.paths[0], settings)
+        made._executor = executor
+        made._whole = shared_out(executor, chain, settings, count=count, progress=progress)
+        made.reading = made._whole.reading
+        parts = []
+        for shard in made._whole.shards:
+            part = tables.from_bytes(get(shard.shard.tables))
+            part["histories"]["id"] = shard.numbers_of(part)
+            parts.append(part)
+        made._connections = tables.connections_of(tables.joined(parts), settings.ports)
+        return made
+
+    @cached_property
+    def classes(self) -> Sequence[ConnectionClass]:
+        """All connections in classes, in the order of their first ones."""
+        from closeseq.shards.plan import classes
+
+        found, outcomes = classes(self._executor, self._whole, len(self), self.faults)
+        return ConnectionClasses(found.groups(), outcomes, self)
+
+
 def analyze(
     path: str,
     *more: str,
@@ -260,6 +376,7 @@ def analyze(
     fin_timeout: float | None = None,
     count: int | None = None,
     progress: Callable[[int, int | None], None] | None = None,
+    executor: Executor | None = None,
 ) -> Analysis:
     """Analyse a saved capture, in one file or in several that continue each other.
 
@@ -275,7 +392,10 @@ def analyze(
         time_wait: seconds that TIME_WAIT lasts (2MSL, RFC 9293 3.6.1), instead of the system's.
         fin_timeout: seconds that FIN_WAIT_2 lasts without an owner, instead of the system's.
         count: stop after this many packets.
-        progress: is called after each batch with the bytes consumed and the size of all, if known.
+        progress: is called after each batch with the bytes consumed and the size of all, if known; with an
+            executor, after each file with how many are done.
+        executor: reads the files, and finds the classes that the counts are made of: one task a file, in its
+            threads, its processes or those of a cluster. The result is the same.
 
     Returns:
         The analysis; where a file turned bad in the middle, that of all before, and of the other files, with
@@ -283,6 +403,7 @@ def analyze(
 
     Raises:
         CaptureError: nothing can be read at all.
+        WorkerError: the executor has lost its workers.
         ValueError: files that overlap in time, which are several captures (`chains` tells them apart); a host
             that is no IP address, a time below zero, or a system that is not known.
     """
@@ -300,7 +421,10 @@ def analyze(
         raise ValueError(f"{first} and {then} overlap in time: analyse each by itself, see closeseq.chains")
     if not found:
         raise broken[0]
-    analysis = analyze_chain(found[0], settings, count=count, progress=progress)
+    if executor is None:
+        analysis = analyze_chain(found[0], settings, count=count, progress=progress)
+    else:
+        analysis = Shared.of(found[0], settings, executor, count=count, progress=progress)
     if analysis.reading.error is None and broken:
         analysis.reading.error = broken[0]
     return analysis
@@ -338,16 +462,18 @@ def analyze_chain(
     *,
     count: int | None = None,
     progress: Callable[[int, int | None], None] | None = None,
+    jobs: int | None = 1,
 ) -> Analysis:
-    """Analyse files that are one capture; see `analyze` for the rest.
+    """Analyse files that are one capture; see `analyze` and `Analysis` for the rest.
 
     Raises:
         CaptureError: none of them can be read at all.
     """
-    analysis = Analysis(chain.paths[0], settings)
+    analysis = Analysis(chain.paths[0], settings, jobs)
     reading = analysis.reading
     reading.empty, reading.beside = chain.empty, chain.beside
-    Reader(reading, analysis.feed, count, progress).read(chain.paths)
+    ahead = (processors() if jobs is None else jobs) > 1
+    Reader(reading, analysis.feed, count, progress, ahead=ahead).read(chain.paths)
     errors = reading.files.errors()
     if errors and not reading.packets:
         raise errors[0]

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import Any, Self
 
+KILLED = 9  # SIGKILL, on every system
+
 
 class CloseseqError(Exception):
     """Everything closeseq raises on purpose. Its text is one line for a person.
@@ -77,6 +79,26 @@ class SaveError(CloseseqError):
         self.errno = errno
         saved = f"; {packets:,} packets were saved before" if packets else ""
         super().__init__(f"{path}: {problem}{saved}")
+
+
+class WorkerError(CloseseqError):
+    """A process that did a part of the work ended before it was done.
+
+    Args:
+        status: its exit status; below zero the number of the signal that ended it; None if it is not known.
+    """
+
+    def __init__(self, status: int | None) -> None:
+        self.status = status
+        how = "its executor tells no more" if status is None else f"status {status}"
+        if status is not None and status < 0:
+            how = f"signal {-status}"
+        if status == -KILLED:
+            how += ", which is how the system takes memory back"
+        super().__init__(
+            f"a worker process ended before its work was done ({how}), so that what was written is not all; "
+            "with fewer processes, as with --jobs 1, less memory is needed"
+        )
 
 
 class ScriptError(CloseseqError):

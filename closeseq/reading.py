@@ -5,18 +5,22 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from stat import S_ISREG
+from typing import TYPE_CHECKING, NamedTuple
 
 from closeseq.errors import CaptureError
-from closeseq.packets.files import Files
+from closeseq.packets.files import File, Files
+from closeseq.workers.ahead import made_ahead
+from closeseq.workers.forked import can_fork
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
-    from closeseq.capture import Capture
-    from closeseq.packets.files import File
     from closeseq.packets.frames import Frames
     from closeseq.packets.segments import Segments
+    from closeseq.segments import Decoder
+
+LARGE = 4 << 20  # bytes of files, from which on a process that reads them is worth while
 
 
 @dataclass(slots=True)
@@ -44,12 +48,45 @@ class Reading:
         known = [one for one in (self.last_ns, self.ended_ns) if one is not None]
         return max(known, default=None)
 
+    def met(self, segments: Segments) -> None:
+        """Note the times of a batch."""
+        if len(segments):
+            first, last = int(segments.time_ns.min()), int(segments.time_ns.max())
+            self.first_ns = first if self.first_ns is None else min(first, self.first_ns)
+            self.last_ns = last if self.last_ns is None else max(last, self.last_ns)
+
     def add(self, packets: int, segments: Segments) -> None:
         """Count a batch."""
         self.packets += packets
         self.segments += len(segments)
         self.skipped = dict(Counter(self.skipped) + Counter(segments.skipped))
         self.notes = dict(Counter(self.notes) + Counter(segments.notes))
+
+
+class Begun(NamedTuple):
+    """The next file comes."""
+
+    path: str
+
+
+class Decoded(NamedTuple):
+    """What a batch of it holds."""
+
+    segments: Segments
+    packets: int
+    first_ns: int  # time of its earliest packet; 0 without any
+    last_ns: int
+    position: int  # bytes of the file that were used so far
+    size: int | None  # bytes of it, if known
+
+
+class Ended(NamedTuple):
+    """A file is at its end, or as far as it can be read; None of what it did not come to."""
+
+    position: int
+    dropped: int
+    ended_ns: int | None
+    error: CaptureError | None
 
 
 class Reader:
@@ -60,6 +97,8 @@ class Reader:
         feed: takes the segments, batch by batch.
         count: stop after this many packets.
         progress: is called after each batch with the bytes consumed and the size of all, if known.
+        ahead: whether large files may be read and decoded by another process, while what came before is fed.
+        decoder: what decodes, if it is to be known with what it began and ended.
     """
 
     def __init__(
@@ -68,71 +107,100 @@ class Reader:
         feed: Callable[[Segments], None],
         count: int | None = None,
         progress: Callable[[int, int | None], None] | None = None,
+        *,
+        ahead: bool = False,
+        decoder: Decoder | None = None,
     ) -> None:
-        from closeseq.segments import Decoder
-
         self._reading = reading
         self._feed = feed
         self._count = count
         self._progress = progress
+        self._ahead = ahead
+        self._decoder = decoder
         self._size: int | None = None  # bytes of several files, if known
         self._done = 0  # bytes of the files before
-        self._decoder = Decoder()  # one for all: the fragments of a packet may lie in two files
-
-    @property
-    def _enough(self) -> bool:
-        return self._count is not None and self._reading.packets >= self._count
 
     def read(self, paths: Sequence[str]) -> None:
-        """Read the files. What is wrong with one is noted with it, and the others are read."""
-        from closeseq.capture import open_capture
+        """Read the files. What is wrong with one is noted with it, and the others are read.
 
-        self._size = _size(paths)
-        for path in paths:
-            file = self._reading.files.go_on(path, self._reading.packets)
-            try:
-                with open_capture(path) as capture:
-                    self._read(capture, file)
-            except CaptureError as error:
-                file.error = error
-            if self._enough:
-                return
+        Raises:
+            WorkerError: the process that reads ended before its work was done.
+        """
+        size = _size(paths)
+        self._size = size if len(paths) > 1 else None  # of a single file its reader tells
+        steps = _steps(paths, self._count, self._decoder)
+        if self._ahead and can_fork() and size is not None and size >= LARGE:
+            steps = made_ahead(steps)
+        file = File("", 0)
+        for step in steps:
+            if isinstance(step, Begun):
+                file = self._reading.files.go_on(step.path, self._reading.packets)
+            elif isinstance(step, Decoded):
+                self._add(step, file)
+            else:
+                self._end(step, file)
 
-    def _read(self, capture: Capture, file: File) -> None:
+    def _add(self, batch: Decoded, file: File) -> None:
+        if batch.packets:
+            file.add(batch.packets, batch.first_ns, batch.last_ns)
+        self._reading.add(batch.packets, batch.segments)
+        self._feed(batch.segments)
+        if self._progress is not None:
+            size = batch.size if self._size is None else self._size
+            self._progress(self._done + batch.position, size)
+
+    def _end(self, ended: Ended, file: File) -> None:
         reading = self._reading
-        dropped_before, ended_before_ns = reading.dropped, reading.ended_ns
-        try:
-            for frames in capture.batches():
-                self._add(frames, file)
-                if self._progress is not None:
-                    size = capture.size if self._size is None else self._size
-                    self._progress(self._done + capture.position, size)
-                if self._enough:
-                    return
-        finally:
-            self._done += capture.position
-            reading.dropped = dropped_before + capture.dropped
-            known = [one for one in (ended_before_ns, capture.ended_ns) if one is not None]
-            reading.ended_ns = max(known, default=None)
+        self._done += ended.position
+        reading.dropped += ended.dropped
+        known = [one for one in (reading.ended_ns, ended.ended_ns) if one is not None]
+        reading.ended_ns = max(known, default=None)
+        file.error = ended.error
 
-    def _add(self, frames: Frames, file: File) -> None:
-        reading, batch = self._reading, frames
-        if file.before:
-            batch = replace(frames, number=frames.number + file.before)
-        if self._count is not None:
-            batch = batch.first(self._count - reading.packets)
-        if len(batch):
-            file.add(len(batch), int(batch.time_ns.min()), int(batch.time_ns.max()))
-        segments = self._decoder.decode(batch)
-        reading.add(len(batch), segments)
-        self._feed(segments)
+
+def _steps(
+    paths: Sequence[str], count: int | None, given: Decoder | None
+) -> Iterator[Begun | Decoded | Ended]:
+    """Yield what comes of files, up to so many packets."""
+    from closeseq.capture import open_capture
+    from closeseq.segments import Decoder
+
+    packets, decoder = 0, given or Decoder()  # one for all: the fragments of a packet may lie in two files
+    for path in paths:
+        yield Begun(path)
+        try:
+            capture = open_capture(path)
+        except CaptureError as error:
+            yield Ended(0, 0, None, error)
+            continue
+        before, trouble = packets, None
+        with capture:
+            try:
+                for frames in capture.batches():
+                    batch = replace(frames, number=frames.number + before) if before else frames
+                    if count is not None:
+                        batch = batch.first(count - packets)
+                    packets += len(batch)
+                    first_ns, last_ns = _times(batch)
+                    segments = decoder.decode(batch)
+                    yield Decoded(segments, len(batch), first_ns, last_ns, capture.position, capture.size)
+                    if packets == count:
+                        break
+            except CaptureError as error:
+                trouble = error
+            yield Ended(capture.position, capture.dropped, capture.ended_ns, trouble)
+        if packets == count:
+            return
+
+
+def _times(frames: Frames) -> tuple[int, int]:
+    return (int(frames.time_ns.min()), int(frames.time_ns.max())) if len(frames) else (0, 0)
 
 
 def _size(paths: Sequence[str]) -> int | None:
-    """Return the bytes of several files together; None of a single one, whose reader tells, or if unknown."""
-    if len(paths) == 1:
-        return None
+    """Return the bytes of files together; None if unknown."""
     try:
-        return sum(Path(path).stat().st_size for path in paths)
+        found = [Path(path).stat() for path in paths]
     except (OSError, ValueError):
         return None
+    return sum(one.st_size for one in found) if all(S_ISREG(one.st_mode) for one in found) else None

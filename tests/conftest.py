@@ -22,6 +22,7 @@ import pytest
 from hypothesis import settings
 
 from closeseq.connection import Connection
+from closeseq.verdict.fault import Faults
 
 settings.register_profile("repeatable", derandomize=True, deadline=None)
 settings.register_profile("quick", max_examples=10, derandomize=True, deadline=None)
@@ -51,14 +52,19 @@ def pytest_collection_modifyitems(items):
 def pytest_runtest_call(item):
     if module(item.nodeid) in WITH_FAULTS:
         return (yield)
-    met, note = [], Connection._note
+    met, note, merge = [], Connection._note, Faults.merge
 
     def noting(connection, fault):
         met.append(fault)
         note(connection, fault)
 
+    def merging(faults, others):
+        met.extend(AssertionError(f"in a worker: {one}") for one in others.named)
+        merge(faults, others)
+
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(Connection, "_note", noting)
+        patched.setattr(Faults, "merge", merging)
         result = yield
     if met:
         raise AssertionError("a fault in closeseq, contained") from met[0]

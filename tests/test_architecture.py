@@ -12,6 +12,7 @@ ROOT = Path(__file__).resolve().parent.parent / "closeseq"
 # In the order the data goes. Modules of closeseq/ itself stand where they are used.
 STAGES = (
     "errors",
+    "workers",
     "packets",
     "capture",
     "segments",
@@ -23,10 +24,12 @@ STAGES = (
     "connection",
     "classes",
     "reading",
+    "shards",
     "analysis",
     "kernel",
     "watch",
     "report",
+    "cluster",
     "lab",
     "cli",
     "__main__",

@@ -91,9 +91,13 @@ def test_the_benchmark_prints_a_table_of_ratios(tmp_path):
         floor, *others = re.findall(r"^  (\S.*?) +(\d+\.\d+) +(\d+\.\d) +(\d+)$", table, re.MULTILINE)
         assert floor[0] == "tcpdump --count"
         assert float(floor[2]) == 1
-        assert [one[0] for one in others][-2:] == ["closeseq analyze", "closeseq analyze -f jsonl"]
+        assert [one[0] for one in others][-4:] == [
+            *("closeseq, --jobs 1", "closeseq, --jobs 2"),
+            *("closeseq jsonl, --jobs 1", "closeseq jsonl, --jobs 2"),
+        ]
+        assert re.search(r"two processes take, of the time of one: summary [\d.]+, jsonl [\d.]+\n", table)
         assert all(float(seconds) > 0 and int(peak) > 0 for _, seconds, _, peak in others)
-        assert len(re.findall(r"seconds by stage: starting [\d.]+, reading", table)) == 2
+        assert len(re.findall(r"seconds by stage: starting [\d.]+, reading", table)) == 4
 
 
 def test_an_unknown_capture_is_refused():

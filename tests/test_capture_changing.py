@@ -53,7 +53,7 @@ def test_the_command_reports_and_ends_with_status_3(tmp_path, run):
     path = tmp_path / "f"
     path.write_bytes(attack.PCAP_HEADER + attack.some(700_000).tobytes())  # 39 MB
     size = path.stat().st_size
-    command = [sys.executable, "-m", "closeseq", "analyze", str(path)]
+    command = [sys.executable, "-m", "closeseq", "analyze", "--jobs", "1", str(path)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         deadline = time.monotonic() + 60
         # Modules are some 3 MB; then it reads the capture.

@@ -186,6 +186,7 @@ def test_where_a_mark_would_tell_a_retransmission_copies_may_come_later(after_ns
 def test_a_copy_is_not_looked_for_among_all_packets_of_a_clock_that_stands_still(apart, copies, size):
     given = segments(OPEN).take(np.full(apart + 1, 2))
     given.time_ns[:] = given.time_ns[0]
+    given.number[:] = np.arange(apart + 1) + 1
     given.ip_id[:] = np.arange(apart + 1) + 1
     given.ip_id[-1] = 1
     connections = Connections()

@@ -10,7 +10,7 @@ from multiprocessing import get_context
 import pytest
 
 import closeseq
-from closeseq.errors import CaptureError, CloseseqError, SaveError, ScriptError, UnknownWordError
+from closeseq.errors import CaptureError, CloseseqError, SaveError, ScriptError, UnknownWordError, WorkerError
 
 ERRORS = {
     "a capture": CaptureError("is damaged", path="x.pcap", packet=3, byte=77, remedy="copy it again"),
@@ -18,6 +18,7 @@ ERRORS = {
     "saving": SaveError("cannot be written", path="y.pcapng", packets=12, errno=28),
     "a script": ScriptError("C:X is no segment"),
     "a word": UnknownWordError("nothing is called that"),
+    "a worker": WorkerError(-9),
     "a device": closeseq.DeviceError("there is no interface eth7"),
     "a filter": closeseq.FilterError("it is wrong"),
     "permission": closeseq.NotPermittedError("only root may"),

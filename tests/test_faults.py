@@ -73,6 +73,17 @@ def test_every_format_is_complete_and_the_status_is_70(broken, form, capsys):
     assert "Traceback" not in said.err
 
 
+@pytest.mark.parametrize("form", ["summary", "table", "timeline", "json", "jsonl", "csv"])
+def test_several_processes_tell_the_same(form, monkeypatch, capsys):
+    monkeypatch.setattr(road, "judge", failing(road.judge, lambda c: int(c.id) in {2, 3, 4, 5}))
+    told = []
+    for jobs in (1, 2, 3):
+        assert run(["analyze", "-f", form, "--all", CAPTURE, "--jobs", str(jobs)]) == 70
+        told.append(capsys.readouterr())
+    assert "4 connections could not be judged, a fault in closeseq (#2: IndexError" in told[0].err
+    assert told[1:] == told[:1] * 2
+
+
 def test_it_is_told_though_others_are_asked_for(broken, capsys):
     assert run(["analyze", "-f", "table", "--verdict", "reset", CAPTURE]) == 70
     assert "1 connection could not be judged" in capsys.readouterr().err

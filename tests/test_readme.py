@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import re
 import shlex
+import signal
 import subprocess
 import sys
 import time
@@ -22,6 +25,7 @@ LIVE = re.findall(r"```console\n\$ sudo (closeseq live [^\n]*)\n(.*?)```", READM
 LAB = re.findall(r"```console\n\$ (closeseq lab [^\n]*)\n(.*?)```", README, re.DOTALL)
 LIVE_PYTHON = re.findall(r"```python live\n(.*?)```", README, re.DOTALL)
 PYTHON = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+CLUSTER = re.findall(r"```sh cluster\n(.*?)```", README, re.DOTALL)
 SHELL = re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
 
 
@@ -94,6 +98,45 @@ def test_the_live_python_of_the_readme_runs(net, code):
 @pytest.mark.parametrize("code", PYTHON)
 def test_the_python_of_the_readme_runs(code):
     assert run(["-c", code]).stdout
+
+
+def test_the_three_commands_of_a_cluster_do_what_one_process_does(tmp_path):
+    pytest.importorskip("distributed", reason="Dask is not installed: pip install 'closeseq[cluster]'")
+    (commands,) = CLUSTER
+    assert len(commands.splitlines()) == 3
+    (tmp_path / "captures").symlink_to(ROOT / "captures")
+    environment = {
+        "PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin",
+        "HOME": str(tmp_path),
+        "LC_ALL": "C.UTF-8",
+        "PYTHONPATH": str(ROOT),
+    }
+    if not (Path(sys.executable).parent / "closeseq").exists():  # it is run from its source
+        commands = commands.replace("closeseq analyze", f"{sys.executable} -m closeseq analyze")
+    with subprocess.Popen(
+        ["bash", "-c", f"set -e\n{commands}"],
+        cwd=tmp_path,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        try:
+            assert process.wait(100) == 0  # scheduler and workers go on
+        finally:
+            os.killpg(process.pid, signal.SIGTERM)
+            time.sleep(1)  # workers end, and say so to the scheduler
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+        summary = process.stdout.read()
+    captures = shlex.split(commands.splitlines()[2].partition(" analyze ")[2])[:2]
+    assert summary == run(["-m", "closeseq", "analyze", *captures]).stdout
+    records = run(["-m", "closeseq", "analyze", *captures, "-f", "jsonl"]).stdout.splitlines()
+    parts = sorted((tmp_path / "records").glob("part-*.jsonl"))
+    assert len(parts) == 2
+    assert sorted(line for part in parts for line in part.read_text().splitlines()) == sorted(records)
+    assert (tmp_path / "records/summary.txt").read_text() == summary
 
 
 def test_the_two_commands_are_those_that_a_fresh_machine_runs():

@@ -107,6 +107,9 @@ class MadeAnalysis:
     def failed_at(self, _, fault):
         raise fault
 
+    def drawn(self, draw, indices):
+        return (draw(self.connections[index]) for index in indices)
+
     def __iter__(self):
         return iter(self.connections)
 

@@ -33,6 +33,7 @@ def test_every_stage_is_gone_through(monkeypatch, capsys):
     monkeypatch.setattr(Stopwatch, "change", lambda self, stage: called.append(stage) or change(self, stage))
     run(["analyze", CAPTURE, "--timings"])
     run(["analyze", "captures/client-closes.pcap", "-f", "jsonl", "--timings"])
+    run(["analyze", "captures/leaky-server.pcap", "--jobs", "2", "--timings"])
     capsys.readouterr()
     assert set(STAGES) - {"starting"} <= set(called)
 

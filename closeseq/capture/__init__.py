@@ -3,6 +3,7 @@
     names         which files are meant: a directory, a pattern, a list of names
     chains        which of them continue each other; extent: from when until when each goes
     source        where the bytes come from: a file or a stream, read piece by piece
+    remote        files that have a URL: in object stores, on other machines
     unpacking     the four ways in which it may be compressed, unpacked as it is read
     compressed    of these, gzip
     formats       what the first bytes say the file is, and what to do if it is nothing we read

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import stat
 import struct
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -18,6 +19,7 @@ from closeseq.capture import formats, pcap
 from closeseq.capture.formats import HEAD, recognise
 from closeseq.capture.reader import open_capture, open_file
 from closeseq.capture.records import Trouble
+from closeseq.capture.remote import Remote
 from closeseq.errors import CaptureError
 
 if TYPE_CHECKING:
@@ -56,7 +58,7 @@ def extent(path: str) -> Extent:
     Raises:
         CaptureError: it is no capture, or cannot be read.
     """
-    with open_file(path) as file:
+    with closing(open_file(path)) as file:
         times_ns = _of_its_ends(file)
     first_ns, last_ns = times_ns or _of_all(path)
     return Extent(path, first_ns, last_ns)
@@ -79,19 +81,25 @@ def _of_all(path: str) -> tuple[int | None, int | None]:
 
 def _of_its_ends(file: BinaryIO) -> tuple[int, int] | None:
     """Return the times of the first packet and the last ones; None if these cannot be told so."""
-    size = os.fstat(file.fileno()).st_size
+    size = file.size or 0 if isinstance(file, Remote) else os.fstat(file.fileno()).st_size
     if size <= 2 * LOOK:
         return None
-    head = memoryview(os.pread(file.fileno(), LOOK, 0))
+    try:
+        head, tail = (memoryview(_read_at(file, place)) for place in (0, size - LOOK))
+    except OSError:
+        return None  # whoever reads it through is told
     walker = recognise(bytes(head[:HEAD]))
     if isinstance(walker, Trouble):
         return None  # it may be compressed; if it is no capture, whoever reads it through is told
     first_ns = _first_ns(walker, head)
     if first_ns is None:
         return None
-    tail = memoryview(os.pread(file.fileno(), LOOK, size - LOOK))
     last_ns = _last_ns(bytes(head[:4]), walker, tail, first_ns)
     return None if last_ns is None else (first_ns, last_ns)
+
+
+def _read_at(file: BinaryIO, place: int) -> bytes:
+    return file.read_at(place, LOOK) if isinstance(file, Remote) else os.pread(file.fileno(), LOOK, place)
 
 
 def _first_ns(walker: Walker, head: memoryview) -> int | None:

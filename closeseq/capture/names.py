@@ -9,8 +9,10 @@ import select
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
+from closeseq.capture import remote
 from closeseq.capture.chains import natural
 from closeseq.capture.reader import STANDARD_INPUT, open_capture
+from closeseq.capture.remote import is_url
 from closeseq.capture.source import Piped, standard_input
 from closeseq.errors import CaptureError
 
@@ -39,7 +41,7 @@ def files_named(named: Iterable[str]) -> Named:
     A directory stands for the captures in it (not for those in directories below), without files whose names
     begin with a dot. A name that is not there and has a `*`, `?` or `[` in it is a pattern, in which `**`
     stands for directories of any depth. `-` is standard input: a capture, or a list of names, one a line or
-    with null bytes between them, as `find -print0` writes it.
+    with null bytes between them, as `find -print0` writes it. A URL may be such a pattern or a directory too.
     """
     found = Named([], [], [], several=False)
     given = list(named)
@@ -54,6 +56,10 @@ def files_named(named: Iterable[str]) -> Named:
 
 def _add(name: str, found: Named) -> bool:
     """Add the files that a name stands for; return whether it could be more than one."""
+    if is_url(name):
+        urls = sorted(remote.found(name), key=natural)
+        found.paths.extend(urls)
+        return urls != [name]
     try:
         path = Path(name)
         if path.is_dir():

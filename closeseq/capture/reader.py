@@ -10,6 +10,7 @@ import numpy as np
 
 from closeseq.capture.formats import HEAD, recognise
 from closeseq.capture.records import Trouble, Walked
+from closeseq.capture.remote import is_url, open_url
 from closeseq.capture.source import CHUNK, Source, standard_input
 from closeseq.errors import CaptureError
 from closeseq.packets.frames import Frames
@@ -25,7 +26,7 @@ def open_capture(path: str, *, batch: int = BATCH, window: int = CHUNK) -> Captu
     """Open a saved capture: pcap or pcapng, plain or compressed, in a file or coming through a pipe.
 
     Args:
-        path: the file's name, or "-" for standard input.
+        path: the file's name or URL, or "-" for standard input.
         batch: the most packets that a batch may have, at least 1.
         window: bytes of it to have in memory at a time; of a larger record as many as it has.
 
@@ -44,7 +45,7 @@ def open_capture(path: str, *, batch: int = BATCH, window: int = CHUNK) -> Captu
 
 
 def open_file(path: str, flags: int = 0) -> BinaryIO:
-    """Open a file for reading, unbuffered; "-" is standard input.
+    """Open a file for reading, unbuffered; "-" is standard input, and it may have a URL.
 
     Args:
         path: its name.
@@ -59,6 +60,8 @@ def open_file(path: str, flags: int = 0) -> BinaryIO:
             problem = "standard input is a terminal" if file else "there is no standard input"
             raise CaptureError(problem, path=path, remedy="name a capture file, or pipe one in")
         return file
+    if is_url(path):
+        return open_url(path)
     try:
         return FileIO(path, opener=lambda name, usual: os.open(name, usual | flags))
     except FileNotFoundError:

@@ -15,6 +15,7 @@ from typing import BinaryIO, Protocol
 import numpy as np
 
 from closeseq.capture.records import CUT_REMEDY, Trouble
+from closeseq.capture.remote import Remote
 from closeseq.capture.unpacking import LONGEST_MAGIC, Compression, Damaged, Unpacker, compression_of
 
 CHUNK = 8 * 1024 * 1024  # bytes in one window: tens of thousands of packets
@@ -89,7 +90,7 @@ class Regular:
 
 
 class Piped:
-    """Anything that can be read only once: a pipe, a device, a file of /proc.
+    """Anything that is read once, and in order: a pipe, a device, a file of /proc, one on another machine.
 
     Args:
         file: an open file; unbuffered, unless it is standard input.
@@ -224,6 +225,10 @@ def standard_input() -> BinaryIO | None:
 
 def _bytes(file: BinaryIO) -> Bytes:
     """Return what reads this file."""
+    if isinstance(file, Remote):
+        piped = Piped(file)
+        piped.size = file.size
+        return piped
     try:
         status = os.fstat(file.fileno())
     except OSError:  # not backed by a file descriptor

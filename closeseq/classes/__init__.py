@@ -7,6 +7,7 @@ and `verdict` look at, and whatever they will look at is noted as well. What was
 that go this way, texts included, with the numbers of each put in.
 
     classes   `Classes`: begin reading here
+    several   the same by several processes
     outcome   what members of a class have in common: the promise
     noting    numbers that note what they are compared with, and the tape they note it on
     shadows   what replay and verdict see meanwhile instead of `min`, `max` and the functions for texts

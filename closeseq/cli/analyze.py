@@ -6,7 +6,17 @@ from typing import Any
 
 import click
 
-from closeseq.cli.options import CAPTURES, CHOOSING, FORMATS, READING, SHOWING, TOGETHER, WRITING, options
+from closeseq.cli.options import (
+    CAPTURES,
+    CHOOSING,
+    FORMATS,
+    READING,
+    SHOWING,
+    TOGETHER,
+    WORKING,
+    WRITING,
+    options,
+)
 
 ANALYZE_EPILOG = """\b
 Examples:
@@ -17,6 +27,7 @@ Examples:
   closeseq analyze ring/ -f table              a directory of files that continue each other
   closeseq analyze 'ring-*.pcap.gz'
   find /captures -name '*.pcap*' -mmin -60 | closeseq analyze -
+  closeseq analyze --cluster tcp://scheduler:8786 's3://bucket/ring-*.pcap.gz' -f jsonl -o s3://bucket/out
   tcpdump -i any -w - tcp | closeseq analyze -
   closeseq analyze ci.pcap --fail-on stuck-close-wait || echo 'sockets leak'
 """
@@ -37,16 +48,28 @@ Examples:
     show_default=True,
     help="What to print.",
 )
-@options(CHOOSING, READING, TOGETHER, SHOWING, WRITING)
+@options(CHOOSING, READING, TOGETHER, WORKING, SHOWING, WRITING)
+@click.option(
+    "--cluster",
+    metavar="ADDRESS",
+    help="Let the workers of this Dask scheduler do it; -o is then a directory or URL, written in parts.",
+)
 @click.option("--timings", "timed", is_flag=True, help="Say on standard error where the time went.")
 @click.pass_context
 def analyze(
-    ctx: click.Context, /, captures: tuple[str, ...], form: str, *, timed: bool, **given: Any
+    ctx: click.Context,
+    /,
+    captures: tuple[str, ...],
+    form: str,
+    *,
+    cluster: str | None,
+    timed: bool,
+    **given: Any,
 ) -> None:
     """Tell how every connection in these captures closed, and who is to blame for those that did not.
 
-    CAPTURE is a pcap or pcapng file, also compressed, a directory of them or a pattern for their names; -
-    reads standard input: a capture, or a list of names.
+    CAPTURE is a pcap or pcapng file, also compressed, a directory of them or a pattern for their names; a URL
+    such as s3://bucket/ring-*.pcap; - reads standard input: a capture, or a list of names.
 
     Files that follow one another in time are one capture, in the order of their times: #3:17 is then packet
     17 of the third file. Files that overlap in time are of different places, and each is analysed by itself.
@@ -54,6 +77,10 @@ def analyze(
     from closeseq.cli.job import Job, Request
     from closeseq.cli.timings import timings
 
+    if cluster is not None:
+        from closeseq.cli.clustered import ClusterJob
+
+        ctx.exit(ClusterJob(Request.of(captures, form, given)).run_on(cluster))
     with timings(wanted=timed):
         status = Job(Request.of(captures, form, given)).run()
     ctx.exit(status)
@@ -61,7 +88,7 @@ def analyze(
 
 @click.command(epilog=TIMELINE_EPILOG)
 @CAPTURES
-@options(CHOOSING, READING, TOGETHER, SHOWING, WRITING)
+@options(CHOOSING, READING, TOGETHER, WORKING, SHOWING, WRITING)
 @click.pass_context
 def timeline(ctx: click.Context, /, captures: tuple[str, ...], **given: Any) -> None:
     """Show the close of each connection packet by packet, with the states of both ends.

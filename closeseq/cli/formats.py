@@ -13,7 +13,7 @@ from closeseq.report.table import table
 from closeseq.report.timeline import format_timeline
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
     from closeseq.connection import Connection
     from closeseq.report.selection import Selection
@@ -81,17 +81,20 @@ def timelines(selection: Selection, style: Style, most: int | None) -> Iterator[
     """Yield the timelines of the selected connections; of too many those with a problem first."""
     number = len(selection)
     named = bool(selection.wanted.ids)
-    chosen: Iterable[Connection] = selection.judged()
-    if most is not None and number > most and not named:
-        chosen = first_of(selection, most)
-    for index, connection in enumerate(chosen):
-        if index:
-            yield ""
-        yield contained(
+    some = most is not None and number > most and not named
+    chosen = first_of(selection, most) if some and most is not None else [selection.indices]
+
+    def draw(connection: Connection) -> str:
+        return contained(
             connection,
             lambda one: format_timeline(one, width=style.width, ascii=style.ascii, color=style.color),
             lambda one: "\n".join(bare_lines(one, style)),
         ).removesuffix("\n")
+
+    for index, text in enumerate(chain.from_iterable(selection.analysis.drawn(draw, one) for one in chosen)):
+        if index:
+            yield ""
+        yield text
     if most is not None and number > most and not named:
         yield ""
         rest = (
@@ -100,10 +103,9 @@ def timelines(selection: Selection, style: Style, most: int | None) -> Iterator[
         yield from style.wrap(f"{rest}: --all shows every one, --connection ID one of them")
 
 
-def first_of(selection: Selection, most: int) -> Iterator[Connection]:
-    """Yield the connections to show of too many: those with a problem, then others as they come."""
-    problems = list(islice(selection.problems(), most))
-    yield from problems
-    shown = {connection.id for connection in problems}
-    others = (connection for connection in selection if connection.id not in shown)
-    yield from islice(others, most - len(problems))
+def first_of(selection: Selection, most: int) -> list[Sequence[int]]:
+    """Return which connections to show of too many: those with a problem, then others as they come."""
+    problems = selection.problems()[:most]
+    shown = set(problems)
+    others = (index for index in selection.indices if index not in shown)
+    return [problems, list(islice(others, most - len(problems)))]

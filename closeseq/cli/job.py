@@ -77,6 +77,7 @@ class Request:
     force: bool = False
     ascii: bool = False
     each: bool = False
+    jobs: int | None = None  # processes; None for as many as there are processors, if it is worth while
 
     @classmethod
     def of(cls, captures: tuple[str, ...], form: str, given: dict[str, Any]) -> Request:
@@ -94,6 +95,7 @@ class Request:
             given["force"],
             given["ascii_only"],
             given["each"],
+            given["jobs"],
         )
 
 
@@ -105,16 +107,24 @@ class Job:
         self.found = False
         self.unread = False
         self.failed = False
+        self.broken: list[str] = []  # what could not be read at all: a line each
 
     def run(self) -> Status:
         """Read and report; return the exit status."""
         request = self.request
+        if request.output is not None and Path(request.output).is_dir():
+            raise Refusal(f"{request.output} is a directory; name a file in it")
         named = meant(request.captures)
         with opened(request.output, force=request.force, captures=named.paths) as output:
             style = output.style(ascii_only=request.ascii)
             chains = self.chains(named)
             selections = self.selections(chains, output)
             output.write(pieces(request.form, selections, style, most=request.most, several=named.several))
+        return self.status
+
+    @property
+    def status(self) -> Status:
+        """The exit status that what has come of it so far makes."""
         if self.failed:
             return Status.BUG
         if self.unread:
@@ -130,6 +140,7 @@ class Job:
             broken = named.broken + unread
         for error in broken:
             complain(str(error))
+            self.broken.append(str(error))
             self.unread = True
         return found
 
@@ -137,7 +148,7 @@ class Job:
         """Yield what is to be shown of each capture that can be read, and complain of the others."""
         for chain in chains:
             try:
-                analysis = analyzed(chain, self.request.reading)
+                analysis = analyzed(chain, self.request.reading, self.request.jobs)
             except CaptureError as error:
                 complain(str(error))
                 self.unread = True
@@ -182,7 +193,7 @@ def mention(selection: Selection) -> None:
         complain(f"{path}: none of {count(number, 'connection')} with {selection.wanted}")
 
 
-def analyzed(chain: Chain, reading: Reading) -> Analysis:
+def analyzed(chain: Chain, reading: Reading, jobs: int | None = 1) -> Analysis:
     """Analyse one capture, with a progress bar if it takes long. Raises CaptureError."""
     progress = Progress(chain.paths[0])
     settings = settings_of(
@@ -194,7 +205,7 @@ def analyzed(chain: Chain, reading: Reading) -> Analysis:
         fin_timeout=reading.fin_timeout,
     )
     try:
-        return analyze_chain(chain, settings, count=reading.count, progress=progress)
+        return analyze_chain(chain, settings, count=reading.count, progress=progress, jobs=jobs)
     finally:
         progress.clear()
 

@@ -19,6 +19,7 @@ from closeseq.cli.live import follow, live
 from closeseq.cli.screen import help_settings, with_our_help
 from closeseq.cli.states import states
 from closeseq.cli.status import Status, complain
+from closeseq.errors import WorkerError
 
 EPILOG = """\b
 Examples:
@@ -36,7 +37,7 @@ Exit status: 0 done; 1 done, and something named with --fail-on was found;
 2 wrong usage; 3 a capture could not be read or taken, or not to its end (what was
 read is still reported); 4 the filter expression is wrong; 5 not permitted, with the
 command that would be; 70 a fault in closeseq (what it does not concern is still reported);
-130 interrupted.
+71 a process that did a part of the work was killed; 130 interrupted.
 """
 
 
@@ -97,6 +98,9 @@ def run(arguments: list[str]) -> int:
     except (click.Abort, KeyboardInterrupt):
         complain("interrupted")
         return Status.INTERRUPTED
+    except WorkerError as error:
+        complain(str(error))
+        return Status.WORKER
     except OSError as error:  # of captures CaptureError tells; this one is of the output
         complain(f"{error.filename or 'output'}: {error.strerror}")
         _forget(sys.stdout)

@@ -122,6 +122,15 @@ TOGETHER = (
     ),
 )
 
+WORKING = (
+    click.option(
+        *("-j", "--jobs"),
+        type=click.IntRange(min=1),
+        metavar="N",
+        help="Work in N processes, with the same output; by default as many as there are processors.",
+    ),
+)
+
 CHOOSING = (
     click.option(
         "--verdict",
@@ -150,7 +159,7 @@ WRITING = (
     click.option(
         "-o",
         "--output",
-        type=click.Path(dir_okay=False, allow_dash=True),
+        type=click.Path(allow_dash=True),
         metavar="FILE",
         help="Write to this file, which must not be there yet.",
     ),

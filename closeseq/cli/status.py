@@ -27,6 +27,7 @@ class Status(IntEnum):
     FILTER = 4  # a filter expression is wrong, or cannot be compiled here
     NOT_PERMITTED = 5
     BUG = 70  # ours; not 1, which would pass for FOUND
+    WORKER = 71  # a process that did a part of the work was killed
     INTERRUPTED = 130
 
 

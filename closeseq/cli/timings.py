@@ -6,13 +6,17 @@ stage, are replaced by ones that read the clock as well. Otherwise they cost not
 
 from __future__ import annotations
 
+import json
+import os
 import sys
 import time
-from collections import defaultdict
-from contextlib import contextmanager
+from collections import Counter, defaultdict
+from contextlib import contextmanager, suppress
 from functools import wraps
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, TextIO
+
+from closeseq.workers import forked
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -27,8 +31,12 @@ DOORS = (
     ("connections", "closeseq.connections.connections", "Connections.feed"),
     ("connections", "closeseq.connections.connections", "Connections.conversation"),
     ("classes", "closeseq.classes.classes", "Classes.find"),
+    ("classes", "closeseq.classes.classes", "Classes._search"),
+    ("judging", "closeseq.classes.template", "Template.fill"),
     ("judging", "closeseq.connection", "replay"),
     ("judging", "closeseq.connection", "judge"),
+    ("waiting for workers", "closeseq.workers.forked", "Worker.receive"),
+    ("waiting for workers", "closeseq.workers.forked", "_Team.result"),
     ("making the report", "closeseq.cli.output", "Output.write"),
     ("writing", "closeseq.cli.output", "Output._put"),
 )
@@ -40,6 +48,11 @@ class Stopwatch:
 
     def __init__(self) -> None:
         self.seconds: defaultdict[str, float] = defaultdict(float)
+        self.begin()
+
+    def begin(self) -> None:
+        """Count from now on, as if nothing had been before."""
+        self.seconds.clear()
         self._stage = OTHER
         self._since = time.perf_counter()
 
@@ -64,11 +77,45 @@ class Stopwatch:
         return call
 
 
+class Reports:
+    """What workers say of their seconds, each in a line of a pipe that they share."""
+
+    def __init__(self, stopwatch: Stopwatch) -> None:
+        self._stopwatch = stopwatch
+        self._ours, self._theirs = os.pipe()
+        os.set_blocking(self._ours, False)
+        os.set_blocking(self._theirs, False)  # a report too many is lost
+
+    def reporting(self, work: Callable[..., None]) -> Callable[..., None]:
+        """Return what a worker does, with its report at the end."""
+
+        @wraps(work)
+        def call(*args: Any) -> None:
+            self._stopwatch.begin()
+            work(*args)
+            self._stopwatch.change(OTHER)
+            with suppress(BlockingIOError):
+                os.write(self._theirs, json.dumps(self._stopwatch.seconds).encode() + b"\n")
+
+        return call
+
+    def total(self) -> Counter[str]:
+        """Return the seconds of all workers, by stage."""
+        os.close(self._theirs)
+        with os.fdopen(self._ours, "rb") as pipe:
+            lines = pipe.read().splitlines()
+        total: Counter[str] = Counter()
+        for line in lines:
+            total.update(json.loads(line))
+        return total
+
+
 @contextmanager
 def timings(*, wanted: bool, stream: TextIO | None = None) -> Iterator[None]:
     """Say at the end of the block, on standard error, how long each stage of it took.
 
-    Starting, that is Python and what is loaded before the block, is told in seconds of CPU.
+    Starting, that is Python and what is loaded before the block, is told in seconds of CPU. What other
+    processes do at the same time stands beside it, of all of them together.
 
     Args:
         wanted: whether at all.
@@ -79,16 +126,20 @@ def timings(*, wanted: bool, stream: TextIO | None = None) -> Iterator[None]:
         return
     stopwatch = Stopwatch()
     stopwatch.seconds[STARTING] = time.process_time()
-    with _replaced(stopwatch):
+    reports = Reports(stopwatch)
+    with _replaced(stopwatch, reports):
         yield
     stopwatch.change(OTHER)
+    workers = reports.total()
     for stage in STAGES:
-        print(f"{stage:26}{stopwatch.seconds[stage]:9.3f} s", file=stream or sys.stderr)
+        beside = f"   and {workers[stage]:.3f} s in workers" if workers[stage] else ""
+        print(f"{stage:26}{stopwatch.seconds[stage]:9.3f} s{beside}", file=stream or sys.stderr)
 
 
 @contextmanager
-def _replaced(stopwatch: Stopwatch) -> Iterator[None]:
-    """Have the functions of DOORS timed within the block."""
+def _replaced(stopwatch: Stopwatch, reports: Reports) -> Iterator[None]:
+    """Have the functions of DOORS timed within the block, and workers report."""
+    obey = forked.obey
     found = []
     for stage, module, path in DOORS:
         *owner, name = path.split(".")
@@ -99,7 +150,9 @@ def _replaced(stopwatch: Stopwatch) -> Iterator[None]:
     try:
         for stage, holder, name, function in found:
             setattr(holder, name, stopwatch.timed(stage, function))
+        forked.obey = reports.reporting(obey)
         yield
     finally:
+        forked.obey = obey
         for _, holder, name, function in found:
             setattr(holder, name, function)

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from closeseq.connections.conversation import Address, Conversation
     from closeseq.connections.extent import Extent
+    from closeseq.connections.growing import Growing
     from closeseq.packets.segments import Segments
 
 FIRST_PORTION = 16  # connections that are made at once: who looks at a few does not wait for many
@@ -113,6 +114,22 @@ class Connections:
     def last_event(self) -> np.ndarray:
         """A number for each connection that changes with each of its events, int64; -1 without any."""
         return self._table.histories.last_event
+
+    @property
+    def tables(self) -> dict[str, Growing]:
+        """All that is kept of connections that get no more packets, by name: rows point to one another's."""
+        table, steps = self._table, self._steps
+        return {
+            "pairs": table.pairs,
+            "histories": table.histories,
+            "sides": table.sides,
+            "kept": steps.kept,
+            "stretches": steps.stretches,
+        }
+
+    def ask(self, guess: Guess) -> None:
+        """Let this tell from now on which end is the client, where no SYN does."""
+        self._guess, self._clients = guess, None
 
     def conversation(self, index: int) -> Conversation:
         """Return the connection with this index as plain Python; 0 is the one that was seen first."""

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 MOMENT_NS = 1_000_000
 MARKED_MOMENT_NS = 10_000_000  # where an IP id or a timestamp would tell a retransmission
 LATE_NS = 1_000_000_000  # where both would, and it is a SYN or FIN
-# A duplicate comes at most so many segments after its original. Where time stands still or runs backwards, a
+# A duplicate comes at most so many packets after its original. Where time stands still or runs backwards, a
 # moment may be the whole capture, and every batch would be compared with all of it.
 MOST_APART = 1 << 15
 
@@ -44,7 +44,6 @@ class Copies:
         self._recent = Memory(MARKED_MOMENT_NS)
         self._handshakes = Memory(LATE_NS)
         self._clock_ns = np.iinfo(np.int64).min  # the latest time so far; it never runs back
-        self._seen = 0  # segments so far
 
     def find(self, segments: Segments, sides: np.ndarray) -> np.ndarray:
         """Return the kind of each row, uint8; `sides` tells pair and sender of each row."""
@@ -54,8 +53,7 @@ class Copies:
         limit = np.where(marked, MARKED_MOMENT_NS, MOMENT_NS)
         clock_ns = np.maximum(np.maximum.accumulate(segments.time_ns), self._clock_ns)
         self._clock_ns = int(clock_ns[-1])
-        number = self._seen + np.arange(len(segments))
-        self._seen += len(segments)
+        number = segments.number
         times = np.stack([segments.time_ns, clock_ns, number])
         copy, age = self._recent.find(words, where, times, limit)
         kind = np.where(copy, ELSEWHERE, NO_COPY).astype(np.uint8)
@@ -95,7 +93,7 @@ class Memory:
         self._where = np.empty(0, np.uint64)
         self._outdated = np.empty(0, np.bool_)  # a newer packet of that identity was captured elsewhere
         self._time_ns = np.empty(0, np.int64)
-        self._number = np.empty(0, np.int64)  # place among all segments so far
+        self._number = np.empty(0, np.int64)  # of the packet
 
     def find(
         self, words: list[np.ndarray], where: np.ndarray, times: np.ndarray, limit: np.ndarray
@@ -106,7 +104,7 @@ class Memory:
             words: what two duplicates have in common.
             where: the place.
             times: three rows, int64: the time since the epoch, the latest time in the capture up to each
-                segment, and its place among all segments.
+                segment, and the number of its packet.
             limit: how much later a duplicate may come, in nanoseconds, int64.
         """
         time_ns, clock_ns, number = times

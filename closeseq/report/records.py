@@ -253,8 +253,8 @@ def header(reading: Reading, connections: int) -> Record:
 
 def jsonl(selection: Selection) -> Iterator[str]:
     """Yield one line of JSON a connection."""
-    for connection in selection.judged():
-        yield json_record(connection) + "\n"
+    for text in selection.drawn(json_record):
+        yield text + "\n"
 
 
 def json_record(connection: Connection) -> str:
@@ -267,8 +267,8 @@ def json_object(selection: Selection) -> Iterator[str]:
     head = json.dumps(header(selection.analysis.reading, len(selection)), indent=2)
     yield head.removesuffix("\n}") + ',\n  "connections": ['
     between = "\n"
-    for connection in selection.judged():
-        yield between + "    " + json_record(connection)
+    for text in selection.drawn(json_record):
+        yield between + "    " + text
         between = ",\n"
     yield ("\n  ]" if between == ",\n" else "]") + "\n}"
 
@@ -290,7 +290,7 @@ def csv_header() -> str:
 
 def csv_lines(selection: Selection) -> Iterator[str]:
     """Yield one line of CSV a connection."""
-    return map(csv_record, selection.judged())
+    return selection.drawn(csv_record)
 
 
 def csv_record(connection: Connection) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, overload
+from typing import TYPE_CHECKING, TypeVar, overload
 
 from closeseq.verdict.findings import Severity
 
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from closeseq.connection import Connection
     from closeseq.verdict.findings import Finding
     from closeseq.watch.labels import Label
+
+    Drawn = TypeVar("Drawn")
 
 
 @dataclass(frozen=True)
@@ -61,20 +63,23 @@ class Selection:
     instead: str = ""  # what the capture holds in place of the ports or hosts asked for
 
     def __iter__(self) -> Iterator[Connection]:
-        if not self.wanted:
-            return iter(self.analysis)
-        return self.analysis.among(self._indices())
+        return self.analysis.among(self.indices)
 
-    def judged(self) -> Iterator[Connection]:
-        """Yield the same for somebody who looks at what is said of each, in less time."""
+    @property
+    def indices(self) -> Sequence[int]:
+        """Which ones of the analysis they are, ascending."""
         if not self.wanted:
-            return self.analysis.judged()
-        return self.analysis.judged(self._indices())
+            return range(len(self.analysis))
+        return self._indices()
 
     def _indices(self, *, troubled: bool = False) -> list[int]:
         """Return the indices of all that are asked for, or of those with something to mend."""
         found = [members for outcome, members in self.classes if outcome.has_problem or not troubled]
         return self.analysis.ordered(found)
+
+    def drawn(self, draw: Callable[[Connection], Drawn]) -> Iterator[Drawn]:
+        """Yield what `draw` makes of each of them; see `Analysis.drawn`."""
+        return self.analysis.drawn(draw, self.indices)
 
     def __len__(self) -> int:
         return sum(len(members) for _, members in self.classes) if self.wanted else len(self.analysis)
@@ -114,9 +119,9 @@ class Selection:
                 counts[code] += len(members)
         return dict(counts.most_common())
 
-    def problems(self) -> Iterator[Connection]:
-        """Yield the connections with something to mend, in the order of their first packets."""
-        return (self.analysis[i] for i in self._indices(troubled=True))
+    def problems(self) -> list[int]:
+        """Return which connections have something to mend, by index, ascending."""
+        return self._indices(troubled=True)
 
 
 @overload

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from closeseq.report.selection import Selection
     from closeseq.verdict.findings import Finding
 
+    Notice = tuple[str, str]  # its code, and where
     Place = tuple[str, End | None, Address | None]  # what is wrong, and where
     Failed = Callable[[Iterable[int], Exception], None]  # notes that closeseq failed at these connections
 
@@ -264,17 +265,26 @@ def how_they_ended(verdicts: Mapping[str, int], style: Style) -> Iterator[str]:
 
 def _notices(selection: Selection, style: Style) -> Iterator[str]:
     """Yield what else there is to know, and at which end, by number of connections."""
-    counts: Counter[tuple[str, str]] = Counter()
+    counts: Counter[Notice] = Counter()
     for outcome, members in selection.classes:
-        notices = [f for f in outcome.findings if f.severity is Severity.NOTICE]
-        # Each once, and in the same order in every run.
-        for key in dict.fromkeys((f.code, f" at the {f.endpoint}" if f.endpoint else "") for f in notices):
+        for key in notices_of(outcome):
             counts[key] += len(members)
+    yield from noticed(dict(counts.most_common()), style)
+
+
+def notices_of(outcome: Outcome) -> Iterable[Notice]:
+    """Return what there is to know of the connections of a class, and where; each once, in their order."""
+    found = [f for f in outcome.findings if f.severity is Severity.NOTICE]
+    return dict.fromkeys((f.code, f" at the {f.endpoint}" if f.endpoint else "") for f in found)
+
+
+def noticed(counts: Mapping[Notice, int], style: Style) -> Iterator[str]:
+    """Yield what else there is to know; it comes in the order in which it is shown."""
     if not counts:
         return
     yield ""
     yield style.paint("Notices (the timeline tells more)", "heading")
-    for (code, where), number in counts.most_common():
+    for (code, where), number in counts.items():
         text = f"{code}{where}: {vocabulary.lookup(code).meaning}"
         yield from style.wrap(text, first=f"{number:>7,}  ")
 
@@ -298,26 +308,39 @@ def _details(groups: list[Group], number: int, style: Style, failed: Failed) -> 
     """Yield a line for each problem connection that is kept, under what is to be done about it."""
     yield style.paint("Problems", "heading")
     for group in (group for group in groups if group.connections):
-        yield from of_group(group, lambda one: _title(one, style), style, failed)
+        yield from of_group(group, lambda one: titled(one, advice_of(one), style), style, failed)
         for connection in group.connections:
-            yield from contained(
-                connection,
-                lambda one: _problem(one, style),
-                lambda one: [f"    {line}" for line in bare_lines(one, style)],
-            )
-    shown = sum(len(group.connections) for group in groups)
-    if shown < number:
-        text = f"{number - shown:,} more problem connections; --all shows them, --limit N the first N"
+            yield from detail(connection, style)
+    yield from not_shown(number - sum(len(group.connections) for group in groups), style)
+
+
+def detail(connection: Connection, style: Style) -> list[str]:
+    """Return the lines on a problem connection."""
+    return contained(
+        connection,
+        lambda one: _problem(one, style),
+        lambda one: [f"    {line}" for line in bare_lines(one, style)],
+    )
+
+
+def not_shown(number: int, style: Style) -> Iterator[str]:
+    """Yield how many more problem connections there are."""
+    if number:
+        text = f"{number:,} more problem connections; --all shows them, --limit N the first N"
         yield from style.wrap(text, first="  ", then="    ")
 
 
-def _title(group: Group, style: Style) -> list[str]:
+def advice_of(group: Group) -> str:
+    """Return what is to be done about a group's connections."""
+    if troubles(group.connections[0]):
+        return printable(worst_of(group.connections[0]).advice)
+    return printable(vocabulary.lookup(group.code).advice)
+
+
+def titled(group: Group, advice: str, style: Style) -> list[str]:
     """Return what is wrong with a group's connections, where, and what is to be done about it."""
     where = f" at {_where(group)}" if group.end is not None else ""
     title = f"{group.code}{where} ({count(group.number, 'connection')})"
-    advice = printable(vocabulary.lookup(group.code).advice)
-    if troubles(group.connections[0]):
-        advice = printable(worst_of(group.connections[0]).advice)
     return [
         *(style.paint(line, "problem") for line in style.wrap(title, first="  ")),
         *style.wrap(advice, first="    "),

@@ -34,7 +34,7 @@ PAGE = 10_000  # rows whose columns are fitted together; a capture may have a mi
 
 def table(selection: Selection, style: Style) -> Iterator[str]:
     """Yield the lines of the table; nothing when there is no connection."""
-    rows = (contained(connection, lambda one: row(one, style), bare_row) for connection in selection.judged())
+    rows = selection.drawn(lambda connection: contained(connection, lambda one: row(one, style), bare_row))
     columns: list[int] = []
     while page := list(islice(rows, PAGE)):
         columns = columns or fitting(page, style)

@@ -56,10 +56,19 @@ class Packets:
 
 
 class Decoder:
-    """Decodes batch after batch of one capture. What it remembers are fragments (see `fragments`)."""
+    """Decodes batch after batch of one capture. What it remembers are fragments (see `fragments`).
 
-    def __init__(self) -> None:
-        self._fragments: Fragments | None = None
+    Args:
+        fragments: those that came before.
+    """
+
+    def __init__(self, fragments: Fragments | None = None) -> None:
+        self._fragments = fragments
+
+    @property
+    def fragments(self) -> Fragments | None:
+        """The packets of which fragments have come, and not all; None without any."""
+        return self._fragments or None
 
     def decode(self, frames: Frames) -> Segments:
         """Return the TCP segments of a batch in capture order, and the counts of what gave none.

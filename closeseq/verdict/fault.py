@@ -43,20 +43,35 @@ class Faults:
     """The connections at which closeseq itself has failed, noted where it is met; each counts once."""
 
     def __init__(self) -> None:
-        self.named: list[str] = []  # the first of them, each with what happened and where
+        self._places: dict[int, str] = {}  # the first of them by number: what happened, and where
         self._connections: set[int] = set()  # their numbers
         self._forgotten = 0  # how many more there are
 
     def __len__(self) -> int:
         return len(self._connections) + self._forgotten
 
+    @property
+    def named(self) -> list[str]:
+        """The first of them by number, each with what happened and where."""
+        return [f"#{number}: {where}" for number, where in sorted(self._places.items())]
+
     def add(self, connection: int, fault: Exception) -> None:
         """Note that closeseq failed at the connection with this number."""
-        if connection in self._connections:
-            return
-        self._connections.add(connection)
-        if len(self.named) < MOST_NAMED:
-            self.named.append(f"#{connection}: {place(fault)}")
+        if connection not in self._connections:
+            self._connections.add(connection)
+            self._name(connection, place(fault))
+
+    def merge(self, others: Faults) -> None:
+        """Note the connections at which another process failed."""
+        for connection, where in others._places.items():
+            if connection not in self._connections:
+                self._name(connection, where)
+        self._connections |= others._connections
+
+    def _name(self, connection: int, where: str) -> None:
+        self._places[connection] = where
+        if len(self._places) > MOST_NAMED:
+            del self._places[max(self._places)]
 
     def add_all(self, connections: Iterable[int], fault: Exception) -> None:
         """Note that closeseq failed at what is said of these connections together."""

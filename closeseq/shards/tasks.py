@@ -1,0 +1,264 @@
+"""What is done elsewhere: each task is a function of what it is given, and may be done twice.
+
+look      a file: what was met in it, and which pairs it has
+compare   pairs of all files: which go on in another one, and who has to be asked about
+count     with how many others each of those talks
+inside    a file: the connections that lie in it, and the columns of all others
+across    the columns of some of these others, from all files: their connections
+precede   how many connections of a file begin before each of those that go on in another one
+classes   the classes of a shard's connections
+"""
+
+from __future__ import annotations
+
+import pickle
+import threading
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from closeseq.classes import Classes
+from closeseq.connections import Connections
+from closeseq.errors import CaptureError
+from closeseq.packets.segments import COLUMNS, DTYPES, Segments
+from closeseq.reading import Reader, Reading
+from closeseq.segments import Decoder
+from closeseq.segments.narrow import narrow
+from closeseq.shards import keys
+from closeseq.shards.held import Held, get, put
+from closeseq.shards.tables import as_bytes, connections_of, first_packets, from_bytes, taken
+from closeseq.verdict.fault import Faults
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from closeseq.classes.outcome import Outcome
+    from closeseq.segments.fragments import Fragments
+    from closeseq.settings import Settings
+    from closeseq.shards.peers import Peers
+    from closeseq.shards.tables import Tables
+
+FEED = 1 << 15  # rows that are fed together
+JUDGING = threading.Lock()  # classes are found by one thread at a time, whatever the executor has
+
+CHANGED = "it was changed after it had been looked at"
+AGAIN = "analyse it again when nothing writes to it"
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What all tasks of a run go by."""
+
+    settings: Settings
+    key: int  # of the hashes
+    folder: str | None  # where what is handed on is kept; None: it is handed on as it is
+
+
+@dataclass(frozen=True, slots=True)
+class Portion:
+    """A file of a capture."""
+
+    path: str
+    fragments: Fragments | None = None  # of the files before it, which may be completed in this one
+    count: int | None = None  # its first packets, if these are enough
+
+
+class Looked(NamedTuple):
+    """What was met in a file."""
+
+    reading: Reading
+    fragments: Fragments | None  # that may be completed in the next file
+    pairs: Held  # as keys.as_bytes has them
+    number: int  # how many they are
+
+
+def look(terms: Terms, portion: Portion) -> Looked:
+    """Read a file, and note which pairs it has."""
+    found: list[np.ndarray] = []
+    reading, decoder = Reading(portion.path), Decoder(portion.fragments)
+
+    def feed(segments: Segments) -> None:
+        reading.met(segments)
+        wanted = narrow(segments, terms.settings.ports, terms.settings.hosts)
+        if len(wanted):
+            found.append(keys.rows_of(wanted, terms.key))
+
+    Reader(reading, feed, portion.count, decoder=decoder).read([portion.path])
+    rows = keys.joined(found)
+    return Looked(reading, decoder.fragments, put(terms.folder, "pairs", keys.as_bytes(rows)), len(rows))
+
+
+class Compared(NamedTuple):
+    """What comparing files has shown, for one range of pairs."""
+
+    crossing: list[np.ndarray]  # uint64, ascending, of each file: the pairs that another file has too
+    asked: np.ndarray  # uint64, ascending: ends
+
+
+def compare(files: Sequence[Held], part: int, parts: int) -> Compared:
+    """Compare the pairs of all files, in one of so many ranges."""
+    each = [keys.part_of(held, part, parts) for held in files]
+    pairs = np.concatenate([np.empty(0, np.uint64), *[rows["pair"] for rows in each]])
+    names, times = np.unique(pairs, return_counts=True)
+    several = names[times > 1]
+    first = keys.joined(each)
+    asked = first["ends"][first["asks"] | first["tagged"]]
+    return Compared([rows["pair"][np.isin(rows["pair"], several)] for rows in each], np.unique(asked))
+
+
+def count(files: Sequence[Held], part: int, parts: int, asked: np.ndarray) -> np.ndarray:
+    """Return how many pairs each of these ends has, in one of so many ranges of pairs."""
+    rows = keys.joined(keys.part_of(held, part, parts) for held in files)
+    first, second = rows["ends"].T
+    ends = np.concatenate([first, second[second != first]])
+    ends = ends[np.isin(ends, asked)]
+    return np.bincount(np.searchsorted(asked, ends), minlength=len(asked))
+
+
+class Shard(NamedTuple):
+    """Some connections, which have all their packets."""
+
+    tables: Held
+    first: Held  # int64, ascending: the number of each one's first packet
+    connections: int
+    copies: int
+
+
+class Inside(NamedTuple):
+    """The connections that lie in one file, and the columns of the others."""
+
+    shard: Shard
+    pieces: list[Held]  # of each partition; empty without any
+    error: CaptureError | None  # why it could not be read once more
+
+
+def inside(
+    terms: Terms, portion: Portion, place: tuple[int, int], crossing: np.ndarray, partitions: int
+) -> Inside:
+    """Make the connections of a file that lie in it.
+
+    Args:
+        terms: of the run.
+        portion: the file.
+        place: how many packets the files before have, and this one.
+        crossing: the pairs that go on in another file.
+        partitions: into how many parts to divide the columns of these.
+    """
+    before, packets = place
+    connections = Connections(ports=terms.settings.ports)
+    others: list[list[Segments]] = [[] for _ in range(partitions)]
+
+    def feed(segments: Segments) -> None:
+        wanted = narrow(segments, terms.settings.ports, terms.settings.hosts)
+        wanted = replace(wanted, number=wanted.number + before)
+        pairs = keys.pair_keys(wanted, terms.key)
+        goes_on = np.isin(pairs, crossing)
+        connections.feed(wanted.take(~goes_on))
+        partition = pairs % np.uint64(partitions)
+        for number in range(partitions):
+            rows = goes_on & (partition == number)
+            if rows.any():
+                others[number].append(wanted.take(rows))
+
+    reading = Reading(portion.path)
+    Reader(reading, feed, packets, decoder=Decoder(portion.fragments)).read([portion.path])
+    error = next(iter(reading.files.errors()), None)
+    if reading.packets == packets:
+        error = None  # what else is wrong was met when it was looked at
+    elif error is None or reading.packets:
+        error = CaptureError(CHANGED, path=portion.path, packet=reading.packets + 1, remedy=AGAIN)
+    if error is not None:
+        connections, others = Connections(), [[] for _ in range(partitions)]
+    pieces = [put(terms.folder, "columns", pickle.dumps(of_columns(one))) if one else b"" for one in others]
+    return Inside(shard_of(terms, connections), pieces, error)
+
+
+def of_columns(batches: Sequence[Segments]) -> Segments:
+    """Return batches as one."""
+    columns: dict[str, Any] = {
+        name: np.concatenate([np.empty(0, DTYPES[name]), *[getattr(one, name) for one in batches]])
+        for name in COLUMNS
+    }
+    return Segments(**columns)
+
+
+def shard_of(terms: Terms, connections: Connections) -> Shard:
+    """Return connections as what is handed on."""
+    tables = taken(connections)
+    first = first_packets(tables)
+    return Shard(
+        put(terms.folder, "tables", as_bytes(tables)),
+        put(terms.folder, "first", first.tobytes()),
+        len(connections),
+        connections.copies,
+    )
+
+
+class Across(NamedTuple):
+    """Connections that go on from file to file."""
+
+    shard: Shard
+    first: np.ndarray  # int64, ascending
+
+
+def across(terms: Terms, pieces: Sequence[Held]) -> Across:
+    """Make the connections of a partition out of its columns, which come in the order of the files."""
+    connections = Connections(ports=terms.settings.ports)
+    for held in pieces:
+        segments: Segments = pickle.loads(get(held))  # noqa: S301 - of our own tasks
+        for begin in range(0, len(segments), FEED):
+            connections.feed(segments.take(np.arange(begin, min(begin + FEED, len(segments)))))
+    shard = shard_of(terms, connections)
+    return Across(shard, np.frombuffer(get(shard.first), np.int64))
+
+
+def precede(first: Held, others: np.ndarray) -> np.ndarray:
+    """Return how many of a file's own connections begin before each of these first packets."""
+    return np.searchsorted(np.frombuffer(get(first), np.int64), others)
+
+
+@dataclass(frozen=True, slots=True)
+class Numbered:
+    """The connections of a shard with what only the whole capture tells."""
+
+    shard: Shard
+    before: int  # connections that begin in the files before this one
+    among: np.ndarray | None  # first packets of those of its file that go on in another one
+    numbers: np.ndarray | None  # of its connections, where they are of no single file
+    peers: Peers
+
+    def connections(self, settings: Settings) -> Connections:
+        """Return them, by the numbers that they have in the whole capture."""
+        tables = from_bytes(get(self.shard.tables))
+        tables["histories"]["id"] = self.numbers_of(tables)
+        return connections_of(tables, settings.ports, self.peers)
+
+    def numbers_of(self, tables: Tables) -> np.ndarray:
+        """Return the number of each connection of the shard's tables."""
+        if self.among is None:
+            assert self.numbers is not None
+            return self.numbers
+        own = np.arange(1, tables.connections + 1)
+        number: np.ndarray = self.before + own + np.searchsorted(self.among, first_packets(tables))
+        return number
+
+
+class Found(NamedTuple):
+    """The classes of a shard."""
+
+    number: np.ndarray  # int64, of each connection
+    path: np.ndarray  # as in Classified
+    outcome: np.ndarray
+    until_ns: np.ndarray
+    outcomes: list[Outcome]
+    faults: Faults
+
+
+def classes(terms: Terms, numbered: Numbered, now_ns: int, dropped: int) -> Found:
+    """Find the classes of a shard's connections."""
+    connections, faults = numbered.connections(terms.settings), Faults()
+    with JUDGING:
+        finder = Classes(terms.settings, faults=faults)
+        found = finder.find(connections, now_ns, dropped=dropped)
+    return Found(connections.numbers, found.path, found.outcome, found.until_ns, finder.outcomes, faults)
