@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 MOST_KEPT = 4096  # classes that are made once
 FEW = 32  # connections that are judged one by one: to look for what they share takes longer
 FEW_FOR_ALL = 500  # connections, for which starting other processes costs more than they save
-AT_ONCE = 4096  # connections that a worker draws before it sends what it has; some megabytes of records
+AT_ONCE = 8192  # connections that a worker draws before it sends what it has; some megabytes of records
 PARTS = 8  # for each worker, at least
 FOREVER = 10**9  # seconds; longer waits and timers count as this, which in nanoseconds 64 bits can hold
 
@@ -185,10 +185,14 @@ class Analysis(Sequence[Connection]):
         indices: list[int] = np.sort(np.concatenate(classes)).tolist() if classes else []
         return indices
 
-    def judged(self, indices: Sequence[int] | None = None) -> Iterator[Connection]:
-        """Yield connections as `among` does (None: all), for somebody who looks at what is said of each.
+    def judged(self, indices: Sequence[int] | None = None, *, soon: bool = True) -> Iterator[Connection]:
+        """Yield connections as `among` does, for somebody who looks at what is said of each.
 
         Those that close alike are judged together, in less time than one by one.
+
+        Args:
+            indices: which ones, ascending; None for all.
+            soon: whether the first of them are waited for.
         """
         chosen = range(len(self)) if indices is None else indices
         if len(chosen) < FEW or self.reading.files.gaps():  # texts may tell of a gap
@@ -199,6 +203,7 @@ class Analysis(Sequence[Connection]):
             self._analysed,
             self.now_ns,
             dropped=self.reading.dropped,
+            soon=soon,
         )
 
     @cached_property
@@ -223,10 +228,12 @@ class Analysis(Sequence[Connection]):
 
         def some(part: Sequence[int]) -> tuple[list[Drawn], Faults]:
             self.faults = Faults()
-            return [draw(one) for one in self.judged(part)], self.faults
+            return [draw(one) for one in self.judged(part, soon=False)], self.faults
 
         size = max(1, min(AT_ONCE, len(indices) // (PARTS * workers)))
-        parts = [indices[at : at + size] for at in range(0, len(indices), size)]
+        # What is learned of the first ones all workers know from the start.
+        yield from map(draw, self.judged(indices[:size]))
+        parts = [indices[at : at + size] for at in range(size, len(indices), size)]
         for found, faults in in_order(some, parts, workers):
             self.faults.merge(faults)
             yield from found

@@ -151,6 +151,7 @@ class Classes:
         *,
         dropped: int = 0,
         ongoing: bool = False,
+        soon: bool = True,
     ) -> Iterator[Judged]:
         """Yield connections, those judged that go the way of others; the rest is judged when it is looked at.
 
@@ -161,9 +162,10 @@ class Classes:
             now_ns: the moment for which it is asked, since the Unix epoch.
             dropped: packets that the capture itself reports lost.
             ongoing: whether the capture goes on.
+            soon: whether the first of them are waited for.
         """
         self._moment = {NOW: now_ns, DROPPED: dropped, ONGOING: int(ongoing)}
-        for portion in connections.portions(among, soon=True):
+        for portion in connections.portions(among, soon=soon):
             found: dict[int, tuple[Template, np.ndarray]] = {}  # by the place in the portion
             with shadowed():
                 for skeleton in connections.skeletons(portion):

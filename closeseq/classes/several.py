@@ -1,8 +1,8 @@
 """The classes of many connections, found by several processes.
 
 Whoever splits connections at random has every process find nearly the same classes. But no class has
-connections of two skeletons, so they are split by skeleton, and nothing is found twice; but of very many, that
-would take too much memory.
+connections of two skeletons, so they are split by skeleton, and nothing is found twice. Very many would take
+too much memory that way, and are split by number.
 """
 
 from __future__ import annotations
