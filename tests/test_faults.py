@@ -180,7 +180,7 @@ def test_what_cannot_be_drawn_still_has_its_packets(whenever, monkeypatch, capsy
     assert {f"#{step.packet}" for step in timeline if step.event} <= set(drawn)
 
 
-@pytest.mark.parametrize("name", ["_blamed", "_title", "_placed"])
+@pytest.mark.parametrize("name", ["_blamed", "titled", "_placed"])
 def test_a_group_of_problems_that_cannot_be_drawn_costs_that_group(name, monkeypatch, capsys):
     def fail(*_):
         raise KeyError("made for the test")

@@ -36,7 +36,7 @@ def traffic(tmp_path_factory):
     """Return captures of the benchmark, and a ring of files in which ports are used again."""
     folder = tmp_path_factory.mktemp("traffic")
     for name in ("varied", "lossy", "alike"):
-        TRAFFIC[name](folder / f"{name}.pcap", 300, 3)
+        TRAFFIC[name](folder / f"{name}.pcap", 150, 3)
     dice = Random(11)
     packets = busy(dice)
     (folder / "ring").mkdir()
@@ -58,7 +58,8 @@ def said_by(capsys, jobs, *arguments):
 
 @pytest.mark.parametrize("form", FORMATS)
 def test_every_number_of_jobs_gives_the_same_bytes(form, traffic, small_are_read_ahead, capsys):
-    of_captures = [*CAPTURES, "--each", "-f", form]
+    # Of the captures, which are small, each format takes its share.
+    of_captures = [*CAPTURES[list(FORMATS).index(form) :: len(FORMATS)], "--each", "-f", form]
     of_traffic = [*sorted(traffic.glob("*.pcap")), traffic / "ring", "--each", "-f", form, "--all"]
     of_a_ring = [traffic / "ring", "-f", form, "--stuck-after", "2"]
     for arguments in (of_captures, of_traffic, of_a_ring):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -16,7 +17,7 @@ INSTALL = "pip install 'closeseq[cluster]' (s3:// also needs s3fs, gs:// gcsfs)"
 
 def is_url(path: str) -> bool:
     """Whether this is a URL and no file's name."""
-    return URL.match(path) is not None
+    return URL.match(os.fspath(path)) is not None
 
 
 class Remote:
