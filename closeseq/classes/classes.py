@@ -183,6 +183,8 @@ class Classes:
         """Yield the rows of a skeleton that have a template, with it and their values."""
         if self._full:
             self._begin_anew()
+        if self._waits(skeleton):
+            return
         columns = self._columns(skeleton)
         path = self._searched(skeleton, columns).path
         for number in np.unique(path[path >= 0]).tolist():
@@ -198,6 +200,8 @@ class Classes:
             for skeleton in connections.skeletons(index):
                 if self._full:
                     self._begin_anew()
+                if self._waits(skeleton):
+                    continue
                 result = self._searched(skeleton, self._columns(skeleton))
                 place = np.searchsorted(index, skeleton.connection)
                 path[place] = result.path
@@ -221,6 +225,13 @@ class Classes:
             or len(self._forms) > MOST_FORMS
             or len(self._trees) > MOST_TREES
         )
+
+    def _waits(self, skeleton: Skeleton) -> bool:
+        """Whether so few connections of a skeleton came by now that they are judged each by itself."""
+        if self._kept:
+            return False
+        tree = self._trees.setdefault(skeleton.key, Tree()) if skeleton.shared else Tree()
+        return tree.waits(len(skeleton), FEWEST)
 
     def _columns(self, skeleton: Skeleton) -> Columns:
         """Return the numbers of the connections of a skeleton."""

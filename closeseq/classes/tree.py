@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from closeseq.classes.noting import Condition
 
 FEW = 3  # connections that are followed one by one: columns cost more
+NOTHING_KNOWN = (id(None), 0)  # where connections part of which no replay is known
 WILD_NS = 1_000_000_000  # when to look again where it is not known when time changes something
 
 
@@ -151,6 +152,19 @@ class Tree:
         else:
             parted.chain.partings[parted.place] = chain
         return chain
+
+    def waits(self, connections: int, fewest: int) -> bool:
+        """Whether no replay is known, and with so many connections more, too few came to note one for.
+
+        They are counted; whoever asks deals with them.
+        """
+        if self._root is not None:
+            return False
+        missed = self._missed.get(NOTHING_KNOWN, 0) + connections
+        if missed >= fewest:
+            return False
+        self._missed[NOTHING_KNOWN] = missed
+        return True
 
     def misses(self, parted: Parted) -> int:
         """Count those that parted here, and return how many it were by now."""

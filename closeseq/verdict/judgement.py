@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from closeseq.packets.value import value
 from closeseq.verdict.case import Case
-from closeseq.verdict.findings import Severity
+from closeseq.verdict.findings import Finding, Severity
 from closeseq.verdict.limits import Limits
 from closeseq.verdict.outcome import verdict
 from closeseq.verdict.rules import RULES
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
 
     from closeseq.packets.files import Gap
     from closeseq.tcp.timeline import Timeline
-    from closeseq.verdict.findings import Finding, Verdict
+    from closeseq.verdict.findings import Verdict
 
 DEFAULT_LIMITS = Limits()
 
@@ -67,10 +66,20 @@ def one_problem_a_fault(findings: Iterable[Finding]) -> Iterator[Finding]:
         if finding.severity is not Severity.PROBLEM:
             yield finding
         elif any(_same_fault(finding, problem) for problem in problems):
-            yield replace(finding, severity=Severity.NOTICE)
+            yield lesser(finding)
         else:
             problems.append(finding)
             yield finding
+
+
+def lesser(finding: Finding) -> Finding:
+    """Return a finding as a notice."""
+    f = finding
+    since_ns, duration_ns = f.since_ns, f.duration_ns
+    return Finding(
+        *(f.code, Severity.NOTICE, f.endpoint, f.certainty, since_ns, duration_ns),
+        *(f.packets, f.summary, f.advice),
+    )
 
 
 def _same_fault(one: Finding, other: Finding) -> bool:
