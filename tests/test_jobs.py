@@ -87,6 +87,16 @@ def test_so_does_a_part_of_a_capture(asked, traffic, small_are_read_ahead, capsy
         assert said_by(capsys, jobs, traffic / "varied.pcap", *asked) == expected
 
 
+def test_so_does_a_capture_too_large_to_be_compared_at_once(traffic, capsys, monkeypatch):
+    for module in ("closeseq.connections.connections", "closeseq.classes.several"):
+        monkeypatch.setattr(f"{module}.MOST_AT_ONCE", 40)
+    for form in ("summary", "jsonl"):
+        arguments = traffic / "varied.pcap", "-f", form, "--all"
+        expected = said_by(capsys, 1, *arguments)
+        for jobs in (2, 5):
+            assert said_by(capsys, jobs, *arguments) == expected
+
+
 def test_what_is_wrong_with_a_file_is_told_as_ever(tmp_path, small_are_read_ahead, capsys):
     whole = Path(CAPTURES[0]).read_bytes()
     (tmp_path / "a.pcap").write_bytes(whole[:-7])
