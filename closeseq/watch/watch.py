@@ -375,6 +375,7 @@ class Watch:
         self._ebbing.renumber(new)
         # They learn anew.
         self._classes, self._label_of = Classes(self.settings, kept=True, faults=self.faults), []
+        self._judgements = Classes(self.settings, faults=self.faults, worded=True)
         self._most_labels = max(MOST_LABELS, 2 * len(labels))
 
     def _judge_before_leaving(self, indices: np.ndarray, now_ns: int) -> None:
