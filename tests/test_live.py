@@ -430,7 +430,8 @@ def test_a_second_interrupt_ends_it_at_once(net, tmp_path):
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=PATIENCE)
     assert "Traceback" not in err
-    assert process.returncode in {0, 130}
+    # On a busy machine the second one may come while Python itself ends, and is then what ends it.
+    assert process.returncode in {0, 130, -signal.SIGINT}
 
 
 def test_a_closed_pipe_ends_it_quietly_and_what_was_captured_is_saved(net, tmp_path):
