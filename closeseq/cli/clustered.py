@@ -180,13 +180,14 @@ def connected(address: str) -> Iterator[Executor]:
     Raises:
         Refusal: none answers, or Dask is not installed.
     """
-    logging.getLogger("distributed").setLevel(logging.CRITICAL)  # what went wrong is said once
     try:
         from distributed import Client
 
         connect: Any = Client  # which has no types
     except ImportError as error:
         raise Refusal(f"--cluster needs Dask, which is not installed; {INSTALL}") from error
+    for name in ("distributed", "distributed.client"):  # they have levels of their own once it is loaded
+        logging.getLogger(name).setLevel(logging.CRITICAL)  # what went wrong is said once
     try:
         client = connect(address, timeout=PATIENCE, set_as_default=False)
     except (OSError, ValueError) as error:
