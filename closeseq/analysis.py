@@ -44,14 +44,13 @@ if TYPE_CHECKING:
     Drawn = TypeVar("Drawn")
 
 MOST_KEPT = 4096  # classes that are made once
-FEW = 32  # connections that are judged one by one: to look for what they share takes longer
 FEW_FOR_ALL = 500  # connections, for which starting other processes costs more than they save
 AT_ONCE = 8192  # connections that a worker draws before it sends what it has; some megabytes of records
 PARTS = 8  # for each worker, at least
 FOREVER = 10**9  # seconds; longer waits and timers count as this, which in nanoseconds 64 bits can hold
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ConnectionClass:
     """Connections that closed the same way, with the same findings; only addresses and times differ."""
 
@@ -195,7 +194,7 @@ class Analysis(Sequence[Connection]):
             soon: whether the first of them are waited for.
         """
         chosen = range(len(self)) if indices is None else indices
-        if len(chosen) < FEW or self.reading.files.gaps():  # texts may tell of a gap
+        if self.reading.files.gaps():  # texts may tell of one
             return self.among(chosen)
         return self._finder.judge(
             self._connections,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Self
 from closeseq.connections import shape
 from closeseq.connections.conversation import Conversation, End, Opener
 from closeseq.packets.files import Files
-from closeseq.packets.value import kept, value
+from closeseq.packets.value import cached, value
 from closeseq.tcp.replay import replay
 from closeseq.tcp.timeline import not_replayed
 from closeseq.tcp.timers import SECOND
@@ -78,7 +78,7 @@ class Connection:
             f"<Connection {self.id} {self.conversation.client} -> {self.conversation.server} {self.verdict}>"
         )
 
-    @kept
+    @cached
     def timeline(self) -> Timeline:
         """Both ends' states, step by step; none of them is known if closeseq itself fails."""
         try:
@@ -90,7 +90,7 @@ class Connection:
             timeline = not_replayed(self.conversation, self._now_ns)
         return timeline if self._ongoing is False else dataclasses.replace(timeline, ongoing=self._ongoing)
 
-    @kept
+    @cached
     def judgement(self) -> Judgement:
         """The verdict with its reasons, and the findings; `not-judged` and none if closeseq itself fails."""
         timeline, fault = self.timeline, self._fault
@@ -130,7 +130,7 @@ class Connection:
         if self._faults is not None:
             self._faults.add(self.id, fault)
 
-    @kept
+    @cached
     def shape(self) -> str:
         """The close in short, such as "C:S S:SA C:A ~ C:FA S:A S:FA C:A"."""
         return shape(self.conversation)

@@ -506,3 +506,14 @@ def test_where_classes_cannot_be_found_each_connection_is_judged_by_itself(monke
     told = Counter(finder.outcomes[number].verdict for number in found.outcome.tolist())
     assert told == {"graceful": 20, "reset": 20}
     assert Counter(one.verdict for one in analysis.judged()) == told
+
+
+@pytest.mark.parametrize("step", ["values", "fill"])
+def test_where_a_template_fails_each_connection_is_judged_by_itself(step, monkeypatch):
+    analysis = analysed(together([segments(OPEN + "C:FA S:A S:FA C:A", start_ns=n) for n in range(50)]))
+
+    def fail(*_):
+        raise KeyError("made for the test")
+
+    monkeypatch.setattr(f"closeseq.classes.template.Template.{step}", fail)
+    assert {one.verdict for one in analysis.judged()} == {"graceful"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, overload
 
 import numpy as np
@@ -28,11 +29,13 @@ if TYPE_CHECKING:
     from closeseq.settings import Settings
     from closeseq.verdict.fault import Faults
 
+Found = TypeVar("Found")
 Judged = TypeVar("Judged", bound=Connection)
 MOST_CONDITIONS = 1 << 19  # kept in all; some 100 bytes each
 MOST_FORMS = 1 << 17
 MOST_TREES = 1 << 16
 MOST_PATHS = 1 << 20
+FEW = 32  # connections that are judged one by one: to look for what they share takes longer
 FEWEST = 4  # connections that go a way of their own: to note what is asked costs as much as judging four
 
 
@@ -164,33 +167,39 @@ class Classes:
             ongoing: whether the capture goes on.
             soon: whether the first of them are waited for.
         """
+        if len(among) < FEW and not self._kept:
+            yield from map(made, connections.conversations(among))
+            return
         self._moment = {NOW: now_ns, DROPPED: dropped, ONGOING: int(ongoing)}
         for portion in connections.portions(among, soon=soon):
             found: dict[int, tuple[Template, np.ndarray]] = {}  # by the place in the portion
             with shadowed():
                 for skeleton in connections.skeletons(portion):
-                    for rows, template, values in self._filled(skeleton):
+                    nothing = list[tuple[np.ndarray, Template, np.ndarray]]()
+                    filled = self._attempt(partial(self._filled, skeleton), len(skeleton), nothing)
+                    for rows, template, values in filled:
                         places = np.searchsorted(portion, skeleton.connection[rows])
                         found.update(zip(places.tolist(), ((template, own) for own in values), strict=True))
             for place, conversation in enumerate(connections.conversations(portion)):
                 connection = made(conversation)
                 if (known := found.pop(place, None)) is not None:
                     template, own = known
-                    template.fill(connection, own.tolist())
+                    self._attempt(partial(template.fill, connection, own.tolist()), 1, None)
                 yield connection
 
-    def _filled(self, skeleton: Skeleton) -> Iterator[tuple[np.ndarray, Template, np.ndarray]]:
-        """Yield the rows of a skeleton that have a template, with it and their values."""
+    def _filled(self, skeleton: Skeleton) -> list[tuple[np.ndarray, Template, np.ndarray]]:
+        """Return the rows of a skeleton that have a template, with it and their values."""
         if self._full:
             self._begin_anew()
         if self._waits(skeleton):
-            return
-        columns = self._columns(skeleton)
-        path = self._searched(skeleton, columns).path
+            return []
+        columns, found = self._columns(skeleton), []
+        path = self._search(skeleton, columns).path
         for number in np.unique(path[path >= 0]).tolist():
             template, rows = self._templates.get(number), np.flatnonzero(path == number)
             if template is not None:
-                yield rows, template, template.values(columns, rows)
+                found.append((rows, template, template.values(columns, rows)))
+        return found
 
     def _find(
         self, connections: Connections, index: np.ndarray, path: np.ndarray, holds_ns: np.ndarray
@@ -202,7 +211,8 @@ class Classes:
                     self._begin_anew()
                 if self._waits(skeleton):
                     continue
-                result = self._searched(skeleton, self._columns(skeleton))
+                search = partial(self._search, skeleton, self._columns(skeleton))
+                result = self._attempt(search, len(skeleton), Result(len(skeleton)))
                 place = np.searchsorted(index, skeleton.connection)
                 path[place] = result.path
                 if self._kept:
@@ -237,13 +247,13 @@ class Classes:
         """Return the numbers of the connections of a skeleton."""
         return Columns(self._forms if skeleton.shared else Forms(in_order=False), skeleton, self._moment)
 
-    def _searched(self, skeleton: Skeleton, columns: Columns) -> Result:
-        """Find the classes of the connections of a skeleton; none if closeseq itself fails at that."""
+    def _attempt(self, step: Callable[[], Found], connections: int, otherwise: Found) -> Found:
+        """Do something for so many connections; if closeseq itself fails at it, each is judged by itself."""
         try:
-            return self._search(skeleton, columns)
-        except Exception:  # noqa: BLE001 - whatever it is, each of them can be judged by itself
-            self.unlike += len(skeleton)
-            return Result(len(skeleton))
+            return step()
+        except Exception:  # noqa: BLE001 - whatever it is
+            self.unlike += connections
+            return otherwise
 
     def _search(self, skeleton: Skeleton, columns: Columns) -> Result:
         """Find the classes of the connections of a skeleton."""

@@ -107,5 +107,5 @@ class Growing:
             if part.any():
                 larger[first : first + len(part)] = part
         if self._scratch is not None:
-            self._scratch.release()
+            self._scratch.release(larger)
         return larger

@@ -42,8 +42,13 @@ class Scratch:
                 self._possible = False  # no folder, no room, or too many files: the next ones neither
         return np.zeros(shape, dtype)
 
-    def release(self) -> None:
-        """Give the pages of all columns back to the system, which has them written out or still at hand."""
+    def release(self, column: np.ndarray | None = None) -> None:
+        """Give the pages of a column, or of all, back to the system; it writes them out or has them yet."""
+        if column is not None:
+            base: Any = column.base
+            if isinstance(base, mmap.mmap):
+                base.madvise(mmap.MADV_DONTNEED)
+            return
         self._maps = [one for one in self._maps if one() is not None]
         for one in self._maps:
             if (mapped := one()) is not None:

@@ -29,10 +29,10 @@ def individual(cls: type[T]) -> type[T]:
 
 
 if TYPE_CHECKING:
-    kept = functools.cached_property
+    cached = functools.cached_property
 else:
 
-    class kept:  # noqa: N801 - used like `property`
+    class cached:  # noqa: N801 - used like `property`
         """A property that is computed when it is first asked for.
 
         As `functools.cached_property`, which in Python 3.11 takes a lock each time: a tenth of a judgement.

@@ -8,7 +8,6 @@ earlier ones.
 from __future__ import annotations
 
 from dataclasses import replace
-from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from closeseq.connections.conversation import ENDS, Conversation, End, Opener
@@ -41,7 +40,6 @@ if TYPE_CHECKING:
     from closeseq.tcp.timers import Timers
 
 
-ORDER = attrgetter("order")  # of happenings
 PHASES = {-1: BEFORE, 0: SENDING, 1: LATER}  # by `Sent.when`
 
 
@@ -49,7 +47,7 @@ def replay(conversation: Conversation, timers: Timers, now_ns: int) -> Timeline:
     """Return both ends' states through a connection, as known at `now_ns` (since the Unix epoch)."""
     evidence = Evidence(conversation, now_ns)
     machine = Machine(evidence, timers)
-    for happening in sorted(_happenings(evidence), key=ORDER):
+    for happening in sorted(_happenings(evidence), key=lambda h: h.order):
         machine.take(happening)
     machine.let_time_pass(now_ns)
     return machine.timeline(arrivals(evidence))

@@ -10,7 +10,7 @@ from itertools import pairwise, zip_longest
 from typing import TYPE_CHECKING
 
 from closeseq.connections.conversation import ENDS, Conversation, End, Event, Position, Traffic
-from closeseq.packets.value import kept
+from closeseq.packets.value import cached
 from closeseq.tcp.states import State
 from closeseq.tcp.timeline import Arrival, Certainty, Timeline, Transition
 from closeseq.verdict.facts import Close, Stay
@@ -55,35 +55,35 @@ class Case:
         """Whether the capture goes on after the moment for which the case is judged."""
         return self.timeline.ongoing
 
-    @kept
+    @cached
     def now_ns(self) -> int:
         """Until when a wait is measured: now, or when the next connection of the pair began."""
         successor = self.conversation.successor
         now = self.timeline.now_ns
         return now if successor is None else min(now, successor.time_ns)
 
-    @kept
+    @cached
     def made(self) -> tuple[Transition, ...]:
         """All transitions but those of timers that would have run out after the next connection began."""
         timed = (t for t in self.timeline.transitions if t.certainty is Certainty.TIMER)
         late = {id(t) for t in timed if t.time_ns > self.now_ns}
         return tuple(t for t in self.timeline.transitions if id(t) not in late)
 
-    @kept
+    @cached
     def events(self) -> tuple[Event, ...]:
         """The events that are part of the connection."""
         return tuple(e for e in self.conversation.events if e.packet not in self.timeline.strays)
 
-    @kept
+    @cached
     def resets(self) -> tuple[Event, ...]:
         """All RSTs, those that answer segments of an older connection included."""
         return tuple(event for event in self.conversation.events if event.rst)
 
-    @kept
+    @cached
     def by_packet(self) -> dict[int, Event]:
         return {event.packet: event for event in self.events}
 
-    @kept
+    @cached
     def lost(self) -> frozenset[int]:
         """Packets that are known not to have arrived."""
         return frozenset(step.packet for step in self.timeline if step.arrived is Arrival.NO)
@@ -92,11 +92,11 @@ class Case:
         """Yield those packets that are not known to have been lost."""
         return (packet for packet in packets if packet is not None and packet not in self.lost)
 
-    @kept
+    @cached
     def missing(self) -> tuple[Missing, ...]:
         return missing(self.conversation, self.dropped, self.timeline.strays, self.gaps)
 
-    @kept
+    @cached
     def challenges(self) -> tuple[tuple[Event, Event], ...]:
         """Each RST or SYN that was answered with an ACK, and the ACK (RFC 5961 3 and 4)."""
         taken = {reset.packet for t, reset in self.endings if t.endpoint is not reset.sender}
@@ -124,11 +124,11 @@ class Case:
     def transitions(self, end: End) -> Sequence[Transition]:
         return self._transitions[end]
 
-    @kept
+    @cached
     def _transitions(self) -> dict[End, Sequence[Transition]]:
         return {end: [t for t in self.made if t.endpoint is end] for end in ENDS}
 
-    @kept
+    @cached
     def _stays(self) -> dict[End, Sequence[Stay]]:
         return {
             end: [Stay(end, a.after, a, b) for a, b in zip_longest(made, made[1:])]
@@ -141,7 +141,7 @@ class Case:
             return ()
         return [stay for stay in self._stays[end] if stay.state in states]
 
-    @kept
+    @cached
     def _entered(self) -> dict[End, set[State]]:
         return {end: {stay.state for stay in stays} for end, stays in self._stays.items()}
 
@@ -189,7 +189,7 @@ class Case:
         event = self.by_packet.get(transition.packet)
         return event if event is not None and event.rst else None
 
-    @kept
+    @cached
     def endings(self) -> tuple[tuple[Transition, Event], ...]:
         """The transitions to CLOSED that a RST made, with it, in order of time."""
         found = [(t, self.by_reset(t)) for t in self.made]
@@ -205,7 +205,7 @@ class Case:
         """Return what is known of an end's FIN."""
         return self._closes[end]
 
-    @kept
+    @cached
     def _closes(self) -> dict[End, Close]:
         return {end: self._close(end) for end in ENDS}
 
@@ -245,14 +245,14 @@ class Case:
                 found.append((packet, time_ns))
         return tuple(found)
 
-    @kept
+    @cached
     def crossed(self) -> bool:
         """Whether both ends sent FIN before receiving the other's."""
         return all(
             (sent := self.close(end).sent) is not None and sent.after is State.FIN_WAIT_1 for end in ENDS
         )
 
-    @kept
+    @cached
     def first_closer(self) -> End | None:
         """The end that sent its FIN first; None without a FIN."""
         closes = [self.close(end) for end in ENDS if self.close(end)]

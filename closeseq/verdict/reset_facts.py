@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from closeseq.connections.conversation import Event, Traffic
-from closeseq.packets.value import kept, value
+from closeseq.packets.value import cached, value
 from closeseq.tcp.states import State
 from closeseq.verdict.vanished import unanswered
 
@@ -58,7 +58,7 @@ class Reset:
             return "in no state that is known"
         return f"in {state}" if self.aborts or state is State.CLOSED else f"last seen in {state}"
 
-    @kept
+    @cached
     def state(self) -> State:
         """The sender's state right before it."""
         state = self.case.timeline.first_state(self.sender)
@@ -68,12 +68,12 @@ class Reset:
             state = t.after
         return state
 
-    @kept
+    @cached
     def before(self) -> tuple[Event | Traffic, ...]:
         steps = self.case.conversation.steps
         return steps[: steps.index(self.event)]
 
-    @kept
+    @cached
     def answered(self) -> Answered | None:
         """The segment that a RST answers: a bare one takes its number from there (RFC 9293 3.10.7.1).
 
@@ -111,7 +111,7 @@ class Reset:
             for step in self.before
         )
 
-    @kept
+    @cached
     def replied(self) -> bool:
         """Whether its sender sent data after the peer's last data."""
         for step in reversed(self.before):
@@ -125,7 +125,7 @@ class Reset:
                 return step.sender is self.sender
         return False
 
-    @kept
+    @cached
     def spoke_first(self) -> bool:
         """Whether its sender was the one that asked: it sent the connection's first data."""
         for step in self.before:
@@ -139,7 +139,7 @@ class Reset:
                 return step.sender is self.sender
         return False
 
-    @kept
+    @cached
     def in_vain(self) -> Unanswered | None:
         """What its sender had repeated before without an answer."""
         return unanswered(self.case, self.sender, self.before)
@@ -149,20 +149,20 @@ class Reset:
         """Whether it had repeated so often that giving up is the obvious cause."""
         return self.in_vain is not None and self.in_vain.enough
 
-    @kept
+    @cached
     def challenged(self) -> Answered | None:
         """The challenge ACK that it answers."""
         asked = self.answered
         acks = {ack.packet for _, ack in self.case.challenges}
         return asked if asked is not None and asked.packet in acks else None
 
-    @kept
+    @cached
     def closed_before(self) -> bool:
         """Whether its sender had sent FIN before."""
         close = self.case.close(self.sender)
         return bool(close) and close.began < (self.event.time_ns, self.event.packet)
 
-    @kept
+    @cached
     def fin_wait_2(self) -> Stay | None:
         stays = self.case.stays(self.sender, State.FIN_WAIT_2)
         return next((stay for stay in stays if stay.since_ns <= self.event.time_ns), None)

@@ -52,7 +52,6 @@ ROUTINE_NS = 5 * SECOND  # after which one with nothing but traffic is judged ag
 LINGER_NS = 10 * SECOND  # how long what is over is surely remembered, in case a late packet comes
 MOST_CONNECTIONS = 1 << 17
 MOST_LABELS = 4096
-FEW = 32  # connections of which the same is to be said, that are judged one by one
 SMALL = 16_384  # connections; with fewer there is no point in forgetting any
 
 
@@ -216,7 +215,7 @@ class Watch:
             return made
 
         among, reading = np.asarray(indices, np.int64), self.reading
-        if len(among) < FEW or reading.files.gaps():  # texts may tell of a gap
+        if reading.files.gaps():  # texts may tell of one
             return map(seen, self._connections.conversations(among))
         return self._judgements.judge(
             self._connections, among, seen, self._now_ns, dropped=reading.dropped, ongoing=self._ongoing
