@@ -1,24 +1,28 @@
-"""Tell how a TCP connection closed, who closed it, and who is to blame if it is not closed.
+"""How a TCP connection closed, who closed it, and who is to blame if it is not closed.
 
-The way the data goes, one line a stage; a later stage may import an earlier one, never the other way:
+The way of the data, one line a stage. A later stage may import an earlier one, never the other way:
 
+    errors       what closeseq raises: one line with file, packet, byte and remedy
     workers      other processes that do a part of the work
-    packets      the shapes of data that the stages hand on, and 32-bit sequence arithmetic
+    packets      the types that stages pass on, and 32-bit sequence arithmetic
+    settings     what to look at, timers, and when a wait counts as long
+    units        spans of time, counts and packet numbers as text
     capture      a capture file or interface -> frames
     segments     frames -> columns of TCP headers, one row a segment
     connections  rows -> who talks to whom, and the few events that matter, as plain Python
-    tcp          events -> the eleven states of both ends, step by step, each with its certainty
+    script       a small language for connections, as the tests write them
+    tcp          events -> the eleven states of both endpoints, step by step, each with its certainty
     verdict      states -> how it closed, what deserves attention, with evidence and advice
-    connection   one analysed connection; settings: what to look at, and what counts as long
+    connection   one analysed connection
     classes      connections that go the same way share one replay
     reading      a capture's files, one after the other, and what was met in them
     shards       the same in portions, by tasks on other machines
-    analysis     the road end to end: a capture's connections
-    kernel       what Linux itself says: socket table, tracepoint, owner of a socket
-    watch        the same road in small steps as time passes: news of connections, and a census
+    analysis     the pipeline end to end: a capture's connections
+    linux        what Linux itself reports: socket table, tracepoint, owner of a socket
+    watch        the same pipeline in small steps as time passes
     report       text, records, pictures
-    cluster      the same report, made in parts by the workers of a cluster
-    lab          real sockets, driven into each way of closing, with the kernel's answer beside them
+    cluster      the report of a cluster's workers, made in parts
+    lab          real sockets, driven into each way of closing, and compared with the kernel
     cli          the command `closeseq`
 
     import closeseq
@@ -37,7 +41,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from closeseq.analysis import Analysis, ConnectionClass, analyze, chains, from_script
-    from closeseq.capture.live.problems import DeviceError, FilterError, NotPermittedError
     from closeseq.connection import Connection, Endpoint
     from closeseq.connections.conversation import (
         Address,
@@ -53,23 +56,24 @@ if TYPE_CHECKING:
     from closeseq.errors import (
         CaptureError,
         CloseseqError,
+        DeviceError,
+        FilterError,
+        NotPermittedError,
         SaveError,
         ScriptError,
         UnknownWordError,
         WorkerError,
     )
-    from closeseq.packets.files import File, Files
+    from closeseq.packets.frames import File, Files
     from closeseq.reading import Reading
     from closeseq.report.records import record
-    from closeseq.report.timeline import format_timeline
-    from closeseq.settings import Settings
+    from closeseq.report.timeline_text import format_timeline
+    from closeseq.settings import Limits, Settings, Timers
     from closeseq.tcp.states import State
     from closeseq.tcp.timeline import Arrival, Certainty, Step, Timeline, Transition
-    from closeseq.tcp.timers import Timers
-    from closeseq.verdict.findings import Finding, Initiator, Role, Severity, Verdict
-    from closeseq.verdict.limits import Limits
+    from closeseq.verdict.model import Finding, Initiator, Role, Severity, Verdict
     from closeseq.watch.live import Live, live
-    from closeseq.watch.news import Kind, Sighting
+    from closeseq.watch.updates import Update, UpdateKind
 
 __all__ = [
     "Address",
@@ -91,7 +95,6 @@ __all__ = [
     "FilterError",
     "Finding",
     "Initiator",
-    "Kind",
     "Limits",
     "Live",
     "NotPermittedError",
@@ -103,7 +106,6 @@ __all__ = [
     "ScriptError",
     "Settings",
     "Severity",
-    "Sighting",
     "State",
     "Step",
     "Stream",
@@ -112,6 +114,8 @@ __all__ = [
     "Traffic",
     "Transition",
     "UnknownWordError",
+    "Update",
+    "UpdateKind",
     "Verdict",
     "WorkerError",
     "analyze",
@@ -128,22 +132,20 @@ _HOMES = {
     "connections.conversation": (
         *("Address", "Conversation", "Duplicates", "End", "Event", "Opener", "Position", "Stream", "Traffic"),
     ),
-    "capture.live.problems": ("DeviceError", "FilterError", "NotPermittedError"),
     "errors": (
-        *("CaptureError", "CloseseqError", "SaveError", "ScriptError", "UnknownWordError", "WorkerError"),
+        *("CaptureError", "CloseseqError", "DeviceError", "FilterError", "NotPermittedError"),
+        *("SaveError", "ScriptError", "UnknownWordError", "WorkerError"),
     ),
-    "packets.files": ("File", "Files"),
+    "packets.frames": ("File", "Files"),
     "reading": ("Reading",),
     "report.records": ("record",),
-    "report.timeline": ("format_timeline",),
-    "settings": ("Settings",),
+    "report.timeline_text": ("format_timeline",),
+    "settings": ("Limits", "Settings", "Timers"),
     "tcp.states": ("State",),
     "tcp.timeline": ("Arrival", "Certainty", "Step", "Timeline", "Transition"),
-    "tcp.timers": ("Timers",),
-    "verdict.findings": ("Finding", "Initiator", "Role", "Severity", "Verdict"),
-    "verdict.limits": ("Limits",),
+    "verdict.model": ("Finding", "Initiator", "Role", "Severity", "Verdict"),
     "watch.live": ("Live", "live"),
-    "watch.news": ("Kind", "Sighting"),
+    "watch.updates": ("UpdateKind", "Update"),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 

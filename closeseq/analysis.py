@@ -21,11 +21,9 @@ from closeseq.connection import Connection
 from closeseq.connections import Connections
 from closeseq.connections.conversation import Address, End
 from closeseq.reading import Reader, Reading
-from closeseq.settings import Settings
-from closeseq.tcp.timers import SECOND, Timers
+from closeseq.settings import SECOND, Limits, Settings, Timers
 from closeseq.verdict.fault import Faults
-from closeseq.verdict.limits import Limits
-from closeseq.workers.forked import can_fork, in_order
+from closeseq.workers.pool import can_fork, in_order
 from closeseq.workers.processors import processors
 
 if TYPE_CHECKING:
@@ -39,7 +37,7 @@ if TYPE_CHECKING:
     from closeseq.connections.conversation import Conversation
     from closeseq.errors import CaptureError
     from closeseq.packets.segments import Segments
-    from closeseq.shards.plan import Whole
+    from closeseq.shards.plan import WholeCapture
 
     Drawn = TypeVar("Drawn")
 
@@ -143,7 +141,7 @@ class Analysis(Sequence[Connection]):
 
     def feed(self, segments: Segments) -> None:
         """Add a batch of segments, which follow those fed before."""
-        from closeseq.segments.narrow import narrow
+        from closeseq.segments.decode import narrow
 
         self.reading.met(segments)
         self._connections.feed(narrow(segments, self.settings.ports, self.settings.hosts))
@@ -265,7 +263,7 @@ class Analysis(Sequence[Connection]):
         """All connections in classes (see classes/outcome.py), in the order of their first ones."""
         workers = self._workers(len(self))
         if workers > 1:
-            from closeseq.classes.several import find_by_several
+            from closeseq.classes.parallel import find_by_several
 
             found, outcomes = find_by_several(
                 self._connections,
@@ -332,7 +330,7 @@ class Analysis(Sequence[Connection]):
 class Shared(Analysis):
     """An analysis that an executor has part in."""
 
-    _whole: Whole
+    _whole: WholeCapture
     _executor: Executor
 
     @classmethod
@@ -347,7 +345,7 @@ class Shared(Analysis):
     ) -> Self:
         """Analyse files that are one capture; see `analyze`."""
         from closeseq.shards import tables
-        from closeseq.shards.held import get
+        from closeseq.shards.keys import get
         from closeseq.shards.plan import shared_out
 
         made = cls(chain.paths[0], settings)

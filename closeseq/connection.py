@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Self
 
 from closeseq.connections import shape
 from closeseq.connections.conversation import Conversation, End, Opener
-from closeseq.packets.files import Files
+from closeseq.packets.frames import Files
 from closeseq.packets.value import cached, value
+from closeseq.settings import SECOND
 from closeseq.tcp.replay import replay
 from closeseq.tcp.timeline import not_replayed
-from closeseq.tcp.timers import SECOND
 from closeseq.verdict import Judgement, judge
 from closeseq.verdict.fault import not_judged
-from closeseq.verdict.findings import Finding, Initiator, Role, Severity
+from closeseq.verdict.model import Finding, Initiator, Role, Severity
 
 if TYPE_CHECKING:
     from closeseq.settings import Settings

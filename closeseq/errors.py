@@ -1,6 +1,10 @@
 """What can go wrong in using closeseq: an exception with file, packet, byte and remedy, and nothing else.
 
 What is merely strange *inside* a capture is no exception: it is counted and shown.
+
+What can keep a live capture from beginning, or from going on.
+
+What can go wrong in asking the kernel.
 """
 
 from __future__ import annotations
@@ -107,3 +111,23 @@ class ScriptError(CloseseqError):
 
 class UnknownWordError(CloseseqError):
     """`explain` was asked about a word it does not know."""
+
+
+class NotPermittedError(CloseseqError):
+    """The system lets only privileged users open this."""
+
+
+class DeviceError(CloseseqError):
+    """A device cannot be captured on: there is none of that name, it is down, or it went away."""
+
+
+class NoRingError(DeviceError):
+    """The kernel has no ring of memory for captured packets."""
+
+
+class FilterError(CloseseqError):
+    """A filter expression cannot be used: it is wrong, or what compiles it is missing."""
+
+
+class KernelError(CloseseqError):
+    """The kernel cannot be asked, or refuses; the text is one line that says what is missing."""

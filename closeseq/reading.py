@@ -9,9 +9,8 @@ from stat import S_ISREG
 from typing import TYPE_CHECKING, NamedTuple
 
 from closeseq.errors import CaptureError
-from closeseq.packets.files import File, Files
-from closeseq.workers.ahead import made_ahead
-from closeseq.workers.forked import can_fork
+from closeseq.packets.frames import File, Files
+from closeseq.workers.pool import can_fork, made_ahead
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

@@ -42,9 +42,7 @@ import numpy as np
 
 from closeseq.connections import Connections
 from closeseq.errors import ScriptError
-from closeseq.packets.flags import ACK, FIN, RST, SYN, from_letters
-from closeseq.packets.segments import COLUMNS, DTYPES, Segments
-from closeseq.packets.sequence import MODULUS
+from closeseq.packets.segments import ACK, COLUMNS, DTYPES, FIN, MODULUS, RST, SYN, Segments, from_letters
 
 if TYPE_CHECKING:
     from closeseq.connections.conversation import Conversation
@@ -103,7 +101,7 @@ class Word(NamedTuple):
     received: bool
 
 
-class Sent(NamedTuple):
+class ScriptSegment(NamedTuple):
     """A segment on its way. Numbers begin at the initial ones and do not wrap."""
 
     word: Word
@@ -132,13 +130,13 @@ class Talker:
     next: int  # number of the next new byte
     expected: int  # number of the next byte from the peer
     acked: int  # by the peer, as far as this end knows
-    sent: list[Sent] = field(default_factory=list)
-    early: list[Sent] = field(default_factory=list)  # received, behind a hole
-    last: Sent | None = None  # received last
+    sent: list[ScriptSegment] = field(default_factory=list)
+    early: list[ScriptSegment] = field(default_factory=list)  # received, behind a hole
+    last: ScriptSegment | None = None  # received last
     recent: int = 0  # timestamp to echo (RFC 7323 4.3)
     twice: tuple[int, int] | None = None  # what came twice, and the peer is to be told of it
 
-    def receive(self, segment: Sent) -> None:
+    def receive(self, segment: ScriptSegment) -> None:
         """Take in a segment of the peer."""
         self.last = segment
         if segment.flags & ACK:
@@ -210,7 +208,7 @@ class Script:
             if segment.word.received:
                 self._talkers[1 - segment.word.end].receive(segment)
 
-    def _send(self, word: Word) -> Sent:
+    def _send(self, word: Word) -> ScriptSegment:
         """Return the segment that a stack would send, and count it as sent."""
         own = self._talkers[word.end]
         if word.flags & (SYN | ACK) == SYN and not word.again and any(one.flags & SYN for one in own.sent):
@@ -240,7 +238,7 @@ class Script:
         if not peer.sent:
             self._talkers[end].expected = self._numbers[1 - end] + 1
 
-    def _send_again(self, word: Word, own: Talker) -> Sent:
+    def _send_again(self, word: Word, own: Talker) -> ScriptSegment:
         """Return an old segment of this end, with today's acknowledgement and time."""
         kind = word.flags & (SYN | FIN | RST)
         old = [one for one in own.sent if one.kind == kind and (kind or one.length)]
@@ -252,7 +250,7 @@ class Script:
         again = open_[0] if open_ else old[-1]
         return self._segment(word, own, again.seq, again.length)
 
-    def _reset(self, word: Word, own: Talker) -> Sent:
+    def _reset(self, word: Word, own: Talker) -> ScriptSegment:
         """Return a RST, numbered as RFC 9293 3.10.7 says."""
         length, answered = word.length or 0, own.last
         if answered is None or (word.flags & ACK and own.sent):
@@ -265,13 +263,13 @@ class Script:
             seq = own.next
         return self._segment(word, own, seq, length)._replace(tsval=None, tsecr=None)
 
-    def _segment(self, word: Word, own: Talker, seq: int, length: int) -> Sent:
+    def _segment(self, word: Word, own: Talker, seq: int, length: int) -> ScriptSegment:
         elapsed = (self._time_ns - self._start_ns) // 1_000_000
         stamped = self._timestamps
         twice = own.twice if self._system.dsack and word.flags & (SYN | RST | ACK) == ACK else None
         if twice is not None:
             own.twice = None
-        return Sent(
+        return ScriptSegment(
             word=word,
             seq=seq,
             ack=own.expected if word.flags & ACK else 0,
@@ -283,7 +281,7 @@ class Script:
             twice=twice or (0, 0),
         )
 
-    def _capture(self, segment: Sent) -> None:
+    def _capture(self, segment: ScriptSegment) -> None:
         end = segment.word.end
         stamped = segment.tsval is not None
         options = self._system.options_with_timestamps if stamped else self._system.options

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 import closeseq
 from closeseq.lab.agreement import Recording, agreement
-from closeseq.lab.answers import Answers
-from closeseq.lab.registry import experiments
+from closeseq.lab.experiments import experiments
+from closeseq.lab.kernel_answers import Answers
 from closeseq.lab.story import numbers, verdict_of
 from closeseq.report.text import evidence
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from closeseq.connections.conversation import End
 from closeseq.tcp.timeline import Arrival
-from closeseq.verdict.findings import Severity
+from closeseq.verdict.model import Severity
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

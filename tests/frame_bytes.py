@@ -8,7 +8,7 @@ from __future__ import annotations
 import struct
 from ipaddress import ip_address
 
-from closeseq.packets.flags import ACK
+from closeseq.packets.segments import ACK
 
 IPV4_ENDS = ("192.0.2.1", "198.51.100.7")
 IPV6_ENDS = ("2001:db8::1", "fe80::ffff:2")

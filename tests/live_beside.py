@@ -19,11 +19,10 @@ from datetime import datetime
 from pathlib import Path
 
 import closeseq
-from closeseq.lab.child import load
-from closeseq.lab.conduct import conduct
-from closeseq.lab.namespace import die_with_parent, run_apart
-from closeseq.lab.registry import experiments
-from closeseq.lab.trace import Trace
+from closeseq.lab.child import conduct, load
+from closeseq.lab.experiments import experiments
+from closeseq.lab.kernel_answers import Trace
+from closeseq.lab.network import die_with_parent, run_apart
 from closeseq.report.text import Style
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -104,7 +103,7 @@ def analysed(told, saved, experiment):
     """Return the analysis of the saved capture."""
     from closeseq.capture import open_capture
     from closeseq.segments import decode
-    from closeseq.segments.narrow import narrow
+    from closeseq.segments.decode import narrow
 
     analysis = closeseq.Analysis(told[0]["capture"] if told else "", experiment.settings)
     with open_capture(str(saved)) as capture:

@@ -16,8 +16,8 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
-from closeseq.capture.live.instructions import attach
-from closeseq.packets.flags import ACK, SYN
+from closeseq.capture.live.bpf import attach
+from closeseq.packets.segments import ACK, SYN
 from machine import needs
 
 NEW_NETWORK = 0x40000000  # CLONE_NEWNET, linux/sched.h

@@ -25,26 +25,26 @@ PACKAGES = {
 
 TRIES = {
     "a network namespace of our own": """
-from closeseq.kernel.namespaces import enter_new
+from closeseq.linux.namespaces import enter_new
 enter_new()
 """,
     "the lab's namespaces": """
-from closeseq.lab.namespace import enter
+from closeseq.lab.network import enter
 enter(processes=True)
 """,
     "the kernel's tracing": """
-from closeseq.kernel.tracepoint import Tracepoint
+from closeseq.linux.tracepoint import Tracepoint
 Tracepoint().close()
 """,
     "live packets": """
 from closeseq.capture.live import open_live
-from closeseq.kernel.namespaces import enter_new
+from closeseq.linux.namespaces import enter_new
 enter_new()
 open_live(["lo"]).close()
 """,
     "nft's tables": """
 import subprocess
-from closeseq.kernel.namespaces import enter_new
+from closeseq.linux.namespaces import enter_new
 enter_new()
 done = subprocess.run(["nft", "add table inet tried"], capture_output=True, text=True)
 if done.returncode:
@@ -87,7 +87,7 @@ def why_not(thing: str) -> str:
 @functools.cache
 def tracing_folder() -> Path:
     """Return the folder of tracefs, which need not be mounted anywhere: as the tracepoint finds it."""
-    from closeseq.kernel.tracefs import open_tracefs
+    from closeseq.linux.tracing import open_tracefs
 
     return Path(f"/proc/self/fd/{open_tracefs()}")
 

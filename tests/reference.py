@@ -22,10 +22,8 @@ from closeseq.connections.conversation import (
     Stream,
     Traffic,
 )
-from closeseq.connections.duplicates import duplicates
-from closeseq.packets.flags import ACK, FIN, PSH, RST, SYN, letters
-from closeseq.packets.segments import COLUMNS, Segments
-from closeseq.packets.sequence import difference
+from closeseq.connections.describe import duplicates
+from closeseq.packets.segments import ACK, COLUMNS, FIN, PSH, RST, SYN, Segments, difference, letters
 
 MINOR_LIMIT = 32
 ALIKE_LIMIT = 32

@@ -9,9 +9,18 @@ from hypothesis import strategies as st
 
 from closeseq.capture import open_capture
 from closeseq.connections import Connections
-from closeseq.packets.flags import ACK, FIN, PSH, RST, SYN, from_letters
-from closeseq.packets.segments import COLUMNS, DTYPES, Segments
-from closeseq.packets.sequence import MODULUS
+from closeseq.packets.segments import (
+    ACK,
+    COLUMNS,
+    DTYPES,
+    FIN,
+    MODULUS,
+    PSH,
+    RST,
+    SYN,
+    Segments,
+    from_letters,
+)
 from closeseq.segments import decode
 
 CAPTURES = sorted((Path(__file__).parent.parent / "captures").glob("*.pcap"))

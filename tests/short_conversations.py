@@ -20,8 +20,7 @@ import numpy as np
 
 from closeseq import Connection, Settings
 from closeseq.connections import Connections
-from closeseq.packets.flags import ACK, FIN, SYN, from_letters, letters
-from closeseq.packets.segments import COLUMNS, DTYPES, Segments
+from closeseq.packets.segments import ACK, COLUMNS, DTYPES, FIN, SYN, Segments, from_letters, letters
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import re
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -14,19 +16,20 @@ STAGES = (
     "errors",
     "workers",
     "packets",
+    "settings",
+    "units",
     "capture",
     "segments",
     "connections",
     "script",
     "tcp",
     "verdict",
-    "settings",
     "connection",
     "classes",
     "reading",
     "shards",
     "analysis",
-    "kernel",
+    "linux",
     "watch",
     "report",
     "cluster",
@@ -63,6 +66,72 @@ def test_no_module_imports_a_later_stage(path):
     own = STAGES.index(stage(path))
     later = {name for name in imported_stages(path) if STAGES.index(name) > own}
     assert not later
+
+
+def name(path: Path) -> str:
+    """Return a module's dotted name; a package's is that of its folder."""
+    return ".".join(path.relative_to(ROOT.parent).with_suffix("").parts).removesuffix(".__init__")
+
+
+NAMES = {name(path): path for path in (*MODULES, ROOT / "__init__.py")}
+
+
+def imported(path: Path) -> set[str]:
+    """Return the modules of closeseq that a module imports, wherever in it, also for types only."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+        elif isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+    return found & set(NAMES) - {name(path)}
+
+
+def test_no_modules_import_each_other_in_a_circle():
+    """Also not for types only. A package's own file may gather what its modules offer."""
+    left = {one: imported(path) - {"closeseq"} for one, path in NAMES.items() if path.name != "__init__.py"}
+    for found in left.values():
+        found &= set(left)
+    while free := {one for one, needs in left.items() if not needs}:
+        left = {one: needs - free for one, needs in left.items() if one not in free}
+    assert not left
+
+
+FOLDERS = sorted(path for path in ROOT.rglob("__init__.py") if path.parent != ROOT)
+
+
+@pytest.mark.parametrize("package", FOLDERS, ids=[name(p) for p in FOLDERS])
+def test_every_module_is_on_its_packages_map(package):
+    text = ast.get_docstring(ast.parse(package.read_text())) or ""
+    words = set(re.findall(r"\w+", text))
+    modules = {path.stem for path in package.parent.glob("*.py")} | {
+        path.parent.name for path in package.parent.glob("*/__init__.py")
+    }
+    assert modules - {"__init__", package.parent.name} <= words
+
+
+def test_every_stage_is_on_the_map_at_the_door():
+    words = set(re.findall(r"\w+", ast.get_docstring(ast.parse((ROOT / "__init__.py").read_text())) or ""))
+    assert set(STAGES) - {"__main__"} <= words
+
+
+# A command's file is called what the command is called, and an experiment's as what it is about.
+NAMED_OTHERWISE = ("cli", "experiments", "programs")
+
+
+def test_no_two_modules_have_the_same_name():
+    stems = [p.stem for p in MODULES if p.stem != "__init__" and p.parent.name not in NAMED_OTHERWISE]
+    assert not [stem for stem, times in Counter(stems).items() if times > 1]
+
+
+def test_no_two_public_classes_have_the_same_name():
+    classes = Counter(
+        node.name
+        for path in MODULES
+        for node in ast.parse(path.read_text()).body
+        if isinstance(node, ast.ClassDef) and not node.name.startswith("_")
+    )
+    assert not [one for one, times in classes.items() if times > 1]
 
 
 def test_the_right_half_knows_no_numpy():

@@ -14,9 +14,8 @@ from hypothesis import strategies as st
 
 import closeseq
 from capture_files import Packet, enhanced, interface, pcap, pcap_record, pcapng, section, statistics
-from closeseq.capture import extent as extents
-from closeseq.capture.chains import Chain, Timed, arranged, family, find_chains, natural
-from closeseq.capture.extent import extent
+from closeseq.capture import chains as extents
+from closeseq.capture.chains import Chain, Timed, arranged, extent, family, find_chains, natural
 from closeseq.capture.names import files_named
 from closeseq.errors import CaptureError
 

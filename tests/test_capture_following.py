@@ -30,7 +30,7 @@ from capture_files import (
     simple,
     statistics,
 )
-from closeseq.capture.growing import GrowingCapture, open_growing
+from closeseq.capture.follow import GrowingCapture, open_growing
 from closeseq.capture.tail import FileTail, PipeTail
 from closeseq.errors import CaptureError
 from machine import needs
@@ -246,7 +246,7 @@ def test_an_empty_file_may_go_too(tmp_path):
 SHUT_OUT = """
 import os, sys
 from pathlib import Path
-from closeseq.capture.growing import open_growing
+from closeseq.capture.follow import open_growing
 with open_growing(sys.argv[1]) as capture:
     print(len(capture.read(0).frames))
     Path(sys.argv[1]).parent.chmod(0)
@@ -349,7 +349,7 @@ def test_what_cannot_be_opened_is_told(tmp_path, name, line):
 FOLLOW = """
 import sys
 from pathlib import Path
-from closeseq.capture.growing import open_growing
+from closeseq.capture.follow import open_growing
 with open_growing(sys.argv[1]) as capture:
     while not capture.ended and capture.packets < int(sys.argv[2]):
         capture.read(0.5)

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from closeseq.capture.live import DeviceError, NotPermittedError, open_live
+from closeseq.capture.live.bpf import NOTHING, SO_LOCK_FILTER, attach
 from closeseq.capture.live.devices import Device, find_devices
-from closeseq.capture.live.instructions import NOTHING, SO_LOCK_FILTER, attach
 from closeseq.errors import CloseseqError
 from closeseq.segments import decode
 from closeseq.segments.links import LINKS

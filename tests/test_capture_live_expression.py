@@ -9,11 +9,10 @@ import sys
 import pytest
 
 from closeseq.capture.live import FilterError, open_live
-from closeseq.capture.live import expression as expression_module
+from closeseq.capture.live import bpf as expression_module
+from closeseq.capture.live.bpf import RETURN, compile_expression
 from closeseq.capture.live.devices import Device
-from closeseq.capture.live.expression import compile_expression
-from closeseq.capture.live.instructions import RETURN
-from closeseq.packets.flags import ACK, FIN, SYN
+from closeseq.packets.segments import ACK, FIN, SYN
 from closeseq.segments import decode
 from frame_bytes import ethernet, extension, ipv4, ipv6, tcp
 from live_network import PORT, finish, make_pair, needs_network, own_network, received, send_frames, talk

@@ -15,25 +15,25 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from closeseq.capture import open_capture
-from closeseq.capture.live.blocks import COOKED_HEADER
-from closeseq.capture.live.devices import FDDI, RADIOTAP, WIRELESS, Device
-from closeseq.capture.live.instructions import (
+from closeseq.capture.live.bpf import (
     IF_EQUAL,
     JUMP,
     LOAD_BYTE,
     NOTHING,
     RETURN,
     Instruction,
-    Step,
+    Line,
     assemble,
     attach,
     chain,
     cut,
 )
-from closeseq.capture.live.program import MOST, Wanted, tcp_program
-from closeseq.packets.flags import ACK
+from closeseq.capture.live.devices import FDDI, RADIOTAP, WIRELESS, Device
+from closeseq.capture.live.filter import MOST, FilterRequest, tcp_program
+from closeseq.capture.live.ring import COOKED_HEADER
+from closeseq.packets.segments import ACK
 from closeseq.segments import decode
-from closeseq.segments.narrow import narrow
+from closeseq.segments.decode import narrow
 from dpkt_oracle import Frame, frames_of
 from frame_bytes import (
     IPV4_ENDS,
@@ -66,14 +66,14 @@ BROKEN = {
     *("IP fragment", "malformed IP header", "IP header cut short"),
     *("malformed TCP header", "TCP header cut short"),
 }
-NOBODY = Wanted(ports={1}, hosts={"10.0.0.1"})
+NOBODY = FilterRequest(ports={1}, hosts={"10.0.0.1"})
 
 
 def device(link_type=ETHERNET):
     return Device("eth0", 2, link_type, loopback=False)
 
 
-def passes(frame, wanted=Wanted(), link_type=ETHERNET):  # noqa: B008  # it is frozen
+def passes(frame, wanted=FilterRequest(), link_type=ETHERNET):  # noqa: B008  # it is frozen
     with filtered(tcp_program(device(link_type), wanted, SNAP)) as left:
         return bool(left(frame))
 
@@ -85,14 +85,14 @@ def kept(frame, wanted, link_type=ETHERNET):
 
 
 WANTED = [
-    Wanted(),
-    Wanted(ports={80}),
-    Wanted(ports={4789}),
-    Wanted(ports={79, 80, 81, 50001}),
-    Wanted(hosts={IPV4_ENDS[0]}),
-    Wanted(hosts={IPV6_ENDS[1]}),
-    Wanted(ports={80}, hosts={IPV4_ENDS[1], IPV6_ENDS[0], "10.0.0.1", "2001:db8::2"}),
-    Wanted(ports={1}, hosts={IPV4_ENDS[0]}),
+    FilterRequest(),
+    FilterRequest(ports={80}),
+    FilterRequest(ports={4789}),
+    FilterRequest(ports={79, 80, 81, 50001}),
+    FilterRequest(hosts={IPV4_ENDS[0]}),
+    FilterRequest(hosts={IPV6_ENDS[1]}),
+    FilterRequest(ports={80}, hosts={IPV4_ENDS[1], IPV6_ENDS[0], "10.0.0.1", "2001:db8::2"}),
+    FilterRequest(ports={1}, hosts={IPV4_ENDS[0]}),
 ]
 
 
@@ -101,7 +101,9 @@ def named(wanted):
     return " ".join(map(str, [*sorted(wanted.ports), *sorted(wanted.hosts)])) or "everything"
 
 
-@pytest.mark.parametrize("wanted", [Wanted(), Wanted(ports={8080}), Wanted(hosts={"127.0.0.1"})], ids=named)
+@pytest.mark.parametrize(
+    "wanted", [FilterRequest(), FilterRequest(ports={8080}), FilterRequest(hosts={"127.0.0.1"})], ids=named
+)
 def test_of_real_captures_exactly_what_segments_keeps_gets_in(wanted):
     asked = 0
     for path in CAPTURES:
@@ -134,9 +136,9 @@ def test_a_plain_segment_gets_in_exactly_if_it_is_wanted(wanted, tags, version, 
 
 @pytest.mark.parametrize("packet", [ipv4(SEGMENT), ipv6(SEGMENT)], ids=["IPv4", "IPv6"])
 def test_a_device_without_link_header_is_judged_by_the_version(packet):
-    assert passes(packet, Wanted(ports={80}), RAW)
-    assert not passes(packet, Wanted(ports={81}), RAW)
-    assert not passes(b"\x50" + packet[1:], Wanted(), RAW)
+    assert passes(packet, FilterRequest(ports={80}), RAW)
+    assert not passes(packet, FilterRequest(ports={81}), RAW)
+    assert not passes(b"\x50" + packet[1:], FilterRequest(), RAW)
 
 
 VXLAN = ethernet(ipv4(udp(bytes(8) + ethernet(ipv4(SEGMENT)), 4789), protocol=17))
@@ -159,9 +161,9 @@ UNREADABLE = {
 
 @pytest.mark.parametrize("frame", UNREADABLE.values(), ids=UNREADABLE)
 def test_what_needs_a_walk_gets_in_for_segments_to_decide(frame):
-    for wanted in (Wanted(ports={80}), Wanted(ports={81}), Wanted(hosts={"10.0.0.1"})):
+    for wanted in (FilterRequest(ports={80}), FilterRequest(ports={81}), FilterRequest(hosts={"10.0.0.1"})):
         assert passes(frame, wanted)
-    assert kept(frame, Wanted(ports={80}))[0]
+    assert kept(frame, FilterRequest(ports={80}))[0]
 
 
 WIRELESS_AND_FDDI = {
@@ -173,8 +175,8 @@ WIRELESS_AND_FDDI = {
 
 @pytest.mark.parametrize(("link_type", "frame"), WIRELESS_AND_FDDI.items(), ids=str)
 def test_of_links_with_headers_of_many_lengths_all_gets_in(link_type, frame):
-    assert passes(frame, Wanted(ports={81}, hosts={"10.0.0.1"}), link_type)
-    assert kept(frame, Wanted(ports={80}), link_type)[0]
+    assert passes(frame, FilterRequest(ports={81}, hosts={"10.0.0.1"}), link_type)
+    assert kept(frame, FilterRequest(ports={80}), link_type)[0]
 
 
 OTHERS = {
@@ -196,10 +198,10 @@ def test_what_holds_no_tcp_stays_out(frame):
 
 def test_later_fragments_get_in_whatever_their_port_to_be_counted():
     frame = ethernet(ipv4(SEGMENT, fragment=100))
-    assert passes(frame, Wanted(ports={1}))
-    assert passes(frame, Wanted(hosts={IPV4_ENDS[0]}))
-    assert not passes(frame, Wanted(hosts={"10.0.0.1"}))
-    assert kept(frame, Wanted()) == (False, {"IP fragment"})
+    assert passes(frame, FilterRequest(ports={1}))
+    assert passes(frame, FilterRequest(hosts={IPV4_ENDS[0]}))
+    assert not passes(frame, FilterRequest(hosts={"10.0.0.1"}))
+    assert kept(frame, FilterRequest()) == (False, {"IP fragment"})
 
 
 @st.composite
@@ -241,12 +243,12 @@ def test_whatever_segments_keeps_gets_in(frame, wanted):
 
 @given(st.binary(min_size=1, max_size=120), st.sampled_from([ETHERNET, RAW]))
 def test_noise_that_segments_keeps_gets_in(frame, link_type):
-    assert passes(frame, Wanted(), link_type) or not kept(frame, Wanted(), link_type)[0]
+    assert passes(frame, FilterRequest(), link_type) or not kept(frame, FilterRequest(), link_type)[0]
 
 
 def test_passed_frames_are_cut_to_the_snap_length():
     frame = ethernet(ipv4(tcp(payload=bytes(500))))
-    with filtered(tcp_program(device(), Wanted(), 192)) as left:
+    with filtered(tcp_program(device(), FilterRequest(), 192)) as left:
         assert left(frame) == frame[:192]
         assert left(frame[:60]) == frame[:60]
 
@@ -256,7 +258,7 @@ def test_jumps_reach_over_any_number_of_ports_and_hosts(count):
     ports = set(range(1000, 1000 + 3 * count, 3))
     hosts = {str(ip_address(IPV4_ENDS[0]) + 2 * number) for number in range(count)}
     hosts |= {str(ip_address(IPV6_ENDS[0]) + 2 * number) for number in range(min(count, 20))}
-    wanted = Wanted(ports, hosts)
+    wanted = FilterRequest(ports, hosts)
     program = tcp_program(device(), wanted, SNAP)
     assert len(program) <= MOST
     whole = len(program) > 2 * count
@@ -267,27 +269,27 @@ def test_jumps_reach_over_any_number_of_ports_and_hosts(count):
 
 
 def test_too_many_ports_for_a_program_are_left_to_segments():
-    wanted = Wanted(ports=set(range(1, 65535, 2)), hosts={IPV4_ENDS[0]})
+    wanted = FilterRequest(ports=set(range(1, 65535, 2)), hosts={IPV4_ENDS[0]})
     assert len(tcp_program(device(), wanted, SNAP)) <= MOST
     assert passes(ethernet(ipv4(tcp(ports=(2, 4)))), wanted)
     assert not passes(ethernet(ipv6(tcp(ports=(1, 3)))), wanted)  # hosts were not too many
 
 
 def test_ports_in_a_row_take_no_more_room_than_two():
-    few = len(tcp_program(device(), Wanted(ports={1, 3}), SNAP))
-    assert len(tcp_program(device(), Wanted(ports=set(range(1024, 65536))), SNAP)) <= few
+    few = len(tcp_program(device(), FilterRequest(ports={1, 3}), SNAP))
+    assert len(tcp_program(device(), FilterRequest(ports=set(range(1024, 65536))), SNAP)) <= few
     for port, inside in ((1023, False), (1024, True), (40000, True), (65535, True)):
         frame = ethernet(ipv4(tcp(ports=(1, port))))
-        assert passes(frame, Wanted(ports=set(range(1024, 65536)))) == inside
+        assert passes(frame, FilterRequest(ports=set(range(1024, 65536)))) == inside
 
 
 def jump_table(gap):
     """Return a program that keeps 7 bytes of what begins with 1, and else 9, over a gap."""
-    filler = [Step(LOAD_BYTE, 0)] * gap
+    filler = [Line(LOAD_BYTE, 0)] * gap
     return assemble(
         [
-            *(Step(LOAD_BYTE, 0), Step(IF_EQUAL, 1, then="one", else_="other")),
-            *(*filler, "one", Step(RETURN, 7), *filler, "other", Step(RETURN, 9)),
+            *(Line(LOAD_BYTE, 0), Line(IF_EQUAL, 1, then="one", else_="other")),
+            *(*filler, "one", Line(RETURN, 7), *filler, "other", Line(RETURN, 9)),
         ]
     )
 
@@ -300,8 +302,8 @@ def test_a_jump_that_is_too_far_for_a_condition_goes_by_a_plain_one(gap):
 
 
 def test_a_chain_passes_what_both_pass():
-    first = tcp_program(device(), Wanted(ports={80}), SNAP)
-    second = cut(tcp_program(device(), Wanted(hosts={IPV4_ENDS[0]}), SNAP), 60)
+    first = tcp_program(device(), FilterRequest(ports={80}), SNAP)
+    second = cut(tcp_program(device(), FilterRequest(hosts={IPV4_ENDS[0]}), SNAP), 60)
     with filtered(chain(first, second)) as left:
         assert len(left(ethernet(ipv4(tcp(payload=bytes(9)))))) == 60
         assert not left(ethernet(ipv4(tcp(ports=(1, 2)))))

@@ -18,9 +18,9 @@ import pytest
 from closeseq.capture import open_capture
 from closeseq.capture.live import open_live
 from closeseq.capture.live import ring as ring_module
-from closeseq.capture.live.live import MOST
+from closeseq.capture.live.live_capture import MOST
 from closeseq.segments import decode
-from closeseq.segments.narrow import narrow
+from closeseq.segments.decode import narrow
 from frame_bytes import ethernet, extension, fragment_header, ipv4, ipv6, tcp
 from live_network import (
     PORT,

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from closeseq.capture.live import DeviceError, open_live
+from closeseq.capture.live.bpf import compile_expression
 from closeseq.capture.live.devices import Device
-from closeseq.capture.live.expression import compile_expression
-from closeseq.capture.live.program import Wanted
-from closeseq.capture.live.sniffer import load_scapy, text_filter
+from closeseq.capture.live.filter import FilterRequest
+from closeseq.capture.live.scapy_socket import load_scapy, text_filter
 from closeseq.segments import decode
 from frame_bytes import IPV4_ENDS, IPV6_ENDS, ethernet, ipv4, ipv6, tcp
 from live_network import (
@@ -110,14 +110,14 @@ def test_what_it_cannot_read_is_refused():
 
 
 def open_sniffer(device):
-    from closeseq.capture.live.sniffer import Sniffer
+    from closeseq.capture.live.scapy_socket import Sniffer
 
     return Sniffer(device, (), "", 192, 1 << 20)
 
 
 @pytest.mark.skipif(not ctypes.util.find_library("pcap"), reason="libpcap is not installed")
 def test_where_there_is_no_program_a_text_says_the_same():
-    wanted = Wanted(ports={80, 443}, hosts={IPV4_ENDS[0], IPV6_ENDS[1]})
+    wanted = FilterRequest(ports={80, 443}, hosts={IPV4_ENDS[0], IPV6_ENDS[1]})
     text = text_filter(wanted, "tcp[13] & 2 != 0 or ip6")
     assert text == (
         "(tcp[13] & 2 != 0 or ip6) and (port 443 or port 80) "
@@ -128,7 +128,7 @@ def test_where_there_is_no_program_a_text_says_the_same():
         assert left(ethernet(ipv6(tcp(ports=(443, 1)))))
         assert not left(ethernet(ipv4(tcp(flags=16))))
         assert not left(ethernet(ipv6(tcp(ports=(81, 82)))))
-    assert text_filter(Wanted(), None) == ""
+    assert text_filter(FilterRequest(), None) == ""
 
 
 def test_scapy_says_nothing_and_leaves_nothing_in_the_home(tmp_path):
@@ -149,7 +149,7 @@ def test_scapy_says_nothing_and_leaves_nothing_in_the_home(tmp_path):
 def test_scapy_is_not_imported_as_a_whole():
     load_scapy()
     code = (
-        "import sys; from closeseq.capture.live.sniffer import load_scapy; load_scapy();"
+        "import sys; from closeseq.capture.live.scapy_socket import load_scapy; load_scapy();"
         "assert 'scapy.all' not in sys.modules"
     )
     assert not subprocess.run([sys.executable, "-c", code], cwd=ROOT, timeout=60, check=False).returncode

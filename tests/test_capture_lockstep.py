@@ -25,9 +25,9 @@ from capture_files import (
     section,
     simple,
 )
-from closeseq.capture import lockstep
-from closeseq.capture.pcapngchain import Chain
-from closeseq.capture.pcaprecords import Form, Lengths, Records
+from closeseq.capture import walk as walks
+from closeseq.capture.pcap import Form, Lengths, Records
+from closeseq.capture.pcapng_blocks import BlockChain
 
 ORDERS = ("<", ">")
 SECOND = 1_700_000_000
@@ -42,12 +42,12 @@ def plain(chain, at, most):
 @contextmanager
 def small_stretches():
     """Make stretches so short that there are many of them in a few hundred bytes."""
-    with patch.multiple(lockstep, SAMPLE=3, APART=2, FEWEST=2, MOST_ROUNDS=6):
+    with patch.multiple(walks, SAMPLE=3, APART=2, FEWEST=2, MOST_ROUNDS=6):
         yield
 
 
 def agrees(chain, at=0, most=10_000):
-    records, end = lockstep.walk(chain, at, most)
+    records, end = walks.walk(chain, at, most)
     told, told_end = plain(chain, at, most)
     assert records.tolist() == told.tolist()
     assert len(told) == most or end == told_end
@@ -107,7 +107,7 @@ def test_a_hostile_pcap_gives_the_same_packets_and_the_same_error(chance, order,
 
 def reads_alike(data):
     """Read in lockstep and plainly, in one window and in many; the answer is the plain one."""
-    with patch.object(lockstep, "walk", plain):
+    with patch.object(walks, "walk", plain):
         told = read_stream(data)
     with small_stretches():
         for options in ({}, {"chunk": 300, "batch": 20}):
@@ -140,7 +140,7 @@ def pcapng_piece(chance, odd, order):
 @given(chances, st.sampled_from(ORDERS), mosts)
 def test_pcapng_blocks_are_those_of_the_plain_loop(chance, order, most):
     with small_stretches():
-        agrees(Chain(memoryview(pieces(chance, pcapng_piece, order)), order), most=most)
+        agrees(BlockChain(memoryview(pieces(chance, pcapng_piece, order)), order), most=most)
 
 
 @given(chances, st.sampled_from(ORDERS), st.sampled_from(ORDERS))
@@ -199,7 +199,7 @@ def pcap_chain(packets, order):
 
 
 def pcapng_chain(packets, order):
-    return Chain(memoryview(b"".join(enhanced(p, order) for p in packets)), order)
+    return BlockChain(memoryview(b"".join(enhanced(p, order) for p in packets)), order)
 
 
 @pytest.mark.parametrize("order", ORDERS)
@@ -207,7 +207,7 @@ def pcapng_chain(packets, order):
 def test_nearly_all_records_are_walked_in_lockstep(make, order):
     packets = many(20_000)
     counted = Counted(make(packets, order))
-    records, end = lockstep.walk(counted, 0, 30_000)
+    records, end = walks.walk(counted, 0, 30_000)
     assert (len(records), end) == (len(packets), counted.last + (16 if make is pcap_chain else 8))
     agrees(make(packets, order))
     assert counted.walked < len(packets) / 5
@@ -221,16 +221,16 @@ def test_guesses_that_are_all_wrong_cost_the_plain_loop_and_nothing_else():
 
 
 def test_records_shorter_than_the_sample_leave_much_to_the_plain_loop():
-    long = [Packet(SECOND * 10**9, bytes(2000))] * lockstep.SAMPLE
+    long = [Packet(SECOND * 10**9, bytes(2000))] * walks.SAMPLE
     agrees(pcap_chain([*long, *[Packet(SECOND * 10**9, b"")] * 60_000], "<"))
 
 
 def test_many_small_sections_are_not_each_looked_through_to_the_end():
     """Each would cost as much as the whole window."""
-    packets = [Packet(SECOND * 10**9, b"x")] * (lockstep.SAMPLE + 1)
+    packets = [Packet(SECOND * 10**9, b"x")] * (walks.SAMPLE + 1)
     data = pcapng(packets) * 60
     calls = []
-    guesses = lockstep._guesses
-    with patch.object(lockstep, "_guesses", lambda *given: calls.append(given) or guesses(*given)):
+    guesses = walks._guesses
+    with patch.object(walks, "_guesses", lambda *given: calls.append(given) or guesses(*given)):
         assert len(read_stream(data).packets) == 60 * len(packets)
     assert len(calls) <= 2

@@ -30,7 +30,7 @@ from capture_files import (
     statistics,
 )
 from closeseq.capture import open_capture
-from closeseq.capture.interfaces import Clock, times
+from closeseq.capture.interfaces import InterfaceClock, times
 
 ORDERS = ("<", ">")
 HEAD = section() + interface()
@@ -120,7 +120,7 @@ def test_a_column_of_ticks_is_what_exact_arithmetic_says(resolution, offset, tic
     column[len(ticks) // 2 :] = 7
     found, beyond = times(resolution, column, np.array(ticks, np.uint64))
     for tick, seconds, time, out in zip(ticks, column.tolist(), found.tolist(), beyond.tolist(), strict=True):
-        exact = Clock(resolution, seconds).nanoseconds(tick)
+        exact = InterfaceClock(resolution, seconds).nanoseconds(tick)
         assert out == (not -(2**63) <= exact < 2**63)
         assert out or time == exact
 

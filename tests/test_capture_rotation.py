@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from capture_files import Packet, pcap, pcap_record, pcapng, read_file
-from closeseq.capture.growing import open_growing
-from closeseq.capture.succession import Present, of_one_rotation, successor
+from closeseq.capture.follow import open_growing
+from closeseq.capture.tail import CurrentFile, of_one_rotation, successor
 from machine import needs
 
 CAPTURES = Path(__file__).parent.parent / "captures"
@@ -141,7 +141,7 @@ def test_what_is_no_capture_or_no_file_is_not_the_next(tmp_path):
     (tmp_path / "f").write_bytes(pcap(packets(0)))
     (tmp_path / "f1").write_bytes(b"no capture at all, but text")
     os.mkfifo(tmp_path / "f0001")
-    present = Present(str(tmp_path / "f"), None, None, None)
+    present = CurrentFile(str(tmp_path / "f"), None, None, None)
     assert successor(present, missed=True) is None
     (tmp_path / "f2").write_bytes(pcap(packets(3)))
     assert successor(present, missed=True) == str(tmp_path / "f2")

@@ -26,7 +26,7 @@ from capture_files import (
     read_file,
     read_stream,
 )
-from closeseq.capture import Capture, compressed, open_capture
+from closeseq.capture import Capture, compression, open_capture
 from closeseq.capture.source import Source
 from closeseq.errors import CaptureError
 
@@ -132,8 +132,8 @@ def test_many_small_members_are_not_copied_over_and_over(monkeypatch):
         def __getattr__(self, name):
             return getattr(self.member, name)
 
-    new = compressed._member
-    monkeypatch.setattr(compressed, "_member", lambda: Counting(new()))
+    new = compression._member
+    monkeypatch.setattr(compression, "_member", lambda: Counting(new()))
     data = pcap(MANY)
     parts = [gzip.compress(data[:30]), gzip.compress(b"") * 5000, gzip.compress(data[30:])]
     assert read_stream(b"".join(parts)) == (expected(MANY), None, 0)

@@ -20,8 +20,7 @@ from scapy.utils import RawPcapNgReader, RawPcapReader
 
 from capture_files import ETHERNET, RAW, Packet, block, expected, option, read_file
 from closeseq.capture import open_capture
-from closeseq.capture.rotation import Rotation, parse_rotation
-from closeseq.capture.saver import Saver
+from closeseq.capture.saver import Rotation, Saver, parse_rotation
 from closeseq.capture.writers import PcapngWriter, PcapWriter, SavedDevice
 from closeseq.errors import SaveError
 from closeseq.packets.frames import Frames
@@ -334,7 +333,7 @@ import json, os, resource, sys
 sys.path.insert(0, "tests")
 from test_capture_writer import LO, PcapWriter, Saver, frames, some
 from capture_files import expected, read_file
-from closeseq.capture.rotation import Rotation
+from closeseq.capture.saver import Rotation
 from closeseq.errors import SaveError
 
 path, limit, rotation = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 import closeseq
-from closeseq.lab.registry import experiments
-from closeseq.tcp.timers import SECOND, Timers
-from closeseq.verdict import Limits, judge
+from closeseq.lab.experiments import experiments
+from closeseq.settings import SECOND, Limits, Timers
+from closeseq.verdict import judge
 from verdict_examples import CAPTURES, Row, rows, timelines
 
 ROOT = Path(__file__).resolve().parent.parent

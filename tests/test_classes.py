@@ -13,17 +13,16 @@ from hypothesis import strategies as st
 
 from closeseq.analysis import Analysis
 from closeseq.classes import Classes, Outcome
-from closeseq.classes.columns import Columns
 from closeseq.classes.forms import Forms
-from closeseq.classes.noting import Number, Tape
+from closeseq.classes.numbers import Number, Tape
+from closeseq.classes.tree import Columns
 from closeseq.connections import Connections
 from closeseq.connections.conversation import Conversation, Event, Path, Stream, Traffic
-from closeseq.connections.extent import FAR_NS
 from closeseq.connections.skeleton import MOST_STEPS
+from closeseq.connections.steps import FAR_NS
 from closeseq.errors import ScriptError
 from closeseq.script import PORTS, segments
-from closeseq.settings import Settings
-from closeseq.verdict.limits import Limits
+from closeseq.settings import Limits, Settings
 from examples import examples
 from segment_rows import CAPTURES, captured, fed, joined, soups
 
@@ -394,7 +393,7 @@ def test_what_is_judged_together_is_judged_once():
 def test_many_are_asked_for_in_any_choice_and_portion(monkeypatch):
     analysis = analysed(busy_server(100, 3))
     for most in (7, 64, 1000):
-        monkeypatch.setattr("closeseq.connections.connections.MOST_AT_ONCE", most)
+        monkeypatch.setattr("closeseq.connections.tracker.MOST_AT_ONCE", most)
         for step in (1, 2):
             chosen = range(0, 100, step)
             assert [one.judgement for one in analysis.judged(chosen)] == [

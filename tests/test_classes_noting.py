@@ -7,14 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from closeseq.classes.columns import LEAST, MOST, Columns
 from closeseq.classes.forms import NOW, Forms
-from closeseq.classes.noting import Number, Scaled, Tape
+from closeseq.classes.numbers import Number, Scaled, Tape
 from closeseq.classes.shadows import greatest, least, shadowed, shadows, whole
-from closeseq.classes.tree import Result, Tree
+from closeseq.classes.tree import LEAST, MOST, Columns, ReplayResult, Tree
 from closeseq.connections.skeleton import Leaf
-from closeseq.verdict import stuck
-from closeseq.verdict.text import span
+from closeseq.units import span
+from closeseq.verdict.findings import stuck
 from examples import examples
 
 
@@ -104,7 +103,7 @@ tables = st.lists(st.tuples(values, values, values), min_size=2, max_size=16)
 def test_rows_for_which_all_that_was_noted_comes_out_alike_go_the_same_way(program, rows, kept):
     forms, tree, ways = Forms(), Tree(), []
     for half in (rows[: len(rows) // 2], rows) if kept else (rows,):
-        columns, result = Columns(forms, Table(half), {}), Result(len(half))
+        columns, result = Columns(forms, Table(half), {}), ReplayResult(len(half))
 
         def learn(parted, half=half):
             tape = Tape(forms)
@@ -224,7 +223,7 @@ def test_a_number_times_a_float_is_exact_or_its_very_value():
 def test_when_time_changes_a_condition_is_computed():
     forms, tree = Forms(), Tree()
     rows = [(100,), (160,), (185,)]
-    columns, result = Columns(forms, Table(rows), {NOW: 200}), Result(len(rows))
+    columns, result = Columns(forms, Table(rows), {NOW: 200}), ReplayResult(len(rows))
 
     def learn(parted):
         tape = Tape(forms)

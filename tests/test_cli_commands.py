@@ -12,10 +12,10 @@ import pytest
 from click.testing import CliRunner
 
 from closeseq import format_timeline
-from closeseq.cli.formats import timelines
+from closeseq.cli.analyze_run import timelines
 from closeseq.cli.main import cli
-from closeseq.cli.moments import Moment, moment
-from closeseq.cli.progress import Progress, picture
+from closeseq.cli.states import Moment, moment
+from closeseq.cli.terminal import Progress, progress_picture
 from closeseq.report.selection import Selection, Wanted
 from closeseq.report.text import Style
 from closeseq.verdict import vocabulary
@@ -135,9 +135,9 @@ def test_states_of_what_cannot_be_read_is_status_3(tmp_path):
 
 
 def test_the_bar_shows_how_much_is_read_or_how_far_if_the_size_is_not_known():
-    assert picture("x.pcap", 50, 100) == f"reading x.pcap [{'#' * 15}{'-' * 15}]  50%"
-    assert picture("x.pcap", 200, 100).endswith("] 100%")
-    assert picture("x.pcap", 12_345_678, None) == "reading x.pcap  12.3 MB"
+    assert progress_picture("x.pcap", 50, 100) == f"reading x.pcap [{'#' * 15}{'-' * 15}]  50%"
+    assert progress_picture("x.pcap", 200, 100).endswith("] 100%")
+    assert progress_picture("x.pcap", 12_345_678, None) == "reading x.pcap  12.3 MB"
 
 
 @contextmanager

@@ -11,9 +11,8 @@ from hypothesis import strategies as st
 
 from closeseq.connections import Connections, grouping
 from closeseq.connections.conversation import Address, End, Event, Opener, Position, Traffic
-from closeseq.connections.copies import MOST_APART
-from closeseq.packets.flags import ACK, FIN, RST, SYN
-from closeseq.packets.sequence import MODULUS
+from closeseq.connections.duplicates import MOST_APART
+from closeseq.packets.segments import ACK, FIN, MODULUS, RST, SYN
 from closeseq.script import NUMBERS, segments
 from closeseq.script import conversation as told
 from examples import examples

@@ -8,7 +8,7 @@ import pytest
 import closeseq
 from closeseq.connection import Connection
 from closeseq.connections.conversation import Duplicates
-from closeseq.packets.flags import ACK, FIN, PSH, RST, SYN
+from closeseq.packets.segments import ACK, FIN, PSH, RST, SYN
 from closeseq.report.records import record, schema
 from closeseq.settings import Settings
 from segment_rows import CAPTURES, MILLISECOND, START_NS, A, B, captured, columns, conversations, joined, row

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from closeseq.connections.growing import Growing, column
+from closeseq.connections.state import ColumnTable, column
 
 
-class Made(Growing):
+class Made(ColumnTable):
     plain: np.ndarray = column(np.int64)
     wide: np.ndarray = column(np.uint32, 7, width=2)
 

@@ -13,17 +13,15 @@ from hypothesis import strategies as st
 
 import closeseq
 from closeseq.classes import classes
-from closeseq.connections import Connections, connections, pair_index, scratch
-from closeseq.connections.growing import Growing, column
-from closeseq.connections.pair_index import PairIndex
-from closeseq.connections.scratch import Scratch
-from closeseq.connections.state import Pairs
+from closeseq.connections import Connections, pairs, state, tracker
+from closeseq.connections.pairs import PairIndex
+from closeseq.connections.state import ColumnTable, DiskColumns, Pairs, column
 from closeseq.report.records import record
 from examples import examples
 from segment_rows import CAPTURES, captured, joined
 
 
-class Made(Growing):
+class Made(ColumnTable):
     plain: np.ndarray = column(np.int64)
     wide: np.ndarray = column(np.uint32, 7, width=2)
 
@@ -31,8 +29,8 @@ class Made(Growing):
 @pytest.fixture
 def all_on_disk(monkeypatch):
     """Put columns of a page on disk already, and give pages back all the time."""
-    monkeypatch.setattr(scratch, "LARGE_BYTES", 4096)
-    monkeypatch.setattr(connections, "MOST_TOUCHED_ROWS", 1)
+    monkeypatch.setattr(state, "LARGE_BYTES", 4096)
+    monkeypatch.setattr(tracker, "MOST_TOUCHED_ROWS", 1)
 
 
 def held_in(folder):
@@ -46,7 +44,7 @@ def held_in(folder):
 
 def test_columns_on_disk_hold_what_was_written(all_on_disk, tmp_path, monkeypatch):
     monkeypatch.setenv("TMPDIR", str(tmp_path))
-    where = Scratch()
+    where = DiskColumns()
     made, plain = Made(where), np.zeros(0, np.int64)
     for count in (1, 300, 20_000, 50):
         made.grow(count, plain=np.arange(count))
@@ -60,7 +58,7 @@ def test_columns_on_disk_hold_what_was_written(all_on_disk, tmp_path, monkeypatc
 
 def test_their_files_have_no_name_and_go_with_them(all_on_disk, tmp_path, monkeypatch):
     monkeypatch.setenv("TMPDIR", str(tmp_path))
-    made = Made(Scratch())
+    made = Made(DiskColumns())
     made.grow(5000, plain=1)
     assert held_in(tmp_path) == 2
     assert list(tmp_path.iterdir()) == []
@@ -70,7 +68,7 @@ def test_their_files_have_no_name_and_go_with_them(all_on_disk, tmp_path, monkey
 
 def test_without_a_folder_for_files_columns_lie_in_memory(all_on_disk, monkeypatch):
     monkeypatch.setenv("TMPDIR", "/proc/self/nowhere")
-    made = Made(Scratch())
+    made = Made(DiskColumns())
     made.grow(5000, plain=3)
     assert made.plain.tolist() == [3] * 5000
 
@@ -78,7 +76,7 @@ def test_without_a_folder_for_files_columns_lie_in_memory(all_on_disk, monkeypat
 def test_where_no_more_room_is_to_be_had_columns_lie_in_memory(all_on_disk, tmp_path, monkeypatch):
     """A file of limited size is like a full disk: it is refused before anything is written to it."""
     monkeypatch.setenv("TMPDIR", str(tmp_path))
-    made, limits = Made(Scratch()), resource.getrlimit(resource.RLIMIT_FSIZE)
+    made, limits = Made(DiskColumns()), resource.getrlimit(resource.RLIMIT_FSIZE)
     made.grow(1000, plain=3)
     resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))
     try:
@@ -91,7 +89,7 @@ def test_where_no_more_room_is_to_be_had_columns_lie_in_memory(all_on_disk, tmp_
 @pytest.mark.parametrize("path", CAPTURES, ids=lambda path: path.name)
 def test_an_analysis_with_columns_on_disk_is_the_same(all_on_disk, path, monkeypatch):
     found = list(map(record, closeseq.analyze(str(path))))
-    monkeypatch.setattr(scratch, "LARGE_BYTES", 1 << 40)
+    monkeypatch.setattr(state, "LARGE_BYTES", 1 << 40)
     assert found == list(map(record, closeseq.analyze(str(path))))
 
 
@@ -108,7 +106,7 @@ def test_classes_found_in_portions_are_those_of_all(many, most, monkeypatch):
     settings, now_ns = closeseq.Settings(), int(many.time_ns.max())
     whole = classes.Classes(settings)
     expected = whole.find(fed, now_ns)
-    monkeypatch.setattr(connections, "MOST_AT_ONCE", most)
+    monkeypatch.setattr(tracker, "MOST_AT_ONCE", most)
     portions = classes.Classes(settings)
     found = portions.find(fed, now_ns)
     assert [portions.outcomes[n] for n in found.outcome] == [whole.outcomes[n] for n in expected.outcome]
@@ -136,8 +134,8 @@ def test_the_index_of_pairs_finds_what_a_dictionary_finds(batches, hashes):
     words[2], words[4] = np.arange(61), np.uint64(4 << 32)
     own, known = PairIndex(Pairs()), dict[int, int]()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pair_index, "FEWEST_SLOTS", 2)
-        patch.setattr(pair_index, "hashed", lambda columns: columns[2] % np.uint64(hashes) * np.uint64(97))
+        patch.setattr(pairs, "FEWEST_SLOTS", 2)
+        patch.setattr(pairs, "hashed", lambda columns: columns[2] % np.uint64(hashes) * np.uint64(97))
         own.renew()
         for batch in batches:
             found = own.find(list(words[:, batch]))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from closeseq.connections import Connections
-from closeseq.packets.flags import ACK, FIN, PSH, RST, SYN
+from closeseq.packets.segments import ACK, FIN, PSH, RST, SYN
 from closeseq.segments import decode
 from dpkt_oracle import Frame, frames_of
 from frame_bytes import IPV4_ENDS, e_tag, ethernet, ipv4, tcp, vn_tag
@@ -171,7 +171,7 @@ def test_a_reset_with_any_number_in_its_own_vlan_stays_there(size):
 
 
 def test_no_vlan_nothing_is_looked_at_one_by_one(monkeypatch):
-    from closeseq.connections.lanes import Lanes
+    from closeseq.connections.vlans import Lanes
 
     monkeypatch.setattr(Lanes, "_sort_out", None)
     for vlans in ((0, 0), (10, 10), (10, 20), (0, 20)):

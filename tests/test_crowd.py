@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from closeseq.cli import crowd
-from closeseq.cli.crowd import ALIKE, COUNTS, CROWD, LINES, SECONDS, Crowd
+from closeseq.cli import live_output
+from closeseq.cli.live_output import ALIKE, COUNTS, CROWD, LINES, SECONDS, Crowd
 from closeseq.report.text import Style
 from closeseq.tcp.states import State
-from closeseq.watch.labels import Label
-from closeseq.watch.news import Kind, News
+from closeseq.watch.updates import Pattern, UpdateKind, Updates
 
-GRACEFUL = Label("graceful", "client", "C:S", State.TIME_WAIT, State.CLOSED, frozenset(), frozenset())
+GRACEFUL = Pattern("graceful", "client", "C:S", State.TIME_WAIT, State.CLOSED, frozenset(), frozenset())
 LEAK = frozenset({("stuck-close-wait", None)})
-STUCK = Label("closing", "client", "C:S", State.FIN_WAIT_2, State.CLOSE_WAIT, LEAK, frozenset())
+STUCK = Pattern("closing", "client", "C:S", State.FIN_WAIT_2, State.CLOSE_WAIT, LEAK, frozenset())
 
 
 @pytest.fixture
@@ -21,16 +20,16 @@ def clock(monkeypatch):
     class Clock:
         now = 1000.0
 
-    monkeypatch.setattr(crowd.time, "monotonic", lambda: Clock.now)
+    monkeypatch.setattr(live_output.time, "monotonic", lambda: Clock.now)
     return Clock
 
 
-def news(number, kind=Kind.CLOSED, label=GRACEFUL):
-    return News(kind, label, range(number), None)
+def news(number, kind=UpdateKind.CLOSED, label=GRACEFUL):
+    return Updates(kind, label, range(number), None)
 
 
 def other(number, problems=frozenset()):
-    return Label("reset", "client", f"C:S {number}", State.CLOSED, State.CLOSED, problems, frozenset())
+    return Pattern("reset", "client", f"C:S {number}", State.CLOSED, State.CLOSED, problems, frozenset())
 
 
 def test_of_what_is_alike_three_blocks_are_shown_in_ten_seconds_however_many_come_at_once(clock):
@@ -83,7 +82,7 @@ def test_a_flood_takes_no_room_from_what_is_stuck(clock):
     shared = Crowd()
     for number in range(200):
         shared.share(news(500, label=other(number)))
-    assert shared.share(news(2, Kind.STUCK, STUCK)) == (2, 0)
+    assert shared.share(news(2, UpdateKind.STUCK, STUCK)) == (2, 0)
     assert shared.share(news(3, label=other(0, LEAK))) == (3, 0)
 
 
@@ -92,7 +91,7 @@ def test_what_is_grave_is_counted_first_and_few_kinds_by_name(clock):
     for number in range(30):
         shared.share(news(100 + number, label=other(number)))
     for _ in range(2):
-        shared.share(news(500, Kind.STUCK, STUCK))
+        shared.share(news(500, UpdateKind.STUCK, STUCK))
     first, *_, last = rows = list(shared.counts(Style(width=200)))
     assert len(rows) == COUNTS + 1
     assert "stuck the same way: closing (stuck-close-wait)" in first
@@ -101,18 +100,18 @@ def test_what_is_grave_is_counted_first_and_few_kinds_by_name(clock):
 
 def test_what_was_shown_when_it_got_stuck_is_not_drawn_again_at_the_end(clock):
     shared = Crowd()
-    shared.share(news(1, Kind.STUCK, STUCK))
+    shared.share(news(1, UpdateKind.STUCK, STUCK))
     shared.end()
-    assert shared.share(news(1, Kind.OPEN, STUCK)) == (0, 1)
+    assert shared.share(news(1, UpdateKind.OPEN, STUCK)) == (0, 1)
 
 
 def test_the_end_has_room_of_its_own(clock):
     shared = Crowd()
     for number in range(200):
         shared.share(news(5, label=other(number)))
-    assert shared.share(news(1, Kind.OPEN)) == (0, 0)
+    assert shared.share(news(1, UpdateKind.OPEN)) == (0, 0)
     shared.end()
-    assert shared.share(news(1, Kind.OPEN, other(1))) == (1, 0)
+    assert shared.share(news(1, UpdateKind.OPEN, other(1))) == (1, 0)
 
 
 def test_kinds_that_were_never_seen_again_are_forgotten(clock):
@@ -120,4 +119,4 @@ def test_kinds_that_were_never_seen_again_are_forgotten(clock):
     for number in range(5000):
         shared.share(news(1, label=other(number)))
         clock.now += 1
-    assert len(shared._alike) <= crowd.MOST_KINDS + 1
+    assert len(shared._alike) <= live_output.MOST_KINDS + 1

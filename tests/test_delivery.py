@@ -9,12 +9,12 @@ import pytest
 
 import closeseq
 from closeseq.connections.conversation import End
-from closeseq.packets.flags import ACK, FIN, SYN
+from closeseq.packets.segments import ACK, FIN, SYN
 from closeseq.script import conversation
+from closeseq.settings import SECOND, Timers
 from closeseq.tcp.replay import replay
 from closeseq.tcp.states import State
 from closeseq.tcp.timeline import Arrival, Certainty
-from closeseq.tcp.timers import SECOND, Timers
 from segment_rows import MILLISECOND, START_NS, A, B, columns, fed, recorded, row
 
 OPEN = "C:S S:SA C:A ~ "

@@ -13,9 +13,9 @@ import pytest
 
 import closeseq
 from closeseq import connection as road
-from closeseq.cli import formats
+from closeseq.cli import analyze_run
 from closeseq.cli.main import run
-from closeseq.report import census, closing, news, records, summary, table
+from closeseq.report import live_text, records, socket_states, summary, table
 from closeseq.report.records import schema
 from closeseq.verdict.fault import Faults
 from live_namespace import ended, needs_network
@@ -126,7 +126,7 @@ def in_vain(module, name, monkeypatch, *, whenever=True):
 DRAWN = {
     "summary": (summary, "_problem"),
     "table": (table, "row"),
-    "timeline": (formats, "format_timeline"),
+    "timeline": (analyze_run, "format_timeline"),
     "json": (records, "draw"),
     "jsonl": (records, "draw"),
     "csv": (records, "_head"),
@@ -171,7 +171,7 @@ def test_what_cannot_be_drawn_still_has_its_packets(whenever, monkeypatch, capsy
     timeline = closeseq.analyze(CAPTURE)[0].timeline
     packets = [step.packet for step in timeline]
     in_vain(records, "draw", monkeypatch, whenever=whenever)
-    in_vain(formats, "format_timeline", monkeypatch, whenever=whenever)
+    in_vain(analyze_run, "format_timeline", monkeypatch, whenever=whenever)
     run(["analyze", "-f", "jsonl", "--connection", "1", CAPTURE])
     (record,) = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [step["packet"] for step in record["timeline"]] == packets
@@ -195,14 +195,14 @@ def test_a_group_of_problems_that_cannot_be_drawn_costs_that_group(name, monkeyp
 
 
 def test_a_socket_that_cannot_be_drawn_is_in_a_state_unknown(monkeypatch, capsys):
-    real = census._socket
+    real = socket_states._socket
 
     def fail(connection, *others):
         if connection.id == 1:
             raise KeyError("made for the test")
         return real(connection, *others)
 
-    monkeypatch.setattr(census, "_socket", fail)
+    monkeypatch.setattr(socket_states, "_socket", fail)
     assert run(["states", "-f", "json", CAPTURE]) == 70
     said = capsys.readouterr()
     states = {one["connection"]: one["state"] for one in json.loads(said.out)["sockets"]}
@@ -213,10 +213,10 @@ def test_a_socket_that_cannot_be_drawn_is_in_a_state_unknown(monkeypatch, capsys
 
 
 FOLLOWED = {
-    "timeline": (news, "format_timeline"),
-    "jsonl": (news, "draw"),
+    "timeline": (live_text, "format_timeline"),
+    "jsonl": (live_text, "draw"),
     "csv": (records, "_head"),
-    "summary": (closing, "_placed"),
+    "summary": (live_text, "_placed"),
 }
 
 
@@ -225,7 +225,7 @@ def test_what_cannot_be_drawn_is_contained_while_a_file_is_followed(form, monkey
     shutil.copy(CAPTURE, tmp_path / "capture.pcap")
     command = ["follow", "--duration", "1", *STUCK, "-f", form, str(tmp_path / "capture.pcap")]
     if form == "summary":
-        monkeypatch.setattr(closing, "_placed", failing(closing._placed, lambda _: True))
+        monkeypatch.setattr(live_text, "_placed", failing(live_text._placed, lambda _: True))
     else:
         in_vain(*FOLLOWED[form], monkeypatch)
     assert run(command) == 70
@@ -257,8 +257,8 @@ def test_a_watch_counts_faults_where_they_are_met_also_of_what_it_forgets():
 
 # What a user of Python's own does at its start: here it plants a fault in a closeseq of another process.
 PLANTED = """
-from closeseq.report import news
-drawn = {name: getattr(news, name) for name in ("draw", "format_timeline")}
+from closeseq.report import live_text
+drawn = {name: getattr(live_text, name) for name in ("draw", "format_timeline")}
 def failing(name):
     def fail(seen, **named):
         if seen.id == 1:
@@ -266,7 +266,7 @@ def failing(name):
         return drawn[name](seen, **named)
     return fail
 for name in drawn:
-    setattr(news, name, failing(name))
+    setattr(live_text, name, failing(name))
 """
 
 

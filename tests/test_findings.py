@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from closeseq.connections.conversation import End
+from closeseq.settings import SECOND, Limits, Timers
 from closeseq.tcp.timeline import Certainty
-from closeseq.tcp.timers import SECOND, Timers
-from closeseq.verdict import Limits, Severity, judge
-from closeseq.verdict.rules import RULES
+from closeseq.verdict import Severity, judge
+from closeseq.verdict.judgement import RULES
 from closeseq.verdict.vocabulary import lookup
 from verdict_examples import OPEN, codes, judged, packets, rows, the, timeline, timelines
 

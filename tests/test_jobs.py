@@ -18,8 +18,7 @@ from closeseq import reading
 from closeseq.cli.main import run
 from closeseq.cli.options import FORMATS
 from closeseq.errors import WorkerError
-from closeseq.workers.ahead import ROOM, made_ahead
-from closeseq.workers.forked import in_order
+from closeseq.workers.pool import ROOM, in_order, made_ahead
 from process_tree import descendants
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -88,7 +87,7 @@ def test_so_does_a_part_of_a_capture(asked, traffic, small_are_read_ahead, capsy
 
 
 def test_so_does_a_capture_too_large_to_be_compared_at_once(traffic, capsys, monkeypatch):
-    for module in ("closeseq.connections.connections", "closeseq.classes.several"):
+    for module in ("closeseq.connections.tracker", "closeseq.classes.parallel"):
         monkeypatch.setattr(f"{module}.MOST_AT_ONCE", 40)
     for form in ("summary", "jsonl"):
         arguments = traffic / "varied.pcap", "-f", form, "--all"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from closeseq.kernel.namespaces import NamespaceError, coming_back, enter_named, enter_new, enter_of
+from closeseq.linux.namespaces import NamespaceError, coming_back, enter_named, enter_new, enter_of
 from machine import needs
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -60,7 +60,7 @@ def test_the_way_back_is_taken_from_an_error_too():
 
 def test_a_processs_network_can_be_entered():
     program = (
-        "import sys; from closeseq.kernel.namespaces import enter_new; enter_new(); print(); sys.stdin.read()"
+        "import sys; from closeseq.linux.namespaces import enter_new; enter_new(); print(); sys.stdin.read()"
     )
     with subprocess.Popen(
         [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT
@@ -75,7 +75,7 @@ def test_a_processs_network_can_be_entered():
 
 def test_a_named_network_can_be_entered():
     program = (
-        "from closeseq.kernel.namespaces import enter_named; import os; enter_named('green'); "
+        "from closeseq.linux.namespaces import enter_named; import os; enter_named('green'); "
         "print(os.stat('/proc/self/ns/net').st_ino == os.stat('/run/netns/green').st_ino)"
     )
     assert run(["unshare", "-m", "sh", "-c", NAMED.format(command=python(program))]) == "True\n"
@@ -83,7 +83,7 @@ def test_a_named_network_can_be_entered():
 
 def test_a_name_that_does_not_exist_is_answered_with_those_that_do():
     program = (
-        "from closeseq.kernel.namespaces import enter_named, NamespaceError\n"
+        "from closeseq.linux.namespaces import enter_named, NamespaceError\n"
         "try:\n    enter_named('red')\nexcept NamespaceError as error:\n    print(error)"
     )
     said = run(["unshare", "-m", "sh", "-c", NAMED.format(command=python(program))])
@@ -98,7 +98,7 @@ def test_what_cannot_be_a_name_is_refused(name):
 
 
 def test_a_file_that_is_no_namespace_is_refused(monkeypatch, tmp_path):
-    monkeypatch.setattr("closeseq.kernel.namespaces.NAMED", tmp_path)
+    monkeypatch.setattr("closeseq.linux.namespaces.NAMED", tmp_path)
     (tmp_path / "blue").touch()
     with pytest.raises(NamespaceError, match=r"blue is no network namespace"):
         enter_named("blue")
@@ -113,7 +113,7 @@ def test_a_process_that_does_not_exist_is_refused(pid):
 def test_who_is_not_permitted_is_told_so():
     program = """
 import os
-from closeseq.kernel.namespaces import NamespaceError, coming_back, enter_new, enter_of
+from closeseq.linux.namespaces import NamespaceError, coming_back, enter_new, enter_of
 os.setgroups([]); os.setgid(65534); os.setuid(65534)
 for attempt in (enter_new, lambda: enter_of(1)):
     try:

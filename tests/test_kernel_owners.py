@@ -15,10 +15,10 @@ from pathlib import Path
 
 import pytest
 
-from closeseq.kernel.namespaces import coming_back, enter_of
-from closeseq.kernel.owner_server import LARGEST_INODE, MOST_BYTES, MOST_INODES, read_question, serve
-from closeseq.kernel.owner_service import OwnerService
-from closeseq.kernel.owners import CONTAINER, owners
+from closeseq.linux.namespaces import coming_back, enter_of
+from closeseq.linux.owner_server import LARGEST_INODE, MOST_BYTES, MOST_INODES, read_question, serve
+from closeseq.linux.owner_service import OwnerService
+from closeseq.linux.owners import CONTAINER, owners
 from machine import needs
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="needs Linux's /proc")
@@ -39,7 +39,7 @@ sys.stdin.read()
 # Asks as somebody who may not look into another's processes, and says who it is.
 ASKER = """
 import os, sys
-from closeseq.kernel.owner_service import OwnerService
+from closeseq.linux.owner_service import OwnerService
 service = OwnerService()
 os.setgroups([]); os.setgid(65534); os.setuid(65534)
 for line in sys.stdin:
@@ -134,7 +134,7 @@ def test_processes_that_come_and_go_meanwhile_are_no_error():
 @as_root
 @needs("a network namespace of our own")
 def test_the_namespace_of_an_owner_elsewhere_is_told():
-    enter = "from closeseq.kernel.namespaces import enter_new; enter_new()"
+    enter = "from closeseq.linux.namespaces import enter_new; enter_new()"
     with holder(enter) as process:
         number = int(process.stdout.readline())
         (found,) = owners([number])[number]
@@ -143,7 +143,7 @@ def test_the_namespace_of_an_owner_elsewhere_is_told():
 
 @as_root
 def test_the_namespace_that_we_have_entered_is_not_told_and_the_one_we_came_from_is():
-    enter = "from closeseq.kernel.namespaces import enter_new; enter_new()"
+    enter = "from closeseq.linux.namespaces import enter_new; enter_new()"
     with holder(enter) as inside, holder() as outside, OwnerService() as service, coming_back():
         there, here = (int(process.stdout.readline()) for process in (inside, outside))
         home = Path("/proc/self/ns/net").stat().st_ino
@@ -246,7 +246,7 @@ def test_the_service_keeps_two_powers_and_is_nobody(service):
 @as_root
 def test_the_only_user_of_a_namespace_is_served_too():
     code = (
-        "import os, socket\nfrom closeseq.kernel.owner_service import OwnerService\n"
+        "import os, socket\nfrom closeseq.linux.owner_service import OwnerService\n"
         "ours = socket.socket()\nnumber = os.fstat(ours.fileno()).st_ino\n"
         "with OwnerService() as service:\n"
         "    print([one.pid == os.getpid() for one in service.owners([number], 20)[number]])"
@@ -265,7 +265,7 @@ def test_the_only_user_of_a_namespace_is_served_too():
 def test_the_service_is_silent_whenever_its_user_is_killed(moment, tmp_path):
     """At whatever moment: while it starts, while it searches, while it answers."""
     code = (
-        "import os, sys\nfrom closeseq.kernel.owner_service import OwnerService\nservice = OwnerService()\n"
+        "import os, sys\nfrom closeseq.linux.owner_service import OwnerService\nservice = OwnerService()\n"
         "service.ask(range(1, 5000))\nprint(service._process.pid, flush=True)\nsys.stdin.read()"
     )
     heard = tmp_path / "heard"
@@ -315,7 +315,7 @@ def test_the_service_ends_with_its_user_though_a_child_of_that_has_the_connectio
     # It was forked and has not begun another program, so that nothing closed what it inherited.
     fork = "import time\nif not os.fork():\n    time.sleep(60)\nsys.stdin.read()"
     with running(
-        "import os, sys\nfrom closeseq.kernel.owner_service import OwnerService\nservice = OwnerService()\n"
+        "import os, sys\nfrom closeseq.linux.owner_service import OwnerService\nservice = OwnerService()\n"
         f"service.owners([1], 20)\nprint(service._process.pid, flush=True)\n{fork}"
     ) as asker:
         server = int(asker.stdout.readline())

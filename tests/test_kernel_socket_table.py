@@ -18,8 +18,8 @@ from pathlib import Path
 import pytest
 
 from closeseq.connections.conversation import Address
-from closeseq.kernel.namespaces import coming_back, enter_new
-from closeseq.kernel.socket_table import SocketTable
+from closeseq.linux.namespaces import coming_back, enter_new
+from closeseq.linux.socket_table import SocketTable
 from closeseq.tcp.states import State
 from machine import EVERYWHERE, needs
 
@@ -425,8 +425,8 @@ def test_reading_needs_no_privilege_and_destroying_does(world):
     program = f"""
 import os, sys
 from closeseq.connections.conversation import Address
-from closeseq.kernel.errors import KernelError
-from closeseq.kernel.socket_table import SocketTable
+from closeseq.errors import KernelError
+from closeseq.linux.socket_table import SocketTable
 os.setgroups([]); os.setgid(65534); os.setuid(65534)
 with SocketTable() as table:
     found = table.lookup(Address{tuple(local)}, Address{tuple(remote)})

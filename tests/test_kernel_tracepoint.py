@@ -18,10 +18,10 @@ from pathlib import Path
 import pytest
 
 from closeseq.connections.conversation import Address
-from closeseq.kernel.namespaces import coming_back, enter_new
-from closeseq.kernel.pages import PageFormat
-from closeseq.kernel.ports import ranges
-from closeseq.kernel.tracepoint import Tracepoint
+from closeseq.linux.namespaces import coming_back, enter_new
+from closeseq.linux.socket_table import ranges
+from closeseq.linux.tracepoint import Tracepoint
+from closeseq.linux.tracing import PageFormat
 from closeseq.tcp.states import State
 from machine import needs, tracing_folder
 
@@ -109,8 +109,8 @@ def test_without_ports_every_socket_is_followed():
 @pytest.fixture
 def small(monkeypatch):
     """Follow with room for a few dozen transitions only."""
-    monkeypatch.setattr("closeseq.kernel.instance.LEAST", 8192)
-    monkeypatch.setattr("closeseq.kernel.tracepoint.ROOM", 8192)
+    monkeypatch.setattr("closeseq.linux.tracing.LEAST", 8192)
+    monkeypatch.setattr("closeseq.linux.tracepoint.ROOM", 8192)
     with Tracepoint({PORT}) as running:
         yield running
 
@@ -272,7 +272,7 @@ def test_a_process_that_is_forked_may_read_and_end():
 
 PROGRAM = """
 import sys
-from closeseq.kernel.tracepoint import Tracepoint
+from closeseq.linux.tracepoint import Tracepoint
 with Tracepoint():
     print(flush=True)
     sys.stdin.read()
@@ -367,8 +367,8 @@ def run_elsewhere(before):
     """Run a tracer in mounts of its own, without tracefs."""
     program = f"""
 import os
-from closeseq.kernel.errors import KernelError
-from closeseq.kernel.tracepoint import Tracepoint
+from closeseq.errors import KernelError
+from closeseq.linux.tracepoint import Tracepoint
 {before}
 try:
     with Tracepoint():
@@ -404,7 +404,7 @@ def test_who_is_not_permitted_is_told_so():
 def test_a_tracer_can_give_up_root(trace):
     program = """
 import os, socket
-from closeseq.kernel.tracepoint import Tracepoint
+from closeseq.linux.tracepoint import Tracepoint
 with Tracepoint({20}) as trace, socket.socket() as listener:
     listener.bind(("127.0.0.1", 20))
     os.setgroups([]); os.setgid(65534); os.setuid(65534)

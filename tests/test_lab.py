@@ -16,9 +16,9 @@ from pathlib import Path
 import pytest
 
 import closeseq
-from closeseq.lab.registry import experiments
-from closeseq.verdict.outcome import RULES as VERDICTS
-from closeseq.verdict.rules import RULES as FINDINGS
+from closeseq.lab.experiments import experiments
+from closeseq.verdict.ending import RULES as VERDICTS
+from closeseq.verdict.judgement import RULES as FINDINGS
 from machine import needs, tracing_folder
 from process_tree import descendants, everyone, namespaces
 
@@ -170,7 +170,7 @@ def test_captures_and_answers_are_kept_and_not_overwritten_unless_forced(tmp_pat
 
 WRONG = """
 from dataclasses import replace
-from closeseq.lab.registry import experiments
+from closeseq.lab.experiments import experiments
 from closeseq.lab.run import Run
 from closeseq.report.text import Style
 wrong = replace(experiments()["refused"], verdicts=("graceful",))
@@ -190,7 +190,7 @@ def test_what_is_not_as_expected_is_told():
 
 WITHOUT_NFT = """
 from closeseq.lab import network
-from closeseq.lab.registry import experiments
+from closeseq.lab.experiments import experiments
 from closeseq.lab.run import Run
 from closeseq.report.text import Style
 network.EVERYWHERE = ""

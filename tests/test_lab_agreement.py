@@ -9,8 +9,8 @@ import pytest
 
 from closeseq.connections.conversation import End
 from closeseq.lab.agreement import Recording, agreement, views
-from closeseq.lab.answers import Answers, Move
-from closeseq.lab.registry import experiments
+from closeseq.lab.experiments import experiments
+from closeseq.lab.kernel_answers import Answers, Move
 from closeseq.tcp.states import State
 
 CAPTURES = Path(__file__).resolve().parent.parent / "captures"

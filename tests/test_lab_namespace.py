@@ -23,7 +23,7 @@ pytestmark = needs("the lab's namespaces", root=True)
 APART = """
 import os, socket, sys, time
 from pathlib import Path
-from closeseq.lab.namespace import run_apart
+from closeseq.lab.network import run_apart
 
 def work():
     {work}

@@ -34,9 +34,9 @@ APART = """
 import os, signal, socket, sys, time
 from pathlib import Path
 from closeseq.connections.conversation import End
-from closeseq.kernel.socket_table import SocketTable
+from closeseq.linux.socket_table import SocketTable
 from closeseq.lab.faults import Action, Conditions, Fault, Kind, Leg, PathSettings
-from closeseq.lab.namespace import run_apart
+from closeseq.lab.network import run_apart
 from closeseq.lab.path import PathError, PathNetwork
 
 IP = {ip}

@@ -8,7 +8,7 @@ import dpkt
 import pytest
 
 from closeseq.connections.conversation import End
-from closeseq.lab.faults import Action, Conditions, Fault, Kind, Leg, PathSettings
+from closeseq.lab.faults import Action, Conditions, Fault, Leg, PathSettings, SegmentKind
 from closeseq.lab.relay import Relay
 
 MILLISECOND = 1_000_000
@@ -145,16 +145,16 @@ def test_a_duplicate_arrives_twice_and_is_captured_twice_if_it_came_into_being_b
 
 LAST = 2**32 - 1  # after which numbers wrap around
 KINDS = {
-    Kind.SYN: segment(SYN),
-    Kind.DATA: segment(ACK | PSH, b"x"),
-    Kind.FIN: segment(FIN | ACK),
-    Kind.RST: segment(RST | ACK),
-    Kind.PURE_ACK: segment(ACK),
+    SegmentKind.SYN: segment(SYN),
+    SegmentKind.DATA: segment(ACK | PSH, b"x"),
+    SegmentKind.FIN: segment(FIN | ACK),
+    SegmentKind.RST: segment(RST | ACK),
+    SegmentKind.PURE_ACK: segment(ACK),
 }
 IPV6_KINDS = {
-    Kind.DATA: segment(ACK | PSH, b"x", ip=6),
-    Kind.FIN: segment(FIN | ACK, ip=6),
-    Kind.PURE_ACK: segment(ACK, ip=6),
+    SegmentKind.DATA: segment(ACK | PSH, b"x", ip=6),
+    SegmentKind.FIN: segment(FIN | ACK, ip=6),
+    SegmentKind.PURE_ACK: segment(ACK, ip=6),
 }
 
 
@@ -174,7 +174,7 @@ def test_a_fault_meets_segments_of_its_kind_only(kind, packets):
 
 def test_an_ack_of_the_peers_fin_is_told_from_those_before_it_also_where_numbers_wrap():
     journey = Journey()
-    number = journey.relay.inject(Fault(Action.LOSE, End.SERVER, Leg.BEFORE, Kind.ACK_OF_FIN))
+    number = journey.relay.inject(Fault(Action.LOSE, End.SERVER, Leg.BEFORE, SegmentKind.ACK_OF_FIN))
     before = segment(sender=End.SERVER, ack=LAST)  # covers the data, and not the FIN
     covers = segment(sender=End.SERVER, ack=LAST + 1)
     journey.send(before, End.SERVER)
@@ -190,7 +190,7 @@ def test_an_ack_of_the_peers_fin_is_told_from_those_before_it_also_where_numbers
 
 def test_the_fin_of_an_earlier_connection_of_these_ports_is_forgotten_at_the_next_syn():
     journey = Journey()
-    number = journey.relay.inject(Fault(Action.LOSE, End.SERVER, Leg.BEFORE, Kind.ACK_OF_FIN))
+    number = journey.relay.inject(Fault(Action.LOSE, End.SERVER, Leg.BEFORE, SegmentKind.ACK_OF_FIN))
     journey.send(segment(FIN | ACK, seq=100))
     journey.send(segment(SYN, seq=2000))
     journey.send(segment(sender=End.SERVER, ack=2001), End.SERVER)

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 import closeseq
-from closeseq.cli.crowd import BLOCKS
+from closeseq.cli.live_output import BLOCKS
 from live_namespace import PATIENCE, ROOT, ended, needs_network
 from live_namespace import net as net  # noqa: PLC0414 - a fixture
 from machine import needs
@@ -349,7 +349,7 @@ def test_a_wrong_expression_has_its_own_status(net):
 
 UNPRIVILEGED = """
 import os, sys
-from closeseq.cli.loading import load_everything
+from closeseq.cli.live import load_everything
 from closeseq.cli.main import run
 load_everything()  # root's Python may be out of nobody's reach
 os.setgroups([]), os.setgid(65534), os.setuid(65534)

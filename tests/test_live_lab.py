@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from closeseq.lab.registry import experiments
+from closeseq.lab.experiments import experiments
 from machine import needs
 
 ROOT = Path(__file__).resolve().parent.parent

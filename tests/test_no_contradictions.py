@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from closeseq import format_timeline
-from closeseq.tcp.timers import SECOND
+from closeseq.settings import SECOND
 from contradictions import CHECKS
 from short_conversations import GAPS_NS, KINDS, ODD, STAMPS, Told, analysed, numbered, read
 

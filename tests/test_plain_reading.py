@@ -10,12 +10,11 @@ import pytest
 
 from closeseq.connection import Connection
 from closeseq.connections.conversation import End, Position
-from closeseq.packets.flags import ACK, FIN, PSH, RST, SYN
+from closeseq.packets.segments import ACK, FIN, PSH, RST, SYN
 from closeseq.script import conversation
-from closeseq.settings import Settings
+from closeseq.settings import SECOND, Settings
 from closeseq.tcp.states import State
 from closeseq.tcp.timeline import Arrival, Certainty
-from closeseq.tcp.timers import SECOND
 from segment_rows import A as CLIENT
 from segment_rows import B as SERVER
 from segment_rows import columns, fed, row

@@ -35,8 +35,8 @@ from closeseq.report.selection import Selection
 from closeseq.tcp.states import State
 from closeseq.tcp.timeline import Certainty
 from closeseq.verdict import vocabulary
-from closeseq.verdict.findings import Initiator, Role
-from closeseq.watch.news import Kind
+from closeseq.verdict.model import Initiator, Role
+from closeseq.watch.updates import UpdateKind
 from test_report_examples import (
     HANDSHAKE,
     MadeAnalysis,
@@ -236,7 +236,7 @@ def test_json_is_ascii_whatever_a_capture_is_called(name):
 
 
 def test_json_takes_what_is_no_unicode_at_all():
-    live = rows.Live(Kind.CLOSED, "now", {"owner": "\udcff"})
+    live = rows.LiveRow(UpdateKind.CLOSED, "now", {"owner": "\udcff"})
     assert json.loads(encode(live)) == {"event": "closed", "as_of": "now", "kernel": {"owner": "\udcff"}}
 
 

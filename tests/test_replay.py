@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from closeseq.connections.conversation import End, Event, Traffic
 from closeseq.script import conversation
+from closeseq.settings import SECOND, Timers
 from closeseq.tcp.replay import replay
 from closeseq.tcp.states import TRANSITIONS, State
 from closeseq.tcp.timeline import Certainty
-from closeseq.tcp.timers import SECOND, Timers
 
 CLOSED, LISTEN, SYN_SENT, SYN_RECEIVED = State.CLOSED, State.LISTEN, State.SYN_SENT, State.SYN_RECEIVED
 ESTABLISHED, FIN_WAIT_1, FIN_WAIT_2 = State.ESTABLISHED, State.FIN_WAIT_1, State.FIN_WAIT_2

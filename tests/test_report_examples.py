@@ -16,12 +16,12 @@ from closeseq.connections.conversation import (
     Stream,
     Traffic,
 )
-from closeseq.packets.files import Files
-from closeseq.packets.flags import ACK, from_letters
+from closeseq.packets.frames import Files
+from closeseq.packets.segments import ACK, from_letters
+from closeseq.settings import Timers
 from closeseq.tcp.states import State
 from closeseq.tcp.timeline import Arrival, Certainty, Step, Timeline, Transition
-from closeseq.tcp.timers import Timers
-from closeseq.verdict.findings import Finding, Initiator, Role, Severity
+from closeseq.verdict.model import Finding, Initiator, Role, Severity
 
 BEGAN = 1_795_177_086_194_806_000  # 2026-11-20T12:18:06.194806Z
 CLIENT = Address("127.0.0.1", 43286)

@@ -9,8 +9,8 @@ import pytest
 
 from closeseq.connections.conversation import Address
 from closeseq.errors import CaptureError
-from closeseq.report.census import census_table, sockets
 from closeseq.report.selection import Selection, Wanted
+from closeseq.report.socket_states import census_table, sockets
 from closeseq.report.summary import allot, nothing, summary
 from closeseq.report.table import table
 from closeseq.report.text import Style

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from closeseq.report.text import Style, evidence, moment, packets, printable, seconds, when
-from closeseq.verdict.text import count, span
+from closeseq.units import count, span
 from test_report_examples import finding
 
 NS = 1_000_000_000

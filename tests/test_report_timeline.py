@@ -9,8 +9,8 @@ import pytest
 
 from closeseq import from_script
 from closeseq.connections.conversation import End, Opener, Position
-from closeseq.report.timeline import format_timeline
-from closeseq.verdict.findings import Severity
+from closeseq.report.timeline_text import format_timeline
+from closeseq.verdict.model import Severity
 from test_report_examples import (
     BEGAN,
     HANDSHAKE,

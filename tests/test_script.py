@@ -7,9 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from closeseq.errors import ScriptError
-from closeseq.packets.flags import letters
-from closeseq.packets.segments import COLUMNS, DTYPES
-from closeseq.packets.sequence import MODULUS
+from closeseq.packets.segments import COLUMNS, DTYPES, MODULUS, letters
 from closeseq.script import GAP_NS, NUMBERS, START_NS, conversation, conversations, segments
 
 OPEN = "C:S S:SA C:A "

@@ -13,16 +13,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from closeseq.packets.flags import ACK, FIN, PSH
-from closeseq.packets.segments import COLUMNS, DTYPES
-from closeseq.segments import decode, headers
+from closeseq.packets.segments import ACK, COLUMNS, DTYPES, FIN, PSH
+from closeseq.segments import decode, encapsulation
 from closeseq.segments.links import (
     KIND_OF_ETHERTYPE,
     KIND_OF_PROTOCOL,
     LARGEST_LENGTH,
     LINKS,
     TUNNEL_PORTS,
-    Kind,
+    NextHeader,
 )
 from dpkt_oracle import OFFLOAD, TOO_LONG, Frame, assert_agreement, frames_of, rows_of
 from frame_bytes import (
@@ -251,11 +250,18 @@ def test_a_nested_frame_cut_anywhere_is_a_row_or_counted(data):
 
 
 def test_every_number_that_is_called_nested_has_a_step():
-    for space, kinds in ((headers.ETHERTYPE, KIND_OF_ETHERTYPE), (headers.PROTOCOL, KIND_OF_PROTOCOL)):
-        named = {number for number, kind in enumerate(kinds.tolist()) if kind not in (Kind.OTHER, Kind.TCP)}
-        lengths = set(range(1, LARGEST_LENGTH + 1)) if space == headers.ETHERTYPE else set()
-        assert {number for of, number in headers.STEPS if of == space} == named - lengths
-    assert set(headers.TUNNELS) == set(TUNNEL_PORTS)
+    for space, kinds in (
+        (encapsulation.ETHERTYPE, KIND_OF_ETHERTYPE),
+        (encapsulation.PROTOCOL, KIND_OF_PROTOCOL),
+    ):
+        named = {
+            number
+            for number, kind in enumerate(kinds.tolist())
+            if kind not in (NextHeader.OTHER, NextHeader.TCP)
+        }
+        lengths = set(range(1, LARGEST_LENGTH + 1)) if space == encapsulation.ETHERTYPE else set()
+        assert {number for of, number in encapsulation.STEPS if of == space} == named - lengths
+    assert set(encapsulation.TUNNELS) == set(TUNNEL_PORTS)
 
 
 def test_dpkt_is_imported_only_when_a_frame_needs_it():

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from closeseq.capture import open_capture
 from closeseq.capture.writers import PcapngWriter, SavedDevice
-from closeseq.packets.flags import ACK, FIN, PSH
+from closeseq.packets.segments import ACK, FIN, PSH
 from closeseq.segments import decode
 from closeseq.segments.links import LINKS, WALKED
 from dpkt_oracle import Frame, frames_of, rows_of

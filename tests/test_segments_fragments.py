@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from closeseq.capture.writers import PcapWriter
-from closeseq.packets.flags import ACK, FIN
+from closeseq.packets.segments import ACK, FIN
 from closeseq.segments import Decoder, decode
 from closeseq.segments.fragments import LONGEST_WAIT_NS, MOST_PACKETS, MOST_PIECES
 from dpkt_oracle import Frame, frames_of, rows_of

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from closeseq.packets.flags import ACK, FIN
+from closeseq.packets.segments import ACK, FIN
 from closeseq.segments import decode
 from dpkt_oracle import Frame, assert_agreement, frames_in, frames_of, rows_of
 from frame_bytes import (

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from closeseq.packets.flags import ACK, RST
+from closeseq.packets.segments import ACK, RST
 from closeseq.segments import decode
 from dpkt_oracle import Frame, assert_agreement, frames_of
 from frame_bytes import NOP_NOP_TIMESTAMPS, ethernet, ipv4, tcp

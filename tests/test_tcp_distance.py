@@ -4,11 +4,11 @@ import pytest
 
 import closeseq
 from closeseq.connections.conversation import End
+from closeseq.settings import Timers
 from closeseq.tcp.distance import Distance, Knowledge
 from closeseq.tcp.replay import replay
 from closeseq.tcp.states import State
 from closeseq.tcp.timeline import Certainty
-from closeseq.tcp.timers import Timers
 from segment_rows import recorded
 
 MS = 10**6

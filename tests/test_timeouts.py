@@ -8,9 +8,9 @@ from __future__ import annotations
 import pytest
 
 from closeseq.connections.conversation import End
+from closeseq.settings import Timers
 from closeseq.tcp.replay import replay
 from closeseq.tcp.states import State
-from closeseq.tcp.timers import Timers
 from segment_rows import MILLISECOND, START_NS, recorded
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from closeseq.verdict import Initiator, Role, judge
-from closeseq.verdict.outcome import RULES
+from closeseq.verdict.ending import RULES
 from verdict_examples import OPEN, judged, mirrored, rows, timeline, timelines
 
 CLOSE = OPEN + "C:FA S:A S:FA C:A"

@@ -7,11 +7,11 @@ from hypothesis import strategies as st
 
 from closeseq.errors import ScriptError
 from closeseq.script import conversations
+from closeseq.settings import SECOND, Limits, Timers
 from closeseq.tcp.replay import replay
-from closeseq.tcp.timers import SECOND, Timers
-from closeseq.verdict import Limits, judge
-from closeseq.verdict.outcome import RULES as VERDICTS
-from closeseq.verdict.rules import RULES
+from closeseq.verdict import judge
+from closeseq.verdict.ending import RULES as VERDICTS
+from closeseq.verdict.judgement import RULES
 from examples import examples
 from test_verdict import check_mirror
 from verdict_examples import mirrored, packets

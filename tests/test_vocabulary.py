@@ -7,9 +7,9 @@ import pytest
 from closeseq.errors import UnknownWordError
 from closeseq.tcp.states import State
 from closeseq.verdict import Severity
+from closeseq.verdict.ending import RULES as VERDICTS
 from closeseq.verdict.fault import CODE as NOT_JUDGED
-from closeseq.verdict.outcome import RULES as VERDICTS
-from closeseq.verdict.rules import RULES as FINDINGS
+from closeseq.verdict.judgement import RULES as FINDINGS
 from closeseq.verdict.vocabulary import entries, lookup
 
 PROBLEMS = {

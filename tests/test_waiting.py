@@ -13,10 +13,10 @@ import pytest
 
 from closeseq.connections.conversation import End, Event
 from closeseq.script import conversation, segments
+from closeseq.settings import SECOND, Timers
 from closeseq.tcp.replay import replay
 from closeseq.tcp.states import State
 from closeseq.tcp.timeline import Certainty
-from closeseq.tcp.timers import SECOND, Timers
 from segment_rows import conversations
 from test_classes import classes_of
 

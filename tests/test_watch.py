@@ -14,13 +14,11 @@ from closeseq.capture import open_capture
 from closeseq.connections.conversation import End
 from closeseq.report.records import record
 from closeseq.script import START_NS, segments
-from closeseq.settings import Settings
+from closeseq.settings import Limits, Settings
 from closeseq.tcp.states import State
-from closeseq.verdict.limits import Limits
-from closeseq.watch import Census, Kind, Watch
-from closeseq.watch.census import OTHER_SHAPES
-from closeseq.watch.clock import PacketClock
-from closeseq.watch.session import Session
+from closeseq.watch import Monitor, SocketCounts, UpdateKind
+from closeseq.watch.counts import OTHER_SHAPES
+from closeseq.watch.session import PacketClock, Session
 from examples import examples
 from segment_rows import soups
 
@@ -35,7 +33,7 @@ class Told:
     """A watch that is fed in real time, tick by tick, and what it told."""
 
     def __init__(self, **options):
-        self.watch = Watch(SETTINGS, **options)
+        self.watch = Monitor(SETTINGS, **options)
         self.news = []  # (seconds, kind, connection)
 
     def play(self, rows, until):
@@ -78,7 +76,7 @@ def clients(script, count, *, apart_ns=0):
 def test_a_close_is_told_once_a_moment_after_it():
     told = Told().play(OPEN + "C:FA S:A S:FA C:A", until=70)
     ((at, kind, connection),) = told.news
-    assert (kind, connection.verdict) == (Kind.CLOSED, "graceful")
+    assert (kind, connection.verdict) == (UpdateKind.CLOSED, "graceful")
     assert at == pytest.approx(0.4, abs=0.1)
     assert connection.client.state is State.TIME_WAIT
 
@@ -86,7 +84,7 @@ def test_a_close_is_told_once_a_moment_after_it():
 def test_a_close_wait_is_told_when_it_has_lasted_too_long_though_no_packet_comes():
     told = Told().play(OPEN + "C:FA S:A", until=20)
     ((at, kind, connection),) = told.news
-    assert kind is Kind.STUCK
+    assert kind is UpdateKind.STUCK
     assert at == pytest.approx(STUCK_AFTER, abs=0.2)
     assert connection.has("stuck-close-wait")
     assert "when the capture ended" not in connection.summary
@@ -94,12 +92,12 @@ def test_a_close_wait_is_told_when_it_has_lasted_too_long_though_no_packet_comes
 
 def test_a_stuck_connection_that_closes_after_all_is_told_again():
     told = Told().play(OPEN + "C:FA S:A +8s S:FA C:A", until=20)
-    assert told.kinds == [Kind.STUCK, Kind.CLOSED]
+    assert told.kinds == [UpdateKind.STUCK, UpdateKind.CLOSED]
 
 
 def test_what_was_told_is_revised_when_later_packets_tell_otherwise():
     told = Told().play(OPEN + "C:FA S:A S:FA C:A! +1s S:FA* C:A", until=5)
-    assert told.kinds == [Kind.CLOSED, Kind.REVISED]
+    assert told.kinds == [UpdateKind.CLOSED, UpdateKind.REVISED]
     first, second = (connection for _, _, connection in told.news)
     assert not first.has("final-ack-lost")
     assert second.has("final-ack-lost")
@@ -108,10 +106,10 @@ def test_what_was_told_is_revised_when_later_packets_tell_otherwise():
 
 def test_packets_that_change_nothing_are_no_revision_but_are_in_the_last_word():
     told = Told().play(OPEN + "C:FA S:A S:FA C:A +1s C:A", until=5)
-    assert told.kinds == [Kind.CLOSED]
+    assert told.kinds == [UpdateKind.CLOSED]
     told.end(6)
     (_, _, first), (_, kind, last) = told.news
-    assert kind is Kind.MORE
+    assert kind is UpdateKind.MORE
     assert last.packets == first.packets + 1
     assert last.summary == first.summary
 
@@ -119,7 +117,7 @@ def test_packets_that_change_nothing_are_no_revision_but_are_in_the_last_word():
 def test_what_time_alone_adds_to_a_stuck_connection_is_no_news():
     """The peer's FIN_WAIT_2, entered a moment later, is stuck a moment later too."""
     told = Told().play(OPEN + "C:FA +300ms S:A", until=20)
-    assert told.kinds == [Kind.STUCK]
+    assert told.kinds == [UpdateKind.STUCK]
 
 
 def test_with_a_limit_the_longest_due_are_told_first_and_the_others_next():
@@ -154,7 +152,7 @@ def test_of_a_backlog_what_is_revised_and_stuck_is_told_before_what_closed_well(
         news = told.watch.tick(now, most=4)
         kinds += [one.kind for one in news for _ in one]
         assert told.watch.backlog == left
-    assert kinds == [Kind.REVISED] * 3 + [Kind.STUCK] * 3 + [Kind.CLOSED] * 10
+    assert kinds == [UpdateKind.REVISED] * 3 + [UpdateKind.STUCK] * 3 + [UpdateKind.CLOSED] * 10
     told.watch.tick(now)
     assert told.watch.backlog == 0
     assert told.watch.tick(now) == []
@@ -171,7 +169,7 @@ def test_what_waits_to_be_told_and_goes_on_is_told_as_it_is_then():
     told.watch.feed(2, one.take(np.flatnonzero(~first)))
     told.note(2.1, told.watch.tick(START_NS + 21 * SECOND // 10, most=1))
     ((_, kind, connection),) = told.news
-    assert kind is Kind.CLOSED
+    assert kind is UpdateKind.CLOSED
     assert connection.has("final-ack-lost")
 
 
@@ -200,7 +198,7 @@ def test_only_who_is_in_a_hurry_is_told_less_than_all(hurried, monkeypatch):
     monkeypatch.setattr("closeseq.watch.session.LAST_JUDGED", 0.0)
     with open_capture(str(CAPTURES / "leaky-server.pcap")) as capture:
         (frames,) = capture.batches()
-        watch = Watch(SETTINGS)
+        watch = Monitor(SETTINGS)
         session = Session(Packets(frames), watch, PacketClock())
         session._portion = 2
         news = session.end(hurried=hurried)
@@ -222,8 +220,8 @@ SCRIPTS = [
 
 def test_labels_that_are_forgotten_change_nothing_of_what_is_told_and_counted(monkeypatch):
     def told(most):
-        monkeypatch.setattr("closeseq.watch.watch.MOST_LABELS", most)
-        monkeypatch.setattr("closeseq.watch.watch.SMALL", 4)
+        monkeypatch.setattr("closeseq.watch.monitor.MOST_LABELS", most)
+        monkeypatch.setattr("closeseq.watch.monitor.SMALL", 4)
         watching, seen, sizes = Told(), [], []
         rows = [one for number, script in enumerate(SCRIPTS * 3) for one in clients(script, number + 1)[-1:]]
         for number, one in enumerate(rows):
@@ -246,8 +244,8 @@ def test_labels_that_are_forgotten_change_nothing_of_what_is_told_and_counted(mo
 
 
 def test_of_ever_new_shapes_the_frequent_are_counted_apart(monkeypatch):
-    monkeypatch.setattr("closeseq.watch.census.MOST_SHAPES", 4)
-    census = Census()
+    monkeypatch.setattr("closeseq.watch.counts.MOST_SHAPES", 4)
+    census = SocketCounts()
     census.shapes.update({"often": 50, "now and then": 5, "a": 1, "b": 1, "c": 1})
     census.shorten()
     assert census.shapes == {"often": 50, "now and then": 5, OTHER_SHAPES: 3}
@@ -269,7 +267,7 @@ def test_an_open_connection_is_counted_and_told_at_the_end():
     assert told.watch.census().server == {State.ESTABLISHED: 1}
     told.end(3)
     ((_, kind, connection),) = told.news
-    assert (kind, connection.verdict) == (Kind.OPEN, "open")
+    assert (kind, connection.verdict) == (UpdateKind.OPEN, "open")
     assert "when the capture ended" in connection.summary
 
 
@@ -284,7 +282,7 @@ def test_connections_that_closed_alike_are_told_together():
     for one in rows:
         told.watch.feed(len(one), one)
     (news,) = told.watch.tick(START_NS + SECOND)
-    assert (news.kind, len(news)) == (Kind.CLOSED, 100)
+    assert (news.kind, len(news)) == (UpdateKind.CLOSED, 100)
     assert {seen.client.port for seen in news} == set(range(10_000, 10_100))
     assert {seen.verdict for seen in news} == {"graceful"}
 
@@ -320,7 +318,7 @@ def test_of_too_many_unfinished_connections_the_longest_idle_are_given_up_and_co
     assert census.held <= 50
     assert census.held + census.evicted == 200
     assert census.verdicts == {"open": 200}
-    remaining = {told.watch.connection(i, Kind.OPEN).client.port for i in range(len(told.watch))}
+    remaining = {told.watch.connection(i, UpdateKind.OPEN).client.port for i in range(len(told.watch))}
     assert max(remaining) == 10_199
     assert min(remaining) == 10_200 - len(told.watch)
 
@@ -328,7 +326,7 @@ def test_of_too_many_unfinished_connections_the_longest_idle_are_given_up_and_co
 def test_a_syn_without_an_answer_is_told_when_it_has_waited_too_long():
     told = Told().play("C:S +1s C:S* +2s C:S*", until=20)
     ((at, kind, connection),) = told.news
-    assert (kind, connection.verdict) == (Kind.CLOSED, "unanswered")
+    assert (kind, connection.verdict) == (UpdateKind.CLOSED, "unanswered")
     assert at == pytest.approx(3 + STUCK_AFTER, abs=1)
 
 
@@ -349,7 +347,7 @@ def test_the_blame_of_what_is_stuck_is_in_the_news():
 @given(soups(), st.integers(1, 12), st.lists(st.integers(0, 90), min_size=1, max_size=6), st.integers(0, 100))
 def test_in_the_end_a_watch_has_seen_what_an_analysis_of_the_whole_finds(rows, size, waits, last):
     """Whatever the batches, and whenever the clock ticks in between."""
-    watch, analysis = Watch(SETTINGS), Analysis("", SETTINGS)
+    watch, analysis = Monitor(SETTINGS), Analysis("", SETTINGS)
     now = 0
     for place, first in enumerate(range(0, len(rows), size)):
         batch = rows.take(slice(first, first + size))
@@ -371,7 +369,7 @@ def test_in_the_end_a_watch_has_seen_what_an_analysis_of_the_whole_finds(rows, s
 @examples(40)
 @given(st.lists(soups(most=12), min_size=1, max_size=6), st.integers(1, 6))
 def test_a_watch_that_must_forget_loses_no_count(several, most):
-    watch = Watch(SETTINGS, most=most)
+    watch = Monitor(SETTINGS, most=most)
     for number, rows in enumerate(several):
         rows.time_ns[:] += number * 20 * SECOND
         watch.feed(len(rows), rows)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from closeseq.packets.frames import Frames
-from closeseq.watch.clock import PacketClock, SystemClock
+from closeseq.watch.session import PacketClock, SystemClock
 
 SECOND = 10**9
 OLD = 1_600_000_000 * SECOND

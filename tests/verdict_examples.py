@@ -12,9 +12,9 @@ from closeseq.connections import Connections
 from closeseq.connections.conversation import Conversation, End, Event, Traffic
 from closeseq.script import conversations
 from closeseq.segments import decode
+from closeseq.settings import SECOND, Limits, Timers
 from closeseq.tcp.replay import replay
-from closeseq.tcp.timers import SECOND, Timers
-from closeseq.verdict import Judgement, Limits, judge
+from closeseq.verdict import Judgement, judge
 
 if TYPE_CHECKING:
     from closeseq.tcp.timeline import Timeline

@@ -1,21 +1,21 @@
-"""Captures: from a file's bytes, or a network device, to `Frames`, in the order the data goes.
+"""Captures: from a file's bytes, or a network device, to `Frames`.
 
-    names         which files are meant: a directory, a pattern, a list of names
-    chains        which of them continue each other; extent: from when until when each goes
-    source        where the bytes come from: a file or a stream, read piece by piece
-    remote        files that have a URL: in object stores, on other machines
-    unpacking     the four ways in which it may be compressed, unpacked as it is read
-    compressed    of these, gzip
-    formats       what the first bytes say the file is, and what to do if it is nothing we read
-    pcap, pcapng  the walk along the record headers of the two formats
-    lockstep      the same walk from many places at once
-    pcaprecords, pcapngchain   what it has to know of each format
-    packetblocks, interfaces   what pcapng says of packets, and of the interfaces they came from
-    records       what the walks have in common
-    reader        the capture as its user sees it
-    tail, growing, succession  a capture that something else is still writing, and its next file
-    live                       the packets of a device, as they come
-    assembly, recordfile, writers, rotation, saver   what is captured, written down
+In the order the data goes:
+
+    names          which files are meant: a directory, a pattern, a list of names
+    chains         which files continue each other, by the times of their packets
+    source         where the bytes come from: a file, a stream or a URL, read piece by piece
+    compression    gzip, bzip2, xz and zstd, by content
+    walk           what all walks along record headers share
+    pcap           the classic format
+    pcapng         the newer one: its sections; pcapng_blocks: its blocks
+    interfaces     pcapng's interfaces: link type, clock, packets lost
+    reader         open a capture by name, read it in batches; begin reading here
+    tail           a file that is still being written, and the file that follows it
+    follow         the same as a capture
+    live/          packets from a device, as they come
+    writers        write pcapng and pcap
+    saver          save a live capture, in one file or several in turn
 
 Nothing here looks inside a frame.
 """

@@ -39,7 +39,7 @@ class BlockError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Clock:
+class InterfaceClock:
     """How an interface counts time."""
 
     resolution: int = MICROSECONDS  # if_tsresol: a tick is 10**-n s, or with `BINARY` 2**-n s
@@ -66,7 +66,7 @@ def times(resolution: int, offset: np.ndarray, ticks: np.ndarray) -> tuple[np.nd
     none_beyond = np.zeros(len(ticks), np.bool_)
     if not len(ticks):
         return np.empty(0, np.int64), none_beyond
-    clock = Clock(resolution)
+    clock = InterfaceClock(resolution)
     least, greatest = clock.nanoseconds(int(ticks.min())), clock.nanoseconds(int(ticks.max()))
     before, after = int(offset.min()) * SECOND_NS, int(offset.max()) * SECOND_NS
     edges = (least + before, greatest + after, before, after, greatest)
@@ -105,7 +105,7 @@ class Interface:
 
     link_type: int  # LINKTYPE_
     snaplen: int  # bytes, 0 for no limit
-    resolution: int  # see `Clock`
+    resolution: int  # see `InterfaceClock`
     offset: int
     lost_by_packets: int = 0  # the sum of what its packets say was lost before each
     lost_by_statistics: int = 0  # what its latest Interface Statistics Block says was lost in all
@@ -122,7 +122,7 @@ class Interface:
             return None
         # dumpcap (seen of 4.0) counts it in microseconds, also where its if_tsresol says nanoseconds.
         # Taken for what it is not, a time of today lies in 1970 or tens of thousands of years away.
-        for clock in (Clock(self.resolution, self.offset), Clock()):
+        for clock in (InterfaceClock(self.resolution, self.offset), InterfaceClock()):
             end_ns = clock.nanoseconds(self.end)
             if latest_ns <= end_ns <= latest_ns + LONGEST_SILENCE_NS:
                 return end_ns
@@ -130,7 +130,7 @@ class Interface:
 
 
 @dataclass(frozen=True, slots=True)
-class Columns:
+class InterfaceColumns:
     """What packets need to know of their interfaces, by the interface's place."""
 
     link_type: np.ndarray  # uint16, LINKTYPE_
@@ -160,7 +160,7 @@ class Interfaces:
     def __init__(self) -> None:
         self.base = 0  # of the open section
         self._all: list[Interface] = []
-        self._columns: Columns | None = None
+        self._columns: InterfaceColumns | None = None
         self._opened: list[tuple[int, int]] = []  # sections of this walk: block, base
         self._dropped_before = 0  # in sections that are closed
         self._ended_before_ns: int | None = None  # what these say
@@ -185,10 +185,10 @@ class Interfaces:
         said = [self._ended_before_ns, *(one.ended_ns(latest_ns) for one in interfaces)]
         return max((end for end in said if end is not None and end >= latest_ns), default=None)
 
-    def columns(self) -> Columns:
+    def columns(self) -> InterfaceColumns:
         """Return what packets need to know of the interfaces."""
         if self._columns is None:
-            self._columns = Columns(
+            self._columns = InterfaceColumns(
                 np.array([one.link_type for one in self._all], np.uint16),
                 np.array([one.snaplen for one in self._all], np.int64),
                 np.array([one.resolution for one in self._all], np.uint8),

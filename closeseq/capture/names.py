@@ -9,11 +9,10 @@ import select
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
-from closeseq.capture import remote
+from closeseq.capture import source
 from closeseq.capture.chains import natural
 from closeseq.capture.reader import STANDARD_INPUT, open_capture
-from closeseq.capture.remote import is_url
-from closeseq.capture.source import Piped, standard_input
+from closeseq.capture.source import Piped, is_url, standard_input
 from closeseq.errors import CaptureError
 
 if TYPE_CHECKING:
@@ -26,7 +25,7 @@ TRIED = 10  # names of a list, of which one at least must be there
 CAPTURE = re.compile(r"\.(pcapng|pcap|cap|dmp)\d*(\.(gz|bz2|xz|zst))?$", re.IGNORECASE)
 
 
-class Named(NamedTuple):
+class NamedFiles(NamedTuple):
     """The files that are meant."""
 
     paths: list[str]
@@ -35,7 +34,7 @@ class Named(NamedTuple):
     several: bool  # whether more than one file could have been meant, however many there are
 
 
-def files_named(named: Iterable[str]) -> Named:
+def files_named(named: Iterable[str]) -> NamedFiles:
     """Return the files that are meant by names.
 
     A directory stands for the captures in it (not for those in directories below), without files whose names
@@ -43,7 +42,7 @@ def files_named(named: Iterable[str]) -> Named:
     stands for directories of any depth. `-` is standard input: a capture, or a list of names, one a line or
     with null bytes between them, as `find -print0` writes it. A URL may be such a pattern or a directory too.
     """
-    found = Named([], [], [], several=False)
+    found = NamedFiles([], [], [], several=False)
     given = list(named)
     several = len(given) > 1
     for name in given:
@@ -54,10 +53,10 @@ def files_named(named: Iterable[str]) -> Named:
     return found._replace(several=several)
 
 
-def _add(name: str, found: Named) -> bool:
+def _add(name: str, found: NamedFiles) -> bool:
     """Add the files that a name stands for; return whether it could be more than one."""
     if is_url(name):
-        urls = sorted(remote.found(name), key=natural)
+        urls = sorted(source.found(name), key=natural)
         found.paths.extend(urls)
         return urls != [name]
     try:
@@ -78,7 +77,7 @@ def _matching(pattern: str) -> list[str]:
     return sorted((one for one in glob.iglob(pattern, recursive=True) if Path(one).is_file()), key=natural)  # noqa: PTH207 - the names as they were written
 
 
-def _add_directory(directory: Path, name: str, found: Named) -> None:
+def _add_directory(directory: Path, name: str, found: NamedFiles) -> None:
     try:
         entries = [entry for entry in os.listdir(directory) if not entry.startswith(".")]  # noqa: PTH208 - names
     except OSError as error:

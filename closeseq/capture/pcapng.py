@@ -7,11 +7,22 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from closeseq.capture import lockstep
+from closeseq.capture import walk
 from closeseq.capture.interfaces import BlockError, Interfaces
-from closeseq.capture.packetblocks import ENHANCED, HEADER, OBSOLETE, SIMPLE, TRAILER, Blocks, Packets
-from closeseq.capture.pcapngchain import HEAD, SECTION, SHORTEST, Chain
-from closeseq.capture.records import CUT_REMEDY, MAXIMUM_RECORD, Trouble, Walked, first, gather_in_order
+from closeseq.capture.pcapng_blocks import (
+    ENHANCED,
+    HEAD,
+    HEADER,
+    OBSOLETE,
+    SECTION,
+    SHORTEST,
+    SIMPLE,
+    TRAILER,
+    BlockChain,
+    Blocks,
+    PacketBlocks,
+)
+from closeseq.capture.walk import CUT_REMEDY, MAXIMUM_RECORD, Trouble, Walked, first, gather_in_order
 
 INTERFACE, STATISTICS = 1, 5
 NAMES = {
@@ -37,7 +48,7 @@ AHEAD = 2
 
 
 @dataclass(slots=True)
-class Steps:
+class BlockStarts:
     """Where the blocks of a walk begin, as far as their lengths can be believed."""
 
     parts: list[np.ndarray] = field(default_factory=list)  # int64, of each block, in the window
@@ -105,13 +116,13 @@ class PcapngWalker:
             self._open_section(before if not good else ">" if big[good - 1] else "<")
         return walked
 
-    def _step(self, window: memoryview, at: int, most: int) -> Steps:
+    def _step(self, window: memoryview, at: int, most: int) -> BlockStarts:
         """Return where blocks begin; the lengths of all but section headers are checked afterwards."""
-        steps = Steps()
+        steps = BlockStarts()
         while steps.count < most:
-            chain = Chain(window, self._order)
+            chain = BlockChain(window, self._order)
             if len(steps.order) < AHEAD:
-                start, at = lockstep.walk(chain, at, most - steps.count)
+                start, at = walk.walk(chain, at, most - steps.count)
             else:
                 found, at = chain.plain(at, chain.last + 1, most - steps.count)
                 start = np.array(found, np.int64)
@@ -125,7 +136,7 @@ class PcapngWalker:
             at += length
         return steps
 
-    def _section(self, window: memoryview, at: int, steps: Steps) -> int:
+    def _section(self, window: memoryview, at: int, steps: BlockStarts) -> int:
         """Begin a section (section 4.1) and return its header's length; 0 if that is damaged or not whole."""
         steps.stop = Walked(at, LEAST_SECTION)
         if len(window) - at < LEAST_SECTION:
@@ -173,7 +184,7 @@ class PcapngWalker:
             walked.trouble = Trouble(problem, walked.end) if problem else None
         return agreed
 
-    def _packets(self, blocks: Blocks, walked: Walked) -> Packets:
+    def _packets(self, blocks: Blocks, walked: Walked) -> PacketBlocks:
         """Read interfaces, statistics and packets; at the first block that contradicts, set the trouble."""
         interfaces, kind = self._interfaces, blocks.kind
         stop = len(kind)
@@ -214,7 +225,7 @@ class PcapngWalker:
         name = NAMES[int(blocks.kind[row])]
         walked.trouble = Trouble(f"{name}: {problem}", walked.end)
 
-    def _deliver(self, packets: Packets, walked: Walked) -> None:
+    def _deliver(self, packets: PacketBlocks, walked: Walked) -> None:
         """Fill the columns; stop before the first packet whose time is beyond all clocks."""
         columns = self._interfaces.columns()
         time_ns, beyond = columns.times(packets.interface, packets.ticks)

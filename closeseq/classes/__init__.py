@@ -7,14 +7,12 @@ and `verdict` look at, and whatever they will look at is noted as well. What was
 that go this way, texts included, with the numbers of each put in.
 
     classes   `Classes`: begin reading here
-    several   the same by several processes
+    parallel  the same by several processes
     outcome   what members of a class have in common: the promise
-    noting    numbers that note what they are compared with, and the tape they note it on
+    numbers   numbers that note what they are compared with, and the tape they note it on
     shadows   what replay and verdict see meanwhile instead of `min`, `max` and the functions for texts
-    forms     the expressions that were compared, each written down once
-    columns   their values for many connections at once
+    forms     the expressions that were compared, each written down once; texts with holes
     tree      the known replays of connections with the same steps, by the conditions that lead to each
-    wording   texts with holes in place of numbers
     template  the timeline and judgement of a class, into which a member's numbers are put
 """
 

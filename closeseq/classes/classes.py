@@ -8,21 +8,19 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, overload
 
 import numpy as np
 
-from closeseq.classes.columns import Columns
-from closeseq.classes.forms import DROPPED, NOW, ONGOING, Forms
-from closeseq.classes.noting import Number, Tape
+from closeseq.classes.forms import DROPPED, NOW, ONGOING, Forms, placed
+from closeseq.classes.numbers import Number, Tape
 from closeseq.classes.outcome import Outcome
 from closeseq.classes.shadows import shadowed
 from closeseq.classes.template import Template
-from closeseq.classes.tree import WILD_NS, Result, Tree
-from closeseq.classes.wording import placed
+from closeseq.classes.tree import WILD_NS, Columns, ReplayResult, Tree
 from closeseq.connection import Connection
-from closeseq.connections.extent import FAR_NS
+from closeseq.connections.steps import FAR_NS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from closeseq.classes.tree import Chain, Parted
+    from closeseq.classes.tree import ConditionChain, Parted
     from closeseq.connections import Connections
     from closeseq.connections.conversation import Conversation
     from closeseq.connections.skeleton import Leaf, Skeleton
@@ -212,7 +210,7 @@ class Classes:
                 if self._waits(skeleton):
                     continue
                 search = partial(self._search, skeleton, self._columns(skeleton))
-                result = self._attempt(search, len(skeleton), Result(len(skeleton)))
+                result = self._attempt(search, len(skeleton), ReplayResult(len(skeleton)))
                 place = np.searchsorted(index, skeleton.connection)
                 path[place] = result.path
                 if self._kept:
@@ -255,13 +253,13 @@ class Classes:
             self.unlike += connections
             return otherwise
 
-    def _search(self, skeleton: Skeleton, columns: Columns) -> Result:
+    def _search(self, skeleton: Skeleton, columns: Columns) -> ReplayResult:
         """Find the classes of the connections of a skeleton."""
         tree = self._trees.setdefault(skeleton.key, Tree()) if skeleton.shared else Tree()
-        result = Result(len(skeleton))
+        result = ReplayResult(len(skeleton))
         noted: set[int] = set()
 
-        def learn(parted: Parted) -> Chain | None:
+        def learn(parted: Parted) -> ConditionChain | None:
             if self._kept or tree.misses(parted) >= FEWEST:
                 row = int(parted.rows[0])
                 chain = None if row in noted else self._noted(skeleton, row, tree, parted, columns.forms)
@@ -275,7 +273,9 @@ class Classes:
         tree.follow(columns, result, learn)
         return result
 
-    def _noted(self, skeleton: Skeleton, row: int, tree: Tree, parted: Parted, forms: Forms) -> Chain | None:
+    def _noted(
+        self, skeleton: Skeleton, row: int, tree: Tree, parted: Parted, forms: Forms
+    ) -> ConditionChain | None:
         """Add the replay of one connection to those that are known; None where that cannot be."""
         tape, leaf_form = Tape(forms), forms.leaf
 

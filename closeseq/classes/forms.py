@@ -3,13 +3,26 @@
 A *form* is a sum of leaves with whole factors: 3*a - b. A *leaf* is a number of the connection, a column
 (connections/skeleton.py), or something that is no sum, such as the least of two forms or a remainder: then
 it is *derived*, and names the forms it is made of. Forms and leaves are known by their numbers here.
+
+Texts with holes: what a replay on noting numbers says, to be said again with other numbers.
+
+Where a text shows a Number, or a function of verdict/text.py makes words of one, a mark is left in its place,
+and the hole is noted: which function, of what. `Template` fills the holes for other connections.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple, TypeAlias
+import re
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
+from closeseq.connections.conversation import Address, End
 from closeseq.connections.skeleton import Leaf
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from closeseq.connections.conversation import Conversation
 
 NOTHING = 0  # the form without a leaf
 NOW = Leaf(-10, "now")  # the moment for which it is asked, in nanoseconds since the Unix epoch
@@ -129,3 +142,58 @@ class Forms:
                 later = one.comes_before(other) != (terms[0][1] > 0)
                 return (1, None) if later else (None, -1)
         return None, None
+
+
+MARK = re.compile("\0([0-9]+)\0")  # no text of ours has a NUL in it, and no text of a capture is in them
+
+
+class TextHole:
+    """A place in a text: what is to be called there, and with what."""
+
+    __slots__ = ("given", "how")
+
+    def __init__(self, how: Callable[..., str], given: tuple[Any, ...]) -> None:
+        self.how = how
+        self.given = given
+
+
+class Wording:
+    """The holes of one replay's texts."""
+
+    def __init__(self) -> None:
+        self.holes: list[TextHole] = []
+
+    def mark(self, how: Callable[..., str], *given: Any) -> str:
+        """Return what stands in a text where `how(*given)` belongs."""
+        self.holes.append(TextHole(how, given))
+        return f"\0{len(self.holes) - 1}\0"
+
+    def pieces(self, text: str) -> list[str | TextHole]:
+        """Return a text in pieces, its holes among them."""
+        parts = MARK.split(text)
+        return [self.holes[int(part)] if place % 2 else part for place, part in enumerate(parts) if part]
+
+
+class AddressHole(Address):
+    """An endpoint's address of which a text shows nothing but a hole."""
+
+    wording: Wording
+    end: End
+
+    @classmethod
+    def of(cls, address: Address, end: End, wording: Wording) -> AddressHole:
+        """Return an address that leaves a hole in a text."""
+        place = cls(*address)
+        place.wording, place.end = wording, end
+        return place
+
+    def __str__(self) -> str:
+        return self.wording.mark(str, self.end)
+
+
+def placed(conversation: Conversation, wording: Wording) -> Conversation:
+    """Return a conversation whose addresses leave holes in texts."""
+    client = AddressHole.of(conversation.client, End.CLIENT, wording)
+    return replace(
+        conversation, client=client, server=AddressHole.of(conversation.server, End.SERVER, wording)
+    )

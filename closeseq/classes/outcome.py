@@ -15,18 +15,18 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 from closeseq.packets.value import value
-from closeseq.verdict.findings import Severity
+from closeseq.verdict.model import Severity
 
 if TYPE_CHECKING:
     from closeseq.connection import Connection
     from closeseq.connections.conversation import End
     from closeseq.tcp.states import State
     from closeseq.tcp.timeline import Certainty
-    from closeseq.verdict.findings import Initiator, Role
+    from closeseq.verdict.model import Initiator, Role
 
 
 @value
-class Found:
+class FindingOutcome:
     """A finding, but for its texts and numbers."""
 
     code: str
@@ -36,9 +36,9 @@ class Found:
 
 
 @cache
-def found(code: str, severity: Severity, endpoint: End | None, certainty: Certainty) -> Found:
+def found(code: str, severity: Severity, endpoint: End | None, certainty: Certainty) -> FindingOutcome:
     """Return this finding: of each kind there is one, however many outcomes have it."""
-    return Found(code, severity, endpoint, certainty)
+    return FindingOutcome(code, severity, endpoint, certainty)
 
 
 @value
@@ -52,7 +52,7 @@ class Outcome:
     client_state: State  # at the moment for which it is asked
     server_state: State
     shape: str
-    findings: tuple[Found, ...]
+    findings: tuple[FindingOutcome, ...]
 
     @classmethod
     def of(cls, connection: Connection) -> Outcome:

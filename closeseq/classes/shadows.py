@@ -17,15 +17,15 @@ from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
 from closeseq.classes.forms import NOTHING
-from closeseq.classes.noting import Number, Scaled
+from closeseq.classes.numbers import Number, Scaled
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 # Where the numbers of a connection are looked at.
 PACKAGES = ("closeseq.tcp", "closeseq.verdict")
-MODULES = ("closeseq.connection", "closeseq.connections.conversation", "closeseq.connections.shape")
-TEXTS = "closeseq.verdict.text"  # whatever is defined here returns texts
+MODULES = ("closeseq.connection", "closeseq.connections.conversation")
+TEXTS = "closeseq.units"  # whatever is defined here returns texts
 
 
 @contextmanager
@@ -82,7 +82,7 @@ def a_number(part: Any) -> Number | None:
     return part if part.__class__ is Number else None
 
 
-class Whole(type):
+class NotingInt(type):
     """What `int` is to these modules."""
 
     def __call__(cls, *given: Any) -> Any:
@@ -97,7 +97,7 @@ class Whole(type):
         return isinstance(one, builtins.int | Number)
 
 
-class whole(int, metaclass=Whole):  # noqa: N801 - it stands for `int`
+class whole(int, metaclass=NotingInt):  # noqa: N801 - it stands for `int`
     """`int`."""
 
 

@@ -11,18 +11,18 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from closeseq.classes.noting import Number
+from closeseq.classes.numbers import Number
 from closeseq.connections.conversation import ENDS, End
 from closeseq.tcp.distance import Distance
 from closeseq.tcp.timeline import Step, Timeline, Transition
 from closeseq.verdict import Judgement
-from closeseq.verdict.findings import Finding, Verdict
+from closeseq.verdict.model import Finding, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from closeseq.classes.columns import Columns
-    from closeseq.classes.wording import Hole, Wording
+    from closeseq.classes.forms import TextHole, Wording
+    from closeseq.classes.tree import Columns
     from closeseq.connection import Connection
     from closeseq.connections.conversation import Conversation
 
@@ -161,7 +161,7 @@ class Template:
         parts = [self._words(piece) for piece in pieces]
         return lambda values, c: "".join([part(values, c) for part in parts])
 
-    def _words(self, piece: str | Hole) -> Get:
+    def _words(self, piece: str | TextHole) -> Get:
         if isinstance(piece, str):
             return lambda _, __: piece
         how, given = piece.how, [self._get(one) for one in piece.given]

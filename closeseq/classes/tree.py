@@ -1,4 +1,6 @@
-"""The replays of one skeleton that are known: a tree of the conditions that lead to each.
+"""The forms of many connections at once: columns of numbers, computed when they are first asked for.
+
+The replays of one skeleton that are known: a tree of the conditions that lead to each.
 
 Two replays of a skeleton ask the same until an answer differs. So what one asked is a chain of conditions,
 and where another one parts from it, at a condition that came out otherwise, its own chain begins. (Where
@@ -8,19 +10,178 @@ the question was which value a number has, it begins with its own answer to that
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from closeseq.classes.columns import MOST, Row, magnitude
-from closeseq.classes.noting import Kind
-from closeseq.connections.extent import FAR_NS
+from closeseq.classes.forms import NOTHING, Derived
+from closeseq.classes.numbers import Question
+from closeseq.connections.steps import FAR_NS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from closeseq.classes.columns import Columns
-    from closeseq.classes.noting import Condition
+    from closeseq.classes.forms import Forms
+    from closeseq.classes.numbers import Condition
+    from closeseq.connections.skeleton import Leaf, Skeleton
+
+LEAST, MOST = int(np.iinfo(np.int64).min), int(np.iinfo(np.int64).max)
+
+
+class Plan(NamedTuple):
+    """How a form is computed."""
+
+    parts: list[tuple[np.ndarray, int]]  # columns, and their factors
+    fits: bool  # whether 64 bits hold all on the way, in every row
+
+
+class Columns:
+    """The numbers of the connections of one skeleton; exact, also where 64 bits do not hold them."""
+
+    def __init__(self, forms: Forms, skeleton: Skeleton, constants: dict[Leaf, int]) -> None:
+        self.forms = forms
+        self._skeleton = skeleton
+        self._constants = constants  # leaves that are the same for all
+        self._leaves: dict[int, np.ndarray] = {}
+        self._sizes: dict[int, int] = {}
+        self._plans: dict[int, Plan] = {}
+
+    def holds(self, condition: Condition, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return a mask of the rows for which a condition comes out as noted, and the form's values.
+
+        `rows` are ascending.
+        """
+        form, kind, bound, outcome = condition
+        values = self.form(form, rows)
+        if not LEAST <= bound <= MOST and values.dtype != object:
+            return np.full(len(rows), (kind is Question.AT_MOST and bound > 0) == outcome), values
+        if kind is not Question.AT_MOST:
+            mask = values == bound if outcome else values != bound
+        else:
+            mask = values <= bound if outcome else values > bound
+        return mask if mask.dtype == np.bool_ else mask.astype(np.bool_), values
+
+    def value(self, leaf: Leaf, row: int) -> int:
+        """Return a number of one connection."""
+        constant = self._constants.get(leaf)
+        return self._skeleton.value(leaf, row) if constant is None else constant
+
+    def form(self, form: int, rows: np.ndarray) -> np.ndarray:
+        """Return a form's values in these rows: int64, or Python's whole numbers where these do not fit."""
+        plan = self._plans.get(form)
+        if plan is None:
+            plan = self._plans[form] = self._plan(form)
+        everyone = len(rows) == len(self._skeleton)
+        parts = [(column if everyone else column[rows], factor) for column, factor in plan.parts]
+        if not plan.fits and sum(magnitude(part) * abs(factor) for part, factor in parts) > MOST:
+            parts = [(part.astype(object), factor) for part, factor in parts]
+        if not parts:
+            return np.zeros(len(rows), np.int64)
+        result, factor = parts[0]
+        if factor != 1:
+            result = result * factor
+        for part, factor in parts[1:]:
+            if factor == 1:
+                result = result + part
+            else:
+                result = result - part if factor == -1 else result + part * factor
+        return result
+
+    def number(self, form: int, offset: int, rows: np.ndarray) -> np.ndarray:
+        """Return a form's values with a constant added, as `form` does."""
+        values = self.form(form, rows)
+        if values.dtype != object and magnitude(values) + abs(offset) > MOST:
+            values = values.astype(object)
+        return values + offset
+
+    def _plan(self, form: int) -> Plan:
+        terms = self.forms.terms[form]
+        parts = [(self._leaf(leaf), factor) for leaf, factor in terms]
+        fits = sum(self._sizes[leaf] * abs(factor) for leaf, factor in terms) <= MOST
+        return Plan(parts, fits or (len(terms) == 1 and terms[0][1] == 1))
+
+    def _leaf(self, number: int) -> np.ndarray:
+        found = self._leaves.get(number)
+        if found is None:
+            leaf = self.forms.leaves[number]
+            if isinstance(leaf, Derived):
+                found = self._derived(leaf)
+            elif leaf in self._constants:
+                constant = self._constants[leaf]  # a capture may claim to have lost any number of packets
+                fits = LEAST <= constant <= MOST
+                found = np.full(len(self._skeleton), constant, np.int64 if fits else object)
+            else:
+                found = self._skeleton.column(leaf).astype(np.int64, copy=False)
+            self._leaves[number] = found
+            self._sizes[number] = magnitude(found)
+        return found
+
+    def _derived(self, leaf: Derived) -> np.ndarray:
+        rows = np.arange(len(self._skeleton))
+        parts = []
+        for form, offset in leaf.parts:
+            values = self.form(form, rows) if form else np.zeros(len(rows), np.int64)
+            if magnitude(values) + abs(offset) > MOST or abs(leaf.constant) > MOST:
+                values = values.astype(object)
+            parts.append(values + offset)
+        result: np.ndarray = OF_COLUMNS[leaf.name](leaf.constant, *parts)
+        return result
+
+
+class OneRow:
+    """The numbers of one connection of a skeleton: for so few that columns are not worth while."""
+
+    def __init__(self, columns: Columns, row: int) -> None:
+        self._columns = columns
+        self._row = row
+        self._leaves: dict[int, int] = {}
+        self._values: dict[int, int] = {NOTHING: 0}
+
+    def form(self, form: int) -> int:
+        """Return a form's value."""
+        found = self._values.get(form)
+        if found is None:
+            found = 0
+            leaves = self._leaves
+            for leaf, factor in self._columns.forms.terms[form]:
+                value = leaves.get(leaf)
+                if value is None:
+                    value = leaves[leaf] = self._leaf(leaf)
+                found += value * factor
+            self._values[form] = found
+        return found
+
+    def _leaf(self, number: int) -> int:
+        leaf = self._columns.forms.leaves[number]
+        if isinstance(leaf, Derived):
+            return int(
+                OF_ROWS[leaf.name](leaf.constant, *(self.form(form) + more for form, more in leaf.parts))
+            )
+        return self._columns.value(leaf, self._row)
+
+
+# How derived leaves are made of their parts. The same for a column as for a number.
+HOW: dict[str, Callable[..., Any]] = {
+    "and": lambda constant, part: part & constant,
+    "mod": lambda constant, part: part % constant,
+    "div": lambda constant, part: part // constant,
+}
+OF_ROWS: dict[str, Callable[..., Any]] = {
+    **HOW,
+    "min": lambda _, a, b: min(a, b),
+    "max": lambda _, a, b: max(a, b),
+}
+OF_COLUMNS: dict[str, Callable[..., Any]] = {
+    **HOW,
+    "min": lambda _, a, b: np.minimum(a, b),
+    "max": lambda _, a, b: np.maximum(a, b),
+}
+
+
+def magnitude(values: np.ndarray) -> int:
+    """Return the greatest distance of a number of a column from 0."""
+    return max(abs(int(values.min())), abs(int(values.max()))) if len(values) else 0
+
 
 FEW = 3  # connections that are followed one by one: columns cost more
 NOTHING_KNOWN = (id(None), 0)  # where connections part of which no replay is known
@@ -28,19 +189,19 @@ WILD_NS = 1_000_000_000  # when to look again where it is not known when time ch
 
 
 @dataclass(slots=True)
-class Chain:
+class ConditionChain:
     """Conditions that one replay asked, from where it parted from others."""
 
     depth: int  # how many conditions lead to here
     conditions: list[Condition]
     path: int  # the number of the replay
-    partings: dict[int, Chain] = field(default_factory=dict)  # where a condition came out otherwise
+    partings: dict[int, ConditionChain] = field(default_factory=dict)  # where a condition came out otherwise
 
 
 class Parted(NamedTuple):
     """Connections that no known replay fits, and where they part from the known ones."""
 
-    chain: Chain | None  # None: nothing is known yet
+    chain: ConditionChain | None  # None: nothing is known yet
     place: int  # of the condition that came out otherwise
     rows: np.ndarray  # int64, of their skeleton
 
@@ -49,7 +210,7 @@ class Parted(NamedTuple):
         """How many conditions lead to here."""
         if self.chain is None or self.last is None:
             return 0
-        return self.chain.depth + self.place + (self.last.kind is not Kind.VALUE)
+        return self.chain.depth + self.place + (self.last.kind is not Question.VALUE)
 
     @property
     def last(self) -> Condition | None:
@@ -66,16 +227,18 @@ class Tree:
     __slots__ = ("_missed", "_root")  # strange traffic makes a tree for nearly every connection
 
     def __init__(self) -> None:
-        self._root: Chain | None = None
+        self._root: ConditionChain | None = None
         self._missed: dict[tuple[int, int], int] = {}  # connections that parted somewhere
 
-    def follow(self, columns: Columns, result: Result, learn: Callable[[Parted], Chain | None]) -> None:
+    def follow(
+        self, columns: Columns, result: ReplayResult, learn: Callable[[Parted], ConditionChain | None]
+    ) -> None:
         """Find the replays of all connections of a skeleton.
 
         `learn` is called with those that have none: it grows the tree, or deals with them itself and
         returns None.
         """
-        waiting: list[tuple[Chain, np.ndarray]] = []
+        waiting: list[tuple[ConditionChain, np.ndarray]] = []
 
         def part(parted: Parted) -> None:
             known = self._known(parted) or learn(parted)
@@ -103,21 +266,21 @@ class Tree:
 
     def _follow_one(
         self,
-        start: Chain,
+        start: ConditionChain,
         columns: Columns,
         row: int,
-        result: Result,
-        learn: Callable[[Parted], Chain | None],
+        result: ReplayResult,
+        learn: Callable[[Parted], ConditionChain | None],
     ) -> None:
         """Do the same for one connection."""
-        value_of, rows = Row(columns, row).form, np.array([row])
-        chain: Chain | None = start
+        value_of, rows = OneRow(columns, row).form, np.array([row])
+        chain: ConditionChain | None = start
         while chain is not None:
             parted = None
             for place, condition in enumerate(chain.conditions):
                 form, kind, bound, outcome = condition
                 value = value_of(form)
-                if (value <= bound if kind is Kind.AT_MOST else value == bound) != outcome:
+                if (value <= bound if kind is Question.AT_MOST else value == bound) != outcome:
                     parted = Parted(chain, place, rows)
                 if columns.forms.holds_time(form):
                     asked = condition if parted is None else parted.last
@@ -129,7 +292,7 @@ class Tree:
                 return
             chain = self._known(parted) or learn(parted)
 
-    def _known(self, parted: Parted) -> Chain | None:
+    def _known(self, parted: Parted) -> ConditionChain | None:
         return self._root if parted.chain is None else parted.chain.partings.get(parted.place)
 
     @staticmethod
@@ -138,15 +301,15 @@ class Tree:
         last = parted.last
         if last is None:
             return True
-        place = parted.depth - (last.kind is not Kind.VALUE)
+        place = parted.depth - (last.kind is not Question.VALUE)
         if place >= len(conditions):
             return False
         own = conditions[place]
-        return own[:2] == last[:2] if last.kind is Kind.VALUE else own == last
+        return own[:2] == last[:2] if last.kind is Question.VALUE else own == last
 
-    def grow(self, parted: Parted, conditions: list[Condition], path: int) -> Chain:
+    def grow(self, parted: Parted, conditions: list[Condition], path: int) -> ConditionChain:
         """Add the replay of one of those that parted, which `fits`."""
-        chain = Chain(parted.depth, conditions[parted.depth :], path)
+        chain = ConditionChain(parted.depth, conditions[parted.depth :], path)
         if parted.chain is None:
             self._root = chain
         else:
@@ -173,7 +336,7 @@ class Tree:
         return self._missed[where]
 
 
-class Result:
+class ReplayResult:
     """What was found for the connections of one skeleton."""
 
     def __init__(self, connections: int) -> None:
@@ -194,7 +357,7 @@ class Result:
         pace = forms.timed[condition.form]
         if forms.wild[condition.form]:
             after = np.full(len(rows), WILD_NS)
-        elif kind is not Kind.AT_MOST:
+        elif kind is not Question.AT_MOST:
             after = np.ones(len(rows), np.int64) if outcome else -((values - bound) // pace)
         elif (pace > 0) == outcome:
             after = (bound - values) // pace + 1 if pace > 0 else -((bound - values) // -pace)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from closeseq.cli.output import opened
-from closeseq.cli.status import Refusal
+from closeseq.cli.terminal import Refusal
 from closeseq.errors import UnknownWordError
 
 if TYPE_CHECKING:

@@ -10,6 +10,7 @@ import click
 if TYPE_CHECKING:
     from closeseq.lab.registry import Experiment
 
+
 EPILOG = """\b
 Examples:
   closeseq lab list
@@ -36,7 +37,7 @@ def lab() -> None:
 @lab.command("list")
 def list_() -> None:
     """List the experiments."""
-    from closeseq.cli.laboratory import listing
+    from closeseq.cli.lab_run import listing
 
     listing()
 
@@ -64,7 +65,7 @@ def run(ctx: click.Context, /, names: tuple[str, ...], **given: Any) -> None:
 
     One experiment tells its story as it goes; of several each tells it when it has ended.
     """
-    from closeseq.cli.laboratory import carry_out
+    from closeseq.cli.lab_run import carry_out
 
     ctx.exit(carry_out(chosen(names), **given))
 
@@ -73,7 +74,7 @@ def chosen(names: tuple[str, ...]) -> list[Experiment]:
     """Return the experiments of these names, each once. Raises BadParameter."""
     from difflib import get_close_matches
 
-    from closeseq.lab.registry import experiments
+    from closeseq.lab.experiments import experiments
 
     known = experiments()
     for name in names:

@@ -105,7 +105,7 @@ def live(ctx: click.Context, /, expression: tuple[str, ...], **given: Any) -> No
     EXPRESSION is a filter as tcpdump has it. Ctrl-C ends with a summary; a second one at once. Once the
     capture is open, root is given up for the user who called sudo.
     """
-    from closeseq.cli.capturing import capture
+    from closeseq.cli.live_setup import capture
 
     ctx.exit(capture(expression, given))
 
@@ -121,6 +121,6 @@ def follow(ctx: click.Context, /, path: str, **given: Any) -> None:
     rotation (tcpdump -C or -G, dumpcap -b, live --rotate) the next file is followed after this one;
     #3:17 is then packet 17 of the third file.
     """
-    from closeseq.cli.capturing import following
+    from closeseq.cli.live_setup import following
 
     ctx.exit(following(path, given))

@@ -16,9 +16,8 @@ from closeseq.cli.analyze import analyze, timeline
 from closeseq.cli.explain import explain
 from closeseq.cli.lab import lab
 from closeseq.cli.live import follow, live
-from closeseq.cli.screen import help_settings, with_our_help
 from closeseq.cli.states import states
-from closeseq.cli.status import Status, complain
+from closeseq.cli.terminal import Status, complain, help_settings, with_our_help
 from closeseq.errors import WorkerError
 
 EPILOG = """\b

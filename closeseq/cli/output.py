@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, TextIO
 
 import click
 
-from closeseq.cli.screen import columns
-from closeseq.cli.status import Refusal
+from closeseq.cli.terminal import Refusal, columns
 from closeseq.report.text import NARROWEST, Style
 
 if TYPE_CHECKING:

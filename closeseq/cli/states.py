@@ -6,8 +6,7 @@ from typing import Any
 
 import click
 
-from closeseq.cli.moments import Moment, moment
-from closeseq.cli.options import CAPTURES, CHOOSING, READING, WRITING, options
+from closeseq.cli.options import CAPTURES, CHOOSING, READING, WRITING, Moment, moment, options
 
 EPILOG = """\b
 Examples:
@@ -51,6 +50,6 @@ def states(ctx: click.Context, /, captures: tuple[str, ...], at: Moment, form: s
     The state of an end is told from packets; the column Certainty says how surely. Of several files that
     continue each other the moment is counted from the first one's beginning.
     """
-    from closeseq.cli.sockets import show
+    from closeseq.cli.states_run import show
 
     ctx.exit(show(captures, at, form, given))

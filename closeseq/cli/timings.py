@@ -16,7 +16,7 @@ from functools import wraps
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, TextIO
 
-from closeseq.workers import forked
+from closeseq.workers import pool
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -28,15 +28,15 @@ DOORS = (
     ("walking along the records", "closeseq.capture.pcap", "PcapWalker.walk"),
     ("walking along the records", "closeseq.capture.pcapng", "PcapngWalker.walk"),
     ("decoding", "closeseq.segments.decode", "Decoder.decode"),
-    ("connections", "closeseq.connections.connections", "Connections.feed"),
-    ("connections", "closeseq.connections.connections", "Connections.conversation"),
+    ("connections", "closeseq.connections.tracker", "Connections.feed"),
+    ("connections", "closeseq.connections.tracker", "Connections.conversation"),
     ("classes", "closeseq.classes.classes", "Classes.find"),
     ("classes", "closeseq.classes.classes", "Classes._search"),
     ("judging", "closeseq.classes.template", "Template.fill"),
     ("judging", "closeseq.connection", "replay"),
     ("judging", "closeseq.connection", "judge"),
-    ("waiting for workers", "closeseq.workers.forked", "Worker.receive"),
-    ("waiting for workers", "closeseq.workers.forked", "_Team.result"),
+    ("waiting for workers", "closeseq.workers.pool", "Worker.receive"),
+    ("waiting for workers", "closeseq.workers.pool", "_Team.result"),
     ("making the report", "closeseq.cli.output", "Output.write"),
     ("writing", "closeseq.cli.output", "Output._put"),
 )
@@ -139,7 +139,7 @@ def timings(*, wanted: bool, stream: TextIO | None = None) -> Iterator[None]:
 @contextmanager
 def _replaced(stopwatch: Stopwatch, reports: Reports) -> Iterator[None]:
     """Have the functions of DOORS timed within the block, and workers report."""
-    obey = forked.obey
+    obey = pool.obey
     found = []
     for stage, module, path in DOORS:
         *owner, name = path.split(".")
@@ -150,9 +150,9 @@ def _replaced(stopwatch: Stopwatch, reports: Reports) -> Iterator[None]:
     try:
         for stage, holder, name, function in found:
             setattr(holder, name, stopwatch.timed(stage, function))
-        forked.obey = reports.reporting(obey)
+        pool.obey = reports.reporting(obey)
         yield
     finally:
-        forked.obey = obey
+        pool.obey = obey
         for _, holder, name, function in found:
             setattr(holder, name, function)

@@ -7,6 +7,8 @@ Words used here and from here on:
 - *event*: a segment that can change a state or prove something. Everything else is *traffic*.
 - Sequence numbers are relative to the end's SYN (which is 0; the first byte of data is 1) and
   unwrapped, so they never wrap; without a captured SYN the first byte seen is 1.
+
+The shape of a connection: its major events in one line, such as `C:S S:SA C:A ~ C:FA S:A ~ S:FA C:A`.
 """
 
 from __future__ import annotations
@@ -14,10 +16,13 @@ from __future__ import annotations
 from dataclasses import field
 from enum import StrEnum
 from itertools import pairwise
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from closeseq.packets.flags import ACK, FIN, RST, SYN, letters
+from closeseq.packets.segments import ACK, FIN, PSH, RST, SYN, letters
 from closeseq.packets.value import value
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 class End(StrEnum):
@@ -254,3 +259,43 @@ class Conversation:
             if asked.syn and answer.sender is not asked.sender
         ]
         return max([0, *waits])
+
+
+TRAFFIC = "~"
+LETTER = {End.CLIENT: "C", End.SERVER: "S"}
+
+
+def shape(conversation: Conversation) -> str:
+    """Return one word for each SYN, FIN, RST and ACK that first covers a SYN or FIN; the rest is `~`."""
+    words: list[str] = []
+    for word in _words(conversation):
+        if word != TRAFFIC or words[-1:] != [TRAFFIC]:
+            words.append(word)
+    return " ".join(words)
+
+
+def _words(conversation: Conversation) -> Iterator[str]:
+    """Yield a word for each step."""
+    acked: set[End] = set()  # have sent an acknowledgement
+    syn: set[End] = set()  # have sent a SYN
+    uncovered: dict[End, int] = {}  # FINs sent and not yet acknowledged: their end
+    fin_end: dict[End, int] = {}
+    for step in conversation.steps:
+        if isinstance(step, Traffic):
+            acked.update(end for end in ENDS if step.of(end).ack is not None)
+            yield TRAFFIC
+            continue
+        sender, peer, flags = step.sender, step.sender.peer, step.flags
+        acknowledges = step.ack is not None
+        covers_syn = acknowledges and peer in syn and sender not in acked
+        covers_fin = step.ack is not None and peer in uncovered and step.ack >= uncovered[peer]
+        major = flags & (SYN | FIN | RST) or covers_syn or covers_fin
+        yield f"{LETTER[sender]}:{letters(flags & ~PSH)}" if major else TRAFFIC
+        if acknowledges:
+            acked.add(sender)
+        if flags & SYN:
+            syn.add(sender)
+        if covers_fin:
+            del uncovered[peer]
+        if flags & FIN and step.position is not Position.OUTSIDE:
+            fin_end[sender] = uncovered[sender] = max(step.end, fin_end.get(sender, step.end))

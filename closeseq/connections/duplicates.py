@@ -1,82 +1,188 @@
-"""What a connection's duplicates were: captured twice, or delivered twice. Plain Python, for one connection.
+"""Duplicates: the same packet again, because it was captured twice or because the network delivered it twice.
 
-Where frames do not tell (`copies.AGAIN`), two other things may:
+A packet is a duplicate when the same header went by within a moment before it. A retransmission is none: on
+Linux its IPv4 identification or timestamp differs. Where both are absent only a very short moment tells them
+apart. Where both are there, a SYN or FIN is recognized for longer: it would tell of a loss that never was.
 
-- A capture that sees packets twice sees nearly all of them twice; a network that duplicates does so now and
-  then.
-- Who gets a segment twice answers the second with an ACK, which says so if it has a D-SACK (RFC 2883). In
-  TIME_WAIT too it answers a FIN (RFC 9293 3.10.7.4). For a segment that was captured twice nobody does.
+Duplicates are left out and counted, by what their frames tell:
+
+- `ELSEWHERE`: in another VLAN, with another TTL, on another interface, with other addresses or in another
+  direction at the link: one packet that was captured twice on its way.
+- `LATER`: at the same place, more than a millisecond later: no capture takes so long. The network duplicated
+  it before, and its receiver got both.
+- `AGAIN`: at the same place, at once: one or the other. What followed may tell (duplicates.py).
+- `RESET`: a RST without IPv4 identification and timestamps, at once. Each may be the answer to another
+  segment (RFC 9293 3.10.7.1), so it may as well have been sent twice.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from closeseq.connections.conversation import Duplicates, End, Event, Position, Traffic
+import numpy as np
+
+from closeseq.connections.grouping import arrange, hashed, packed
+from closeseq.packets.segments import FIN, RST, SYN
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from closeseq.packets.segments import Segments
 
-FEWEST = 4  # packets of an end, of which it says something that most came twice
-MOST = 0.75  # of them
-ANSWER_NS = 1_000_000_000  # within which a duplicate is answered
+MOMENT_NS = 1_000_000
+MARKED_MOMENT_NS = 10_000_000  # where an IP id or a timestamp would tell a retransmission
+LATE_NS = 1_000_000_000  # where both would, and it is a SYN or FIN
+# A duplicate comes at most so many packets after its original. Where time stands still or runs backwards, a
+# moment may be the whole capture, and every batch would be compared with all of it.
+MOST_APART = 1 << 15
 
-Row = dict[str, Any]  # one row of a table, as plain Python values
+NO_COPY, ELSEWHERE, LATER, AGAIN, RESET = range(5)  # kinds
 
 
-def duplicates(history: Row, sides: dict[End, Row], steps: Sequence[Event | Traffic]) -> Duplicates:
-    """Return how many of a connection's duplicates were of which kind.
+class DuplicateFinder:
+    """Finds duplicates, across batches."""
+
+    def __init__(self) -> None:
+        self._recent = RecentPackets(MARKED_MOMENT_NS)
+        self._handshakes = RecentPackets(LATE_NS)
+        self._clock_ns = np.iinfo(np.int64).min  # the latest time so far; it never runs back
+
+    def find(self, segments: Segments, sides: np.ndarray) -> np.ndarray:
+        """Return the kind of each row, uint8; `sides` tells pair and sender of each row."""
+        words = identities(segments, sides)
+        where = hashed([segments.place, segments.vlan, segments.ttl.astype(np.uint64)])
+        marked = (segments.ip_id > 0) | segments.has_timestamps
+        limit = np.where(marked, MARKED_MOMENT_NS, MOMENT_NS)
+        clock_ns = np.maximum(np.maximum.accumulate(segments.time_ns), self._clock_ns)
+        self._clock_ns = int(clock_ns[-1])
+        number = segments.number
+        times = np.stack([segments.time_ns, clock_ns, number])
+        copy, age = self._recent.find(words, where, times, limit)
+        kind = np.where(copy, ELSEWHERE, NO_COPY).astype(np.uint8)
+        kind[copy & (age >= 0)] = AGAIN
+        kind[copy & (age > MOMENT_NS)] = LATER
+        kind[(kind == AGAIN) & (segments.flags & RST > 0) & ~marked] = RESET
+
+        # Of few, for they are remembered long.
+        rows = np.flatnonzero(
+            (segments.flags & (SYN | FIN) > 0)
+            & (segments.flags & RST == 0)
+            & (segments.ip_id > 0)
+            & segments.has_timestamps
+        )
+        words, limit = [word[rows] for word in words], np.full(len(rows), LATE_NS)
+        _, age = self._handshakes.find(words, where[rows], times[:, rows], limit)
+        late = rows[age >= 0]
+        kind[late[kind[late] == NO_COPY]] = LATER
+        return kind
+
+    def renumber(self, new_pair: np.ndarray) -> None:
+        """Take new indices of pairs: `new_pair` gives each old one its new one, or -1 where it is gone."""
+        self._recent.renumber(new_pair)
+        self._handshakes.renumber(new_pair)
+
+
+class RecentPackets:
+    """The identities of the last moment, and where they were captured.
 
     Args:
-        history: its row of `Histories`.
-        sides: the rows of `Sides` of its ends.
-        steps: its events and traffic.
+        longest_ns: how long they are remembered.
     """
-    captured, delivered, unclear = history["elsewhere"], 0, 0
-    packets: tuple[int, ...] = ()
-    for end, side in sides.items():
-        again = side["doubled"]
-        answer = answer_to_fin(end, side, steps) if side["fin_again"] else None
-        delivered += side["delivered"]
-        if answer is not None:
-            packets += (side["fin_again"], answer.packet)
-        if side["packets"] >= FEWEST and again >= MOST * side["packets"]:
-            captured += again
-            continue
-        answered = min(again, int(answer is not None and not side["fin_again_later"]))
-        if again and not sent_again(end, steps):
-            answered = max(answered, min(again, sides[end.peer]["dsacks"]))
-        delivered += answered
-        unclear += again - answered
-    return Duplicates(captured, delivered, unclear, history["repeated_resets"], packets)
+
+    def __init__(self, longest_ns: int) -> None:
+        self._longest_ns = longest_ns
+        self._words: list[np.ndarray] = []  # identities of the last moment, see `identities`
+        self._where = np.empty(0, np.uint64)
+        self._outdated = np.empty(0, np.bool_)  # a newer packet of that identity was captured elsewhere
+        self._time_ns = np.empty(0, np.int64)
+        self._number = np.empty(0, np.int64)  # of the packet
+
+    def find(
+        self, words: list[np.ndarray], where: np.ndarray, times: np.ndarray, limit: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return which rows are duplicates, and for how long the same had been at the same place, else -1.
+
+        Args:
+            words: what two duplicates have in common.
+            where: the place.
+            times: three rows, int64: the time since the epoch, the latest time in the capture up to each
+                segment, and the number of its packet.
+            limit: how much later a duplicate may come, in nanoseconds, int64.
+        """
+        time_ns, clock_ns, number = times
+        new = len(time_ns)
+        if not new:
+            return np.zeros(0, np.bool_), np.zeros(0, np.int64)
+        old = len(self._time_ns)
+        if old:
+            words = [np.concatenate(both) for both in zip(self._words, words, strict=True)]
+            where, time_ns = np.concatenate([self._where, where]), np.concatenate([self._time_ns, time_ns])
+            number = np.concatenate([self._number, number])
+        limit = np.concatenate([np.full(old, -1), limit])
+        clock_ns = np.concatenate([time_ns[:old], clock_ns])  # the first are not asked for
+
+        def within(before: np.ndarray, after: np.ndarray) -> np.ndarray:
+            # What is forgotten once does not come back, whatever later packets' clocks say.
+            age = time_ns[after] - time_ns[before]
+            remembered = time_ns[before] >= clock_ns[after] - self._longest_ns
+            remembered &= number[after] - number[before] <= MOST_APART
+            result: np.ndarray = (age >= 0) & (age <= limit[after]) & remembered
+            return result
+
+        order, begins = repeated(words)
+        group = np.cumsum(begins).astype(np.uint64)
+        again = np.flatnonzero(~begins)
+        copies = np.zeros(len(time_ns), np.bool_)
+        before, after = order[again - 1], order[again]
+        outdated = np.concatenate([self._outdated, np.zeros(new, np.bool_)])
+        copies[after[within(before, after) & ~outdated[before]]] = True
+        outdated[before] = True
+
+        place, begins = arrange([group, where[order]])
+        order, again = order[place], np.flatnonzero(~begins)
+        before, after = order[again - 1], order[again]
+        age = np.full(len(time_ns), -1)
+        good = within(before, after)
+        age[after[good]] = (time_ns[after] - time_ns[before])[good]
+
+        keep = (time_ns >= clock_ns[-1] - self._longest_ns) & (number >= number[-1] - MOST_APART)
+        keep[before] = False  # only the newest packet of an identity and a place counts
+        self._words, self._where = [word[keep] for word in words], where[keep]
+        self._time_ns, self._outdated, self._number = time_ns[keep], outdated[keep], number[keep]
+        return copies[old:], age[old:]
+
+    def renumber(self, new_pair: np.ndarray) -> None:
+        """Take new indices of pairs, as in `DuplicateFinder`."""
+        if not self._words:
+            return
+        side = self._words[0].astype(np.int64)
+        pair = new_pair[side // 2]
+        known = pair >= 0
+        self._words = [word[known] for word in self._words]
+        self._words[0] = (pair * 2 + side % 2)[known].astype(np.uint64)
+        self._where, self._outdated = self._where[known], self._outdated[known]
+        self._time_ns, self._number = self._time_ns[known], self._number[known]
 
 
-def answer_to_fin(end: End, side: Row, steps: Sequence[Event | Traffic]) -> Event | None:
-    """Return the ACK with which the other end answered this end's FIN, delivered once more."""
-    number, time_ns = side["fin_again"], side["fin_again_ns"]
-    events = [step for step in steps if isinstance(step, Event)]
-    fins = [e for e in events if e.sender is end and e.fin]
-    if not fins or fins[-1].packet > number:  # the FIN was sent again, so an ACK may be for that
-        return None
-    fin = fins[-1]
-    acks = [
-        e
-        for e in events
-        if e.sender is end.peer and e.packet > fin.packet and (e.ack or 0) >= fin.end and not e.rst
+def identities(segments: Segments, sides: np.ndarray) -> list[np.ndarray]:
+    """Return what two duplicates have in common, packed into a few uint64 columns without loss."""
+    small = segments.flags.astype(np.uint64) << np.uint64(16) | segments.window.astype(np.uint64)
+    return [
+        sides.astype(np.uint64),
+        packed(segments.seq, segments.ack),
+        packed(segments.tsval, segments.tsecr),
+        packed(segments.dsack_left, segments.dsack_right),
+        packed(small, segments.ip_id.view(np.uint32)),
+        segments.length.astype(np.uint64),
     ]
-    # The first one answers the FIN itself, wherever between the two it stands.
-    for ack in acks[1:]:
-        if ack.packet > number and ack.pure_ack and ack.time_ns - time_ns <= ANSWER_NS:
-            return ack
-    return None
 
 
-def sent_again(end: End, steps: Sequence[Event | Traffic]) -> bool:
-    """Return whether this end sent anything again."""
-    again = (Position.RETRANSMISSION, Position.OVERLAP)
-    return any(
-        (step.sender is end and step.end > step.seq and step.position in again)
-        if isinstance(step, Event)
-        else step.of(end).retransmissions > 0
-        for step in steps
-    )
+def repeated(words: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Return rows among which all are that are not alone with their identity, and where an identity begins.
+
+    Rows of one identity are neighbours, each as captured.
+    """
+    digest = hashed(words)
+    ordered = np.sort(digest)
+    several = ordered[1:][ordered[1:] == ordered[:-1]]
+    rows = np.flatnonzero(np.isin(digest, several)) if len(several) else np.empty(0, np.int64)
+    order, begins = arrange([word[rows] for word in words])
+    return rows[order], begins

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from closeseq.connections.sequence import (
+from closeseq.connections.sequence_space import (
     GAP,
     LARGEST_WINDOW,
     OVERLAP,
@@ -27,8 +27,7 @@ from closeseq.connections.sequence import (
     Senders,
 )
 from closeseq.connections.state import NONE
-from closeseq.packets.flags import RST, SYN
-from closeseq.packets.sequence import counts_on, difference
+from closeseq.packets.segments import RST, SYN, counts_on, difference
 
 if TYPE_CHECKING:
     from closeseq.connections.state import Sides

@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from closeseq.connections.grouping import next_where
-from closeseq.packets.flags import ACK, RST, SYN
-from closeseq.packets.sequence import difference
+from closeseq.packets.segments import ACK, RST, SYN, difference
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -86,12 +85,14 @@ def irregular_openings(
         return
     first_number = [rows.first_numbers(end) for end in (0, 1)]
     first_other = next_where(rows.flags & (SYN | ACK) != SYN)  # than a SYN without ACK
-    present, pair = Present(0), -1
+    present, pair = CurrentIncarnation(0), -1
     for row, its_pair in zip(at.tolist(), group.tolist(), strict=True):
         if its_pair != pair:
             pair = its_pair
             start, connection = int(rows.start[pair]), int(rows.present[pair])
-            present = Present(start) if connection < 0 else carried(start, connection, histories, sides)
+            present = (
+                CurrentIncarnation(start) if connection < 0 else carried(start, connection, histories, sides)
+            )
         sender = int(rows.sender[row])
         syn = Syn(sender, int(rows.flags[row]), int(rows.seq[row]), int(rows.ack[row]))
         origin = present.origin[sender]
@@ -100,14 +101,14 @@ def irregular_openings(
             origin = int(rows.origin(sender, np.array([telling]))[0]) if telling < row else None
         only_syns = present.only_syns and first_other[present.first] >= row
         if opens_next(present, syn, origin, only_syns=only_syns):
-            present = Present(row)
+            present = CurrentIncarnation(row)
             yield row
         if present.syn[sender] is None:
             present.syn[sender] = syn.seq
 
 
 @dataclass(slots=True)
-class Present:
+class CurrentIncarnation:
     """The connection that a pair has at some moment, as far as SYNs ask."""
 
     first: int  # its first row in this batch
@@ -116,10 +117,10 @@ class Present:
     only_syns: bool = True  # before this batch
 
 
-def carried(first: int, connection: int, histories: Histories, sides: Sides) -> Present:
+def carried(first: int, connection: int, histories: Histories, sides: Sides) -> CurrentIncarnation:
     """Return what earlier batches left of a connection."""
     ends = (2 * connection, 2 * connection + 1)
-    return Present(
+    return CurrentIncarnation(
         first,
         [int(sides.syn_raw[end]) if sides.syn[end] else None for end in ends],
         [int(sides.origin[end]) if sides.known[end] else None for end in ends],
@@ -136,7 +137,7 @@ class Syn(NamedTuple):
     ack: int
 
 
-def opens_next(present: Present, syn: Syn, origin: int | None, *, only_syns: bool) -> bool:
+def opens_next(present: CurrentIncarnation, syn: Syn, origin: int | None, *, only_syns: bool) -> bool:
     """Return whether a SYN begins a new connection instead of belonging to the present one.
 
     `origin` is the number in front of the first one known of its sender, and `only_syns` tells that

@@ -1,21 +1,96 @@
-"""Which end of many connections is the client: the column form of what `events.describe` finds for one."""
+"""Which end is the client where no SYN tells it.
+
+Which end of many connections is the client: the column form of what `events.describe` finds for one.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from closeseq.packets.flags import ACK, SYN
+from closeseq.connections.state import ColumnTable, column
+from closeseq.packets.segments import ACK, SYN
 
 if TYPE_CHECKING:
-    from closeseq.connections.extent import Extent
-    from closeseq.connections.guess import Guess
-    from closeseq.connections.steps import Steps
-    from closeseq.connections.table import Table
+    from closeseq.connections.pairs import PairTable
+    from closeseq.connections.state import Pairs
+    from closeseq.connections.steps import Extent, Steps
+
+AT_ONCE = 1 << 16  # pairs
+ENDPOINT_KEY = np.dtype((np.void, 24))  # three words of 64 bits
+Endpoint = tuple[int, int, int, int]  # version, high and low half of the address, port
 
 
-def clients(table: Table, steps: Steps, guess: Guess, extent: Extent) -> tuple[np.ndarray, np.ndarray]:
+class Endpoints(ColumnTable):
+    """One row a pair, as far as they were looked at."""
+
+    name: np.ndarray = column(np.int64, width=2)  # a number for each distinct endpoint, of end 0 and end 1
+
+
+class ClientGuess:
+    """Guesses the client: the port asked for, a port with several clients, the lower port is the server's."""
+
+    def __init__(self, pairs: Pairs, ports: frozenset[int]) -> None:
+        self._pairs = pairs
+        self._ports = np.array(sorted(ports), np.int64)
+        self._endpoints = Endpoints()
+        self._name_of: dict[bytes, int] = {}  # by what `endpoint_keys` gives
+        self._peers = np.empty(0, np.int64)  # with how many others each endpoint talks
+
+    def clients(self, pair: np.ndarray, first_sender: np.ndarray) -> np.ndarray:
+        """Return the client, 0 or 1, of connections by their pair and the sender of their first packet."""
+        self._catch_up()
+        port = self._pairs.port[pair]
+        asked = np.isin(port, self._ports)
+        peers = self._peers[self._endpoints.name[pair]]
+        return np.select(
+            [asked[:, 0] != asked[:, 1], peers[:, 0] != peers[:, 1], port[:, 0] != port[:, 1]],
+            [asked[:, 0], peers[:, 0] > peers[:, 1], port[:, 0] < port[:, 1]],
+            first_sender,
+        )
+
+    def _catch_up(self) -> None:
+        """Look at the pairs that came since the last time."""
+        seen = len(self._endpoints)
+        if seen == len(self._pairs):
+            return
+        name_of = self._name_of
+        for first_row in range(seen, len(self._pairs), AT_ONCE):
+            keys = endpoint_keys(self._pairs, first_row, first_row + AT_ONCE)
+            names = [name_of.setdefault(key, len(name_of)) for key in keys]
+            self._endpoints.grow(len(names) // 2, name=np.array(names, np.int64).reshape(-1, 2))
+        first, second = self._endpoints.name[~self._pairs.further].T
+        others = np.concatenate([first, second[second != first]])  # an end may talk to itself
+        self._peers = np.bincount(others, minlength=len(name_of))
+
+
+def endpoint_keys(pairs: Pairs, first: int, past: int) -> list[bytes]:
+    """Return a key for end 0 and one for end 1 of each of these pairs, equal for equal endpoints."""
+    rows = slice(first, past)
+    port = pairs.version[rows, None].astype(np.uint64) << np.uint64(16) | pairs.port[rows].astype(np.uint64)
+    words = np.stack([pairs.high[rows], pairs.low[rows], port], axis=2)
+    keys: list[Any] = np.ascontiguousarray(words).view(ENDPOINT_KEY).ravel().tolist()
+    return keys
+
+
+def endpoints(pairs: Pairs, first: int, past: int) -> list[tuple[Endpoint, Endpoint]]:
+    """Return end 0 and end 1 of each of these pairs."""
+    return endpoints_of(pairs, slice(first, past))
+
+
+def endpoints_of(pairs: Pairs, rows: slice | np.ndarray) -> list[tuple[Endpoint, Endpoint]]:
+    """Return end 0 and end 1 of each of these pairs, given by index."""
+    columns = (pairs.version[rows], pairs.high[rows], pairs.low[rows], pairs.port[rows])
+    return [
+        ((version, high[0], low[0], port[0]), (version, high[1], low[1], port[1]))
+        for version, high, low, port in zip(*(column.tolist() for column in columns), strict=True)
+    ]
+
+
+def clients(
+    table: PairTable, steps: Steps, guess: ClientGuess, extent: Extent
+) -> tuple[np.ndarray, np.ndarray]:
     """Return each connection's client, 0 or 1, and whether a SYN or SYN+ACK told it."""
     histories, kept = table.histories, steps.kept
     client = np.full(len(extent), -1)

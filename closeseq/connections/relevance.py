@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from closeseq.connections.grouping import rank
-from closeseq.connections.sequence import GAP, OUTSIDE
+from closeseq.connections.sequence_space import GAP, OUTSIDE
 from closeseq.connections.state import NONE, Histories, Sides
-from closeseq.packets.flags import FIN, RST, SYN
+from closeseq.packets.segments import FIN, RST, SYN
 
 if TYPE_CHECKING:
-    from closeseq.connections.batch import Batch
+    from closeseq.connections.sequence_space import Batch
 
 MINOR_LIMIT = 32
 ALIKE_LIMIT = 32  # SYNs, FINs and RSTs of one end, each

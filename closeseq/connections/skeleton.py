@@ -14,19 +14,17 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from closeseq.connections.conversation import Address, Conversation, Opener
-from closeseq.connections.events import compose, tags, text
+from closeseq.connections.describe import compose, tags, text
 from closeseq.connections.grouping import arrange, packed
-from closeseq.connections.guess import endpoints
-from closeseq.connections.orientation import clients
+from closeseq.connections.orientation import clients, endpoints
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from closeseq.connections.extent import Extent
-    from closeseq.connections.growing import Growing
-    from closeseq.connections.guess import Guess
-    from closeseq.connections.steps import Kept, Steps
-    from closeseq.connections.table import Table
+    from closeseq.connections.orientation import ClientGuess
+    from closeseq.connections.pairs import PairTable
+    from closeseq.connections.state import ColumnTable
+    from closeseq.connections.steps import Extent, KeptEvents, Steps
     from closeseq.connections.traffic import Stretches
 
 MOST_STEPS = 64  # connections with more of them are looked at one by one
@@ -68,7 +66,7 @@ class Skeleton:
     _codes: list[int]  # of the steps
     _rows: np.ndarray  # int64, a row a connection, a column a step: rows of Kept or Stretches
     _successor: np.ndarray  # int64, rows of Kept: the first event of the next connection; -1 without one
-    _table: Table
+    _table: PairTable
     _steps: Steps
 
     def __len__(self) -> int:
@@ -162,7 +160,7 @@ class Wrapped(dict[str, Any]):
 
     def __init__(  # noqa: PLR0917 - one is made for each row
         self,
-        table: Growing,
+        table: ColumnTable,
         at: int,
         client: int,
         wrap: Callable[[int, Leaf], Any],
@@ -195,7 +193,7 @@ class Wrapped(dict[str, Any]):
         return value
 
 
-def skeletons(table: Table, steps: Steps, guess: Guess, extent: Extent) -> Iterator[Skeleton]:
+def skeletons(table: PairTable, steps: Steps, guess: ClientGuess, extent: Extent) -> Iterator[Skeleton]:
     """Yield the connections of an extent by skeleton."""
     if not len(extent):
         return
@@ -205,7 +203,7 @@ def skeletons(table: Table, steps: Steps, guess: Guess, extent: Extent) -> Itera
     successor = first_events(histories.successor[extent.connection], table, steps)
     followed = np.zeros(len(extent), np.int64)
     followed[successor >= 0] = event_codes(kept, successor[successor >= 0], client[successor >= 0])
-    chain = Chain.of(extent, steps, histories.open_stretch[extent.connection])
+    chain = StepChain.of(extent, steps, histories.open_stretch[extent.connection])
     shared = (chain.length <= MOST_STEPS) & chain.in_order(len(extent), steps)
     place = np.flatnonzero(shared)
     if len(place):
@@ -247,7 +245,7 @@ def skeletons(table: Table, steps: Steps, guess: Guess, extent: Extent) -> Itera
 
 
 @dataclass(frozen=True, slots=True)
-class Chain:
+class StepChain:
     """The steps of all connections of an extent, connection by connection, each first to last."""
 
     place: np.ndarray  # int64, per step: the place of its connection in the extent
@@ -257,7 +255,7 @@ class Chain:
     length: np.ndarray  # int64, per connection: its number of steps
 
     @classmethod
-    def of(cls, extent: Extent, steps: Steps, open_stretch: np.ndarray) -> Chain:
+    def of(cls, extent: Extent, steps: Steps, open_stretch: np.ndarray) -> StepChain:
         """Lay out the steps of an extent; `open_stretch` has an entry for every connection."""
         event = np.arange(len(steps.kept)) if isinstance(extent.event, slice) else extent.event
         order = np.argsort(extent.event_place, kind="stable")
@@ -311,7 +309,7 @@ class Chain:
         return code, row
 
 
-def first_events(connection: np.ndarray, table: Table, steps: Steps) -> np.ndarray:
+def first_events(connection: np.ndarray, table: PairTable, steps: Steps) -> np.ndarray:
     """Return the first event of each of these connections, a row of Kept; -1 for an index of -1."""
     first = np.where(connection >= 0, table.histories.last_event[connection], -1)
     at = np.flatnonzero(first >= 0)
@@ -322,7 +320,7 @@ def first_events(connection: np.ndarray, table: Table, steps: Steps) -> np.ndarr
     return first
 
 
-def event_codes(kept: Kept, event: np.ndarray, client: np.ndarray) -> np.ndarray:
+def event_codes(kept: KeptEvents, event: np.ndarray, client: np.ndarray) -> np.ndarray:
     """Return all of `KINDS_OF_EVENT` in a number a row; `client` is that of each row's connection."""
     sender = (kept.sender[event] ^ client).astype(np.int64)
     stamped = kept.has_timestamps[event].astype(np.int64)

@@ -1,4 +1,18 @@
-"""What is kept of pairs and connections from one batch to the next, in columns.
+"""Long columns on disk instead of in memory: what went by long ago is written out, and read again when asked.
+
+A capture's tables grow with all that went by, while what is at work at any time is the part about the
+connections that are open. So a long column is a file without a name, mapped into memory. The system keeps
+the pages that are in use, writes the others out when it needs the room, and removes the file when the process
+ends, however it ends. Where no file can be made, or the disk is full, the column lies in memory.
+
+Tables of columns that grow at their end: what is kept from batch to batch.
+
+A table is a class with one declared column a line; its instances hold them as plain numpy arrays:
+
+    class Pairs(Growing):
+        present: np.ndarray = column(np.int64, -1)  # index of the newest connection
+
+What is kept of pairs and connections from one batch to the next, in columns.
 
 The two ends of a pair are 0 and 1: 0 is the one with the smaller address (then port). Who of them is
 the client is decided when someone asks (events.py), for later packets can tell. A connection's ends
@@ -7,15 +21,163 @@ stand in `Sides` at 2 * connection and 2 * connection + 1, so that the peer's ro
 
 from __future__ import annotations
 
-import numpy as np
+import math
+import mmap
+import os
+import tempfile
+import weakref
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
-from closeseq.connections.growing import Growing, column
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+LARGE_BYTES = 2 << 20  # of a column, from which on it lies in a file
+FOLDER = "/var/tmp"  # noqa: S108 - for large files, where /tmp may be memory; TMPDIR comes before it
+
+
+class DiskColumns:
+    """Makes columns, long ones in files of their own, and lets go of their pages."""
+
+    def __init__(self) -> None:
+        self._maps: list[weakref.ref[mmap.mmap]] = []
+        self._possible = hasattr(os, "posix_fallocate") and hasattr(mmap, "MADV_DONTNEED")
+
+    def zeros(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> np.ndarray:
+        """Return a column of zeros, as `numpy.zeros` does."""
+        size = math.prod(shape) * np.dtype(dtype).itemsize
+        if self._possible and size >= LARGE_BYTES:
+            try:
+                return np.ndarray(shape, dtype, self._map(size))
+            except OSError:
+                self._possible = False  # no folder, no room, or too many files: the next ones neither
+        return np.zeros(shape, dtype)
+
+    def release(self, column: np.ndarray | None = None) -> None:
+        """Give the pages of a column, or of all, back to the system; it writes them out or has them yet."""
+        if column is not None:
+            base: Any = column.base
+            if isinstance(base, mmap.mmap):
+                base.madvise(mmap.MADV_DONTNEED)
+            return
+        self._maps = [one for one in self._maps if one() is not None]
+        for one in self._maps:
+            if (mapped := one()) is not None:
+                mapped.madvise(mmap.MADV_DONTNEED)
+
+    def _map(self, size: int) -> Any:
+        folder = os.environ.get("TMPDIR") or (FOLDER if Path(FOLDER).is_dir() else None)
+        with tempfile.TemporaryFile(dir=folder) as file:
+            # All of it at once: to find the disk full while a page is written would end the process.
+            os.posix_fallocate(file.fileno(), 0, size)
+            mapped = mmap.mmap(file.fileno(), size)
+        self._maps.append(weakref.ref(mapped))
+        return mapped
+
+
+SMALLEST_ROOM = 256
+SMALL_BYTES = 1 << 22  # up to here room costs nothing: memory counts only when it is written to
+PART = 1 << 13  # rows that are copied together where there is anything but zero in them
+
+
+class Declared(NamedTuple):
+    """A column's type, what its new rows hold, and how many values stand in a row (0: the value itself)."""
+
+    dtype: npt.DTypeLike
+    default: int
+    width: int
+
+
+def column(dtype: npt.DTypeLike, default: int = 0, *, width: int = 0) -> Any:
+    """Declare a column of a `ColumnTable` table."""
+    return Declared(dtype, default, width)
+
+
+class ColumnTable:
+    """Columns of equal length. The arrays may be written to; they are replaced when the table grows.
+
+    Args:
+        scratch: where long columns lie; None for memory, whatever their length.
+    """
+
+    _declared: ClassVar[dict[str, Declared]]
+
+    def __init_subclass__(cls) -> None:
+        cls._declared = {name: what for name, what in vars(cls).items() if isinstance(what, Declared)}
+
+    @classmethod
+    def declared(cls) -> dict[str, Declared]:
+        """Return the columns' declarations, by name."""
+        return cls._declared
+
+    def __init__(self, scratch: DiskColumns | None = None) -> None:
+        self._scratch = scratch
+        self._length = 0
+        self._room = {
+            name: np.empty((0, what.width) if what.width else 0, what.dtype)
+            for name, what in self._declared.items()
+        }
+        self.grow(0)
+
+    def __len__(self) -> int:
+        return self._length
+
+    def row(self, index: int) -> dict[str, Any]:
+        """Return a row as plain Python values; a column that is wider as a list."""
+        room = self._room
+        return {
+            name: room[name][index].tolist() if what.width else room[name].item(index)
+            for name, what in self._declared.items()
+        }
+
+    def grow(self, count: int, **values: npt.ArrayLike) -> int:
+        """Append `count` rows with these values, the others by default; return the index of the first."""
+        first, self._length = self._length, self._length + count
+        for name, what in self._declared.items():
+            room = self._room[name]
+            if self._length > len(room):  # a factor keeps the cost of appending in proportion to the rows
+                factor = 4 if room.nbytes < SMALL_BYTES and self._scratch is None else 2
+                room = self._room[name] = self._larger(room, first, max(factor * len(room), self._length))
+            value = values.get(name, what.default)
+            if np.any(value):  # room is zero where nothing was written
+                room[first : self._length] = value
+            setattr(self, name, room[: self._length])
+        return first
+
+    def keep(self, rows: np.ndarray) -> None:
+        """Keep only these rows, given as ascending indices; the room of the others is given back."""
+        for name in self._declared:
+            self._room[name] = self._room[name][rows]
+        self._length = len(rows)
+        self.grow(0)
+
+    def _larger(self, room: np.ndarray, used: int, rows: int) -> np.ndarray:
+        """Return room for more rows, with a copy of those that are used, and zero in all others.
+
+        Most columns of most rows hold zero. The system gives memory that is zero for nothing, until someone
+        writes to it, so zeros are not copied.
+        """
+        shape = (max(rows, SMALLEST_ROOM), *room.shape[1:])
+        larger = (
+            np.zeros(shape, room.dtype) if self._scratch is None else self._scratch.zeros(shape, room.dtype)
+        )
+        for first in range(0, used, PART):
+            part = room[first : min(first + PART, used)]
+            if part.any():
+                larger[first : first + len(part)] = part
+        if self._scratch is not None:
+            self._scratch.release(larger)
+        return larger
+
 
 NONE = np.iinfo(np.int64).min  # "nothing yet" in a column of sequence numbers
 NEVER_NS = np.iinfo(np.int64).max  # "not yet" in a column of lengths of time
 
 
-class Pairs(Growing):
+class Pairs(ColumnTable):
     """One row a pair of endpoints, and one more for each VLAN in which it is another pair (lanes.py)."""
 
     version: np.ndarray = column(np.uint8)  # 4 or 6
@@ -29,7 +191,7 @@ class Pairs(Growing):
     known: np.ndarray = column(np.uint8, width=2)  # how that is known, see lanes.py; 0: it is not
 
 
-class Histories(Growing):
+class Histories(ColumnTable):
     """One row a connection, in the order of their first packets."""
 
     id: np.ndarray = column(np.int64)  # from 1, in the order of the first packets
@@ -53,7 +215,7 @@ class Histories(Growing):
     open_stretch: np.ndarray = column(np.int64, -1)  # index into steps.Stretches, of traffic after that event
 
 
-class Sides(Growing):
+class Sides(ColumnTable):
     """Two rows a connection: what each end has sent, as far as captured."""
 
     known: np.ndarray = column(np.bool_)  # whether the next column holds something

@@ -2,26 +2,30 @@
 
 A connection's steps are a chain that is walked backwards: `Histories.last_event` and the stretch of
 traffic after it, then `Kept.previous` and the stretch before it, and so on.
+
+Some of the connections, or all, and which rows of the tables are theirs.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from closeseq.connections.grouping import renumbered
-from closeseq.connections.growing import Growing, column
+from closeseq.connections.state import ColumnTable, column
 from closeseq.connections.traffic import Stretches, digest, merge
-from closeseq.packets.sequence import differences
+from closeseq.packets.segments import differences
 
 if TYPE_CHECKING:
-    from closeseq.connections.batch import Batch
-    from closeseq.connections.scratch import Scratch
-    from closeseq.connections.state import Histories
+    from collections.abc import Sequence
+
+    from closeseq.connections.sequence_space import Batch
+    from closeseq.connections.state import DiskColumns, Histories
 
 
-class Kept(Growing):
+class KeptEvents(ColumnTable):
     """One row an event. Numbers are relative to the origins of the sides."""
 
     connection: np.ndarray = column(np.int32)  # index into Histories
@@ -56,8 +60,8 @@ AS_CAPTURED = (
 class Steps:
     """The steps of all connections."""
 
-    def __init__(self, scratch: Scratch | None = None) -> None:
-        self.kept = Kept(scratch)
+    def __init__(self, scratch: DiskColumns | None = None) -> None:
+        self.kept = KeptEvents(scratch)
         self.stretches = Stretches(scratch)
 
     def add(self, batch: Batch, event: np.ndarray, histories: Histories) -> None:
@@ -128,3 +132,79 @@ class Steps:
         )
         last_of_run = np.roll(first_of_run, -1)
         histories.last_event[connection[last_of_run]] = new[last_of_run]
+
+
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """Some connections with their steps. A *place* is a position among these connections."""
+
+    connection: np.ndarray  # int64, ascending indices into Histories
+    event: np.ndarray | slice  # rows of steps.Kept, ascending; a slice where it is all of them
+    event_place: np.ndarray  # per event: the place of its connection
+    stretch: np.ndarray | slice  # rows of traffic.Stretches, ascending
+    stretch_place: np.ndarray  # per stretch: the place of its connection
+
+    def __len__(self) -> int:
+        return len(self.connection)
+
+    def event_rows(self, among: np.ndarray) -> np.ndarray:
+        """Return the rows of `KeptEvents` of these events, given by position in `event`."""
+        return among if isinstance(self.event, slice) else self.event[among]
+
+
+def everything(histories: Histories, steps: Steps) -> Extent:
+    """Return all connections."""
+    return Extent(
+        np.arange(len(histories)),
+        slice(None),
+        steps.kept.connection,
+        slice(None),
+        steps.stretches.connection,
+    )
+
+
+def some(histories: Histories, steps: Steps, connection: np.ndarray) -> Extent:
+    """Return these connections, given as ascending indices; the cost depends on nothing but their steps."""
+    kept = steps.kept
+    events, stretches = [], [histories.open_stretch[connection]]
+    at = histories.last_event[connection]
+    while len(at := at[at >= 0]):
+        events.append(at)
+        stretches.append(kept.stretch[at])
+        at = kept.previous[at]
+    event = np.sort(np.concatenate(events)) if events else np.empty(0, np.int64)
+    stretch = np.sort(np.concatenate(stretches))
+    stretch = stretch[stretch >= 0]
+    return Extent(
+        connection,
+        event,
+        np.searchsorted(connection, kept.connection[event]),
+        stretch,
+        np.searchsorted(connection, steps.stretches.connection[stretch]),
+    )
+
+
+FAR_NS = int(np.iinfo(np.int64).max)  # never
+
+
+def next_times(extent: Extent, steps: Steps, now_ns: int, waits_ns: Sequence[int]) -> np.ndarray:
+    """Return for each connection when next one of its events, or traffic, is one of these times ago."""
+    kept, stretches = steps.kept, steps.stretches
+    place = np.concatenate([extent.event_place, *[extent.stretch_place] * 4])
+    time_ns = np.concatenate(
+        [
+            kept.time_ns[extent.event],
+            *stretches.last_ns[extent.stretch].T,
+            *stretches.unanswered_ns[extent.stretch].T,
+        ]
+    )
+    soonest = np.full(len(time_ns), FAR_NS)
+    for wait in waits_ns:
+        at = time_ns + wait
+        soonest = np.minimum(soonest, np.where(at > now_ns, at, FAR_NS))
+    order = np.argsort(place, kind="stable")
+    result = np.full(len(extent), FAR_NS)
+    start = np.flatnonzero(np.diff(place[order], prepend=-1))
+    if len(start):
+        result[place[order][start]] = np.minimum.reduceat(soonest[order], start)
+    return result

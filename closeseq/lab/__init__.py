@@ -1,22 +1,19 @@
-"""The lab: every way of closing, made to happen with real sockets, and the inference held against the kernel.
+"""The lab: make each way of closing happen with real sockets, and compare the inference with the kernel.
 
 In the order in which a run goes:
 
-    registry     the experiments by name, each with what it is expected to show
-    experiments  the experiments themselves: short programs, to be read
-    run          several side by side, each in a process of its own
-    child        that process, on its way into its namespaces
-    namespace    a network and processes of our own, which leave nothing behind
-    conduct      one experiment from beginning to end
-    bench        its workplace: capture, sockets, programs, steps
-    programs     servers and clients that are run as processes, processes starts them
-    applications, crafted, network
-                 what else an experiment does: with sockets, with packets made by hand, with loopback
-    path         two namespaces with a path between them; faults says what it does to packets, relay does it,
-                 between two TUN devices (tun)
-    tap, trace   its packets, through our own ring or from the path; the kernel's transitions
-    answers      what the kernel said, and the file that keeps it
-    agreement    the inference held against that
-    story        all of it told as it goes
-    outcome      what can come of it
+    registry        what an experiment is, and what it is expected to show
+    experiments/    the experiments: short programs, to be read
+    run             several side by side, each in a process of its own
+    child           that process: it enters its namespaces and carries the experiment out
+    network         namespaces that leave nothing behind; loss, delay and settings in them
+    bench           what an experiment works with: capture, sockets, programs, steps
+    actions         what else experiments do: with sockets, and with packets made by hand
+    programs/       servers and clients that run as programs; processes: how they are started
+    path            two namespaces with a path between them
+    faults          what the path does to packets; relay: does it, between two TUN devices (tun)
+    tap             the capture of one experiment
+    kernel_answers  what the kernel reported, and the file that keeps it
+    agreement       the inference compared with that
+    story           all of it printed as it happens
 """

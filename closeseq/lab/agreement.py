@@ -20,15 +20,15 @@ from typing import TYPE_CHECKING
 from closeseq.analysis import Analysis
 from closeseq.connection import Connection
 from closeseq.connections.conversation import ENDS, End
+from closeseq.settings import SECOND
 from closeseq.tcp.states import State
 from closeseq.tcp.timeline import Certainty
-from closeseq.tcp.timers import SECOND
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
 
-    from closeseq.lab.answers import Answers, Entry, Moment
+    from closeseq.lab.kernel_answers import Answers, SocketEntry, TableMoment
     from closeseq.settings import Settings
     from closeseq.tcp.timeline import Transition
 
@@ -48,8 +48,8 @@ class View:
     inferred: State
     certainty: Certainty | None  # of the transition into it; None before the first one
     expiry_ns: int | None  # when its clock will have run out, since the epoch
-    moment: Moment
-    entry: Entry | None  # None where the kernel had no socket
+    moment: TableMoment
+    entry: SocketEntry | None  # None where the kernel had no socket
 
     @property
     def said(self) -> State:
@@ -131,7 +131,7 @@ class Recording:
         return [Connection(one.conversation, one.settings, now, capture=self._path) for one in analysis]
 
 
-def views(connections: Iterable[Connection], moment: Moment) -> list[View]:
+def views(connections: Iterable[Connection], moment: TableMoment) -> list[View]:
     """Return both ends of each connection that there was at a moment."""
     return [_view(one, end, moment) for one in connections if _present(one, moment.time_ns) for end in ENDS]
 
@@ -168,7 +168,7 @@ def _present(one: Connection, at_ns: int) -> bool:
     return one.start_ns <= at_ns and not (successor and successor.time_ns <= at_ns)
 
 
-def _view(one: Connection, end: End, moment: Moment) -> View:
+def _view(one: Connection, end: End, moment: TableMoment) -> View:
     timeline, at = one.timeline, moment.time_ns
     moves = [t for t in timeline.transitions if t.endpoint is end and t.time_ns <= at]
     addresses = one.conversation.address(end), one.conversation.address(end.peer)
@@ -183,7 +183,7 @@ def _view(one: Connection, end: End, moment: Moment) -> View:
     )
 
 
-def _compare_moment(result: Agreement, then: list[View], hindsight: list[View], moment: Moment) -> None:
+def _compare_moment(result: Agreement, then: list[View], hindsight: list[View], moment: TableMoment) -> None:
     """Add a step: as it was told then, and as it is told with all packets."""
     when = f"after {moment.after!r}"
     for early, late in zip(then, hindsight, strict=False):

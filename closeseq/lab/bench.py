@@ -8,15 +8,15 @@ import time
 from typing import TYPE_CHECKING, Self
 
 from closeseq.connections.conversation import ENDS, End
-from closeseq.kernel.owners import owners
-from closeseq.kernel.socket_table import SocketTable
 from closeseq.lab import network
 from closeseq.lab.agreement import Recording, views
-from closeseq.lab.answers import Answers, Moment, entry
+from closeseq.lab.kernel_answers import Answers, TableMoment, entry
 from closeseq.lab.path import PathNetwork
 from closeseq.lab.processes import Program
 from closeseq.lab.tap import PathTap, Tap
-from closeseq.tcp.timers import SECOND
+from closeseq.linux.owners import owners
+from closeseq.linux.socket_table import SocketTable
+from closeseq.settings import SECOND
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -26,12 +26,12 @@ if TYPE_CHECKING:
     from closeseq.connection import Connection
     from closeseq.lab.agreement import View
     from closeseq.lab.faults import Fault
+    from closeseq.lab.kernel_answers import Trace
     from closeseq.lab.path import Injection
     from closeseq.lab.registry import Experiment
     from closeseq.lab.story import Story
-    from closeseq.lab.trace import Trace
     from closeseq.tcp.states import State
-    from closeseq.verdict.findings import Finding
+    from closeseq.verdict.model import Finding
 
 PORT = 8080  # of every server
 CLIENTS = 100  # ports that an experiment has for clients; the first is for those who want to come back
@@ -171,7 +171,7 @@ class Bench:
         """Return one end of the newest connection as it stood after the last step."""
         return [view for view in self.views if view.end is end][-1]
 
-    def _look(self, what: str, untold: dict[End, str], clock: str) -> Moment:
+    def _look(self, what: str, untold: dict[End, str], clock: str) -> TableMoment:
         """Ask the kernel for its table, at a moment that is not too near to a packet."""
         for _ in range(LOOKS):
             before = time.time_ns()
@@ -183,7 +183,7 @@ class Bench:
             if not self.tap.near(now, UNSETTLED_NS + now - before):
                 break
         entries = tuple(entry(one, next(iter(held_by.get(one.inode, [])), None)) for one in sockets)
-        return Moment(now, what, entries, untold, clock)
+        return TableMoment(now, what, entries, untold, clock)
 
     # ------------------------------------------------------------------------------- programs
 

@@ -1,4 +1,7 @@
-"""The process of one experiment: it moves to its namespaces, carries the experiment out, and tells of it."""
+"""One experiment from beginning to end, in the namespace that this process is in.
+
+The process of one experiment: it moves to its namespaces, carries the experiment out, and tells of it.
+"""
 
 from __future__ import annotations
 
@@ -8,13 +11,90 @@ import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from closeseq.lab.namespace import NamespaceError, die_with_parent, run_apart
-from closeseq.lab.outcome import Outcome
-from closeseq.lab.trace import Trace
+from closeseq.lab.agreement import Recording, agreement
+from closeseq.lab.bench import Bench
+from closeseq.lab.kernel_answers import Trace
+from closeseq.lab.network import NoNamespaceError, die_with_parent, run_apart
+from closeseq.lab.registry import ExperimentOutcome
+from closeseq.lab.story import Story
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from closeseq.connection import Connection
     from closeseq.lab.registry import Experiment
     from closeseq.report.text import Style
+
+TIMED = ("slow-close ", "three-segment-close ")  # findings that a busy machine brings about, or prevents
+
+
+def conduct(
+    experiment: Experiment,
+    folder: Path | None,
+    style: Style,
+    write: Callable[[str], None],
+    *,
+    first_port: int,
+    trace: Trace,
+) -> ExperimentOutcome:
+    """Carry an experiment out and tell its story.
+
+    Args:
+        experiment: which one.
+        folder: where NAME.pcap and NAME.kernel.jsonl are kept; nowhere if it is not said.
+        style: how the story may look.
+        write: is given each of its lines.
+        first_port: of those that clients get.
+        trace: of the kernel's transitions, begun.
+    """
+    # A file without a name, which is gone with this process however that ends.
+    path = Path(f"/proc/self/fd/{os.memfd_create(experiment.name)}")
+    story = Story(style, write)
+    with Bench(experiment, path, story, first_port=first_port, trace=trace) as bench:
+        experiment.run(bench)
+    answers = bench.answers
+    recording = Recording(path, experiment.settings)
+    agreed = agreement(recording, answers)
+    untraced = bench.untraced
+    if agreed.wrong and bench.doubt:
+        answers.moves, untraced = None, bench.doubt
+        agreed = agreement(recording, answers)
+    connections = recording.until(now_ns=answers.moments[-1].time_ns)
+    complaints = [*bench.complaints, *unexpected(experiment, connections)]
+    if busy(bench, connections):
+        complaints = [each for each in complaints if not each.startswith(TIMED)]
+    story.conclude(connections, agreed, complaints, untraced=untraced)
+    if folder is not None:
+        (folder / f"{experiment.name}.pcap").write_bytes(path.read_bytes())
+        answers.write(folder / f"{experiment.name}.kernel.jsonl")
+    if agreed.wrong or complaints:
+        return ExperimentOutcome.DISAGREED
+    return ExperimentOutcome.AGREED_WHERE_TOLD if agreed.untold else ExperimentOutcome.AGREED
+
+
+def busy(bench: Bench, connections: Sequence[Connection]) -> bool:
+    """Whether the machine did not get to things in time.
+
+    That is so if a step of ours took much longer than planned, or if a server that closes at once took so
+    long that its kernel's delayed ACK, 40 ms later, went ahead of its FIN.
+    """
+    return bench.late > 0 or any(one.shape.endswith("C:FA S:A S:FA C:A") for one in connections)
+
+
+def unexpected(experiment: Experiment, connections: Sequence[Connection]) -> Iterator[str]:
+    """Yield in what the connections are not judged as the experiment says that they are."""
+    verdicts = tuple(dict.fromkeys(one.verdict for one in connections))
+    initiators = tuple(dict.fromkeys(str(one.initiator) for one in connections))
+    found = {finding.code for one in connections for finding in one.findings}
+    if verdicts != experiment.verdicts:
+        yield f"verdict {' '.join(verdicts)}, expected {' '.join(experiment.verdicts)}"
+    if initiators != experiment.initiators:
+        yield f"begun by {' '.join(initiators)}, expected {' '.join(experiment.initiators)}"
+    for code in sorted(found - experiment.findings):
+        yield f"{code} found, and not expected"
+    for code in sorted(experiment.findings - found):
+        yield f"{code} expected, and not found"
+
 
 TIME_LIMIT = 90  # seconds; the longest experiment takes ten
 
@@ -29,9 +109,8 @@ def load() -> None:
 
     from closeseq import analysis, segments
     from closeseq.capture import live
-    from closeseq.lab import conduct
 
-    del analysis, conduct, dpkt, live, np, numpy, psutil, pyroute2, segments
+    del analysis, dpkt, live, np, numpy, psutil, pyroute2, segments
 
 
 def carry_out(
@@ -51,24 +130,22 @@ def carry_out(
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         die_with_parent(signal.SIGTERM)
         if os.getppid() != parent:
-            return Outcome.FAILED
+            return ExperimentOutcome.FAILED
         with contextlib.suppress(OSError):
             Path("/proc/self/comm").write_text("closeseq-lab")  # what owns the sockets without a program
         # Begun out here: what ends the tracing, should we be killed, has to outlive the namespaces.
         with Trace() as trace:
             return run_apart(lambda: _conduct(experiment, folder, style, first_port, trace))
-    except NamespaceError as error:
+    except NoNamespaceError as error:
         _complain(str(error))
-        return Outcome.NOT_PERMITTED
+        return ExperimentOutcome.NOT_PERMITTED
     except BaseException as error:  # noqa: BLE001 - a forked process must not do what its parent was about to
         _complain(_told(error))
-        return Outcome.FAILED
+        return ExperimentOutcome.FAILED
 
 
 def _conduct(experiment: Experiment, folder: Path | None, style: Style, first_port: int, trace: Trace) -> int:
     """Carry the experiment out; this process is already alone in its namespaces."""
-    from closeseq.lab.conduct import conduct
-
     # The first process of a namespace is not ended by signals that it does not handle.
     signal.signal(signal.SIGALRM, _give_up)
     signal.alarm(TIME_LIMIT)
@@ -76,10 +153,10 @@ def _conduct(experiment: Experiment, folder: Path | None, style: Style, first_po
     try:
         return conduct(experiment, folder, style, _write, first_port=first_port, trace=trace)
     except BrokenPipeError:
-        return Outcome.AGREED  # whoever reads has seen enough, as with `| head`
+        return ExperimentOutcome.AGREED  # whoever reads has seen enough, as with `| head`
     except Exception as error:  # noqa: BLE001 - whatever it is, it is one line for who ran the experiment
         _complain(_told(error))
-        return Outcome.FAILED
+        return ExperimentOutcome.FAILED
 
 
 def _give_up(*_: object) -> NoReturn:

@@ -15,8 +15,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from closeseq.connections.conversation import End
-from closeseq.packets.flags import ACK, FIN, RST, SYN
-from closeseq.packets.sequence import MODULUS, difference
+from closeseq.packets.segments import ACK, FIN, MODULUS, RST, SYN, difference
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -34,7 +33,7 @@ class Leg(StrEnum):
     AFTER = "after the tap"
 
 
-class Kind(StrEnum):
+class SegmentKind(StrEnum):
     """A kind of segments, by their headers."""
 
     ANY = "any"
@@ -96,7 +95,7 @@ class Fault:
     action: Action
     sender: End
     leg: Leg
-    kind: Kind = Kind.ANY
+    kind: SegmentKind = SegmentKind.ANY
     server_port: int = 0  # of the connection; 0 for all
     times: int = 0  # to the first so many segments; 0 for all
     delay_ns: int = 0  # by which a segment is delayed, or after which it is duplicated
@@ -145,21 +144,21 @@ class Fins:
         if header.flags & FIN:
             self.past[header.server_port, sender] = (header.seq + header.length + 1) % MODULUS
 
-    def matches(self, kind: Kind, sender: End, header: Header) -> bool:
+    def matches(self, kind: SegmentKind, sender: End, header: Header) -> bool:
         """Whether a segment is of a kind."""
         match kind:
-            case Kind.ANY:
+            case SegmentKind.ANY:
                 return True
-            case Kind.SYN:
+            case SegmentKind.SYN:
                 return bool(header.flags & SYN)
-            case Kind.FIN:
+            case SegmentKind.FIN:
                 return bool(header.flags & FIN)
-            case Kind.RST:
+            case SegmentKind.RST:
                 return bool(header.flags & RST)
-            case Kind.DATA:
+            case SegmentKind.DATA:
                 return header.length > 0
-            case Kind.PURE_ACK:
+            case SegmentKind.PURE_ACK:
                 return header.pure_ack
-            case Kind.ACK_OF_FIN:
+            case SegmentKind.ACK_OF_FIN:
                 past = self.past.get((header.server_port, sender.peer))
                 return header.pure_ack and past is not None and difference(header.ack, past) >= 0

@@ -22,11 +22,11 @@ from typing import TYPE_CHECKING, Any, Self
 
 from closeseq.capture.pcap import NANOSECONDS
 from closeseq.connections.conversation import ENDS, End
-from closeseq.kernel.namespaces import coming_back, enter_new, open_ours, return_to
-from closeseq.lab.namespace import die_with_parent
+from closeseq.lab.network import die_with_parent
 from closeseq.lab.relay import Relay
 from closeseq.lab.tun import open_tun, packets_lost
-from closeseq.tcp.timers import SECOND
+from closeseq.linux.namespaces import coming_back, enter_new, open_ours, return_to
+from closeseq.settings import SECOND
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -1,26 +1,43 @@
-"""The experiments by name, each with what it is expected to show."""
+"""What can come of an experiment.
+
+The experiments by name, each with what it is expected to show.
+"""
 
 from __future__ import annotations
 
 import inspect
 from dataclasses import dataclass
+from enum import IntEnum
 from typing import TYPE_CHECKING
 
-from closeseq.settings import Settings
-from closeseq.tcp.timers import SECOND, Timers
-from closeseq.verdict.limits import Limits
+from closeseq.settings import SECOND, Limits, Settings, Timers
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     import numpy as np
 
-    from closeseq.lab.bench import Bench
     from closeseq.lab.faults import PathSettings
     from closeseq.packets.segments import Segments
 
-    Run = Callable[[Bench], None]
+    Run = Callable[..., None]  # is given the experiment's Bench
     Keep = Callable[[Segments], np.ndarray]
+
+
+class ExperimentOutcome(IntEnum):
+    """What can come of an experiment; it is the exit status of the process that carries it out."""
+
+    AGREED = 0  # inference and kernel agree, and all that was expected is so
+    DISAGREED = 1
+    AGREED_WHERE_TOLD = 3  # likewise, wherever packets can tell
+    NOT_PERMITTED = 5  # there is no network of our own to be had
+    LEFT_OUT = 6  # a command that it needs is not installed
+    FAILED = 70  # it could not be carried out to its end
+
+    @property
+    def good(self) -> bool:
+        """Whether it is as it should be."""
+        return self in (ExperimentOutcome.AGREED, ExperimentOutcome.AGREED_WHERE_TOLD)
 
 
 @dataclass(frozen=True)
@@ -107,10 +124,3 @@ def experiment(
         return run
 
     return register
-
-
-def experiments() -> dict[str, Experiment]:
-    """Return all experiments by name, in the order in which they are best read."""
-    import closeseq.lab.experiments  # noqa: F401 - its modules register what they define
-
-    return EXPERIMENTS

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from closeseq.lab.bench import CLIENTS
 from closeseq.lab.child import carry_out, load
 from closeseq.lab.network import PACKAGES, command
-from closeseq.lab.outcome import Outcome
+from closeseq.lab.registry import ExperimentOutcome
 from closeseq.lab.tun import missing_tun
 
 if TYPE_CHECKING:
@@ -38,11 +38,11 @@ STORY, COMPLAINT = 1, 2  # what comes through which pipe, by the number of the s
 
 
 @dataclass(frozen=True)
-class Result:
+class ExperimentResult:
     """What came of one experiment."""
 
     experiment: Experiment
-    outcome: Outcome
+    outcome: ExperimentOutcome
     story: str = ""  # empty if it was told while it went
     complaint: str = ""  # what it said of what went wrong
 
@@ -93,7 +93,7 @@ class Run:
             CLIENT_PORTS.start, CLIENT_PORTS.stop - CLIENTS * len(experiments)
         )
 
-    def results(self) -> Generator[Result]:
+    def results(self) -> Generator[ExperimentResult]:
         """Yield what came of each experiment, as they end. Close it, and those under way are ended."""
         load()
         waiting = list(enumerate(self._experiments))
@@ -102,7 +102,7 @@ class Run:
                 while waiting and len(self._running) < self._jobs:
                     number, experiment = waiting.pop(0)
                     if lacks := missing(experiment):
-                        yield Result(experiment, Outcome.LEFT_OUT, complaint=lacks)
+                        yield ExperimentResult(experiment, ExperimentOutcome.LEFT_OUT, complaint=lacks)
                     else:
                         self._start(experiment, self._first_port + number * CLIENTS)
                 yield from self._ended()
@@ -126,7 +126,7 @@ class Run:
             self._selector.register(out_of, selectors.EVENT_READ, (child, stream))
         self._running.add(child)
 
-    def _ended(self) -> Iterator[Result]:
+    def _ended(self) -> Iterator[ExperimentResult]:
         """Hear what the processes say, for a while, and yield what came of those that have ended."""
         for key, _ in self._selector.select(1):
             child, stream = key.data
@@ -139,7 +139,9 @@ class Run:
         for child in [one for one in self._running if not one.open]:
             self._running.discard(child)
             _, status = os.waitpid(child.pid, 0)
-            yield Result(child.experiment, _outcome(status), child.text(STORY), child.text(COMPLAINT).strip())
+            yield ExperimentResult(
+                child.experiment, _outcome(status), child.text(STORY), child.text(COMPLAINT).strip()
+            )
         now = time.monotonic()
         for child in [one for one in self._running if one.deadline < now]:
             os.kill(child.pid, signal.SIGTERM)
@@ -166,8 +168,8 @@ def missing(experiment: Experiment) -> str:
     return f"needs {named}, not installed here" if named else ""
 
 
-def _outcome(status: int) -> Outcome:
+def _outcome(status: int) -> ExperimentOutcome:
     try:
-        return Outcome(os.waitstatus_to_exitcode(status))
+        return ExperimentOutcome(os.waitstatus_to_exitcode(status))
     except ValueError:  # ended by a signal, or by the interpreter
-        return Outcome.FAILED
+        return ExperimentOutcome.FAILED

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING
 
-from closeseq.report.ending import found
+from closeseq.report.endpoints import found
 from closeseq.report.text import Style, printable
-from closeseq.report.timeline import Drawing
+from closeseq.report.timeline_text import Drawing
 from closeseq.tcp.states import State
 from closeseq.tcp.timeline import Certainty
-from closeseq.verdict.text import count, listed, span
+from closeseq.units import count, listed, span
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Self
 from closeseq.capture.live import open_live
 from closeseq.capture.writers import PcapWriter
 from closeseq.packets.frames import Frames
-from closeseq.tcp.timers import SECOND
+from closeseq.settings import SECOND
 
 if TYPE_CHECKING:
     from pathlib import Path

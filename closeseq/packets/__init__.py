@@ -1,1 +1,6 @@
-"""The shapes of data that the stages hand on: frames, segments, and sequence arithmetic."""
+"""What the stages pass on: frames, segments, and arithmetic on numbers that wrap.
+
+frames    what was captured, before anyone looks inside; the files it came from
+segments  TCP headers as columns, one row a segment; flags; sequence arithmetic
+value     cheap immutable objects, of which a run makes millions
+"""

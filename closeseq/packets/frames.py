@@ -1,10 +1,25 @@
-"""Frames: what was captured, before anyone looks inside."""
+"""Frames: what was captured, before anyone looks inside.
+
+Where a packet lies, when a capture goes on through several files.
+
+Within closeseq a packet has one number, which runs on from file to file. People look a packet up in one file,
+with Wireshark or tcpdump, where it has another: of several files, `#3:17` is the 17th packet of the third.
+"""
 
 from __future__ import annotations
 
+import re
+from bisect import bisect_right
 from dataclasses import dataclass, field, fields
+from itertools import pairwise
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from closeseq.errors import CaptureError
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,3 +53,103 @@ class Frames:
             return self
         columns = (getattr(self, f.name)[:count] for f in fields(self) if f.name != "buffer")
         return Frames(self.buffer, *columns)
+
+
+GAP_NS = 1_000_000_000  # from more than this between two files on, it is said that nothing was captured
+PACKET = re.compile(r"#(\d+)")
+
+
+@dataclass(slots=True)
+class File:
+    """One of the files that a capture goes on through, as far as it was read."""
+
+    path: str
+    before: int  # packets in the files before it
+    packets: int = 0
+    first_ns: int | None = None  # time of its earliest packet, since the Unix epoch
+    last_ns: int | None = None  # and of its latest
+    error: CaptureError | None = None  # why it was not read to its end, or not at all
+
+    def add(self, packets: int, first_ns: int, last_ns: int) -> None:
+        """Count a batch, which has packets."""
+        self.packets += packets
+        self.first_ns = first_ns if self.first_ns is None else min(first_ns, self.first_ns)
+        self.last_ns = last_ns if self.last_ns is None else max(last_ns, self.last_ns)
+
+
+class Gap(NamedTuple):
+    """A time between two files in which no packet was captured. None came, or nobody captured."""
+
+    before: int  # the last packet of the one file, by its running number
+    after: int  # the first packet of the next one
+    from_ns: int  # since the Unix epoch
+    to_ns: int
+
+
+@dataclass(slots=True)
+class Files:
+    """The files of one capture, in the order in which they were read; none, or one, for most captures.
+
+    The position of a file in the list, counted from 1, is its number.
+    """
+
+    files: list[File] = field(default_factory=list)
+    begins: list[int] = field(default_factory=list)  # of each file: the packets before it
+    _gaps: list[Gap] = field(default_factory=list, repr=False, compare=False)
+    _gaps_of: tuple[int, int | None] = field(default=(0, None), repr=False, compare=False)
+
+    @property
+    def several(self) -> bool:
+        """Whether a packet's running number does not do to find it."""
+        return len(self.files) > 1
+
+    def go_on(self, path: str, before: int) -> File:
+        """Add the next file; `before` packets were in those before it."""
+        file = File(path, before)
+        self.files.append(file)
+        self.begins.append(before)
+        return file
+
+    def place(self, packet: int) -> tuple[int, int]:
+        """Return the number of the file that a packet is in, and the packet's number in that; both from 1."""
+        index = max(bisect_right(self.begins, packet - 1) - 1, 0)
+        return index + 1, packet - self.begins[index]
+
+    def path(self, packet: int) -> str:
+        """Return the name of the file that a packet is in."""
+        return self.files[self.place(packet)[0] - 1].path
+
+    def name(self, packet: int) -> str:
+        """Return a packet's number as people look it up: `17`, or of several files `3:17`."""
+        if not self.several:
+            return str(packet)
+        file, number = self.place(packet)
+        return f"{file}:{number}"
+
+    def text(self, text: str) -> str:
+        """Return a text about packets, which it names by running numbers, as people look them up."""
+        return PACKET.sub(lambda found: f"#{self.name(int(found[1]))}", text) if self.several else text
+
+    def among(self, packets: Iterable[int]) -> dict[int, str]:
+        """Return the files that these packets are in: number and name of each."""
+        numbers = sorted({self.place(packet)[0] for packet in packets})
+        return {number: self.files[number - 1].path for number in numbers}
+
+    def gaps(self) -> list[Gap]:
+        """Return where nothing was captured for over a second between one file and the next."""
+        so_far = len(self.files), self.files[-1].first_ns if self.files else None
+        if so_far != self._gaps_of:  # they are asked for with each connection
+            self._gaps, self._gaps_of = self._find_gaps(), so_far
+        return self._gaps
+
+    def _find_gaps(self) -> list[Gap]:
+        held = [file for file in self.files if file.packets]
+        found = []
+        for one, then in pairwise(held):
+            if one.last_ns is not None and then.first_ns is not None and then.first_ns - one.last_ns > GAP_NS:
+                found.append(Gap(one.before + one.packets, then.before + 1, one.last_ns, then.first_ns))
+        return found
+
+    def errors(self) -> list[CaptureError]:
+        """Return why files were not read to their ends, one error a file that was not."""
+        return [file.error for file in self.files if file.error is not None]

@@ -18,7 +18,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
 from closeseq.connections.conversation import Conversation, End, Traffic
-from closeseq.packets.flags import ACK, FIN, RST, SYN
+from closeseq.packets.segments import ACK, FIN, RST, SYN
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -47,7 +47,7 @@ class Completeness(IntFlag):
     RST = 32
 
 
-class Sight(NamedTuple):
+class ToolSegment(NamedTuple):
     """What one segment, or one end's part of a stretch of traffic, looks like to the other tools.
 
     It tells no number of the connection, so that those which went the same way look the same.
@@ -60,7 +60,7 @@ class Sight(NamedTuple):
     again: bool  # the same number as the last one with these flags of this end
 
     @classmethod
-    def of(cls, look: int) -> Sight:
+    def of(cls, look: int) -> ToolSegment:
         """Return what one of `looks` means."""
         end = End.SERVER if look & OF_SERVER else End.CLIENT
         return cls(end, look & 0xFF, bool(look & DATA), not look & SEVERAL, bool(look & AGAIN))
@@ -85,7 +85,7 @@ OF_SERVER, DATA, SEVERAL, AGAIN = 1 << 8, 1 << 9, 1 << 10, 1 << 11
 
 
 def looks(conversation: Conversation) -> Iterator[int]:
-    """Yield a conversation as the other tools would see it, packet by packet: bits of a `Sight`."""
+    """Yield a conversation as the other tools would see it, packet by packet: bits of a `ToolSegment`."""
     last: dict[int, int] = {}  # the number of the last segment with these flags of this end
     for step in conversation.steps:
         if isinstance(step, Traffic):
@@ -114,14 +114,14 @@ def _in_traffic(traffic: Traffic) -> list[int]:
 
 
 @dataclass(slots=True)
-class Watch:
+class ZeekConnection:
     """What Zeek knows of a connection so far."""
 
     state: dict[End, Zeek] = field(default_factory=lambda: dict.fromkeys(End, Zeek.INACTIVE))
     before: dict[End, Zeek] = field(default_factory=lambda: dict.fromkeys(End, Zeek.INACTIVE))
     history: str = ""
 
-    def see(self, sight: Sight) -> None:
+    def see(self, sight: ToolSegment) -> None:
         """Take in one more packet."""
         self._write(sight)
         own = self.state[sight.sender]
@@ -134,7 +134,7 @@ class Watch:
         elif own is Zeek.CLOSED and sight.flags & RST and self.state[sight.sender.peer] is not Zeek.CLOSED:
             self._move(sight.sender, Zeek.RESET)
 
-    def _write(self, sight: Sight) -> None:
+    def _write(self, sight: ToolSegment) -> None:
         letter = sight.code
         code = letter if sight.sender is End.CLIENT else letter.lower()
         if letter and (code not in self.history or (letter in "SHFR" and not sight.again)):
@@ -144,7 +144,7 @@ class Watch:
         if state is not None and state is not self.state[end]:
             self.before[end], self.state[end] = self.state[end], state
 
-    def _begin(self, sight: Sight) -> None:
+    def _begin(self, sight: ToolSegment) -> None:
         """Take in the first packet of an end."""
         end, peer = sight.sender, sight.sender.peer
         if sight.flags & SYN:
@@ -162,7 +162,7 @@ class Watch:
         established = sight.flags & ACK and self.state[peer] is Zeek.ESTABLISHED
         self._move(end, Zeek.ESTABLISHED if established else Zeek.PARTIAL)
 
-    def _go_on(self, sight: Sight) -> None:
+    def _go_on(self, sight: ToolSegment) -> None:
         """Take in a packet of an end whose connection is running."""
         end, peer = sight.sender, sight.sender.peer
         alone = self.state[end] is Zeek.PARTIAL and self.state[peer] is Zeek.INACTIVE
@@ -197,7 +197,7 @@ def words(conversation: Conversation) -> Words:
 @lru_cache(maxsize=1 << 12)
 def _words(seen: tuple[int, ...], silent: bool) -> Words:
     """Return the words for these looks; `silent` tells that neither end sent data."""
-    watch, sights = Watch(), [Sight.of(look) for look in seen]
+    watch, sights = ZeekConnection(), [ToolSegment.of(look) for look in seen]
     for sight in sights:
         watch.see(sight)
     return Words(_conn_state(watch, silent), watch.history, _completeness(sights))
@@ -222,7 +222,7 @@ def wireshark_completeness(conversation: Conversation) -> int:
     return words(conversation).wireshark_completeness
 
 
-def _conn_state(watch: Watch, silent: bool) -> str:
+def _conn_state(watch: ZeekConnection, silent: bool) -> str:
     client, server = watch.state[End.CLIENT], watch.state[End.SERVER]
     unseen = (Zeek.INACTIVE, Zeek.PARTIAL)
     if server is Zeek.RESET:
@@ -244,7 +244,7 @@ def _conn_state(watch: Watch, silent: bool) -> str:
     return "S1" if client is server is Zeek.ESTABLISHED else "OTH"
 
 
-def _completeness(sights: list[Sight]) -> int:
+def _completeness(sights: list[ToolSegment]) -> int:
     complete = Completeness(0)
     for index, sight in enumerate(sights):
         kind = sight.flags & (SYN | ACK)

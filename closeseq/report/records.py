@@ -21,10 +21,10 @@ from msgspec.json import format as json_format
 
 from closeseq.connections.conversation import Conversation, End, Stream, Traffic
 from closeseq.report import aka, rows
-from closeseq.report.contained import bare_record, contained
-from closeseq.report.filed import in_files, of_files
+from closeseq.report.containment import bare_record, contained
+from closeseq.report.rows import Record, in_files, of_files
 from closeseq.report.text import moment, named, printable, seconds
-from closeseq.verdict.findings import Severity
+from closeseq.verdict.model import Severity
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -34,13 +34,12 @@ if TYPE_CHECKING:
     from closeseq.reading import Reading
     from closeseq.report.selection import Selection
     from closeseq.tcp.timeline import Step, Transition
-    from closeseq.verdict.findings import Finding, Initiator
+    from closeseq.verdict.model import Finding, Initiator
 
 SCHEMA = "closeseq/1"
 
-Record: TypeAlias = dict[str, Any]
 Head: TypeAlias = (  # the fields of a rows.Brief
-    "tuple[str, str, int, int, str, str, float, int, Opener, rows.Endpoint, rows.Endpoint, "
+    "tuple[str, str, int, int, str, str, float, int, Opener, rows.EndpointRow, rows.EndpointRow, "
     "str, Initiator, str, str]"
 )
 
@@ -63,16 +62,16 @@ def _line(connection: Connection) -> str:
     return json.dumps(record(connection)) if connection.files.several else encode(draw(connection))
 
 
-def draw(connection: Connection) -> rows.Record:
+def draw(connection: Connection) -> rows.FullRecord:
     """Return everything known of one connection in one file, as what `encode` writes."""
     conversation, timeline = connection.conversation, connection.timeline
     start = conversation.first_ns
-    return rows.Record(
+    return rows.FullRecord(
         *_head(connection),
         [_finding(finding, start) for finding in connection.findings],
         [_step(step, start) for step in timeline.steps],
         [_transition(transition, start) for transition in timeline.transitions],
-        rows.Ways(_way(conversation, End.CLIENT), _way(conversation, End.SERVER)),
+        rows.WayRows(_way(conversation, End.CLIENT), _way(conversation, End.SERVER)),
         rows.Aka(*aka.words(conversation)),
         _vlans(conversation),
         _duplicates(conversation),
@@ -138,10 +137,10 @@ def _packed(address: str) -> bytes:
     return socket.inet_pton(socket.AF_INET6 if ":" in address else socket.AF_INET, address)
 
 
-def _endpoint(connection: Connection, end: End) -> rows.Endpoint:
+def _endpoint(connection: Connection, end: End) -> rows.EndpointRow:
     endpoint = connection.end(end)
     expiry = connection.timeline.expiries.get(end)
-    return rows.Endpoint(
+    return rows.EndpointRow(
         endpoint.address,
         endpoint.port,
         endpoint.state,
@@ -152,10 +151,10 @@ def _endpoint(connection: Connection, end: End) -> rows.Endpoint:
     )
 
 
-def _way(conversation: Conversation, end: End) -> rows.Way:
+def _way(conversation: Conversation, end: End) -> rows.WayRow:
     path = conversation.path(end)
     response = None if path.response_ns is None else seconds(path.response_ns)
-    return rows.Way(conversation.lost_near(end), path.reordered, path.missed, response)
+    return rows.WayRow(conversation.lost_near(end), path.reordered, path.missed, response)
 
 
 def _vlans(conversation: Conversation) -> rows.Vlans | UnsetType:
@@ -164,15 +163,15 @@ def _vlans(conversation: Conversation) -> rows.Vlans | UnsetType:
     return rows.Vlans([*conversation.client_vlans], [*conversation.server_vlans])
 
 
-def _duplicates(conversation: Conversation) -> rows.Duplicates | UnsetType:
+def _duplicates(conversation: Conversation) -> rows.DuplicatesRow | UnsetType:
     if not conversation.copies:
         return UNSET
     found = conversation.duplicates
-    return rows.Duplicates(found.captured, found.delivered, found.unclear, found.resets)
+    return rows.DuplicatesRow(found.captured, found.delivered, found.unclear, found.resets)
 
 
-def _finding(finding: Finding, start: int) -> rows.Finding:
-    return rows.Finding(
+def _finding(finding: Finding, start: int) -> rows.FindingRow:
+    return rows.FindingRow(
         finding.code,
         finding.severity,
         finding.endpoint,
@@ -185,13 +184,13 @@ def _finding(finding: Finding, start: int) -> rows.Finding:
     )
 
 
-def _step(step: Step, start: int) -> rows.Step:
+def _step(step: Step, start: int) -> rows.StepRow:
     event, arrived, note, client, server = step.what, step.arrived, step.note, step.client, step.server
     if isinstance(event, Traffic):
         first, time = event.packet, seconds(event.time_ns - start)
         traffic = _traffic(event, start)
-        return rows.Step(first, time, *_NO_EVENT, arrived, note, client, server, traffic)
-    return rows.Step(
+        return rows.StepRow(first, time, *_NO_EVENT, arrived, note, client, server, traffic)
+    return rows.StepRow(
         event.packet,
         seconds(event.time_ns - start),
         event.sender,
@@ -211,17 +210,17 @@ def _step(step: Step, start: int) -> rows.Step:
 _NO_EVENT = (None,) * 6  # sender, flags, seq, ack, length, position
 
 
-def _traffic(traffic: Traffic, start: int) -> rows.Traffic:
+def _traffic(traffic: Traffic, start: int) -> rows.TrafficRow:
     last = seconds(traffic.last_ns - start)
-    return rows.Traffic(_stream(traffic.client), _stream(traffic.server), last)
+    return rows.TrafficRow(_stream(traffic.client), _stream(traffic.server), last)
 
 
-def _stream(stream: Stream) -> rows.Stream:
-    return rows.Stream(stream.segments, stream.bytes, stream.retransmissions)
+def _stream(stream: Stream) -> rows.StreamRow:
+    return rows.StreamRow(stream.segments, stream.bytes, stream.retransmissions)
 
 
-def _transition(transition: Transition, start: int) -> rows.Transition:
-    return rows.Transition(
+def _transition(transition: Transition, start: int) -> rows.TransitionRow:
+    return rows.TransitionRow(
         transition.packet,
         seconds(transition.time_ns - start),
         transition.endpoint,

@@ -1,4 +1,10 @@
-"""What a record is made of: its objects, field by field, as `record.schema.json` describes them.
+"""What records say besides, where a capture goes on through several files.
+
+`packet` stays what it is: a number that runs on from file to file, so that programs can compare two of them.
+Beside it stands `file_packet`, "3:17", by which the packet is looked up: the 17th of file 3, whose name is in
+`files`. Texts name packets in the latter way.
+
+What a record is made of: its objects, field by field, as `record.schema.json` describes them.
 
 They are msgspec's, which makes one in a fifth of the time that a dictionary takes, and writes it as JSON
 without one. A field that is `UNSET` is left out.
@@ -6,23 +12,81 @@ without one. A field that is `UNSET` is left out.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from msgspec import UNSET, Struct, UnsetType, field
 
+from closeseq.report.text import moment, named, printable, seconds
+
 if TYPE_CHECKING:
     from closeseq.connections.conversation import End, Opener, Position
+    from closeseq.packets.frames import File, Files
+    from closeseq.reading import Reading
     from closeseq.tcp.states import State
     from closeseq.tcp.timeline import Arrival, Certainty
-    from closeseq.verdict.findings import Initiator, Role, Severity
-    from closeseq.watch.news import Kind
+    from closeseq.verdict.model import Initiator, Role, Severity
+    from closeseq.watch.updates import UpdateKind
+
+Record: TypeAlias = dict[str, Any]
+
+
+def in_files(record: Record, files: Files) -> Record:
+    """Add to a connection's record where each of its packets is, and the names of the files."""
+    packets = set()
+    for one in [*record["timeline"], *record["transitions"]]:
+        packet = one["packet"]
+        one["file_packet"] = None if packet is None else files.name(packet)
+        packets.add(packet)
+        for text in ("note", "cause"):
+            if one.get(text):
+                one[text] = files.text(one[text])
+    for finding in record["findings"]:
+        packets.update(finding["packets"])
+        finding["file_packets"] = [files.name(packet) for packet in finding["packets"]]
+        finding["summary"] = files.text(finding["summary"])
+    record["summary"] = files.text(record["summary"])
+    among = files.among(packet for packet in packets if packet is not None)
+    record["files"] = {str(number): named(path) for number, path in among.items()}
+    return record
+
+
+def of_files(reading: Reading) -> Record:
+    """Return what a capture's header says of its files, if there are several."""
+    files = reading.files
+    told: Record = {}
+    if files.several:
+        told["files"] = [_file(number, file) for number, file in enumerate(files.files, 1)]
+        told["gaps"] = [
+            {
+                "before": files.name(gap.before),
+                "after": files.name(gap.after),
+                "duration": seconds(gap.to_ns - gap.from_ns),
+            }
+            for gap in files.gaps()
+        ]
+    if reading.empty:
+        told["empty"] = [named(path) for path in reading.empty]
+    if reading.beside:
+        told["beside"] = [named(path) for path in reading.beside]
+    return told
+
+
+def _file(number: int, file: File) -> Record:
+    return {
+        "number": number,
+        "name": named(file.path),
+        "packets": file.packets,
+        "start": None if file.first_ns is None else moment(file.first_ns),
+        "end": None if file.last_ns is None else moment(file.last_ns),
+        "error": None if file.error is None else printable(str(file.error)),
+    }
 
 
 class Row(Struct, frozen=True, gc=False):
     """An object of a record. None ever holds itself, so Python need not look for that (`gc`)."""
 
 
-class Endpoint(Row, frozen=True, gc=False):
+class EndpointRow(Row, frozen=True, gc=False):
     """One end, as it stands at the end of the capture."""
 
     address: str
@@ -34,7 +98,7 @@ class Endpoint(Row, frozen=True, gc=False):
     expires: float | None
 
 
-class Finding(Row, frozen=True, gc=False):
+class FindingRow(Row, frozen=True, gc=False):
     """Something worth telling, with its evidence and advice."""
 
     code: str
@@ -48,7 +112,7 @@ class Finding(Row, frozen=True, gc=False):
     advice: str
 
 
-class Stream(Row, frozen=True, gc=False):
+class StreamRow(Row, frozen=True, gc=False):
     """One direction's part of traffic."""
 
     packets: int
@@ -56,15 +120,15 @@ class Stream(Row, frozen=True, gc=False):
     retransmissions: int
 
 
-class Traffic(Row, frozen=True, gc=False):
+class TrafficRow(Row, frozen=True, gc=False):
     """What went by between two events."""
 
-    client: Stream
-    server: Stream
+    client: StreamRow
+    server: StreamRow
     last: float
 
 
-class Step(Row, frozen=True, gc=False):
+class StepRow(Row, frozen=True, gc=False):
     """A line of the timeline: an event, or traffic, which has none of an event's fields."""
 
     packet: int
@@ -79,10 +143,10 @@ class Step(Row, frozen=True, gc=False):
     note: str | None
     client: State
     server: State
-    traffic: Traffic | None
+    traffic: TrafficRow | None
 
 
-class Transition(Row, frozen=True, gc=False):
+class TransitionRow(Row, frozen=True, gc=False):
     """One end goes from one state to another."""
 
     packet: int | None
@@ -94,7 +158,7 @@ class Transition(Row, frozen=True, gc=False):
     certainty: Certainty
 
 
-class Way(Row, frozen=True, gc=False):
+class WayRow(Row, frozen=True, gc=False):
     """What the path did to what one end sent."""
 
     lost: int
@@ -103,11 +167,11 @@ class Way(Row, frozen=True, gc=False):
     response: float | None
 
 
-class Ways(Row, frozen=True, gc=False):
+class WayRows(Row, frozen=True, gc=False):
     """What the path did, by end."""
 
-    client: Way
-    server: Way
+    client: WayRow
+    server: WayRow
 
 
 class Aka(Row, frozen=True, gc=False):
@@ -125,7 +189,7 @@ class Vlans(Row, frozen=True, gc=False):
     server: list[int]
 
 
-class Duplicates(Row, frozen=True, gc=False):
+class DuplicatesRow(Row, frozen=True, gc=False):
     """How many packets were the same as one before them, by what they were."""
 
     captured: int
@@ -134,10 +198,10 @@ class Duplicates(Row, frozen=True, gc=False):
     resets: int
 
 
-class Live(Row, frozen=True, gc=False):
+class LiveRow(Row, frozen=True, gc=False):
     """Why there is a record while the capture goes on, and what the kernel says of both ends."""
 
-    event: Kind
+    event: UpdateKind
     as_of: str
     kernel: dict[str, Any] | None
 
@@ -154,22 +218,22 @@ class Brief(Row, frozen=True, gc=False):
     duration: float
     packets: int
     opener: Opener
-    client: Endpoint
-    server: Endpoint
+    client: EndpointRow
+    server: EndpointRow
     verdict: str
     initiator: Initiator
     shape: str
     summary: str
 
 
-class Record(Brief, frozen=True, gc=False):
+class FullRecord(Brief, frozen=True, gc=False):
     """Everything known of one connection."""
 
-    findings: list[Finding]
-    timeline: list[Step]
-    transitions: list[Transition]
-    path: Ways
+    findings: list[FindingRow]
+    timeline: list[StepRow]
+    transitions: list[TransitionRow]
+    path: WayRows
     aka: Aka
     vlans: Vlans | UnsetType = UNSET
-    duplicates: Duplicates | UnsetType = UNSET
-    live: Live | UnsetType = UNSET
+    duplicates: DuplicatesRow | UnsetType = UNSET
+    live: LiveRow | UnsetType = UNSET

@@ -7,16 +7,16 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, TypeVar, overload
 
-from closeseq.verdict.findings import Severity
+from closeseq.verdict.model import Severity
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from closeseq.analysis import Analysis
-    from closeseq.classes.outcome import Found, Outcome
+    from closeseq.classes.outcome import FindingOutcome, Outcome
     from closeseq.connection import Connection
-    from closeseq.verdict.findings import Finding
-    from closeseq.watch.labels import Label
+    from closeseq.verdict.model import Finding
+    from closeseq.watch.updates import Pattern
 
     Drawn = TypeVar("Drawn")
 
@@ -38,7 +38,7 @@ class Wanted:
             return False
         return not self.findings or any(outcome.has(code) for code in self.findings)
 
-    def of_label(self, label: Label) -> bool:
+    def of_label(self, label: Pattern) -> bool:
         """Whether connections of which this is told are asked for."""
         if self.verdicts and label.verdict not in self.verdicts:
             return False
@@ -127,8 +127,8 @@ class Selection:
 @overload
 def troubles(judged: Connection) -> list[Finding]: ...
 @overload
-def troubles(judged: Outcome) -> list[Found]: ...
-def troubles(judged: Connection | Outcome) -> Sequence[Finding | Found]:
+def troubles(judged: Outcome) -> list[FindingOutcome]: ...
+def troubles(judged: Connection | Outcome) -> Sequence[Finding | FindingOutcome]:
     """Return the findings of a connection, or of a class, that are something to mend."""
     return [finding for finding in judged.findings if finding.severity is Severity.PROBLEM]
 
@@ -138,6 +138,6 @@ def troubles(judged: Connection | Outcome) -> Sequence[Finding | Found]:
 FIRST_BLAME = ("stuck-close-wait",)
 
 
-def gravity(finding: Finding | Found) -> tuple[bool, bool]:
+def gravity(finding: Finding | FindingOutcome) -> tuple[bool, bool]:
     """Return what sorts findings by how much they matter to who is to mend something."""
     return finding.severity is not Severity.PROBLEM, finding.code not in FIRST_BLAME

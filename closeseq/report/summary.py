@@ -11,22 +11,22 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, overload
 
 from closeseq.connections.conversation import Address, End
-from closeseq.report.contained import bare_lines, contained
+from closeseq.report.containment import bare_lines, contained
 from closeseq.report.selection import gravity, troubles
 from closeseq.report.text import Style, evidence, printable, when
+from closeseq.units import count, span
 from closeseq.verdict import vocabulary
 from closeseq.verdict.fault import CODE, place
-from closeseq.verdict.findings import Severity
-from closeseq.verdict.text import count, span
+from closeseq.verdict.model import Severity
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-    from closeseq.classes.outcome import Found, Outcome
+    from closeseq.classes.outcome import FindingOutcome, Outcome
     from closeseq.connection import Connection
     from closeseq.reading import Reading
     from closeseq.report.selection import Selection
-    from closeseq.verdict.findings import Finding
+    from closeseq.verdict.model import Finding
 
     Notice = tuple[str, str]  # its code, and where
     Place = tuple[str, End | None, Address | None]  # what is wrong, and where
@@ -212,8 +212,8 @@ def _placed(selection: Selection, outcome: Outcome, members: Sequence[int]) -> l
 @overload
 def worst_of(judged: Connection) -> Finding: ...
 @overload
-def worst_of(judged: Outcome) -> Found: ...
-def worst_of(judged: Connection | Outcome) -> Finding | Found:
+def worst_of(judged: Outcome) -> FindingOutcome: ...
+def worst_of(judged: Connection | Outcome) -> Finding | FindingOutcome:
     """Return the finding that tells best what is to be mended, of those that are something to mend."""
     return min(troubles(judged), key=gravity)
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from closeseq.report.contained import bare_row, contained
+from closeseq.report.containment import bare_row, contained
 from closeseq.report.selection import troubles
-from closeseq.verdict.text import span
+from closeseq.units import span
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from closeseq.verdict.findings import Finding
+    from closeseq.verdict.model import Finding
 
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

@@ -1,13 +1,12 @@
 """Segments: the TCP headers of a batch of frames, as columns. It knows nothing about connections.
 
-    links      the table of link types, and where the network layer of each frame begins
-    layouts    the header formats as numpy dtypes, and how to gather columns of headers
-    decode     from frames to columns: find the TCP header, judge it, read it, all frames at once
-    options    timestamps and D-SACK out of the TCP options
-    irregular  the frames that need a walk of their own, one by one: tunnels, extension headers
-    headers    what each of their headers says comes next; wireless: 802.11; layers: what these share
-    fragments  segments that came in several IP fragments, put together
-    tally      the count of what gave no row, and why
+    decode         from frames to columns: find the TCP header, check it, read it, all frames at once
+    links          the table of link types, and where the network layer of each frame begins
+    wireless       802.11, alone or behind radiotap and PPI
+    layouts        the header formats as numpy dtypes, and how to gather columns of headers
+    tcp_options    timestamps, SACK and D-SACK from the TCP options
+    encapsulation  the frames that are walked one by one: tunnels, extension headers, MPLS, PPPoE
+    fragments      segments that came in several IP fragments, reassembled
 
 Every frame gives a row (an 802.11 aggregate may give several), or is counted in `Segments.skipped` under one
 of these reasons:

@@ -2,18 +2,21 @@
 
 Nothing here runs once a packet. A frame falls out at the first check it fails, and is counted there.
 No checksum is verified: with checksum offload the sender's own capture holds none.
+
+Keep only the segments that someone asked for, by port or address.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from closeseq.packets.frames import Frames
 from closeseq.packets.segments import COLUMNS, DTYPES, Segments
-from closeseq.segments import options
+from closeseq.segments import tcp_options
 from closeseq.segments.layouts import (
     FAMILIES,
     FRAGMENT_OFFSET,
@@ -28,16 +31,18 @@ from closeseq.segments.links import (
     KIND_OF_PROTOCOL,
     TUNNEL_PORTS,
     WALKED,
-    Kind,
     Networks,
+    NextHeader,
+    Tally,
     find_networks,
     with_number,
 )
-from closeseq.segments.tally import Tally
 
 if TYPE_CHECKING:
+    from collections.abc import Set as AbstractSet
+
+    from closeseq.segments.encapsulation import Piece
     from closeseq.segments.fragments import Fragments
-    from closeseq.segments.irregular import Piece
 
 RAW_IP = 101  # LINKTYPE_ value
 LARGEST_PACKET = 65_575  # bytes, of IPv6; of IPv4 it is 40 less
@@ -46,7 +51,7 @@ SMALLEST_OFFLOAD = 47
 
 
 @dataclass(frozen=True, slots=True)
-class Packets:
+class TcpPackets:
     """IP packets of one family that hold a TCP header, and where; columns of equal length."""
 
     family: Family
@@ -77,7 +82,7 @@ class Decoder:
         """
         tally = Tally()
         networks = find_networks(frames, tally)
-        irregular = [np.flatnonzero(networks.kind == Kind.NESTED)]
+        irregular = [np.flatnonzero(networks.kind == NextHeader.NESTED)]
         found = []
         for family in FAMILIES:
             rows = np.flatnonzero(networks.kind == family.version)
@@ -96,12 +101,12 @@ class Decoder:
 
     def _walk(
         self, frames: Frames, networks: Networks, rows: np.ndarray, tally: Tally
-    ) -> tuple[list[Packets], list[tuple[int, bytes]]]:
+    ) -> tuple[list[TcpPackets], list[tuple[int, bytes]]]:
         """Go along the headers of frames that need it.
 
         Returns their innermost packets, and those that a fragment completes, each with that one's row.
         """
-        from closeseq.segments import irregular, layers  # dpkt is imported for few captures only
+        from closeseq.segments import encapsulation, links  # dpkt is imported for few captures only
 
         found: dict[int, list[tuple[int, int, int]]] = {family.version: [] for family in FAMILIES}
         joined: list[tuple[int, bytes]] = []
@@ -109,13 +114,13 @@ class Decoder:
             offset, link_type = int(frames.offset[row]), int(frames.link_type[row])
             frame = frames.buffer[offset : offset + int(frames.captured[row])].tobytes()
             start, ethertype = int(networks.position[row]) - offset, int(networks.ethertype[row])
-            layer = (layers.LINK, link_type) if link_type in WALKED else (layers.ETHERTYPE, ethertype)
-            ends = irregular.locate(frame, layers.Layer(*layer, start), int(networks.vlan[row]))
+            layer = (links.LINK, link_type) if link_type in WALKED else (links.ETHERTYPE, ethertype)
+            ends = encapsulation.locate(frame, links.Layer(*layer, start), int(networks.vlan[row]))
             if isinstance(ends, str):
                 tally.skipped[ends] += 1
                 continue
             for end in ends:
-                if isinstance(end, irregular.Inner):
+                if isinstance(end, encapsulation.Inner):
                     found[end.version].append((row, offset + end.ip, offset + end.tcp))
                 elif (packet := self._joined(frame, end, int(frames.time_ns[row]))) is not None:
                     joined.append((row, packet))
@@ -126,7 +131,7 @@ class Decoder:
         tables = [
             (family, np.array(found[family.version], dtype=np.int64).reshape(-1, 3)) for family in FAMILIES
         ]
-        return [Packets(family, *table.T) for family, table in tables], joined
+        return [TcpPackets(family, *table.T) for family, table in tables], joined
 
     def _joined(self, frame: bytes, piece: Piece, time_ns: int) -> bytes | None:
         """Return the packet that a fragment completes; None if none."""
@@ -144,20 +149,20 @@ def decode(frames: Frames) -> Segments:
 
 def _find_tcp(
     frames: Frames, family: Family, rows: np.ndarray, position: np.ndarray, tally: Tally
-) -> tuple[Packets, np.ndarray]:
+) -> tuple[TcpPackets, np.ndarray]:
     """Return the packets with TCP right behind the IP header, and the rows of those that are irregular."""
     captured_end = frames.offset[rows] + frames.captured[rows]
     header = gather(frames.buffer, position, family.layout)
     behind = position + family.header_bytes(header)
     fragment = family.fragment(header)
     kind = KIND_OF_PROTOCOL[header[family.protocol]]
-    udp = np.flatnonzero(kind == Kind.UDP)
+    udp = np.flatnonzero(kind == NextHeader.UDP)
     if len(udp):
         port = gather(frames.buffer, behind[udp] + 2, UINT16)
         whole = behind[udp] + 4 <= captured_end[udp]
-        kind[udp[whole & np.isin(port, TUNNEL_PORTS)]] = Kind.NESTED
-    pieces = (fragment != 0) & (kind == Kind.TCP)
-    kind[pieces] = Kind.NESTED
+        kind[udp[whole & np.isin(port, TUNNEL_PORTS)]] = NextHeader.NESTED
+    pieces = (fragment != 0) & (kind == NextHeader.TCP)
+    kind[pieces] = NextHeader.NESTED
     good = tally.passing(
         ("IP header cut short", position + family.layout.itemsize <= captured_end),
         (
@@ -168,13 +173,13 @@ def _find_tcp(
         # Of a segment it takes all, for where its sender goes on, and which number its FIN has, only the
         # last one tells. Without it the segment is an honest gap.
         ("IP fragment", pieces | (fragment & FRAGMENT_OFFSET == 0)),
-        ("not TCP", (kind == Kind.TCP) | (kind == Kind.NESTED)),
+        ("not TCP", (kind == NextHeader.TCP) | (kind == NextHeader.NESTED)),
     )
-    nested = rows[good & (kind == Kind.NESTED)]
+    nested = rows[good & (kind == NextHeader.NESTED)]
     if len(nested) or not good.all():
-        good &= kind == Kind.TCP
+        good &= kind == NextHeader.TCP
         rows, position, behind = rows[good], position[good], behind[good]
-    return Packets(family, rows, position, behind), nested
+    return TcpPackets(family, rows, position, behind), nested
 
 
 def _read_joined(joined: list[tuple[int, bytes]], tally: Tally) -> list[dict[str, np.ndarray]]:
@@ -205,7 +210,7 @@ def _read_joined(joined: list[tuple[int, bytes]], tally: Tally) -> list[dict[str
     return [part for part in parts if len(part["row"])]
 
 
-def _read(frames: Frames, packets: Packets, tally: Tally) -> dict[str, np.ndarray]:
+def _read(frames: Frames, packets: TcpPackets, tally: Tally) -> dict[str, np.ndarray]:
     """Return the columns of the packets whose lengths add up, and "row", the index of the frame."""
     family, row, position, tcp = packets.family, packets.row, packets.position, packets.tcp
     offset = frames.offset[row]
@@ -245,7 +250,7 @@ def _read(frames: Frames, packets: Packets, tally: Tally) -> dict[str, np.ndarra
         "flags": tcp_header["control_bits"],
         "window": tcp_header["window"],
         "length": room - header_bytes,
-        **options.read(frames.buffer, tcp_header, tcp + TCP_FIXED, options_end),
+        **tcp_options.read(frames.buffer, tcp_header, tcp + TCP_FIXED, options_end),
     }
 
 
@@ -268,3 +273,34 @@ def _join(frames: Frames, networks: Networks, parts: list[dict[str, np.ndarray]]
             column = np.concatenate([nothing, *(part[name] for part in parts)], dtype=DTYPES[name])
         columns[name] = column if order is None else column[order]
     return Segments(**columns, skipped=dict(tally.skipped), notes=dict(tally.notes))
+
+
+LOW_HALF = (1 << 64) - 1
+
+
+def narrow(segments: Segments, ports: AbstractSet[int], hosts: AbstractSet[str]) -> Segments:
+    """Return the rows that have one of the ports, and one of the addresses, at either end.
+
+    An empty set asks for nothing in particular. The counts of what was skipped stay with `segments`.
+    Raises ValueError for a host that is no IP address.
+    """
+    keep = np.ones(len(segments), dtype=np.bool_)
+    if ports:
+        wanted = np.array(sorted(ports), dtype=np.uint16)
+        keep &= np.isin(segments.src_port, wanted) | np.isin(segments.dst_port, wanted)
+    if hosts:
+        named = np.zeros(len(segments), dtype=np.bool_)
+        for host in hosts:
+            named |= _has(segments, host)
+        keep &= named
+    return segments if keep.all() else segments.take(keep)
+
+
+def _has(segments: Segments, host: str) -> np.ndarray:
+    """Return which rows have this address at either end: a boolean column."""
+    address = ip_address(host)
+    high, low = np.uint64(int(address) >> 64), np.uint64(int(address) & LOW_HALF)
+    source = (segments.src_high == high) & (segments.src_low == low)
+    destination = (segments.dst_high == high) & (segments.dst_low == low)
+    named: np.ndarray = (segments.version == address.version) & (source | destination)
+    return named

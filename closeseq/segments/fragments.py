@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from closeseq.segments.irregular import Piece
+    from closeseq.segments.encapsulation import Piece
 
 KEPT = 60  # bytes: the longest TCP header
 LONGEST = 65_515  # bytes of an IPv4 packet's payload; in IPv6 fragments cannot tell more than 20 above it

@@ -1,4 +1,8 @@
-"""Where the network layer begins: the table of link types, and what the numbers in headers say comes next.
+"""The count of what gave no row, and why.
+
+What the steps of a walk along a frame's headers have in common; see `irregular`.
+
+Where the network layer begins: the table of link types, and what the numbers in headers say comes next.
 
 To add a link type, add a line to `LINKS`; if its header has no fixed length, add it to `WALKED`, and a step
 to `headers.STEPS`.
@@ -13,22 +17,98 @@ Two numbers of a frame go on with its segment, for those who ask whether two pac
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+import dpkt
 import numpy as np
 
 from closeseq.segments.layouts import UINT16, gather
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from closeseq.packets.frames import Frames
-    from closeseq.segments.tally import Tally
 
 
-class Kind(IntEnum):
+class Tally:
+    """Counts, for one batch, frames skipped by reason and rows by remark; it has no zero entries."""
+
+    def __init__(self) -> None:
+        self.skipped: Counter[str] = Counter()
+        self.notes: Counter[str] = Counter()
+
+    def skip(self, reason: str, frames: np.ndarray) -> None:
+        """Count the frames that are true in the mask `frames` as skipped for `reason`."""
+        if count := int(np.count_nonzero(frames)):
+            self.skipped[reason] += count
+
+    def note(self, remark: str, rows: np.ndarray) -> None:
+        """Count the rows that are true in the mask `rows` under `remark`."""
+        if count := int(np.count_nonzero(rows)):
+            self.notes[remark] += count
+
+    def passing(self, *checks: tuple[str, np.ndarray]) -> np.ndarray:
+        """Return the mask of the frames that pass all checks; count each other one once.
+
+        A check is a reason and the mask of the frames it does not apply to. A frame that fails several
+        is counted under the first.
+        """
+        good = np.ones(len(checks[0][1]), dtype=np.bool_)
+        for reason, passed in checks:
+            self.skip(reason, good & ~passed)
+            good &= passed
+        return good
+
+
+# The spaces that the numbers of layers are from. The first has LINKTYPE_ values.
+LINK, ETHERTYPE, PROTOCOL = "link type", "EtherType", "IP protocol"
+ETHERNET = 0x6558  # the EtherType of bridged Ethernet
+
+
+class Layer(NamedTuple):
+    """The next header: a number, the space the number is from, and its position in the frame."""
+
+    space: str  # LINK, ETHERTYPE or PROTOCOL
+    number: int
+    at: int
+    tag: int = 0  # the VLAN that the header in front of it names
+    place: int = 0  # of the header in front of it, 32 bits: tells frames apart as `links` says
+
+
+class Aggregate(NamedTuple):
+    """Several next headers, each of a packet of its own."""
+
+    layers: tuple[Layer, ...]
+
+
+class Skip(Exception):  # noqa: N818  # no error, but the end of a walk
+    """The walk ends here; the argument is the reason as in `Segments.skipped`."""
+
+
+class Fragmented(Exception):  # noqa: N818
+    """The walk ends at a fragment of a TCP segment; the arguments are `Piece`'s, from `data` on."""
+
+
+def header(name: str, fields: Any, bits: Any = None) -> Callable[[bytes, int], Any]:
+    """Return a function that unpacks one header, and nothing behind it. It raises dpkt.NeedData."""
+    packet = type(dpkt.Packet)(name, (dpkt.Packet,), {"__hdr__": fields, "__bit_fields__": bits or {}})
+    size = packet.__hdr_len__
+    return lambda frame, at: packet(frame[at : at + size])
+
+
+def dpkt_header(packet: Any) -> Callable[[bytes, int], Any]:
+    """Return a function that unpacks the header of a dpkt class, and nothing behind it."""
+    return header(packet.__name__, packet.__hdr__, getattr(packet, "__bit_fields__", None))
+
+
+octet = header("Octet", (("value", "B", 0),))
+pair = header("Pair", (("value", "H", 0),))
+
+
+class NextHeader(IntEnum):
     """What a number (EtherType, IP protocol) says comes next, and who reads it."""
 
     OTHER = 0  # nothing that holds TCP
@@ -41,7 +121,7 @@ class Kind(IntEnum):
     CUT = 7  # the number itself was not captured
 
 
-def _kinds(size: int, numbers: Mapping[Kind, Iterable[int]]) -> np.ndarray:
+def _kinds(size: int, numbers: Mapping[NextHeader, Iterable[int]]) -> np.ndarray:
     table = np.zeros(size, dtype=np.uint8)
     for kind, those in numbers.items():
         table[list(those)] = kind
@@ -62,10 +142,10 @@ LARGEST_LENGTH = 1500  # IEEE 802.3: up to here the field is the length of an LL
 KIND_OF_ETHERTYPE = _kinds(
     1 << 16,
     {
-        Kind.IPV4: [ETHERTYPE_IPV4],
-        Kind.IPV6: [ETHERTYPE_IPV6],
-        Kind.TAG: [0x8100, 0x88A8, 0x9100, 0x9200],  # IEEE 802.1Q, 802.1ad, and QinQ before it was a standard
-        Kind.NESTED: [  # LLC, Ethernet bridged, MPLS, PPP, PPPoE, tags of other sizes
+        NextHeader.IPV4: [ETHERTYPE_IPV4],
+        NextHeader.IPV6: [ETHERTYPE_IPV6],
+        NextHeader.TAG: [0x8100, 0x88A8, 0x9100, 0x9200],  # 802.1Q, 802.1ad, and QinQ before both
+        NextHeader.NESTED: [  # LLC, Ethernet bridged, MPLS, PPP, PPPoE, tags of other sizes
             *range(LARGEST_LENGTH + 1), 0x6558, 0x8847, 0x8848, ETHERTYPE_PPP, ETHERTYPE_PPPOE,
             ETHERTYPE_VN_TAG, ETHERTYPE_E_TAG,
         ],
@@ -74,9 +154,9 @@ KIND_OF_ETHERTYPE = _kinds(
 KIND_OF_PROTOCOL = _kinds(
     1 << 8,
     {
-        Kind.TCP: [6],
-        Kind.UDP: [17],
-        Kind.NESTED: [  # IPv4, IPv6, GRE and MPLS within IP; IPv6 extension headers (RFC 7045 4), AH
+        NextHeader.TCP: [6],
+        NextHeader.UDP: [17],
+        NextHeader.NESTED: [  # IPv4, IPv6, GRE and MPLS within IP; IPv6 extension headers (RFC 7045 4), AH
             4, 41, 47, 137, 0, 43, 44, 51, 60, 135, 139, 140,
         ],
     },
@@ -162,28 +242,28 @@ def find_networks(frames: Frames, tally: Tally) -> Networks:
     """Return where each frame's network layer begins, behind the link header and up to `TAGS` VLAN tags."""
     position = frames.offset.astype(np.int64)
     ethertype = np.zeros(len(frames), dtype=np.uint16)
-    kind = np.full(len(frames), Kind.OTHER, dtype=np.uint8)
+    kind = np.full(len(frames), NextHeader.OTHER, dtype=np.uint8)
     vlan, place = np.zeros(len(frames), dtype=np.uint64), frames.interface.astype(np.uint64)
     for number in np.unique(frames.link_type).tolist():
         rows = np.flatnonzero(frames.link_type == number)
         if number in WALKED:
-            kind[rows] = np.where(frames.captured[rows] > 0, Kind.NESTED, Kind.CUT)
+            kind[rows] = np.where(frames.captured[rows] > 0, NextHeader.NESTED, NextHeader.CUT)
         elif link := LINKS.get(number):
             place[rows] = mixed(place[rows], frames.buffer, position[rows], link.place)
             ethertype[rows] = _ethertypes(frames.buffer, position[rows] + link.at, link)
             position[rows] += link.length
             needed = max(link.length, link.at + link.dtype.itemsize)
             kind[rows] = np.where(
-                frames.captured[rows] < needed, Kind.CUT, KIND_OF_ETHERTYPE[ethertype[rows]]
+                frames.captured[rows] < needed, NextHeader.CUT, KIND_OF_ETHERTYPE[ethertype[rows]]
             )
-            tally.skip("not IP", kind[rows] == Kind.OTHER)
+            tally.skip("not IP", kind[rows] == NextHeader.OTHER)
         else:
             tally.skip(f"link type {number} not known", np.ones(len(rows), dtype=np.bool_))
     networks = Networks(position, ethertype, kind, vlan, place)
     for _ in range(TAGS):
         _skip_tag(frames, networks, tally)
-    kind[kind == Kind.TAG] = Kind.NESTED
-    tally.skip("link header cut short", kind == Kind.CUT)
+    kind[kind == NextHeader.TAG] = NextHeader.NESTED
+    tally.skip("link header cut short", kind == NextHeader.CUT)
     return networks
 
 
@@ -221,7 +301,7 @@ def with_tag(vlan: int, identifier: int) -> int:
 
 def _skip_tag(frames: Frames, networks: Networks, tally: Tally) -> None:
     """Move frames with a VLAN tag behind it (IEEE 802.1Q: two bytes of tag, then the type)."""
-    tagged = np.flatnonzero(networks.kind == Kind.TAG)
+    tagged = np.flatnonzero(networks.kind == NextHeader.TAG)
     if not len(tagged):
         return
     networks.position[tagged] += 4
@@ -231,5 +311,5 @@ def _skip_tag(frames: Frames, networks: Networks, tally: Tally) -> None:
     vlan = networks.vlan[tagged]
     networks.vlan[tagged] = np.where(identifier > 0, vlan << np.uint64(16) | identifier, vlan)
     whole = networks.position[tagged] <= frames.offset[tagged] + frames.captured[tagged]
-    networks.kind[tagged] = np.where(whole, KIND_OF_ETHERTYPE[ethertype], Kind.CUT)
-    tally.skip("not IP", networks.kind[tagged] == Kind.OTHER)
+    networks.kind[tagged] = np.where(whole, KIND_OF_ETHERTYPE[ethertype], NextHeader.CUT)
+    tally.skip("not IP", networks.kind[tagged] == NextHeader.OTHER)

@@ -1,25 +1,83 @@
-"""Which pairs of addresses and ports a file has, as numbers of 64 bits by which files are compared.
+"""Bytes that one task hands on to another: as they are, or in a file that all machines can read.
+
+Which pairs of addresses and ports a file has, as numbers of 64 bits by which files are compared.
 
 They are hashes, with a key of their run. If two pairs should have the same one, both are treated as if they
 went on in another file, which is only more work.
+
+Which end is the client, where no SYN tells and the whole capture has to be asked.
+
+`ClientGuess` counts with how many others each endpoint talks. A shard has only some of these; so it is told.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import secrets
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from closeseq.connections.table import pair_words, senders
-from closeseq.packets.flags import SYN
-from closeseq.shards.held import get
+from closeseq.connections.orientation import ClientGuess
+from closeseq.connections.pairs import pair_words, senders
+from closeseq.packets.segments import SYN
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from closeseq.connections.state import Pairs
     from closeseq.packets.segments import Segments
-    from closeseq.shards.held import Held
+
+Held: TypeAlias = bytes | str  # the bytes, or the URL of a file that holds them
+
+
+def put(folder: str | None, name: str, data: bytes) -> Held:
+    """Put bytes into a folder, under a name that nobody else uses; return them if there is none."""
+    if folder is None:
+        return data
+    url = f"{folder}/{name}-{secrets.token_hex(8)}"  # a task that runs twice writes two of them
+    files, path = file_system(url)
+    with files.open(path, "wb") as file:
+        file.write(data)
+    return url
+
+
+def get(held: Held, begin: int | None = None, end: int | None = None) -> bytes:
+    """Return the bytes, or those from `begin` up to `end`.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    if isinstance(held, bytes):
+        return held[begin:end]
+    files, path = file_system(held)
+    data: bytes = files.cat_file(path, start=begin, end=end)
+    return data
+
+
+def file_system(url: str) -> tuple[Any, str]:
+    """Return what reads and writes there, and the path by which it knows it."""
+    from fsspec.core import url_to_fs  # of the extra `cluster`
+
+    found: tuple[Any, str] = url_to_fs(url)
+    return found
+
+
+def write_whole(url: str, pieces: Iterator[str]) -> None:
+    """Write a file, under another name until it is whole."""
+    files, path = file_system(url)
+    folder, _, name = path.rpartition("/")
+    temporary = f"{folder}/.{name}-{secrets.token_hex(8)}"
+    try:
+        with files.open(temporary, "wb") as file:
+            for piece in pieces:
+                file.write(piece.encode("utf-8", "backslashreplace"))
+        files.mv(temporary, path)
+    except BaseException:
+        if files.exists(temporary):
+            files.rm(temporary)
+        raise
+
 
 # One row a pair of a file.
 ROW = np.dtype(
@@ -114,3 +172,35 @@ def joined(batches: Iterable[np.ndarray]) -> np.ndarray:
     if len(rows):
         result["tagged"] = np.logical_or.reduceat(rows["tagged"], np.flatnonzero(first))
     return result
+
+
+@dataclass(frozen=True, slots=True)
+class Peers:
+    """With how many others endpoints talk, in the whole capture."""
+
+    key: int  # of the hashes
+    end: np.ndarray  # uint64, ascending, as in keys.ROW
+    number: np.ndarray  # int64
+
+
+class Informed(ClientGuess):
+    """Guesses as if it knew the whole capture."""
+
+    def __init__(self, pairs: Pairs, ports: frozenset[int], peers: Peers) -> None:
+        super().__init__(pairs, ports)
+        self._known = peers
+
+    def clients(self, pair: np.ndarray, first_sender: np.ndarray) -> np.ndarray:
+        """Return the client, 0 or 1, of connections by their pair and the sender of their first packet."""
+        port = self._pairs.port[pair]
+        asked = np.isin(port, self._ports)
+        ends, known = end_keys(self._pairs, pair, self._known.key), self._known
+        place = np.minimum(np.searchsorted(known.end, ends), max(len(known.end) - 1, 0))
+        if not np.array_equal(known.end[place], ends):
+            raise LookupError("an endpoint was not asked for")
+        peers = known.number[place]
+        return np.select(
+            [asked[:, 0] != asked[:, 1], peers[:, 0] != peers[:, 1], port[:, 0] != port[:, 1]],
+            [asked[:, 0], peers[:, 0] > peers[:, 1], port[:, 0] < port[:, 1]],
+            first_sender,
+        )

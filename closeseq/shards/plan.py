@@ -18,8 +18,7 @@ from closeseq.classes import Classified
 from closeseq.errors import WorkerError
 from closeseq.reading import Reading
 from closeseq.shards import tasks
-from closeseq.shards.keys import BUCKETS
-from closeseq.shards.peers import Peers
+from closeseq.shards.keys import BUCKETS, Peers
 from closeseq.shards.tasks import Numbered, Portion, Terms
 
 if TYPE_CHECKING:
@@ -67,7 +66,7 @@ def each(
             future.cancel()
 
 
-class Whole(NamedTuple):
+class WholeCapture(NamedTuple):
     """A capture whose connections are made, and none of them judged."""
 
     reading: Reading
@@ -83,7 +82,7 @@ def shared_out(
     folder: str | None = None,
     count: int | None = None,
     progress: Callable[[int, int | None], None] | None = None,
-) -> Whole:
+) -> WholeCapture:
     """Make the connections of a capture by an executor's tasks.
 
     Args:
@@ -117,7 +116,7 @@ def shared_out(
     shards = _numbered(executor, made, others, before, peers)
     reading = _reading(chain, looked, made, before)
     reading.copies = sum(one.shard.copies for one in shards)
-    return Whole(reading, shards, terms)
+    return WholeCapture(reading, shards, terms)
 
 
 class _Steps:
@@ -222,7 +221,7 @@ def _reading(
 
 
 def classes(
-    executor: Executor, whole: Whole, connections: int, faults: Faults
+    executor: Executor, whole: WholeCapture, connections: int, faults: Faults
 ) -> tuple[Classified, list[Outcome]]:
     """Return the classes of all connections, and the outcomes that these number.
 

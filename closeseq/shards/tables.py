@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from closeseq.connections import Connections
-from closeseq.connections.guess import Guess
+from closeseq.connections.orientation import ClientGuess
 from closeseq.connections.state import Pairs
-from closeseq.shards.peers import Informed
+from closeseq.shards.keys import Informed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from closeseq.shards.peers import Peers
+    from closeseq.shards.keys import Peers
 
 QUICK = 1  # of zlib's levels; most columns hold nothing but zeros
 
@@ -64,7 +64,7 @@ def connections_of(tables: Tables, ports: frozenset[int], peers: Peers | None = 
         table.grow(len(next(iter(columns.values()))), **columns)
     pairs = made.tables["pairs"]
     assert isinstance(pairs, Pairs)
-    made.ask(Guess(pairs, ports) if peers is None else Informed(pairs, ports, peers))
+    made.ask(ClientGuess(pairs, ports) if peers is None else Informed(pairs, ports, peers))
     return made
 
 

@@ -24,9 +24,9 @@ from closeseq.errors import CaptureError
 from closeseq.packets.segments import COLUMNS, DTYPES, Segments
 from closeseq.reading import Reader, Reading
 from closeseq.segments import Decoder
-from closeseq.segments.narrow import narrow
+from closeseq.segments.decode import narrow
 from closeseq.shards import keys
-from closeseq.shards.held import Held, get, put
+from closeseq.shards.keys import Held, get, put
 from closeseq.shards.tables import as_bytes, connections_of, first_packets, from_bytes, taken
 from closeseq.verdict.fault import Faults
 
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from closeseq.classes.outcome import Outcome
     from closeseq.segments.fragments import Fragments
     from closeseq.settings import Settings
-    from closeseq.shards.peers import Peers
+    from closeseq.shards.keys import Peers
     from closeseq.shards.tables import Tables
 
 FEED = 1 << 15  # rows that are fed together
@@ -244,7 +244,7 @@ class Numbered:
         return number
 
 
-class Found(NamedTuple):
+class ShardClasses(NamedTuple):
     """The classes of a shard."""
 
     number: np.ndarray  # int64, of each connection
@@ -255,10 +255,12 @@ class Found(NamedTuple):
     faults: Faults
 
 
-def classes(terms: Terms, numbered: Numbered, now_ns: int, dropped: int) -> Found:
+def classes(terms: Terms, numbered: Numbered, now_ns: int, dropped: int) -> ShardClasses:
     """Find the classes of a shard's connections."""
     connections, faults = numbered.connections(terms.settings), Faults()
     with JUDGING:
         finder = Classes(terms.settings, faults=faults)
         found = finder.find(connections, now_ns, dropped=dropped)
-    return Found(connections.numbers, found.path, found.outcome, found.until_ns, finder.outcomes, faults)
+    return ShardClasses(
+        connections.numbers, found.path, found.outcome, found.until_ns, finder.outcomes, faults
+    )

@@ -2,21 +2,19 @@
 
 One line a module, in the order the data goes:
 
-    states     the states and the transition table, as data; the same for both ends
-    timers     how long 2MSL and an orphan's FIN_WAIT_2 last, by operating system
-    timeline   the result: transitions with packet, time, cause and certainty; a step for each event
-    evidence   a conversation arranged for questions: what each end said before or after a step
-    system     which operating system an end runs, for rules that hold on one
-    echoes     did one segment arrive, by what its receiver acknowledged and echoed later?
-    unseen     how much an end sent that was not captured, by the numbers of its packets
-    timeouts   when an end sent its FIN first, where that was lost before it was captured
-    waiting    when an end closed whose FIN had to wait before it was captured
-    delivery   was a SYN or FIN received, and did its sender learn of it?
-    fins       when an end closed, also where its FIN was not captured, or waited before it was sent
-    resets     did a RST arrive, and was it acceptable?
-    arrivals   for each event, whether it arrived, and what a reader should know of it
-    machine    follows the table for both ends, and runs their timers
-    replay     puts the above together: a pure function from events to a timeline
+    states       the states and the transition table, as data; the same for both endpoints
+    timeline     the result: transitions with packet, time, cause and certainty; a step for each event
+    evidence     a conversation arranged for questions: what each endpoint sent before or after a step
+    sender       which system an endpoint runs, and how much it sent that was not captured
+    echoes       did one segment arrive, by what its receiver acknowledged and echoed later?
+    distance     did two segments cross?
+    delivery     was a SYN or FIN received, and did its sender learn of it?
+    delayed_fin  when a FIN was sent first that was captured later: lost, or held back, before the capture
+    fins         when an endpoint closed, also where its FIN was not captured
+    rst          did a RST arrive, and was it acceptable?
+    arrivals     for each event, whether it arrived, and what a reader should know of it
+    machine      follows the table for both endpoints, and runs their timers
+    replay       puts the above together: a pure function from events to a timeline; begin reading here
 
 A capture shows what was sent. What an end *sends* is observed; what it *received* is proved by what it
 sent later, or assumed where nothing contradicts it. An inference that could be wrong is never called

@@ -5,17 +5,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from closeseq.connections.conversation import ENDS, End, Event, Position
-from closeseq.packets.flags import FIN, SYN
-from closeseq.tcp import resets
+from closeseq.packets.segments import FIN, SYN
+from closeseq.tcp import rst
 from closeseq.tcp.delivery import Receipt, accepted, acknowledged, answered, refuted
 from closeseq.tcp.echoes import Echo, echo
-from closeseq.tcp.strays import OLDER
+from closeseq.tcp.evidence import OLDER
 from closeseq.tcp.timeline import Arrival, Certainty
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from closeseq.tcp.evidence import Evidence, Said
+    from closeseq.tcp.evidence import Evidence, SentSegment
 
 Fate = tuple[Arrival, str | None]
 
@@ -32,7 +32,7 @@ def arrivals(evidence: Evidence) -> dict[int, Fate]:
     return fates
 
 
-def _fate(evidence: Evidence, sender: End, said: Said, event: Event) -> Fate:
+def _fate(evidence: Evidence, sender: End, said: SentSegment, event: Event) -> Fate:
     if event.rst:
         return _fate_of_reset(evidence, sender, said)
     lost = _repeated_all_the_same(evidence, sender, said)
@@ -49,7 +49,7 @@ def _fate(evidence: Evidence, sender: End, said: Said, event: Event) -> Fate:
     return Arrival.ASSUMED, _crossing(evidence, sender, said) or _remark(evidence, said, event)
 
 
-def _remark(evidence: Evidence, said: Said, event: Event) -> str | None:
+def _remark(evidence: Evidence, said: SentSegment, event: Event) -> str | None:
     if said.stale:
         return "an old duplicate: its timestamp is older than that of earlier segments"
     if event.position is Position.GAP and evidence.conversation.path(said.sender).missed:
@@ -63,7 +63,7 @@ def _remark(evidence: Evidence, said: Said, event: Event) -> str | None:
     return None
 
 
-def _crossing(evidence: Evidence, sender: End, said: Said) -> str | None:
+def _crossing(evidence: Evidence, sender: End, said: SentSegment) -> str | None:
     """Say that an acknowledgement of a FIN crossed a retransmission of it, which so says nothing of it."""
     if said.ack is None:
         return None
@@ -74,7 +74,7 @@ def _crossing(evidence: Evidence, sender: End, said: Said) -> str | None:
     return None
 
 
-def _repeated_all_the_same(evidence: Evidence, sender: End, said: Said) -> Said | None:
+def _repeated_all_the_same(evidence: Evidence, sender: End, said: SentSegment) -> SentSegment | None:
     """Return the copy of a SYN or FIN that was sent although this segment acknowledges it."""
     if said.ack is None:
         return None
@@ -86,7 +86,7 @@ def _repeated_all_the_same(evidence: Evidence, sender: End, said: Said) -> Said 
     return None
 
 
-def _taken_late(evidence: Evidence, sender: End, said: Said) -> bool:
+def _taken_late(evidence: Evidence, sender: End, said: SentSegment) -> bool:
     """Whether an acknowledgement of a FIN arrived in the end, though the FIN had been sent again before."""
     copies = evidence.copies(sender.peer, FIN)
     taken = acknowledged(evidence, sender.peer, copies[0].end, copies) if copies else None
@@ -123,12 +123,12 @@ def _fates_of_copies(evidence: Evidence, sender: End, flag: int) -> dict[int, Fa
     return fates
 
 
-def _is_sacked(copy: Said, said: Said) -> bool:
+def _is_sacked(copy: SentSegment, said: SentSegment) -> bool:
     """Whether a segment reports to have what lies behind a hole, this copy included (RFC 2018)."""
     return said.event is not None and said.event.sack is not None and said.event.sack >= copy.end
 
 
-def _challenge(evidence: Evidence, sender: End, syn: Said) -> Event | None:
+def _challenge(evidence: Evidence, sender: End, syn: SentSegment) -> Event | None:
     """Return the ACK with which a SYN was answered that does not acknowledge it (RFC 9293 3.10.7.4)."""
     for s in evidence.after(sender.peer, syn.step)[:1]:
         below = s.ack is not None and s.ack != syn.end
@@ -144,7 +144,9 @@ def _arrival(receipt: Receipt) -> Arrival:
     return Arrival.PROVED if receipt.certainty is Certainty.PROVED else Arrival.ASSUMED
 
 
-def _fates_of_untaken(evidence: Evidence, sender: End, copies: Sequence[Said], name: str) -> dict[int, Fate]:
+def _fates_of_untaken(
+    evidence: Evidence, sender: End, copies: Sequence[SentSegment], name: str
+) -> dict[int, Fate]:
     fates: dict[int, Fate] = {}
     for index, copy in enumerate(copies):
         if index + 1 < len(copies):
@@ -159,7 +161,7 @@ def _fates_of_untaken(evidence: Evidence, sender: End, copies: Sequence[Said], n
     return fates
 
 
-def _fate_of_duplicate(evidence: Evidence, sender: End, copy: Said, name: str) -> Fate:
+def _fate_of_duplicate(evidence: Evidence, sender: End, copy: SentSegment, name: str) -> Fate:
     """A SYN or FIN that had arrived before: D-SACK or an echo may say that this copy did as well."""
     note = f"this {name} had arrived before"
     for s in evidence.after(sender.peer, copy.step)[:1]:
@@ -172,15 +174,15 @@ def _fate_of_duplicate(evidence: Evidence, sender: End, copy: Said, name: str) -
     return Arrival.ASSUMED, note
 
 
-def _fate_of_reset(evidence: Evidence, sender: End, said: Said) -> Fate:
-    if resets.taken(evidence, said, sender) is not None:
+def _fate_of_reset(evidence: Evidence, sender: End, said: SentSegment) -> Fate:
+    if rst.taken(evidence, said, sender) is not None:
         return Arrival.ASSUMED, None
-    challenge = resets.challenge(evidence, said, sender)
+    challenge = rst.challenge(evidence, said, sender)
     if challenge is not None:
         return Arrival.PROVED, f"not exactly in place: challenged by #{challenge.packet}"
-    if resets.probed_in_vain(evidence, sender, said):
+    if rst.probed_in_vain(evidence, sender, said):
         return Arrival.NO, "nothing had got through before it"
-    later = resets.goes_on(evidence, sender.peer, said)
+    later = rst.goes_on(evidence, sender.peer, said)
     if later is not None:
         return Arrival.NO, f"lost or ignored: the {sender.peer} goes on in #{later.packet}"
     return Arrival.ASSUMED, None

@@ -16,21 +16,19 @@ from itertools import pairwise, takewhile
 from typing import TYPE_CHECKING
 
 from closeseq.connections.conversation import ENDS, End, Position
-from closeseq.packets.flags import FIN
+from closeseq.packets.segments import FIN
 from closeseq.packets.value import value
+from closeseq.tcp.delayed_fin import LEAST_TIMEOUT_NS, loses_before_capture, reliable
 from closeseq.tcp.distance import Knowledge
 from closeseq.tcp.echoes import Echo, echo
 from closeseq.tcp.evidence import asked_once
-from closeseq.tcp.system import sends_dsack
+from closeseq.tcp.sender import sends_dsack, unseen, without_socket
 from closeseq.tcp.timeline import Certainty
-from closeseq.tcp.timeouts import LEAST_TIMEOUT_NS
-from closeseq.tcp.unseen import unseen, without_socket
-from closeseq.tcp.waiting import loses_before_capture, reliable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from closeseq.tcp.evidence import Evidence, Said
+    from closeseq.tcp.evidence import Evidence, SentSegment
 
 # RFC 6298 2.1 has the first retransmission time-out at 1 s; Linux waits at least 0.2 s. Silence counts
 # as silence when it is clearly longer than the more patient of the two.
@@ -52,17 +50,19 @@ class Receipt:
     time_ns: int
     certainty: Certainty
     or_with: tuple[
-        tuple[int, Said], ...
+        tuple[int, SentSegment], ...
     ] = ()  # other segments that may have taken effect, each with its step
-    shown: Said | None = None  # the segment that shows that by then it had
+    shown: SentSegment | None = None  # the segment that shows that by then it had
 
     @classmethod
-    def of(cls, said: Said, certainty: Certainty, *, before: bool = False) -> Receipt:
+    def of(cls, said: SentSegment, certainty: Certainty, *, before: bool = False) -> Receipt:
         return cls(said.step, before, said.packet, said.first_ns, certainty)
 
 
 @asked_once
-def accepted(evidence: Evidence, sender: End, number_end: int, copies: Sequence[Said]) -> Receipt | None:
+def accepted(
+    evidence: Evidence, sender: End, number_end: int, copies: Sequence[SentSegment]
+) -> Receipt | None:
     """Say when the receiver took the sender's SYN or FIN whose number is `number_end - 1`.
 
     An acknowledgement at or past `number_end` proves it, and every one below it proves that it had not
@@ -108,7 +108,10 @@ def accepted(evidence: Evidence, sender: End, number_end: int, copies: Sequence[
 
 
 def _waits_for(
-    candidates: Sequence[Said], below: Sequence[Said], filled: Sequence[Said], cover: Said
+    candidates: Sequence[SentSegment],
+    below: Sequence[SentSegment],
+    filled: Sequence[SentSegment],
+    cover: SentSegment,
 ) -> bool:
     """Whether what had arrived was out of order until data filled a hole before it.
 
@@ -124,7 +127,9 @@ def _waits_for(
     return below[-1].ack < candidates[-1].end - 1
 
 
-def _may_be_the_one(evidence: Evidence, copy: Said, below: Sequence[Said], cover: Said) -> bool:
+def _may_be_the_one(
+    evidence: Evidence, copy: SentSegment, below: Sequence[SentSegment], cover: SentSegment
+) -> bool:
     """Whether a copy may be the one that was taken.
 
     It is not if it passed too late for the acknowledgement to know of it, or if the receiver acknowledged
@@ -137,8 +142,8 @@ def _may_be_the_one(evidence: Evidence, copy: Said, below: Sequence[Said], cover
 
 
 def _which_copy(
-    evidence: Evidence, receiver: End, candidates: Sequence[Said], cover: Said, number_end: int
-) -> tuple[Said, bool]:
+    evidence: Evidence, receiver: End, candidates: Sequence[SentSegment], cover: SentSegment, number_end: int
+) -> tuple[SentSegment, bool]:
     """Return which of several copies was taken first, and whether the acknowledgement really tells."""
     if len(candidates) == 1:
         return candidates[0], True
@@ -174,21 +179,21 @@ def _which_copy(
     return candidates[-1], False
 
 
-def _took_just_then(evidence: Evidence, receiver: End, cover: Said) -> bool:
+def _took_just_then(evidence: Evidence, receiver: End, cover: SentSegment) -> bool:
     """Whether an end answers the first copy that came: Linux says where a segment comes twice (RFC 2883)."""
     if cover.event is None or not cover.event.pure_ack or cover.event.dsack is not None:
         return False
     return sends_dsack(evidence, receiver) and not without_socket(evidence, receiver, cover)
 
 
-def _answers_are_lost(evidence: Evidence, receiver: End, cover: Said, copy: Said) -> bool:
+def _answers_are_lost(evidence: Evidence, receiver: End, cover: SentSegment, copy: SentSegment) -> bool:
     """Whether an end answers so late that the answer which was due at once to a copy was lost unseen."""
     least_ns = evidence.distance.least_ns[receiver] or 0
     late = cover.first_ns - copy.first_ns > least_ns + LONGEST_DELAYED_ACK_NS
     return late and (cover.event is None or not cover.event.pure_ack)
 
 
-def _accepted_unanswered(evidence: Evidence, sender: End, copies: Sequence[Said]) -> Receipt | None:
+def _accepted_unanswered(evidence: Evidence, sender: End, copies: Sequence[SentSegment]) -> Receipt | None:
     """Say whether a SYN or FIN that no captured acknowledgement covers was taken all the same."""
     if not copies:
         return None
@@ -219,7 +224,7 @@ def _accepted_unanswered(evidence: Evidence, sender: End, copies: Sequence[Said]
     return Receipt(step, False, first.packet, time_ns, Certainty.ASSUMED)
 
 
-def _behind_a_hole(evidence: Evidence, sender: End, fin: Said) -> bool:
+def _behind_a_hole(evidence: Evidence, sender: End, fin: SentSegment) -> bool:
     """Whether a FIN is out of order at its receiver: data before it never passed, and is not acknowledged."""
     if fin.event is None or fin.event.position is not Position.GAP:
         return False
@@ -229,7 +234,9 @@ def _behind_a_hole(evidence: Evidence, sender: End, fin: Said) -> bool:
 
 
 @asked_once
-def acknowledged(evidence: Evidence, sender: End, number_end: int, copies: Sequence[Said]) -> Receipt | None:
+def acknowledged(
+    evidence: Evidence, sender: End, number_end: int, copies: Sequence[SentSegment]
+) -> Receipt | None:
     """Say when the sender received an acknowledgement of its SYN or FIN.
 
     A sender repeats what it has not seen acknowledged, so whatever acknowledged it before the last copy
@@ -274,7 +281,9 @@ def acknowledged(evidence: Evidence, sender: End, number_end: int, copies: Seque
     return _heard(evidence, sender, cover, last, surely)
 
 
-def _heard(evidence: Evidence, sender: End, cover: Said, last: Said | None, surely: Said | None) -> Receipt:
+def _heard(
+    evidence: Evidence, sender: End, cover: SentSegment, last: SentSegment | None, surely: SentSegment | None
+) -> Receipt:
     """Say when an acknowledgement that was received came in: after what its receiver had sent without it.
 
     Args:
@@ -305,17 +314,17 @@ def _heard(evidence: Evidence, sender: End, cover: Said, last: Said | None, sure
 def _fell_silent(
     evidence: Evidence,
     sender: End,
-    copies: Sequence[Said],
-    heard: Sequence[tuple[Said, Echo]],
-    surely: Said | None,
+    copies: Sequence[SentSegment],
+    heard: Sequence[tuple[SentSegment, Echo]],
+    surely: SentSegment | None,
 ) -> bool:
     """Whether a sender had stopped repeating before what it `surely` heard: then it had heard before that."""
     return quiet(evidence, copies, surely) or _knew_before(evidence, sender, copies, [s for s, _ in heard])
 
 
 def _arrived_late(
-    evidence: Evidence, sender: End, covers: Sequence[Said], copies: Sequence[Said]
-) -> Said | None:
+    evidence: Evidence, sender: End, covers: Sequence[SentSegment], copies: Sequence[SentSegment]
+) -> SentSegment | None:
     """Return the acknowledgement that must have arrived before a later one, which a RST answers.
 
     A socket in LAST_ACK takes the first that comes, and is gone (RFC 9293 3.10.7.4). So
@@ -332,7 +341,7 @@ def _arrived_late(
     return None
 
 
-def _lost_as_fin(evidence: Evidence, said: Said) -> bool:
+def _lost_as_fin(evidence: Evidence, said: SentSegment) -> bool:
     """Whether a segment is a FIN of which a retransmission was the first to arrive: so its ACK did not."""
     if said.event is None or not said.event.fin:
         return False
@@ -341,7 +350,7 @@ def _lost_as_fin(evidence: Evidence, said: Said) -> bool:
     return taken is not None and said.step < taken.step and taken.packet in {s.packet for s in copies}
 
 
-def _heard_alive(evidence: Evidence, sender: End, number_end: int, covers: Sequence[Said]) -> int:
+def _heard_alive(evidence: Evidence, sender: End, number_end: int, covers: Sequence[SentSegment]) -> int:
     """Return how many of the acknowledgements of a FIN its sender can have taken.
 
     A RST in answer to something that did not acknowledge the FIN yet shows that by then the FIN's sender
@@ -364,7 +373,9 @@ def _heard_alive(evidence: Evidence, sender: End, number_end: int, covers: Seque
     return len(covers)
 
 
-def _knew_before(evidence: Evidence, sender: End, copies: Sequence[Said], covers: Sequence[Said]) -> bool:
+def _knew_before(
+    evidence: Evidence, sender: End, copies: Sequence[SentSegment], covers: Sequence[SentSegment]
+) -> bool:
     """Whether a sender knew of an acknowledgement when it answered, without a socket, something after it."""
     if len(copies) < 2 or not covers:  # noqa: PLR2004 - nothing is open before a repetition
         return False
@@ -377,7 +388,7 @@ def _knew_before(evidence: Evidence, sender: End, copies: Sequence[Said], covers
     return False
 
 
-def _there_after(evidence: Evidence, sender: End, copies: Sequence[Said]) -> bool:
+def _there_after(evidence: Evidence, sender: End, copies: Sequence[SentSegment]) -> bool:
     """Whether a sender said something when its next repetition was overdue."""
     last = copies[-1]
     later = [s for s in evidence.after(sender, last.step) if not s.reset]
@@ -402,19 +413,21 @@ def unsettled(evidence: Evidence, sender: End, step: int) -> bool:
     return any(not refuted(evidence, s, copies[-1]) for s in covers)
 
 
-def _left_handshake(evidence: Evidence, sender: End, last_copy: Said | None, cover: Said) -> bool:
+def _left_handshake(
+    evidence: Evidence, sender: End, last_copy: SentSegment | None, cover: SentSegment
+) -> bool:
     """Whether an end went on to send without SYN, which one in SYN_RECEIVED cannot (but for RFC 7413)."""
     if last_copy is None or last_copy.event is None or not last_copy.event.syn:
         return False
     return any(not s.reset for s in evidence.after(sender, cover.step - (cover.event is None)))
 
 
-def refuted(evidence: Evidence, cover: Said, last_copy: Said | None) -> bool:
+def refuted(evidence: Evidence, cover: SentSegment, last_copy: SentSegment | None) -> bool:
     """Whether a later copy of what a segment acknowledges shows that the segment had not arrived."""
     return last_copy is not None and cover.step < last_copy.step and not evidence.crossed(cover, last_copy)
 
 
-def quiet(evidence: Evidence, copies: Sequence[Said], until: Said | None = None) -> bool:
+def quiet(evidence: Evidence, copies: Sequence[SentSegment], until: SentSegment | None = None) -> bool:
     """Whether the sender stopped repeating its SYN or FIN long before it had reason to.
 
     That is to give up, or to hear `until` that it was received.
@@ -428,7 +441,7 @@ def quiet(evidence: Evidence, copies: Sequence[Said], until: Said | None = None)
     return min([end_ns, *resets]) - last.first_ns > patience(evidence, copies)
 
 
-def patience(evidence: Evidence, copies: Sequence[Said]) -> int:
+def patience(evidence: Evidence, copies: Sequence[SentSegment]) -> int:
     """Return how long after the last copy the next one would surely have been sent, in nanoseconds."""
     if len(copies) > 1:
         gap = copies[-1].first_ns - copies[-2].first_ns
@@ -436,7 +449,7 @@ def patience(evidence: Evidence, copies: Sequence[Said]) -> int:
     return FIRST_TIMEOUT_NS + PATIENCE_TRIPS * evidence.round_trip_ns
 
 
-def _path_was_failing(evidence: Evidence, sender: End, said: Said) -> bool:
+def _path_was_failing(evidence: Evidence, sender: End, said: SentSegment) -> bool:
     """Whether the sender's FIN, sent before this segment, had still not arrived when its peer spoke next."""
     fins = [s for s in evidence.copies(sender, FIN) if s.step < said.step]
     if not fins:
@@ -448,7 +461,7 @@ def _path_was_failing(evidence: Evidence, sender: End, said: Said) -> bool:
     return first.event is None or first.event.sack is None or first.event.sack < fins[0].end
 
 
-def _among_losses(evidence: Evidence, said: Said, receiver: End) -> bool:
+def _among_losses(evidence: Evidence, said: SentSegment, receiver: End) -> bool:
     """Whether a segment was sent among copies of a FIN on the same path that were lost, or is one."""
     fins = evidence.copies(receiver.peer, FIN)
     if len(fins) < 2 or fins[0].step > said.step:  # noqa: PLR2004 - one copy tells of no loss
@@ -457,7 +470,7 @@ def _among_losses(evidence: Evidence, said: Said, receiver: End) -> bool:
     return taken is not None and said.step < taken.step
 
 
-def answered(evidence: Evidence, receiver: End, said: Said) -> bool:
+def answered(evidence: Evidence, receiver: End, said: SentSegment) -> bool:
     """Whether the receiver answered a segment with RST, which takes its number from what it answers.
 
     So the segment reached the host (RFC 9293 3.10.7.1), though perhaps no connection there any more.

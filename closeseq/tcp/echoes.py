@@ -6,12 +6,12 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 from closeseq.connections.conversation import Position
-from closeseq.packets.sequence import difference
+from closeseq.packets.segments import difference
 from closeseq.tcp.evidence import MILLISECOND, asked_once
 
 if TYPE_CHECKING:
     from closeseq.connections.conversation import End
-    from closeseq.tcp.evidence import Evidence, Said
+    from closeseq.tcp.evidence import Evidence, SentSegment
 
 CLOCK_TICK_NS = 10 * MILLISECOND  # timestamp clocks tick at least so often (RFC 7323 5.4: 1 ms to 1 s)
 
@@ -25,7 +25,7 @@ class Echo(Enum):
 
 
 @asked_once
-def echo(evidence: Evidence, receiver: End, said: Said) -> Echo:
+def echo(evidence: Evidence, receiver: End, said: SentSegment) -> Echo:
     """Say whether a segment reached `receiver`, by what that end sent later.
 
     It did if its data was acknowledged, or if the receiver echoes its timestamp and no earlier segment
@@ -57,13 +57,13 @@ def echo(evidence: Evidence, receiver: End, said: Said) -> Echo:
     return Echo.SILENT
 
 
-def _sent_again(evidence: Evidence, sender: End, said: Said, step: int) -> bool:
+def _sent_again(evidence: Evidence, sender: End, said: SentSegment, step: int) -> bool:
     """Whether a segment was repeated before a step, so that what came of it may be due to the repetition."""
     repeats = [s for s in evidence.after(sender, said.step) if s.step < step and s.seq is not None]
     return any(s.seq is not None and said.seq is not None and s.seq <= said.seq < s.end for s in repeats)
 
 
-def _echoes_no_later(evidence: Evidence, sender: End, said: Said, tsecr: int) -> bool:
+def _echoes_no_later(evidence: Evidence, sender: End, said: SentSegment, tsecr: int) -> bool:
     """Whether an echoed timestamp is too old to be that of anything the sender sent after this segment."""
     following = next((s for s in evidence.after(sender, said.step) if s.tsval is not None), None)
     if following is None or following.tsval is None:

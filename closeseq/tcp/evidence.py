@@ -1,4 +1,11 @@
-"""A conversation arranged for questions: what each end said, and when, before or after a step."""
+"""Segments of a connection's addresses and ports that are no part of it, and change nothing.
+
+- what lies outside any window, and a FIN without ACK (RFC 9293 3.10.7.4: dropped, whatever else it says);
+- an ACK that answers a SYN and belongs to an older connection, which its sender still has (RFC 9293 figure
+  9), and the RST that answers it in turn.
+
+A conversation arranged for questions: what each end said, and when, before or after a step.
+"""
 
 from __future__ import annotations
 
@@ -8,16 +15,62 @@ from functools import wraps
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from closeseq.connections.conversation import ENDS, Conversation, End, Event, Position, Traffic
-from closeseq.packets.flags import ACK, RST, SYN
-from closeseq.packets.sequence import difference
+from closeseq.connections.conversation import ENDS, Conversation, End, Event, Opener, Position, Traffic
+from closeseq.packets.segments import ACK, RST, SYN, difference
 from closeseq.packets.value import individual
+from closeseq.settings import SECOND
 from closeseq.tcp.distance import Distance, Knowledge
-from closeseq.tcp.strays import strays
-from closeseq.tcp.timers import SECOND
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
+
+    from closeseq.connections.conversation import Conversation
+
+OUTSIDE = "no part of the connection: its number lies outside the window"
+WITHOUT_ACK = "no part of the connection: a FIN without ACK is dropped"
+OLDER = "of an older connection, which its sender still has"
+ANSWERS_OLDER = "answers a segment of an older connection"
+
+
+def strays(conversation: Conversation) -> Mapping[int, str]:
+    """Return the steps that are no part of the connection, each with the reason."""
+    found: dict[int, str] = {}
+    for index, step in enumerate(conversation.steps):
+        if isinstance(step, Event) and step.position is Position.OUTSIDE:
+            found[index] = WITHOUT_ACK if step.fin and step.ack is None else OUTSIDE
+    if conversation.opener is Opener.SEEN:
+        for end in ENDS:
+            found |= _older(conversation, end)
+    return found
+
+
+def _older(conversation: Conversation, end: End) -> dict[int, str]:
+    """Find what an end sent of an older connection before it took part in this one, and the answers to it."""
+    found: dict[int, str] = {}
+    asked = False  # the other end's SYN went by
+    numbers: set[int] = set()  # that those segments acknowledge
+    for index, step in enumerate(conversation.steps):
+        if not isinstance(step, Event):
+            break
+        if step.sender is end:
+            if step.syn or step.rst or not asked:
+                break
+            if (
+                step.ack is not None
+                and step.pure_ack
+                and step.ack != 1
+                and step.position is not Position.OUTSIDE
+            ):
+                found[index] = OLDER
+                numbers.add(step.ack)
+            elif index not in found:
+                break
+        elif step.syn and step.ack is None:
+            asked = True
+        elif step.rst and step.ack is None and step.seq in numbers:
+            found[index] = ANSWERS_OLDER
+    return found
+
 
 MILLISECOND = SECOND // 1000
 REPEATS = (Position.RETRANSMISSION, Position.OVERLAP, Position.PROBE)
@@ -25,7 +78,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 @individual
-class Said:
+class SentSegment:
     """What one end sent in one step: a single event, or its half of a stretch of traffic."""
 
     step: int  # index into the conversation's steps
@@ -57,9 +110,9 @@ class Evidence:
     def __init__(self, conversation: Conversation, now_ns: int) -> None:
         self.conversation = conversation
         self.now_ns = now_ns
-        self.said: dict[End, list[Said]] = {End.CLIENT: [], End.SERVER: []}
+        self.said: dict[End, list[SentSegment]] = {End.CLIENT: [], End.SERVER: []}
         self.strays = strays(conversation)
-        clocks = {End.CLIENT: Clock(), End.SERVER: Clock()}
+        clocks = {End.CLIENT: TimestampClock(), End.SERVER: TimestampClock()}
         for index, step in enumerate(conversation.steps):
             if isinstance(step, Event):
                 if index in self.strays:
@@ -69,17 +122,17 @@ class Evidence:
                 for end in ENDS:
                     self.said[end] += _stream(index, step, end, clocks[end])
         self._steps = {end: [s.step for s in said] for end, said in self.said.items()}
-        self._copies: dict[tuple[End, int], Sequence[Said]] = {}
+        self._copies: dict[tuple[End, int], Sequence[SentSegment]] = {}
         self._least_waits: dict[End, dict[int, int]] = {}  # by step: of what was stamped until then
         self.answers: dict[object, Any] = {}  # what was asked before, see `asked_once`
         self.round_trip_ns = conversation.round_trip_ns
         self.distance = Distance.of(conversation)
 
-    def after(self, end: End, step: int) -> Sequence[Said]:
+    def after(self, end: End, step: int) -> Sequence[SentSegment]:
         """Return what an end said after a step."""
         return self.said[end][bisect_right(self._steps[end], step) :]
 
-    def before(self, end: End, step: int) -> Sequence[Said]:
+    def before(self, end: End, step: int) -> Sequence[SentSegment]:
         """Return what an end said before a step."""
         return self.said[end][: bisect_left(self._steps[end], step)]
 
@@ -87,7 +140,7 @@ class Evidence:
         """Return the highest acknowledgement an end had sent before a step."""
         return max((s.ack for s in self.before(end, step) if s.ack is not None), default=None)
 
-    def copies(self, sender: End, flag: int) -> Sequence[Said]:
+    def copies(self, sender: End, flag: int) -> Sequence[SentSegment]:
         """Return the events of a sender that carry SYN or FIN, in order of time."""
         found = self._copies.get((sender, flag))
         if found is None:
@@ -105,7 +158,7 @@ class Evidence:
                 return True
         return False
 
-    def made_ns(self, said: Said) -> int:
+    def made_ns(self, said: SentSegment) -> int:
         """Return when a segment was made, at the latest, by its timestamp: it may have waited before the tap.
 
         A clock may tick once in 1 ms (Linux) or more slowly. Taking a tick for 1 ms, the time is never put
@@ -122,16 +175,16 @@ class Evidence:
             }
         return min(said.last_ns, said.ticks * MILLISECOND + least[said.step] + MILLISECOND)
 
-    def knew(self, later: Said, earlier: Said) -> Knowledge:
+    def knew(self, later: SentSegment, earlier: SentSegment) -> Knowledge:
         """Say whether the sender of the later of two segments, of different senders, knew of the earlier."""
         return self.distance.knew(later.sender, later.first_ns, earlier.last_ns)
 
-    def crossed(self, earlier: Said, later: Said) -> bool:
+    def crossed(self, earlier: SentSegment, later: SentSegment) -> bool:
         """Whether the later of two segments, of different senders, may have been sent without the earlier."""
         return self.knew(later, earlier) is not Knowledge.MUST
 
 
-class Clock:
+class TimestampClock:
     """One end's timestamp clock (RFC 7323), counted on from its first value."""
 
     def __init__(self) -> None:
@@ -149,10 +202,10 @@ class Clock:
         return stale, ticks
 
 
-def _event(index: int, event: Event, clock: Clock) -> Said:
+def _event(index: int, event: Event, clock: TimestampClock) -> SentSegment:
     syn, rst, ack = event.flags & SYN, event.flags & RST, event.flags & ACK
     stale, ticks = clock.read(event.tsval)
-    return Said(
+    return SentSegment(
         index,
         event.sender,
         event.packet,
@@ -175,13 +228,13 @@ def _event(index: int, event: Event, clock: Clock) -> Said:
     )
 
 
-def _stream(index: int, traffic: Traffic, end: End, clock: Clock) -> list[Said]:
+def _stream(index: int, traffic: Traffic, end: End, clock: TimestampClock) -> list[SentSegment]:
     stream = traffic.of(end)
     if not stream or stream.end is None:
         return []
     stale, ticks = clock.read(stream.tsval)
     return [
-        Said(
+        SentSegment(
             index,
             end,
             stream.first_packet,
@@ -210,7 +263,7 @@ def asked_once(question: F) -> F:
     """
 
     @wraps(question)
-    def ask(evidence: Evidence, end: End, number: Any = None, *rest: Sequence[Said]) -> Any:
+    def ask(evidence: Evidence, end: End, number: Any = None, *rest: Sequence[SentSegment]) -> Any:
         key = (question, end, number, rest[0][0].step if rest and rest[0] else None)
         if key not in evidence.answers:
             arguments = rest if number is None else (number, *rest)

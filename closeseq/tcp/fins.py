@@ -10,16 +10,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from closeseq.connections.conversation import Traffic
-from closeseq.packets.flags import FIN
+from closeseq.packets.segments import FIN
 from closeseq.packets.value import value
-from closeseq.tcp import timeouts, waiting
+from closeseq.tcp import delayed_fin
+from closeseq.tcp.delayed_fin import ANSWER_NS, PROBE_TIMER_LATE_NS, SAME_BREATH_NS
 from closeseq.tcp.delivery import FIRST_TIMEOUT_NS, Receipt
 from closeseq.tcp.distance import Knowledge
-from closeseq.tcp.evidence import MILLISECOND, Evidence, Said, asked_once
-from closeseq.tcp.system import counts_packets
+from closeseq.tcp.evidence import MILLISECOND, Evidence, SentSegment, asked_once
+from closeseq.tcp.sender import counts_packets, unseen
 from closeseq.tcp.timeline import Certainty
-from closeseq.tcp.unseen import unseen
-from closeseq.tcp.waiting import ANSWER_NS, PROBE_TIMER_LATE_NS, SAME_BREATH_NS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,7 +29,7 @@ PROGRAM_NS = MILLISECOND  # a program that is told end of file needs less than t
 
 
 @value
-class Sent:
+class FinTime:
     """When an end closed, as a place among the steps."""
 
     step: int
@@ -46,8 +45,8 @@ class Fin:
     """The FIN of one end."""
 
     end: int  # the number after it
-    copies: Sequence[Said]  # as captured; empty if only its number betrays it
-    sent: Sent
+    copies: Sequence[SentSegment]  # as captured; empty if only its number betrays it
+    sent: FinTime
 
 
 @asked_once
@@ -64,7 +63,7 @@ def find(evidence: Evidence, sender: End) -> Fin | None:
         shown = min(betrayals, key=lambda s: s.step)
         sent = _before(evidence, sender, shown, first) or _betrayed(shown, Certainty.PROVED)
     else:
-        sent = _waited(evidence, sender, first) or Sent(
+        sent = _waited(evidence, sender, first) or FinTime(
             first.step, 0, first.packet, first.first_ns, Certainty.OBSERVED
         )
     return Fin(number_end, copies, sent)
@@ -95,11 +94,11 @@ def _never_captured(evidence: Evidence, sender: End) -> Fin | None:
     return Fin(end + 1, (), _betrayed(min(betrayals, key=lambda s: s.step), Certainty.ASSUMED))
 
 
-def _before(evidence: Evidence, sender: End, shown: Said, fin: Said) -> Sent | None:
+def _before(evidence: Evidence, sender: End, shown: SentSegment, fin: SentSegment) -> FinTime | None:
     """Return the close of an end whose FIN went unseen some time before the segment that shows it."""
     if shown.sender is not sender:
         return None
-    first_ns = timeouts.sent_ns(evidence, sender, shown, fin)
+    first_ns = delayed_fin.sent_ns(evidence, sender, shown, fin)
     if first_ns is None:
         return None
     heard = [s for s in evidence.before(sender.peer, shown.step) if s.first_ns <= first_ns]
@@ -108,7 +107,7 @@ def _before(evidence: Evidence, sender: End, shown: Said, fin: Said) -> Sent | N
     if step >= shown.step or not evidence.distance.must_know(sender, shown.first_ns, first_ns):
         return None
     time_ns = max([first_ns, *(s.last_ns for s in own)])
-    return Sent(step, 1, shown.packet, time_ns, Certainty.ASSUMED, "had sent a FIN that was not captured")
+    return FinTime(step, 1, shown.packet, time_ns, Certainty.ASSUMED, "had sent a FIN that was not captured")
 
 
 def _is_data(evidence: Evidence, sender: End, number: int) -> bool:
@@ -122,13 +121,15 @@ def _is_data(evidence: Evidence, sender: End, number: int) -> bool:
     return False
 
 
-def _betrayed(said: Said, certainty: Certainty) -> Sent:
-    return Sent(said.step, -1, said.packet, said.first_ns, certainty, "had sent a FIN that was not captured")
+def _betrayed(said: SentSegment, certainty: Certainty) -> FinTime:
+    return FinTime(
+        said.step, -1, said.packet, said.first_ns, certainty, "had sent a FIN that was not captured"
+    )
 
 
-def _waited(evidence: Evidence, sender: End, fin: Said) -> Sent | None:
+def _waited(evidence: Evidence, sender: End, fin: SentSegment) -> FinTime | None:
     """Return the close of an end whose FIN had waited, as a place among the steps; None if it did not."""
-    close = waiting.closed(evidence, sender, fin)
+    close = delayed_fin.closed(evidence, sender, fin)
     if close is None:
         return None
     own = evidence.before(sender, close.before.step)[-1:]  # what it sent before it closed
@@ -137,11 +138,11 @@ def _waited(evidence: Evidence, sender: End, fin: Said) -> Sent | None:
     step = max((s.step for s in [*own, *heard]), default=fin.step)
     why = "had closed: its FIN was waiting to be sent"
     if step == fin.step:
-        return Sent(step, 0, fin.packet, fin.first_ns, Certainty.ASSUMED, why)
-    return Sent(step, 1, fin.packet, time_ns, Certainty.ASSUMED, why)
+        return FinTime(step, 0, fin.packet, fin.first_ns, Certainty.ASSUMED, why)
+    return FinTime(step, 1, fin.packet, time_ns, Certainty.ASSUMED, why)
 
 
-def closed_before(evidence: Evidence, end: End, receipt: Receipt) -> Sent | None:
+def closed_before(evidence: Evidence, end: End, receipt: Receipt) -> FinTime | None:
     """Say whether an end had closed before it took its peer's FIN, with its own FIN not captured until later.
 
     The plain reading is that it had not: its FIN acknowledges the peer's, so it closed second. Three things
@@ -159,11 +160,11 @@ def closed_before(evidence: Evidence, end: End, receipt: Receipt) -> Sent | None
         return _at(receipt, why)
     if first is None:
         return None
-    told = waiting.tries(evidence, end, first)
+    told = delayed_fin.tries(evidence, end, first)
     if told is not None and told.number > 0:
         return None  # then `find` says when it closed
     open_then = spoken[0].seq is not None and spoken[0].seq < first.end and spoken[0] is not first
-    if not open_then and timeouts.closed_too_soon(evidence, end, first, receipt.time_ns):
+    if not open_then and delayed_fin.closed_too_soon(evidence, end, first, receipt.time_ns):
         return _at(receipt, "had closed before: it acknowledged the FIN at once, unseen, beside its own")
     breath = (
         spoken[0].step < first.step
@@ -171,12 +172,12 @@ def closed_before(evidence: Evidence, end: End, receipt: Receipt) -> Sent | None
         and _was_kept(evidence, end, spoken[0], receipt)
     )
     probed = (
-        waiting.by_probe_timer(evidence, first) and first.first_ns - receipt.time_ns < PROBE_TIMER_LATE_NS
+        delayed_fin.by_probe_timer(evidence, first) and first.first_ns - receipt.time_ns < PROBE_TIMER_LATE_NS
     )
     return _at(receipt, "had closed before: its FIN was waiting to be sent") if breath or probed else None
 
 
-def _was_kept(evidence: Evidence, end: End, spoken: Said, receipt: Receipt) -> bool:
+def _was_kept(evidence: Evidence, end: End, spoken: SentSegment, receipt: Receipt) -> bool:
     """Whether an end answers a FIN at once, and something had kept its own from being sent.
 
     That is the peer's closed window, or data that it had to send again.
@@ -192,13 +193,13 @@ def _was_kept(evidence: Evidence, end: End, spoken: Said, receipt: Receipt) -> b
     )
 
 
-def _at(receipt: Receipt, why: str) -> Sent:
+def _at(receipt: Receipt, why: str) -> FinTime:
     """Return a close right before a receipt."""
     when = -1 if receipt.before else 0
-    return Sent(receipt.step, when, receipt.packet, receipt.time_ns, Certainty.ASSUMED, why)
+    return FinTime(receipt.step, when, receipt.packet, receipt.time_ns, Certainty.ASSUMED, why)
 
 
-def _past_own_fin(evidence: Evidence, end: End, said: Said) -> bool:
+def _past_own_fin(evidence: Evidence, end: End, said: SentSegment) -> bool:
     """Whether a plain ACK is numbered past its sender's FIN.
 
     A kernel acknowledges at once a FIN that crosses its own. One whose program closes afterwards
@@ -242,14 +243,14 @@ def surely_open(evidence: Evidence, end: End, receipt: Receipt) -> bool:
     if first is None:
         return evidence.now_ns - spoken[0].first_ns > FIRST_TIMEOUT_NS
     by_program = first.first_ns - spoken[0].first_ns >= PROGRAM_NS
-    if by_program and not waiting.by_probe_timer(evidence, first):
+    if by_program and not delayed_fin.by_probe_timer(evidence, first):
         return not _may_have_been_kept(evidence, end, spoken[0], receipt) or _is_first_try(
             evidence, end, first
         )
     return _sent_at_once(evidence, end, first)
 
 
-def _may_have_been_kept(evidence: Evidence, end: End, spoken: Said, receipt: Receipt) -> bool:
+def _may_have_been_kept(evidence: Evidence, end: End, spoken: SentSegment, receipt: Receipt) -> bool:
     """Whether data may have kept an end's FIN from being sent until its peer's FIN acknowledged that data.
 
     Then it was sent together with the ACK of the peer's, and what is captured later may be its repetition.
@@ -260,13 +261,13 @@ def _may_have_been_kept(evidence: Evidence, end: End, spoken: Said, receipt: Rec
     return acked is None or acked < sent or evidence.repeats_data(end)
 
 
-def _is_first_try(evidence: Evidence, end: End, fin: Said) -> bool:
+def _is_first_try(evidence: Evidence, end: End, fin: SentSegment) -> bool:
     """Whether the numbers of an end's packets show that none went unseen right before a FIN."""
     told = unseen(evidence, end, fin, fin.step) if counts_packets(evidence, end) else None
     return told is not None and not told.number
 
 
-def _sent_at_once(evidence: Evidence, end: End, fin: Said) -> bool:
+def _sent_at_once(evidence: Evidence, end: End, fin: SentSegment) -> bool:
     """Whether the numbers of an end's packets show that a FIN is the first try, and nothing kept it waiting.
 
     Nothing was sent unseen before it, all data had been acknowledged without a loss, and the peer's window
@@ -288,7 +289,7 @@ def _all_acknowledged(evidence: Evidence, end: End, step: int) -> bool:
     return acked is not None and acked >= sent and not _window_was_closed(evidence, end.peer, step)
 
 
-def _knew_all_acknowledged(evidence: Evidence, end: End, spoken: Said, receipt: Receipt) -> bool:
+def _knew_all_acknowledged(evidence: Evidence, end: End, spoken: SentSegment, receipt: Receipt) -> bool:
     """Whether an end that acknowledges its peer's FIN surely knew by then that all it sent had arrived.
 
     It knew what the FIN itself acknowledges; of other segments they must have reached it.
@@ -300,6 +301,6 @@ def _knew_all_acknowledged(evidence: Evidence, end: End, spoken: Said, receipt: 
     )
 
 
-def _spoken(evidence: Evidence, end: End, receipt: Receipt) -> list[Said]:
+def _spoken(evidence: Evidence, end: End, receipt: Receipt) -> list[SentSegment]:
     since = receipt.step - 1 if receipt.before else receipt.step
     return [s for s in evidence.after(end, since) if not s.reset and s.ack is not None]

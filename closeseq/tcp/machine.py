@@ -20,8 +20,8 @@ from closeseq.tcp.timeline import Arrival, Certainty, Step, Timeline, Transition
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from closeseq.settings import Timers
     from closeseq.tcp.evidence import Evidence
-    from closeseq.tcp.timers import Timers
 
 # The order in which one segment is worked off: that its ends were there, what had arrived before it was
 # sent, the sending itself, then at the receiver RST, SYN, ACK, FIN (RFC 9293 3.10.7.4), and what came after.
@@ -34,7 +34,7 @@ SENDERS_OF_FIN = frozenset(
 RECEIVED = frozenset(signal.value for signal in Signal if signal.name.startswith("RECEIVES"))
 
 
-class Kind(Enum):
+class SignalKind(Enum):
     """What a happening does to what is known of its end."""
 
     TAKES = "the end takes the signal"
@@ -43,7 +43,7 @@ class Kind(Enum):
 
 
 @value
-class Happening:
+class PlacedSignal:
     """One signal to one end, with its place in the order of things."""
 
     step: int
@@ -54,7 +54,7 @@ class Happening:
     time_ns: int
     certainty: Certainty
     cause: str | None = None  # where the signal does not say it all
-    kind: Kind = Kind.TAKES
+    kind: SignalKind = SignalKind.TAKES
 
     @property
     def order(self) -> tuple[int, int, int]:
@@ -74,19 +74,19 @@ class Machine:
         self.transitions: list[Transition] = []
         self.by_step: dict[int, list[Transition]] = {}
 
-    def take(self, happening: Happening) -> None:
+    def take(self, happening: PlacedSignal) -> None:
         """Give one signal to one end."""
         self.let_time_pass(happening.time_ns)
         end = happening.endpoint
         before = self.state[end]
-        if happening.kind is Kind.MAY:
+        if happening.kind is SignalKind.MAY:
             self.possible[end] |= self._led(end, happening.signal)
             return
         after = follow(before, happening.signal)
         certainty = self._certainty(happening, after)
         if after is not before:
             self._move(happening, before, after, certainty)
-        if happening.kind is Kind.SHOWN:
+        if happening.kind is SignalKind.SHOWN:
             return
         if after is State.TIME_WAIT and happening.signal in (Signal.RECEIVES_FIN, Signal.RECEIVES_ACK_OF_FIN):
             self.expiries[end] = happening.time_ns + self.timers.time_wait_ns  # 2MSL starts (again)
@@ -103,7 +103,7 @@ class Machine:
             possible = (possible & SENDERS_OF_FIN) or possible
         return frozenset(follow(state, signal) for state in possible)
 
-    def _certainty(self, happening: Happening, after: State) -> Certainty:
+    def _certainty(self, happening: PlacedSignal, after: State) -> Certainty:
         """Follow a signal from every state in which its end may be; return how sure the new state is."""
         end, certainty = happening.endpoint, happening.certainty
         led = self._led(end, happening.signal)
@@ -113,7 +113,7 @@ class Machine:
         self.possible[end] = led if sure else led | self.possible[end]
         return Certainty.ASSUMED if sure and led != {after} else certainty
 
-    def _move(self, happening: Happening, before: State, after: State, certainty: Certainty) -> None:
+    def _move(self, happening: PlacedSignal, before: State, after: State, certainty: Certainty) -> None:
         # Times follow the order of the steps; what is known only by a later segment is not put earlier.
         time_ns = max([happening.time_ns, *(t.time_ns for t in self.transitions[-1:])])
         transition = Transition(

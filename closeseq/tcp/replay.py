@@ -11,12 +11,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from closeseq.connections.conversation import ENDS, Conversation, End, Opener
-from closeseq.packets.flags import ACK, SYN
-from closeseq.tcp import fins, resets
+from closeseq.packets.segments import ACK, SYN
+from closeseq.tcp import fins, rst
 from closeseq.tcp.arrivals import arrivals
 from closeseq.tcp.delivery import Receipt, accepted, acknowledged, unsettled
 from closeseq.tcp.distance import Knowledge
-from closeseq.tcp.evidence import Evidence, Said
+from closeseq.tcp.evidence import Evidence, SentSegment
 from closeseq.tcp.machine import (
     ACKNOWLEDGE,
     ALIVE,
@@ -26,18 +26,18 @@ from closeseq.tcp.machine import (
     RESET,
     SENDING,
     SYNCHRONIZE,
-    Happening,
-    Kind,
     Machine,
+    PlacedSignal,
+    SignalKind,
 )
+from closeseq.tcp.sender import without_socket
 from closeseq.tcp.states import Signal
 from closeseq.tcp.timeline import Certainty, Timeline
-from closeseq.tcp.unseen import without_socket
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from closeseq.tcp.timers import Timers
+    from closeseq.settings import Timers
 
 
 PHASES = {-1: BEFORE, 0: SENDING, 1: LATER}  # by `Sent.when`
@@ -53,7 +53,7 @@ def replay(conversation: Conversation, timers: Timers, now_ns: int) -> Timeline:
     return machine.timeline(arrivals(evidence))
 
 
-def _happenings(evidence: Evidence) -> Iterator[Happening]:
+def _happenings(evidence: Evidence) -> Iterator[PlacedSignal]:
     for sender in ENDS:
         yield from _alive(evidence, sender)
         yield from _synchronize(evidence, sender)
@@ -65,22 +65,22 @@ def _happenings(evidence: Evidence) -> Iterator[Happening]:
 
 
 def _sent(
-    said: Said,
+    said: SentSegment,
     sender: End,
     signal: Signal,
     certainty: Certainty,
     cause: str | None = None,
     *,
     phase: int = SENDING,
-) -> Happening:
-    return Happening(said.step, phase, sender, signal, said.packet, said.first_ns, certainty, cause)
+) -> PlacedSignal:
+    return PlacedSignal(said.step, phase, sender, signal, said.packet, said.first_ns, certainty, cause)
 
 
 def _received(
     receipt: Receipt, phase: int, endpoint: End, signal: Signal, certainty: Certainty | None = None
-) -> Happening:
+) -> PlacedSignal:
     """Return a signal that an end takes; as sure as its receipt, unless said otherwise."""
-    return Happening(
+    return PlacedSignal(
         receipt.step,
         BEFORE if receipt.before else phase,
         endpoint,
@@ -91,31 +91,38 @@ def _received(
     )
 
 
-def _also(receipt: Receipt, endpoint: End, signal: Signal) -> Iterator[Happening]:
+def _also(receipt: Receipt, endpoint: End, signal: Signal) -> Iterator[PlacedSignal]:
     """Yield where else a signal may have been taken, and by when it had been for sure."""
     phase = ACKNOWLEDGE if signal in (Signal.RECEIVES_ACK_OF_FIN, Signal.RECEIVES_ACK_OF_SYN) else FINISH
     for step, said in receipt.or_with:
-        yield Happening(
-            step, phase, endpoint, signal, said.packet, said.first_ns, Certainty.ASSUMED, kind=Kind.MAY
+        yield PlacedSignal(
+            step, phase, endpoint, signal, said.packet, said.first_ns, Certainty.ASSUMED, kind=SignalKind.MAY
         )
     if receipt.shown is not None and receipt.certainty is Certainty.ASSUMED:
         shown = receipt.shown
         # An ACK that surely arrived shows it when it arrives; what shows another signal is sent after it.
         phase = ACKNOWLEDGE if shown.sender is not endpoint else BEFORE
         step = max(shown.step, receipt.step)
-        yield Happening(
-            step, phase, endpoint, signal, shown.packet, shown.first_ns, Certainty.PROVED, kind=Kind.SHOWN
+        yield PlacedSignal(
+            step,
+            phase,
+            endpoint,
+            signal,
+            shown.packet,
+            shown.first_ns,
+            Certainty.PROVED,
+            kind=SignalKind.SHOWN,
         )
 
 
-def _alive(evidence: Evidence, sender: End) -> Iterator[Happening]:
+def _alive(evidence: Evidence, sender: End) -> Iterator[PlacedSignal]:
     """An end whose beginning was not captured shows by speaking that it is at least ESTABLISHED."""
     said = next((s for s in evidence.said[sender] if not s.reset), None)
     if said is not None and (said.event is None or not said.event.syn):
         yield _sent(said, sender, Signal.IS_ALIVE, Certainty.ASSUMED, phase=ALIVE)
 
 
-def _synchronize(evidence: Evidence, sender: End) -> Iterator[Happening]:
+def _synchronize(evidence: Evidence, sender: End) -> Iterator[PlacedSignal]:
     """Yield what an end's SYN does, at itself and at its peer."""
     copies = evidence.copies(sender, SYN)
     if copies and copies[0].event is not None:
@@ -150,7 +157,7 @@ def _synchronize(evidence: Evidence, sender: End) -> Iterator[Happening]:
         yield _sent(beyond, sender, Signal.RECEIVES_ACK_OF_SYN, Certainty.ASSUMED, phase=BEFORE)
 
 
-def _opened_with_data(evidence: Evidence, end: End, until: Said) -> bool:
+def _opened_with_data(evidence: Evidence, end: End, until: SentSegment) -> bool:
     """Whether an end's SYN had data, and nothing more came from it until a segment of its peer.
 
     Then the peer may send, and close, before the handshake is complete (RFC 7413 4.2.2).
@@ -159,7 +166,7 @@ def _opened_with_data(evidence: Evidence, end: End, until: Said) -> bool:
     return bool(sent) and all(s.opens for s in sent) and any(s.bytes for s in sent)
 
 
-def _finish(evidence: Evidence, sender: End) -> Iterator[Happening]:
+def _finish(evidence: Evidence, sender: End) -> Iterator[PlacedSignal]:
     """Yield what an end's FIN does, at itself and at its peer."""
     fin = fins.find(evidence, sender)
     if fin is None:
@@ -182,18 +189,20 @@ def _seen_open(evidence: Evidence, end: End) -> bool:
     return any(s.end > (s.seq or 0) if s.event else s.bytes for s in evidence.said[end] if not s.reset)
 
 
-def _fin_taken(evidence: Evidence, receiver: End, fin: fins.Fin, taken: Receipt) -> Iterator[Happening]:
+def _fin_taken(evidence: Evidence, receiver: End, fin: fins.Fin, taken: Receipt) -> Iterator[PlacedSignal]:
     """Yield what an end does when it takes its peer's FIN, and when that comes again."""
     before = fins.closed_before(evidence, receiver, taken)
     if before is not None:
         yield _closed(before, receiver)
     # It was there to take it, also where its beginning was not captured.
     alive = (Signal.IS_ALIVE, taken.packet, taken.time_ns, Certainty.ASSUMED)
-    yield Happening(taken.step, ALIVE, receiver, *alive)
+    yield PlacedSignal(taken.step, ALIVE, receiver, *alive)
     certainty = None if fin.copies else Certainty.ASSUMED
     received = _received(taken, FINISH, receiver, Signal.RECEIVES_FIN, certainty)
     if not fins.surely_open(evidence, receiver, taken):
-        yield replace(received, phase=min(received.phase, SENDING), signal=Signal.SENDS_FIN, kind=Kind.MAY)
+        yield replace(
+            received, phase=min(received.phase, SENDING), signal=Signal.SENDS_FIN, kind=SignalKind.MAY
+        )
     yield from _overtaken(evidence, received, taken)
     yield received
     yield from _also(taken, receiver, Signal.RECEIVES_FIN)
@@ -223,7 +232,7 @@ def _after_own_ack(evidence: Evidence, receiver: End, fin: fins.Fin, taken: Rece
     return replace(taken, step=heard.step, time_ns=heard.time_ns, certainty=Certainty.ASSUMED)
 
 
-def _overtaken(evidence: Evidence, received: Happening, taken: Receipt) -> Iterator[Happening]:
+def _overtaken(evidence: Evidence, received: PlacedSignal, taken: Receipt) -> Iterator[PlacedSignal]:
     """Yield that the ACK of an end's own FIN may have come before the peer's FIN, though it passed after it.
 
     It overtook it beyond the capture point, unless what shows that the FIN was taken was sent without it.
@@ -242,19 +251,19 @@ def _overtaken(evidence: Evidence, received: Happening, taken: Receipt) -> Itera
                 phase=min(received.phase, ACKNOWLEDGE),  # after its own FIN, where that passes in this step
                 signal=Signal.RECEIVES_ACK_OF_FIN,
                 certainty=Certainty.ASSUMED,
-                kind=Kind.MAY,
+                kind=SignalKind.MAY,
             )
             return
 
 
-def _closed(sent: fins.Sent, end: End, certainty: Certainty | None = None) -> Happening:
+def _closed(sent: fins.FinTime, end: End, certainty: Certainty | None = None) -> PlacedSignal:
     """Return the close of an end; as sure as is known when it sent its FIN, unless said otherwise."""
     phase = PHASES[sent.when]
     sure = certainty or sent.certainty
-    return Happening(sent.step, phase, end, Signal.SENDS_FIN, sent.packet, sent.time_ns, sure, sent.why)
+    return PlacedSignal(sent.step, phase, end, Signal.SENDS_FIN, sent.packet, sent.time_ns, sure, sent.why)
 
 
-def _reset(evidence: Evidence, sender: End, said: Said) -> Iterator[Happening]:
+def _reset(evidence: Evidence, sender: End, said: SentSegment) -> Iterator[PlacedSignal]:
     """Yield what a RST does at its sender and at its receiver."""
     if all(s.reset for s in evidence.after(sender, said.step)):
         if said.aborts:
@@ -265,22 +274,22 @@ def _reset(evidence: Evidence, sender: End, said: Said) -> Iterator[Happening]:
         else:
             # RFC 9293 3.10.7.1: it had no such connection, and does not tell since when.
             why = "answered with RST: it no longer had this connection"
-            step, time_ns = resets.gone_since(evidence, sender, said)
+            step, time_ns = rst.gone_since(evidence, sender, said)
             phase, since_ns = (SENDING, said.first_ns) if step == said.step else (LATER, time_ns)
-            yield Happening(
+            yield PlacedSignal(
                 step, phase, sender, Signal.SENDS_RST, said.packet, since_ns, Certainty.ASSUMED, why
             )
-    taken = resets.taken(evidence, said, sender)
+    taken = rst.taken(evidence, said, sender)
     if taken is not None:
         yield _received(taken, RESET, sender.peer, Signal.RECEIVES_RST)
 
 
-def _succeeded(evidence: Evidence) -> Iterator[Happening]:
+def _succeeded(evidence: Evidence) -> Iterator[PlacedSignal]:
     """A SYN that opens the next connection of the pair ends what TIME_WAIT remembers of this one."""
     successor = evidence.conversation.successor
     if successor is not None:
         last = len(evidence.conversation.steps)
         for end in ENDS:
-            yield Happening(
+            yield PlacedSignal(
                 last, LATER, end, Signal.IS_SUCCEEDED, successor.packet, successor.time_ns, Certainty.ASSUMED
             )

@@ -6,7 +6,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from closeseq.connections.conversation import Conversation, End, Event, Opener, Traffic
-from closeseq.packets.flags import ACK, RST, SYN
+from closeseq.packets.segments import ACK, RST, SYN
 from closeseq.packets.value import value
 from closeseq.tcp.states import State
 

@@ -6,8 +6,8 @@ import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from closeseq.verdict.findings import Initiator, Role, Verdict
 from closeseq.verdict.judgement import Judgement
+from closeseq.verdict.model import Initiator, Role, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable

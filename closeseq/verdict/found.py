@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, TypeAlias
 
 from closeseq.verdict import vocabulary
-from closeseq.verdict.findings import Finding
+from closeseq.verdict.model import Finding
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from closeseq.connections.conversation import End
     from closeseq.tcp.timeline import Certainty
     from closeseq.verdict.case import Case
-    from closeseq.verdict.findings import Severity
+    from closeseq.verdict.model import Severity
 
 Rule: TypeAlias = "Callable[[Case], Iterator[Finding]]"
 

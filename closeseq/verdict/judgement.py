@@ -1,22 +1,84 @@
-"""The verdict and the findings of one timeline."""
+"""Which findings there are, and in which order they are reported: problems before notices.
+
+A rule takes a case and yields the findings of its code, in most cases none. What a code means, and how
+grave it is, stands in the vocabulary.
+
+The verdict and the findings of one timeline.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from closeseq.packets.value import value
+from closeseq.settings import Limits
 from closeseq.verdict.case import Case
-from closeseq.verdict.findings import Finding, Severity
-from closeseq.verdict.limits import Limits
-from closeseq.verdict.outcome import verdict
-from closeseq.verdict.rules import RULES
+from closeseq.verdict.ending import verdict
+from closeseq.verdict.findings.data import data_after_close, half_close, slow_close
+from closeseq.verdict.findings.loss import fin_lost, final_ack_lost
+from closeseq.verdict.findings.notices import (
+    capture_incomplete,
+    challenge_ack,
+    duplicate_packets,
+    fin_with_data,
+    keepalive,
+    three_segment_close,
+)
+from closeseq.verdict.findings.reset_causes import reset_cause
+from closeseq.verdict.findings.stuck import (
+    stuck_close_wait,
+    stuck_closing,
+    stuck_fin_wait_1,
+    stuck_fin_wait_2,
+    stuck_last_ack,
+)
+from closeseq.verdict.findings.time_wait import (
+    bind_blocked,
+    time_wait_assassinated,
+    time_wait_restarted,
+    time_wait_reused,
+)
+from closeseq.verdict.findings.vanished import half_open
+from closeseq.verdict.model import Finding, Severity
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from closeseq.packets.files import Gap
+    from closeseq.packets.frames import Gap
     from closeseq.tcp.timeline import Timeline
-    from closeseq.verdict.findings import Verdict
+    from closeseq.verdict.found import Rule
+    from closeseq.verdict.model import Verdict
+
+RULES: dict[str, Rule] = {
+    # an end waits in vain
+    "stuck-close-wait": stuck_close_wait,
+    "stuck-fin-wait-2": stuck_fin_wait_2,
+    "stuck-fin-wait-1": stuck_fin_wait_1,
+    "stuck-last-ack": stuck_last_ack,
+    "stuck-closing": stuck_closing,
+    "half-open": half_open,
+    # something was lost
+    "data-after-close": data_after_close,
+    "final-ack-lost": final_ack_lost,
+    "fin-lost": fin_lost,
+    # TIME_WAIT
+    "time-wait-assassinated": time_wait_assassinated,
+    "time-wait-restarted": time_wait_restarted,
+    "time-wait-reused": time_wait_reused,
+    "bind-blocked": bind_blocked,
+    # how the close went
+    "reset-cause": reset_cause,
+    "challenge-ack": challenge_ack,
+    "slow-close": slow_close,
+    "half-close": half_close,
+    "three-segment-close": three_segment_close,
+    "fin-with-data": fin_with_data,
+    "keepalive": keepalive,
+    # what the capture is worth
+    "capture-incomplete": capture_incomplete,
+    "duplicate-packets": duplicate_packets,
+}
+
 
 DEFAULT_LIMITS = Limits()
 

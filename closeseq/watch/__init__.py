@@ -1,22 +1,19 @@
-"""Connections watched as time passes: the road of a capture, taken in small steps, without an end.
+"""Connections watched as time passes: the same pipeline as for a file, run in small steps.
 
 In the order the data goes:
 
-    labels    what is told of connections that closed alike
-    tracked   what is remembered of each connection: when to look again, what was said of it
-    watch     batches and the clock in, news out; forgets what is over, and what is too much
-    ebbing    how many sockets in TIME_WAIT are left of connections that were forgotten
-    news      what a watch tells
-    census    how many sockets are in which state, and what became of all that were seen
-    session   a source of packets and a watch, driven together; clock: what time it is
-    witness   the kernel's own word on the connections, and who owns their sockets
-    live      the whole of it for programs: connections as they close
+    session      a source of packets and a monitor, driven together
+    monitor      batches and the clock in, updates out; drops what is over
+    updates      connections of which there is something new to report
+    counts       how many sockets are in which state, and how connections closed
+    kernel_view  the kernel's own state of the sockets, and which process owns them
+    live         all of it for programs: connections as they close
 """
 
 from __future__ import annotations
 
-from closeseq.watch.census import Census
-from closeseq.watch.news import Kind, News, Sighting
-from closeseq.watch.watch import Watch
+from closeseq.watch.counts import SocketCounts
+from closeseq.watch.monitor import Monitor
+from closeseq.watch.updates import Update, UpdateKind, Updates
 
-__all__ = ["Census", "Kind", "News", "Sighting", "Watch"]
+__all__ = ["Monitor", "SocketCounts", "Update", "UpdateKind", "Updates"]

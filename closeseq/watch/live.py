@@ -8,15 +8,14 @@ from typing import TYPE_CHECKING, Any, Self
 
 from closeseq.analysis import settings_of
 from closeseq.capture.live import open_live
-from closeseq.watch.clock import SystemClock
-from closeseq.watch.session import TICK, Session
-from closeseq.watch.watch import MOST_CONNECTIONS, Watch
+from closeseq.watch.monitor import MOST_CONNECTIONS, Monitor
+from closeseq.watch.session import TICK, Session, SystemClock
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from closeseq.watch.census import Census
-    from closeseq.watch.news import Sighting
+    from closeseq.watch.counts import SocketCounts
+    from closeseq.watch.updates import Update
 
 
 def live(
@@ -63,7 +62,7 @@ def live(
     )
     names = [interface] if isinstance(interface, str) else list(interface)
     source = open_live(names, ports=settings.ports, hosts=settings.hosts, expression=expression)
-    watch = Watch(settings, capture=",".join(names), most=max_connections)
+    watch = Monitor(settings, capture=",".join(names), most=max_connections)
     return Live(Session(source, watch, SystemClock()), duration)
 
 
@@ -74,7 +73,7 @@ class Live:
         self._session = session
         self._clock = session.clock
         self._ends_ns = None if duration is None else self._clock.now_ns() + round(duration * 1e9)
-        self._news: deque[Sighting] = deque()
+        self._news: deque[Update] = deque()
         self._ended = False
         self._closed = False
 
@@ -94,7 +93,7 @@ class Live:
         self.close()
 
     @property
-    def census(self) -> Census:
+    def census(self) -> SocketCounts:
         """How many sockets are in which state now, and what became of all connections so far."""
         return self._session.watch.census()
 
@@ -118,7 +117,7 @@ class Live:
     def __iter__(self) -> Self:
         return self
 
-    def __next__(self) -> Sighting:
+    def __next__(self) -> Update:
         while not self._news and not self._ended:
             self._step()
         if not self._news:
@@ -129,7 +128,7 @@ class Live:
     def __aiter__(self) -> Self:
         return self
 
-    async def __anext__(self) -> Sighting:
+    async def __anext__(self) -> Update:
         while not self._news and not self._ended:
             await asyncio.sleep(TICK)
             self._session.wake()  # it has waited

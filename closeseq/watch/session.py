@@ -1,4 +1,7 @@
-"""A source of packets and a watch, driven together: read, decode, feed, and tick when it is time."""
+"""What time it is for a watch.
+
+A source of packets and a watch, driven together: read, decode, feed, and tick when it is time.
+"""
 
 from __future__ import annotations
 
@@ -6,17 +9,68 @@ import math
 import time
 from typing import TYPE_CHECKING, Protocol
 
-from closeseq.capture.live.problems import DeviceError
-from closeseq.errors import CaptureError, CloseseqError, SaveError
+from closeseq.errors import CaptureError, CloseseqError, DeviceError, SaveError
 from closeseq.segments import Decoder
-from closeseq.tcp.timers import SECOND
+from closeseq.settings import SECOND
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from closeseq.packets.frames import Frames
-    from closeseq.watch.news import News
-    from closeseq.watch.watch import Watch
+    from closeseq.watch.monitor import Monitor
+    from closeseq.watch.updates import Updates
+
+JUMP_NS = 1_000_000_000  # more than any clock is corrected at once by NTP's slewing
+
+
+class SystemClock:
+    """The clock that the kernel stamps live packets with."""
+
+    def __init__(self) -> None:
+        self._apart_ns = time.time_ns() - time.monotonic_ns()
+
+    def now_ns(self) -> int:
+        """Return the time since the Unix epoch."""
+        return time.time_ns()
+
+    def see(self, frames: Frames) -> None:
+        """Take in the times of packets; this clock needs none."""
+
+    def jump_ns(self) -> int:
+        """Return by how much the clock has leapt since it was asked last: it was set, or the machine slept.
+
+        A machine's monotonic clock stands still while it sleeps, as its TCP timers do.
+        """
+        apart_ns = time.time_ns() - time.monotonic_ns()
+        jump, self._apart_ns = apart_ns - self._apart_ns, apart_ns
+        return jump if abs(jump) >= JUMP_NS else 0
+
+
+class PacketClock:
+    """A clock that goes on from the newest packet: for a file that something else is writing.
+
+    For a file of the present it is about the system's clock; for an old one it is the time within it.
+    """
+
+    def __init__(self) -> None:
+        self._last_ns = 0
+        self._seen_ns = time.monotonic_ns()
+
+    def now_ns(self) -> int:
+        """Return the time since the Unix epoch; 0 before any packet."""
+        return self._last_ns + time.monotonic_ns() - self._seen_ns if self._last_ns else 0
+
+    def see(self, frames: Frames) -> None:
+        """Take in the times of packets."""
+        if len(frames):
+            now_ns = self.now_ns()
+            self._last_ns = max(int(frames.time_ns.max()), now_ns)
+            self._seen_ns = time.monotonic_ns()
+
+    def jump_ns(self) -> int:
+        """Return 0: this clock does not leap."""
+        return 0
+
 
 TICK = 0.25  # seconds between two looks at the source and the clock
 NAP = 0.05  # seconds after which someone who wants to end it is noticed
@@ -26,7 +80,7 @@ SMALLEST_PORTION = 8  # connections
 LAST_WAIT = 0.5  # seconds for what was captured and has not been handed over
 
 
-class Batch(Protocol):
+class DeviceFrames(Protocol):
     """Frames of one device."""
 
     @property
@@ -38,7 +92,7 @@ class Batch(Protocol):
         """Which of the source's devices."""
 
 
-class Source(Protocol):
+class PacketSource(Protocol):
     """Where packets come from: a live capture, or a file that grows."""
 
     packets: int
@@ -52,7 +106,7 @@ class Source(Protocol):
     def dropped(self) -> int:
         """Packets that were lost so far."""
 
-    def read(self, timeout: float) -> Batch | None:
+    def read(self, timeout: float) -> DeviceFrames | None:
         """Return what has come; None if nothing did for so many seconds."""
 
     def release(self) -> None:
@@ -91,8 +145,8 @@ class Session:
 
     def __init__(
         self,
-        source: Source,
-        watch: Watch,
+        source: PacketSource,
+        watch: Monitor,
         clock: Clock,
         *,
         save: Callable[[Frames, int], None] | None = None,
@@ -112,7 +166,7 @@ class Session:
         self._portion = 256  # connections to judge at once
         self._age_ns = 0  # of the newest packet when it was read; below zero if its clock is another
 
-    def step(self, most: int | None = None) -> list[News]:
+    def step(self, most: int | None = None) -> list[Updates]:
         """Wait for the next tick, take in what has come, and let time pass.
 
         Args:
@@ -143,7 +197,7 @@ class Session:
             time.sleep(min(left, NAP))
         self._awake = False
 
-    def tick(self, most: int | None = None) -> list[News]:
+    def tick(self, most: int | None = None) -> list[Updates]:
         """Let time pass. What cannot be judged in a moment stays due, so that packets are looked at too."""
         now_ns = self.clock.now_ns()
         if not now_ns:
@@ -151,7 +205,7 @@ class Session:
         self._judge(now_ns, time.monotonic() + TICK)
         return self.watch.tell(most)
 
-    def end(self, *, hurried: bool = False) -> list[News]:
+    def end(self, *, hurried: bool = False) -> list[Updates]:
         """Take in what was captured until now, and let the watch say the rest.
 
         If that cannot all be read, `unread` says why.

@@ -9,7 +9,7 @@ In the order the data goes:
     record    all of the above together: a capture, and a line of truth per connection
     compare   the truth against what closeseq infers from the packets alone
 
-The network of our own comes from closeseq.lab.namespace, the path from closeseq.lab.path; every state
+The network of our own comes from closeseq.lab.network, the path from closeseq.lab.path; every state
 transition, as the tracepoint sock:inet_sock_set_state reports it, and the table of sockets from
-closeseq.kernel.
+closeseq.linux.
 """

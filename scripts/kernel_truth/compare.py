@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from closeseq.lab.agreement import same_instant_ns
-from closeseq.tcp.timers import SECOND
+from closeseq.settings import SECOND
 from kernel_truth.programs import SIDES
 
 UNSETTLED = 0.050  # seconds around an event in which the socket table may show either state; and a round trip

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Protocol
 
 from closeseq.connections.conversation import Address, End
-from closeseq.kernel.socket_table import SocketTable
-from closeseq.lab.faults import Action, Conditions, Fault, Kind, Leg, PathSettings
+from closeseq.lab.faults import Action, Conditions, Fault, Leg, PathSettings, SegmentKind
 from closeseq.lab.path import PathNetwork
-from closeseq.tcp.timers import SECOND
+from closeseq.linux.socket_table import SocketTable
+from closeseq.settings import SECOND
 from kernel_truth.loss import Losses
 from kernel_truth.programs import SIDES
 from kernel_truth.tap import tap
@@ -118,7 +118,7 @@ class OverPath:
 
     def lose(self, place: str, side: str, kind: str, local: int, remote: int) -> None:
         port = _server_port(side, local, remote)
-        self._path.inject(Fault(Action.LOSE, End(side), Leg(place), Kind(kind), port, times=1))
+        self._path.inject(Fault(Action.LOSE, End(side), Leg(place), SegmentKind(kind), port, times=1))
 
     def facts(self, server_port: int) -> dict[str, object]:
         round_trip_ns = self._settings.special[server_port].round_trip_ns

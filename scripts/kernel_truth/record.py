@@ -15,9 +15,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from closeseq.kernel.tracepoint import Tracepoint, Transition
-from closeseq.lab.namespace import enter
-from closeseq.lab.trace import by_ends
+from closeseq.lab.kernel_answers import by_ends
+from closeseq.lab.network import enter
+from closeseq.linux.tracepoint import SocketTransition, Tracepoint
 from kernel_truth.networks import Network, loopback, over_path
 from kernel_truth.programs import PATHS, SIDES, Step, random_program
 
@@ -75,7 +75,7 @@ def record(capture: Path, *, connections: int, seed: int, loss: str, ip: int, si
         return _write_truth(capture, jobs, transitions, facts, capture_end)
 
 
-def _sound(tracer: Tracepoint) -> list[Transition]:
+def _sound(tracer: Tracepoint) -> list[SocketTransition]:
     """Return all transitions, if the kernel had room for them and nobody set the clock meanwhile."""
     transitions = tracer.transitions()
     if tracer.lost:
@@ -222,7 +222,7 @@ async def _act(job: Connection, step: Step) -> None:
 def _write_truth(
     capture: Path,
     jobs: list[Connection],
-    transitions: list[Transition],
+    transitions: list[SocketTransition],
     facts: dict[int, dict[str, Any]],
     capture_end: float,
 ) -> Path:
@@ -246,6 +246,6 @@ def _write_truth(
     return path
 
 
-def _told(one: Transition) -> tuple[float, str, str]:
+def _told(one: SocketTransition) -> tuple[float, str, str]:
     """Return the Unix time, the state before, and the one after."""
     return round(one.time_ns / 1e9, 6), str(one.before), str(one.after)

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from closeseq.lab.namespace import die_with_parent
+from closeseq.lab.network import die_with_parent
 
 PATIENCE = 20  # seconds tcpdump may take to start or to finish
 

@@ -1,28 +1,24 @@
-"""Live sources: packets as they come, as `Frames`, in the order the data goes.
+"""Live sources: packets from a network device, as `Frames`.
 
-    opening      begin: devices, filters, sources
-    devices      which network devices there are, and what their frames look like
-    instructions     the machine language of the kernel's filter
-    program      its program for TCP, ports and hosts
-    expression   any other program, through libpcap
-    ring, blocks     Linux: memory that the kernel fills, and how to read it
-    sniffer      everywhere else, and on request: scapy's socket
-    live         the capture as its user sees it
-    problems     why a capture cannot begin, or go on
+    live_capture  open devices, set filters, read batches; begin reading here
+    devices       which network devices there are, and what their frames look like
+    ring          Linux: packets through memory shared with the kernel (TPACKET_V3)
+    scapy_socket  elsewhere, and on request: scapy's socket
+    filter        the kernel's filter program for TCP, ports and hosts
+    bpf           the filter's machine language; any other expression, compiled by libpcap
 
 Only the filter programs look inside a frame, and they run in the kernel.
 """
 
 from closeseq.capture.live.devices import Device
-from closeseq.capture.live.live import Batch, LiveCapture
-from closeseq.capture.live.opening import open_live
-from closeseq.capture.live.problems import DeviceError, FilterError, NotPermittedError
+from closeseq.capture.live.live_capture import LiveBatch, LiveCapture, open_live
+from closeseq.errors import DeviceError, FilterError, NotPermittedError
 
 __all__ = [
-    "Batch",
     "Device",
     "DeviceError",
     "FilterError",
+    "LiveBatch",
     "LiveCapture",
     "NotPermittedError",
     "open_live",

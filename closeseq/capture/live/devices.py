@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from closeseq.capture.live.problems import DeviceError
+from closeseq.errors import DeviceError, NotPermittedError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -73,7 +73,7 @@ def check_up(device: Device, packets: socket.socket) -> None:
             raise DeviceError(f"{name} is down; `ip link set {shlex.quote(name)} up` brings it up")
 
 
-class Condition(Enum):
+class DeviceState(Enum):
     """How a device is that was captured on."""
 
     UP = "up"
@@ -81,12 +81,12 @@ class Condition(Enum):
     GONE = "gone"  # for good, though another one may get its name
 
 
-def condition(device: Device, packets: socket.socket) -> Condition:
+def condition(device: Device, packets: socket.socket) -> DeviceState:
     """Return how a device is, in the socket's namespace. Only for Linux."""
     name, flags = _look_up(device, packets)
     if name is None:
-        return Condition.GONE
-    return Condition.UP if flags & _IFF_UP else Condition.DOWN
+        return DeviceState.GONE
+    return DeviceState.UP if flags & _IFF_UP else DeviceState.DOWN
 
 
 def let_nothing_in(device: Device, packets: socket.socket) -> None:
@@ -141,3 +141,8 @@ def _ask(any_socket: socket.socket, name: bytes, request: int) -> int:
     answer = fcntl.ioctl(any_socket, request, _OF_NUMBER.pack(name, 0))
     number: int = _OF_NUMBER.unpack(answer)[1]
     return number
+
+
+def not_permitted(device: Device) -> NotPermittedError:
+    """Return the error that says so of a device."""
+    return NotPermittedError(f"capturing on {device.name} needs the right to read packets")

@@ -7,9 +7,18 @@ losses     packets get lost, or a path dies
 time_wait  what TIME_WAIT is for, and what can happen to it
 resets     a RST ends it, or does not
 vantage    the capture point misses packets, or sees them twice
-path       client and server are far apart, and the capture point lies between them
+far_apart  client and server are far apart, and the capture point lies between them
 """
 
-from closeseq.lab.experiments import closes, waiting, ports, losses, time_wait, resets, vantage, path  # isort: skip
+from __future__ import annotations
 
-__all__ = ["closes", "losses", "path", "ports", "resets", "time_wait", "vantage", "waiting"]
+# In the order to be read; each registers what it defines.
+from closeseq.lab.experiments import closes, waiting, ports, losses, time_wait, resets, vantage, far_apart  # isort: skip # noqa: F401
+from closeseq.lab.registry import EXPERIMENTS, Experiment
+
+__all__ = ["experiments"]
+
+
+def experiments() -> dict[str, Experiment]:
+    """Return all experiments by name, in the order in which they are best read."""
+    return EXPERIMENTS

@@ -6,7 +6,7 @@ import socket
 import time
 from typing import TYPE_CHECKING
 
-from closeseq.lab.applications import echo, read_to_end
+from closeseq.lab.actions import echo, read_to_end
 from closeseq.lab.bench import PORT
 from closeseq.lab.network import occupy_line, slow_line
 from closeseq.lab.registry import experiment

@@ -7,7 +7,7 @@ import socket
 from typing import TYPE_CHECKING
 
 from closeseq.connections.conversation import End
-from closeseq.lab.applications import echo, keep_alive, read_to_end
+from closeseq.lab.actions import echo, keep_alive, read_to_end
 from closeseq.lab.bench import PORT
 from closeseq.lab.network import losing, set_parameter, slow_line
 from closeseq.lab.registry import experiment

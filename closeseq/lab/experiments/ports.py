@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from closeseq.connections.conversation import End
-from closeseq.lab.applications import echo
+from closeseq.lab.actions import echo
 from closeseq.lab.network import set_parameter
 from closeseq.lab.registry import experiment
 from closeseq.tcp.states import State

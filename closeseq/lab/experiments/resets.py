@@ -6,8 +6,8 @@ import contextlib
 from typing import TYPE_CHECKING
 
 from closeseq.connections.conversation import End
-from closeseq.lab import crafted
-from closeseq.lab.applications import abort, echo, read_to_end
+from closeseq.lab import actions
+from closeseq.lab.actions import abort, echo, read_to_end
 from closeseq.lab.bench import PORT
 from closeseq.lab.experiments.losses import TO_CLIENT, TO_SERVER
 from closeseq.lab.network import losing
@@ -73,8 +73,8 @@ def challenge_ack(bench: Bench) -> None:
     client, server = bench.connection()
     echo(client, server)
     bench.step("the client has sent a line, and the server has sent it back")
-    ack = crafted.last_segment(bench, lambda tcp: tcp.dport == PORT)
-    crafted.send_reset_like(ack, ahead=1000)
+    ack = actions.last_segment(bench, lambda tcp: tcp.dport == PORT)
+    actions.send_reset_like(ack, ahead=1000)
     bench.step("a forged RST arrives")
     echo(client, server)
     client.close()
@@ -93,8 +93,8 @@ def forged_reset(bench: Bench) -> None:
     client, server = bench.connection()
     echo(client, server)
     bench.step("the client has sent a line, and the server has sent it back")
-    ack = crafted.last_segment(bench, lambda tcp: tcp.dport == PORT)
-    crafted.send_reset_like(ack)
+    ack = actions.last_segment(bench, lambda tcp: tcp.dport == PORT)
+    actions.send_reset_like(ack)
     why = "the RST was not its own: it knows nothing of it yet"
     bench.step("a forged RST arrives", untold={End.CLIENT: why})
     client.sendall(b"still here")
@@ -106,7 +106,7 @@ def syn_scan(bench: Bench) -> None:
     """A SYN comes for which there is no socket, as port scanners send it: its answer is answered by RST."""
     bench.listen()
     bench.answers.handmade = (End.CLIENT,)
-    crafted.send_syn(bench.client_port, to=PORT)
+    actions.send_syn(bench.client_port, to=PORT)
     bench.step("a SYN made by hand arrives")
 
 

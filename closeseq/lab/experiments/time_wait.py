@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from closeseq.connections.conversation import End
-from closeseq.lab import crafted
-from closeseq.lab.applications import echo, read_to_end
+from closeseq.lab import actions
+from closeseq.lab.actions import echo, read_to_end
 from closeseq.lab.bench import PORT
 from closeseq.lab.experiments.losses import PURE_ACK, TO_CLIENT, server_closes_up_to_last_ack
 from closeseq.lab.network import losing, set_parameter, slow_line
 from closeseq.lab.registry import experiment
+from closeseq.settings import SECOND
 from closeseq.tcp.states import State
-from closeseq.tcp.timers import SECOND
 
 ANY_SEGMENT = "Linux begins 2MSL anew with any segment that reaches TIME_WAIT, and not only with a FIN"
 
@@ -86,7 +86,7 @@ def closed_by_the_server(bench: Bench) -> Packet:
     """Have a connection that the server closed first, and return the client's question."""
     client, server = bench.connection()
     echo(client, server)
-    old = crafted.last_segment(bench, asking)
+    old = actions.last_segment(bench, asking)
     server.close()
     bench.step("the server closes")
     read_to_end(client)
@@ -104,7 +104,7 @@ def time_wait_assassinated(bench: Bench) -> None:
     """
     set_parameter("tcp_rfc1337", 0)
     old = closed_by_the_server(bench)
-    crafted.send_again(old)
+    actions.send_again(old)
     bench.step("an old duplicate of the client's question arrives")
     bench.check("TIME_WAIT is gone", bench.end(End.SERVER).entry is None)
 
@@ -119,7 +119,7 @@ def time_wait_protected(bench: Bench) -> None:
     set_parameter("tcp_rfc1337", 1)
     old = closed_by_the_server(bench)
     before = bench.end(End.SERVER).clock_ns
-    crafted.send_again(old)
+    actions.send_again(old)
     why = "tcp_rfc1337 is 1 there: the RST was ignored, and nothing is sent then"
     bench.step("an old duplicate of the client's question arrives", untold={End.SERVER: why})
     bench.check("TIME_WAIT is still there", bench.end(End.SERVER).said is State.TIME_WAIT)
@@ -136,7 +136,7 @@ def wandering_duplicate(bench: Bench) -> None:
     """
     client, server = bench.connection()
     echo(client, server)
-    old = crafted.last_segment(bench, asking)
+    old = actions.last_segment(bench, asking)
     slow_line()
     client.sendall(b"last")  # takes the line, so that the FIN after it waits
     client.close()
@@ -144,7 +144,7 @@ def wandering_duplicate(bench: Bench) -> None:
     server.close()
     bench.step("both close; the FINs cross", wait=0.7)
     before = bench.end(End.SERVER).clock_ns
-    crafted.send_again(old)
+    actions.send_again(old)
     bench.step("an old duplicate of the client's question arrives", wait=0.2, clock=ANY_SEGMENT)
     said = {end: bench.end(end).said for end in End}
     bench.check("both ends are still in TIME_WAIT", set(said.values()) == {State.TIME_WAIT})

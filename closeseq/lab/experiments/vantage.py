@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from closeseq.connections.conversation import End
-from closeseq.lab.applications import echo, read_to_end
+from closeseq.lab.actions import echo, read_to_end
 from closeseq.lab.bench import PORT
 from closeseq.lab.network import mirror
 from closeseq.lab.registry import experiment
-from closeseq.packets.flags import FIN
+from closeseq.packets.segments import FIN
 
 if TYPE_CHECKING:
     import numpy as np

@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING
 
 from closeseq.connections.conversation import End
-from closeseq.lab.applications import fill_window, read_to_end
+from closeseq.lab.actions import fill_window, read_to_end
 from closeseq.lab.network import set_parameter
 from closeseq.lab.registry import experiment
 from closeseq.tcp.states import State

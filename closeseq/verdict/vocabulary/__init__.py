@@ -2,6 +2,9 @@
 
 This is the one place for meaning and severity; the rules take them from here. It is data and imports
 nothing of the machinery, so that `closeseq explain` is quick.
+
+    state_entries    the eleven states, and the verdicts
+    finding_entries  the findings: problems, then notices
 """
 
 from __future__ import annotations
@@ -10,11 +13,9 @@ import re
 from difflib import get_close_matches
 
 from closeseq.errors import UnknownWordError
-from closeseq.verdict.vocabulary.entry import Entry
-from closeseq.verdict.vocabulary.notices import NOTICES
-from closeseq.verdict.vocabulary.problems import PROBLEMS
-from closeseq.verdict.vocabulary.states import STATES
-from closeseq.verdict.vocabulary.verdicts import VERDICTS
+from closeseq.verdict.model import Entry
+from closeseq.verdict.vocabulary.finding_entries import NOTICES, PROBLEMS
+from closeseq.verdict.vocabulary.state_entries import STATES, VERDICTS
 
 _ENTRIES = (*STATES, *VERDICTS, *PROBLEMS, *NOTICES)
 

@@ -1,0 +1,280 @@
+"""Programs for the kernel's packet filter (classic BPF), put together without libpcap.
+
+A program decides for every frame before it is copied, so what it drops costs next to nothing. It may only
+look for TCP where that is cheap and certain. It passes what it cannot judge: tunnels and IPv6 extension
+headers, whose walk has loops; the pieces of fragmented segments, which `segments` counts. So whatever
+`segments` would find and narrow to the same ports and hosts gets in, and little else does.
+
+    the frame is     a TCP segment          with the ports, from or to the hosts: pass, else drop
+                     a later fragment of one    with the hosts: pass (its ports are in the first one)
+                     a tunnel, an extension header, LLC, MPLS, PPPoE, ...: pass
+                     anything else: drop
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+from closeseq.capture.live.bpf import (
+    ADD,
+    ADD_X,
+    AND,
+    COPY_FROM_X,
+    COPY_TO_X,
+    HARDWARE,
+    IF_AT_LEAST,
+    IF_BITS,
+    IF_EQUAL,
+    IF_GREATER,
+    JUMP,
+    LOAD_BYTE,
+    LOAD_BYTE_X,
+    LOAD_HALF,
+    LOAD_HALF_X,
+    LOAD_WORD,
+    LOAD_WORD_X,
+    OUTGOING,
+    PACKET_TYPE,
+    PROTOCOL,
+    RETURN,
+    SET_X,
+    SHIFT_LEFT,
+    Line,
+    Program,
+    assemble,
+)
+from closeseq.capture.live.devices import COOKED, FDDI, LOOPBACK_HARDWARE, RADIOTAP, RAW, WIRELESS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from collections.abc import Set as AbstractSet
+
+    from closeseq.capture.live.devices import Device
+
+# Instructions. The kernel allows 4096, and older ones give a socket 20 kB for options of all kinds.
+MOST = 1000
+
+IPV4, IPV6 = 0x0800, 0x86DD
+TAGS = (0x8100, 0x88A8, 0x9100, 0x9200)  # VLAN; how the kernel leaves all but the outermost tag
+LARGEST_LENGTH = 1500  # IEEE 802.3: up to here an EtherType is the length of an LLC frame
+# Ethernet bridged, MPLS, PPP, PPPoE, VN-Tag, E-Tag, and a third tag: `segments` walks along them
+UNJUDGED_TYPES = (0x6558, 0x8847, 0x8848, 0x880B, 0x8864, 0x8926, 0x893F, *TAGS)
+TCP, UDP = 6, 17
+# IPv4, IPv6, GRE and MPLS within IP; IPv6 extension headers (RFC 7045 4), AH
+UNJUDGED_PROTOCOLS = (4, 41, 47, 137, 0, 43, 44, 51, 60, 135, 139, 140)
+TUNNEL_PORTS = (4789, 8472, 6081, 4754, 2152)  # UDP: VXLAN, VXLAN as Linux had it first, Geneve, GRE, GTP-U
+LATER_FRAGMENT = 0x1FFF  # RFC 791 3.1: the offset is not zero
+
+
+@dataclass(frozen=True, slots=True)
+class FilterRequest:
+    """What a program shall pass."""
+
+    ports: AbstractSet[int] = frozenset()  # at either end; empty: all
+    hosts: AbstractSet[str] = frozenset()  # IP addresses, at either end; empty: all
+
+
+def tcp_program(device: Device, wanted: FilterRequest, snap_length: int) -> Program:
+    """Return the program that passes the wanted TCP of a device, cut to `snap_length` bytes.
+
+    What would make it too long is left out: it then passes more than is wanted.
+    """
+    for some in (wanted, FilterRequest(hosts=wanted.hosts), FilterRequest(ports=wanted.ports)):
+        program = assemble(_tcp(device, some, snap_length))
+        if len(program) <= MOST:
+            return program
+    return assemble(_tcp(device, FilterRequest(), snap_length))
+
+
+def _tcp(device: Device, wanted: FilterRequest, snap_length: int) -> Iterator[Line | str]:
+    if device.link_type in (FDDI, WIRELESS, RADIOTAP):  # headers of other lengths in front of everything
+        yield Line(JUMP, then="pass")
+        yield from _ends(snap_length)
+        return
+    addresses = [ip_address(host) for host in sorted(wanted.hosts)]
+    narrow = bool(addresses)
+    yield from _once(device)
+    yield from _network(device.link_type)
+    yield from _judge_type()
+    yield from _ipv4([int(address) for address in addresses if isinstance(address, IPv4Address)], narrow)
+    yield from _ipv6([int(address) for address in addresses if isinstance(address, IPv6Address)], narrow)
+    yield from _datagram()
+    yield from _segment(wanted.ports)
+    yield from _ends(snap_length)
+
+
+def _ends(snap_length: int) -> list[Line | str]:
+    return ["pass", Line(RETURN, snap_length), "drop", Line(RETURN, 0)]
+
+
+def _once(device: Device) -> Iterator[Line | str]:
+    """Drop what loopback sends: the same comes in at once. Of all devices, `any`, loopback is one."""
+    if device.loopback or device.cooked:
+        yield Line(LOAD_WORD, PACKET_TYPE)
+        yield Line(IF_EQUAL, OUTGOING, else_="once")
+        yield Line(LOAD_WORD, HARDWARE)
+        yield Line(IF_EQUAL, LOOPBACK_HARDWARE, then="drop")
+        yield "once"
+
+
+def _network(link_type: int) -> Iterator[Line | str]:
+    """Set X to the network layer, behind up to two VLAN tags, and A to its EtherType."""
+    if link_type == RAW:
+        yield from _by_version("drop")
+        return
+    if link_type == COOKED:
+        yield Line(SET_X, 0)
+        yield Line(LOAD_WORD, PROTOCOL)
+        yield from _if_tag("tag")
+        yield Line(JUMP, then="type")
+        yield "tag"
+        # Of what is received, the network layer begins with the tag; of what is sent, behind it.
+        yield Line(LOAD_HALF, 2)
+        yield from _if_tag("pass")
+        yield Line(IF_EQUAL, IPV4, then="pass")
+        yield Line(IF_EQUAL, IPV6, then="pass")
+        yield from _by_version("pass")
+    else:
+        for end in (14, 18):
+            yield Line(SET_X, end)
+            yield Line(LOAD_HALF, end - 2)
+            yield from _if_tag(f"tag at {end}")
+            yield Line(JUMP, then="type")
+            yield f"tag at {end}"
+        yield Line(SET_X, 22)
+        yield Line(LOAD_HALF, 20)
+    yield "type"
+
+
+def _if_tag(then: str) -> Iterator[Line | str]:
+    for ethertype in TAGS:
+        yield Line(IF_EQUAL, ethertype, then=then)
+
+
+def _by_version(otherwise: str) -> Iterator[Line | str]:
+    """Go by the version in the first byte of what must be an IP header."""
+    yield Line(SET_X, 0)
+    yield Line(LOAD_BYTE, 0)
+    yield Line(AND, 0xF0)
+    yield Line(IF_EQUAL, 0x40, then="IPv4")
+    yield Line(IF_EQUAL, 0x60, then="IPv6")
+    yield Line(JUMP, then=otherwise)
+
+
+def _judge_type() -> Iterator[Line | str]:
+    """Go by the EtherType that is in A."""
+    yield Line(IF_EQUAL, IPV4, then="IPv4")
+    yield Line(IF_EQUAL, IPV6, then="IPv6")
+    yield Line(IF_GREATER, LARGEST_LENGTH, else_="pass")
+    for ethertype in UNJUDGED_TYPES:
+        yield Line(IF_EQUAL, ethertype, then="pass")
+    yield Line(JUMP, then="drop")
+
+
+def _ipv4(hosts: list[int], narrow: bool) -> Iterator[Line | str]:
+    """Go by an IPv4 header (RFC 791 3.1); `narrow` says whether only some hosts are wanted."""
+    yield "IPv4"
+    yield Line(LOAD_BYTE_X, 9)
+    yield from _judge_protocol("IPv4")
+    yield "IPv4 TCP"
+    if narrow:
+        for at in (12, 16):
+            yield Line(LOAD_WORD_X, at)
+            for host in hosts:
+                yield Line(IF_EQUAL, host, then="IPv4 TCP wanted")
+        yield Line(JUMP, then="drop")
+    yield "IPv4 TCP wanted"
+    yield Line(LOAD_HALF_X, 6)
+    yield Line(IF_BITS, LATER_FRAGMENT, then="pass")
+    yield from _behind_ipv4()
+    yield Line(JUMP, then="TCP")
+    yield "IPv4 UDP"
+    yield Line(LOAD_HALF_X, 6)
+    yield Line(IF_BITS, LATER_FRAGMENT, then="drop")
+    yield from _behind_ipv4()
+    yield Line(JUMP, then="UDP")
+
+
+def _behind_ipv4() -> Iterator[Line | str]:
+    """Set X behind the header, whose length is in the low half of its first byte, in words."""
+    yield Line(LOAD_BYTE_X, 0)
+    yield Line(AND, 0x0F)
+    yield Line(SHIFT_LEFT, 2)
+    yield Line(ADD_X)
+    yield Line(COPY_TO_X)
+
+
+def _ipv6(hosts: list[int], narrow: bool) -> Iterator[Line | str]:
+    """Go by an IPv6 header (RFC 8200 3); `narrow` says whether only some hosts are wanted."""
+    yield "IPv6"
+    yield Line(LOAD_BYTE_X, 6)
+    yield from _judge_protocol("IPv6")
+    yield "IPv6 TCP"
+    if narrow:
+        for at in (8, 24):
+            for host in hosts:
+                other = f"not {at} {host}"
+                for word in range(4):
+                    yield Line(LOAD_WORD_X, at + 4 * word)
+                    yield Line(IF_EQUAL, host >> (96 - 32 * word) & 0xFFFFFFFF, else_=other)
+                yield Line(JUMP, then="IPv6 TCP wanted")
+                yield other
+        yield Line(JUMP, then="drop")
+    yield "IPv6 TCP wanted"
+    yield from _behind_ipv6()
+    yield Line(JUMP, then="TCP")
+    yield "IPv6 UDP"
+    yield from _behind_ipv6()
+    yield Line(JUMP, then="UDP")
+
+
+def _behind_ipv6() -> Iterator[Line | str]:
+    yield Line(COPY_FROM_X)
+    yield Line(ADD, 40)
+    yield Line(COPY_TO_X)
+
+
+def _judge_protocol(version: str) -> Iterator[Line | str]:
+    """Go by the protocol that is in A."""
+    yield Line(IF_EQUAL, TCP, then=f"{version} TCP")
+    yield Line(IF_EQUAL, UDP, then=f"{version} UDP")
+    for protocol in UNJUDGED_PROTOCOLS:
+        yield Line(IF_EQUAL, protocol, then="pass")
+    yield Line(JUMP, then="drop")
+
+
+def _datagram() -> Iterator[Line | str]:
+    """Go by the destination port of a UDP datagram at X: it may be a tunnel."""
+    yield "UDP"
+    yield Line(LOAD_HALF_X, 2)
+    for port in TUNNEL_PORTS:
+        yield Line(IF_EQUAL, port, then="pass")
+    yield Line(JUMP, then="drop")
+
+
+def _segment(ports: AbstractSet[int]) -> Iterator[Line | str]:
+    """Go by the two ports of a TCP segment at X."""
+    yield "TCP"
+    if not ports:
+        return
+    for at in (0, 2):
+        yield Line(LOAD_HALF_X, at)
+        for low, high in _ranges(ports):
+            if low == high:
+                yield Line(IF_EQUAL, low, then="pass")
+            else:
+                other = f"not {at} {low}"
+                yield Line(IF_AT_LEAST, low, else_=other)
+                yield Line(IF_GREATER, high, else_="pass")
+                yield other
+    yield Line(JUMP, then="drop")
+
+
+def _ranges(ports: AbstractSet[int]) -> Iterator[tuple[int, int]]:
+    """Give the ports as ranges, first and last one included."""
+    known = sorted(ports)
+    gaps = [(low, high) for low, high in pairwise(known) if high > low + 1]
+    return zip((known[0], *(high for _, high in gaps)), (*(low for low, _ in gaps), known[-1]), strict=True)

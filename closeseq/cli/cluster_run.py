@@ -1,0 +1,196 @@
+"""`closeseq analyze --cluster`: the work is done by the workers of a Dask scheduler."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import secrets
+import sys
+from concurrent.futures import Executor
+from typing import TYPE_CHECKING, Any
+
+from closeseq.analysis import settings_of
+from closeseq.cli.analyze_run import Job, meant
+from closeseq.cli.output import streamed
+from closeseq.cli.terminal import Progress, Refusal, Status, complain, fault_in
+from closeseq.cluster import FORMS, SUMMARY, Order, Totals, handed_on, part
+from closeseq.errors import CaptureError
+from closeseq.report.text import Style, printable
+from closeseq.shards.keys import file_system, write_whole
+from closeseq.shards.plan import each, shared_out
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from closeseq.capture.chains import Chain
+
+INSTALL = "pip install 'closeseq[cluster]', here and where its workers run"
+PATIENCE = "10s"  # for the scheduler's answer
+
+
+class ClusterJob(Job):
+    """One run of `analyze` on a cluster."""
+
+    def run_on(self, address: str) -> Status:
+        """Read and report; return the exit status."""
+        request = self.request
+        if request.form not in FORMS:
+            raise Refusal(f"--cluster writes {', '.join(FORMS[1:])} or a summary, not {request.form}")
+        if request.form != "summary" and request.output is None:
+            raise Refusal(
+                f"-f {request.form} on a cluster is written in parts: name a directory or URL with -o"
+            )
+        named = meant(request.captures)
+        with connected(address) as executor:
+            folder = None if request.output is None else Folder(request.output, force=request.force)
+            try:
+                lines = list(self._summaries(executor, self.chains(named), folder))
+            finally:
+                if folder is not None:
+                    folder.clear()
+            lines += [f"not read: {printable(text)}" for text in self.broken]
+            if folder is not None:
+                write_whole(f"{folder.url}/{SUMMARY}", (line + "\n" for line in lines))
+        streamed(sys.stdout).write(line + "\n" for line in lines)
+        return self.status
+
+    def _summaries(self, executor: Executor, chains: list[Chain], folder: Folder | None) -> Iterator[str]:
+        """Yield the lines of the summaries of all captures, and write their parts."""
+        between: list[str] = []
+        for chain in chains:
+            try:
+                lines = self._summary(executor, chain, folder)
+            except CaptureError as error:
+                complain(str(error))
+                self.broken.append(str(error))
+                self.unread = True
+                continue
+            yield from [*between, *lines]
+            between = [""]
+
+    def _summary(self, executor: Executor, chain: Chain, folder: Folder | None) -> list[str]:
+        request, given = self.request, self.request.reading
+        settings = settings_of(
+            port=given.port,
+            host=given.host,
+            stuck_after=given.stuck_after,
+            os=given.os,
+            time_wait=given.time_wait,
+            fin_timeout=given.fin_timeout,
+        )
+        progress, handed = Progress(chain.paths[0]), None if folder is None else folder.handed
+        try:
+            whole = shared_out(executor, chain, settings, folder=handed, count=given.count, progress=progress)
+        finally:
+            progress.clear()
+        style = Style(100, request.ascii)
+        order = Order(settings, whole.reading, request.wanted, style, request.most, request.form)
+        told = handed_on(order, handed)
+        shards = [
+            (told, shard, None if folder is None else folder.part(request.form))
+            for shard in sorted(whole.shards, key=lambda one: -one.shard.connections)  # long tasks first
+            if shard.shard.connections
+        ]
+        totals = Totals()
+        for one in each(executor, part, shards):
+            totals.merge(one, request.most)
+        for error in whole.reading.files.errors():
+            complain(str(error))
+            self.unread = True
+        self.found |= any(
+            code in totals.verdicts.of or code in totals.findings.of for code in request.fail_on
+        )
+        if len(totals.faults):
+            complain(f"{chain.paths[0]}: {fault_in(totals.faults)}")
+            self.failed = True
+        return list(totals.summary(whole.reading, settings, request.wanted, style, request.most))
+
+
+class Folder:
+    """The directory or URL that the parts go to.
+
+    Args:
+        name: as the user named it.
+        force: whether what an earlier run has left there may be overwritten.
+
+    Raises:
+        Refusal: something is there already, or it cannot be written to.
+    """
+
+    def __init__(self, name: str, *, force: bool) -> None:
+        try:
+            self._files, path = file_system(name)
+            self.url = str(self._files.unstrip_protocol(path)).rstrip("/")
+            present = self._files.exists(path) and [
+                one for one in self._files.ls(path, detail=False) if not _is_hidden(one)
+            ]
+            if present and not force:
+                raise Refusal(f"{name} is not empty; --force writes there nevertheless")
+            for one in present or []:
+                if _is_ours(one):
+                    self._files.rm(one)
+            self.handed = f"{self.url}/.closeseq-{secrets.token_hex(8)}"
+            self._files.makedirs(file_system(self.handed)[1], exist_ok=True)
+        except ImportError as error:
+            raise Refusal(f"{name} cannot be written to: {error}; {INSTALL}") from error
+        except OSError as error:
+            raise Refusal(f"{name} cannot be written to: {error.strerror or error}") from error
+        self._parts = 0
+
+    def part(self, form: str) -> str:
+        """Return a URL for the next part."""
+        self._parts += 1
+        return f"{self.url}/part-{self._parts:05}.{form}"
+
+    def clear(self) -> None:
+        """Remove what tasks have handed on to one another."""
+        with contextlib.suppress(OSError):
+            self._files.rm(file_system(self.handed)[1], recursive=True)
+
+
+def _is_hidden(path: str) -> bool:
+    return path.rstrip("/").rpartition("/")[2].startswith(".")
+
+
+def _is_ours(path: str) -> bool:
+    name = path.rpartition("/")[2]
+    return name == SUMMARY or (name.startswith("part-") and name.endswith(FORMS[1:]))
+
+
+class Workers(Executor):
+    """The workers of a Dask scheduler.
+
+    As Dask's own executor, whose results stay with the workers until Python happens to look for garbage here.
+    """
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+
+    def submit(self, task: Callable[..., Any], /, *given: Any, **named: Any) -> Any:
+        """Have a task done, twice if need be; return its future."""
+        return self._client.submit(task, *given, pure=False, **named)
+
+
+@contextlib.contextmanager
+def connected(address: str) -> Iterator[Executor]:
+    """Be connected with a Dask scheduler; yield what does its tasks.
+
+    Raises:
+        Refusal: none answers, or Dask is not installed.
+    """
+    try:
+        from distributed import Client
+
+        connect: Any = Client  # which has no types
+    except ImportError as error:
+        raise Refusal(f"--cluster needs Dask, which is not installed; {INSTALL}") from error
+    for name in ("distributed", "distributed.client"):  # they have levels of their own once it is loaded
+        logging.getLogger(name).setLevel(logging.CRITICAL)  # what went wrong is said once
+    try:
+        client = connect(address, timeout=PATIENCE, set_as_default=False)
+    except (OSError, ValueError) as error:
+        raise Refusal(f"no Dask scheduler answers at {address}: is it running there?") from error
+    try:
+        yield Workers(client)
+    finally:
+        client.close()

@@ -1,0 +1,252 @@
+"""Many connections out of the columns, as plain Python: in a fifth of the time that `events.describe` takes.
+
+What `events` does for the rows of one connection is done here for whole columns of many. Both give the same
+conversations.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from closeseq.connections.conversation import (
+    ENDS,
+    Conversation,
+    Duplicates,
+    End,
+    Event,
+    Opener,
+    Path,
+    Stream,
+    Traffic,
+)
+from closeseq.connections.describe import duplicates, event, first_event, tags, text
+from closeseq.connections.orientation import clients, endpoints_of
+from closeseq.connections.sequence_space import POSITIONS
+from closeseq.connections.skeleton import StepChain
+from closeseq.connections.state import NEVER_NS, NONE
+from closeseq.connections.steps import some
+from closeseq.packets.segments import ACK, SYN
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from closeseq.connections.orientation import ClientGuess
+    from closeseq.connections.pairs import PairTable
+    from closeseq.connections.state import Sides
+    from closeseq.connections.steps import KeptEvents, Steps
+    from closeseq.connections.traffic import Stretches
+
+NOTHING_SENT = Stream()
+NO_DUPLICATES = Duplicates()
+
+
+def conversations(
+    index: np.ndarray, table: PairTable, steps: Steps, guess: ClientGuess
+) -> Iterator[Conversation]:
+    """Return the connections with these indices, int64, which ascend; all of them are made at once."""
+    extent = some(table.histories, steps, index)
+    client, seen = clients(table, steps, guess, extent)
+    chain = StepChain.of(extent, steps, table.histories.open_stretch[index])
+    happened, past = all_steps(chain, client, steps), np.cumsum(chain.length)
+    each = [tuple(happened[a:b]) for a, b in zip((past - chain.length).tolist(), past.tolist(), strict=True)]
+    history = {name: getattr(table.histories, name)[index].tolist() for name in HISTORY}
+    pair, sides = table.histories.pair[index], table.sides
+    own, peer = 2 * index + client, 2 * index + 1 - client  # rows of Sides: the client's, the server's
+    return map(
+        Conversation,
+        history["id"],
+        history["incarnation"],
+        *addresses(pair, client, table),
+        [Opener.SEEN if one else Opener.INFERRED for one in seen.tolist()],
+        each,
+        sides.packets[own].tolist(),
+        sides.packets[peer].tolist(),
+        sides.bytes[own].tolist(),
+        sides.bytes[peer].tolist(),
+        history["first_ns"],
+        history["last_ns"],
+        history["copies"],
+        paths(sides, own, peer),
+        paths(sides, peer, own),
+        successors(index, client, table, steps),
+        all_duplicates(index, client, each, table),
+        *vlans(pair, client, table),
+    )
+
+
+HISTORY = ("id", "incarnation", "first_ns", "last_ns", "copies")
+
+
+def all_steps(chain: StepChain, client: np.ndarray, steps: Steps) -> list[Event | Traffic]:
+    """Return the steps of all connections of a chain, one connection after the other."""
+    place = chain.place[chain.is_event]
+    row = chain.row[chain.is_event]
+    origin = syn_numbers(place, row, len(client), steps.kept)
+    result = np.empty(len(chain.row), np.object_)
+    result[chain.is_event] = all_events(row, origin[place], client[place], steps.kept)
+    other = ~chain.is_event
+    place = chain.place[other]
+    result[other] = all_traffic(chain.row[other], origin[place], client[place], steps.stretches)
+    return list(result)
+
+
+def syn_numbers(place: np.ndarray, row: np.ndarray, connections: int, kept: KeptEvents) -> np.ndarray:
+    """Return the number of each end's first SYN, 0 without one: a row a connection, a column an end."""
+    result = np.zeros((connections, 2), np.int64)
+    syn = np.flatnonzero(kept.flags[row] & SYN)[::-1]  # of several the first one stays
+    result[place[syn], kept.sender[row[syn]]] = kept.seq[row[syn]]
+    return result
+
+
+def all_events(row: np.ndarray, origin: np.ndarray, client: np.ndarray, kept: KeptEvents) -> list[Event]:
+    """Return rows of `KeptEvents` as events; `origin` and `client` are those of each row's connection."""
+    at, sender, flags = np.arange(len(row)), kept.sender[row], kept.flags[row]
+    ack = kept.ack[row] - origin[at, 1 - sender]
+    acknowledges, stamped = (flags & ACK) > 0, kept.has_timestamps[row]
+    sacked, ip_id = kept.sacked[row], kept.ip_id[row]
+    return list(
+        map(
+            Event,
+            kept.number[row].tolist(),
+            kept.time_ns[row].tolist(),
+            [ENDS[one] for one in (sender ^ client).tolist()],
+            flags.tolist(),
+            (kept.seq[row] - origin[at, sender]).tolist(),
+            optional(ack, acknowledges),
+            kept.length[row].tolist(),
+            [POSITIONS[one] for one in kept.position[row].tolist()],
+            kept.window[row].tolist(),
+            optional(kept.tsval[row], stamped),
+            optional(kept.tsecr[row], stamped),
+            dsacks(ack, kept.dsack_left[row], kept.dsack_right[row], acknowledges),
+            optional(ack + sacked, acknowledges & (sacked > 0)),
+            kept.ttl[row].tolist(),
+            optional(ip_id, ip_id >= 0),
+            kept.syn_options[row].tolist(),
+        )
+    )
+
+
+def dsacks(
+    ack: np.ndarray, left: np.ndarray, right: np.ndarray, acknowledges: np.ndarray
+) -> list[tuple[int, int] | None]:
+    """Return the D-SACK block of each row; most have none."""
+    result: list[tuple[int, int] | None] = [None] * len(ack)
+    for one in np.flatnonzero(acknowledges & (left != right)).tolist():
+        result[one] = (int(ack[one] + left[one]), int(ack[one] + right[one]))
+    return result
+
+
+def all_traffic(
+    row: np.ndarray, origin: np.ndarray, client: np.ndarray, stretches: Stretches
+) -> list[Traffic]:
+    """Return rows of `Stretches` as traffic; `origin` and `client` are those of each row's connection."""
+    return list(
+        map(
+            Traffic,
+            streams(row, client, origin, stretches),
+            streams(row, 1 - client, origin, stretches),
+        )
+    )
+
+
+def streams(row: np.ndarray, end: np.ndarray, origin: np.ndarray, stretches: Stretches) -> list[Stream]:
+    """Return what one end, 0 or 1, sent in each of these stretches."""
+    result = np.full(len(row), NOTHING_SENT, np.object_)
+    sent = np.flatnonzero(stretches.segments[row, end])
+    row, end, origin = row[sent], end[sent], origin[sent]
+    at = np.arange(len(row))
+    stamped = stretches.has_timestamps[row, end]
+    highest, ack, ip_id = stretches.end[row, end], stretches.ack[row, end], stretches.ip_id[row, end]
+    result[sent] = list(
+        map(
+            Stream,
+            *(getattr(stretches, name)[row, end].tolist() for name in SENT),
+            optional(highest - origin[at, end], highest != NONE),
+            optional(ack - origin[at, 1 - end], ack != NONE),
+            optional(stretches.tsval[row, end], stamped),
+            optional(stretches.tsecr[row, end], stamped),
+            optional(ip_id, ip_id >= 0),
+            *(getattr(stretches, name)[row, end].tolist() for name in SENT_LAST),
+        )
+    )
+    return list(result)
+
+
+# Columns of `Stretches` in the order of the fields of `Stream`: before `end`, and after `ip_id`.
+SENT = (
+    *("segments", "bytes", "first_number", "last_number", "first_ns", "last_ns"),
+    *("retransmissions", "gaps", "reordered", "probes", "probe_number", "probe_ns"),
+)
+SENT_LAST = ("zero_windows", "controls", "unanswered", "unanswered_number", "unanswered_ns")
+
+
+def optional(values: np.ndarray, there: np.ndarray) -> list[Any]:
+    """Return numbers as a list, None where there is none."""
+    if there.all():
+        listed: list[Any] = values.tolist()
+        return listed
+    result = values.astype(np.object_)
+    result[~there] = None
+    return list(result)
+
+
+def paths(sides: Sides, own: np.ndarray, peer: np.ndarray) -> list[Path]:
+    """Return what the path did to what ends sent, for rows of `Sides`: theirs, and their peers'."""
+    response, missed = sides.response_ns[own], sides.missed[own]
+    holes = (sides.holes[own] > 0) & (sides.hole_start[own] < sides.acked_end[peer])
+    first = holes & (missed == 0)
+    return list(
+        map(
+            Path,
+            optional(response, response != NEVER_NS),
+            sides.reordered[own].tolist(),
+            sides.lost[own].tolist(),
+            np.maximum(sides.repeated[own] - sides.dsacks[peer], 0).tolist(),
+            (missed + holes).tolist(),
+            np.where(first, sides.hole_number[own], sides.missed_number[own]).tolist(),
+            np.where(first, sides.hole_ns[own], sides.missed_ns[own]).tolist(),
+        )
+    )
+
+
+def addresses(pair: np.ndarray, client: np.ndarray, table: PairTable) -> tuple[list[Any], list[Any]]:
+    """Return the addresses and ports of clients and of servers."""
+    found, turned = endpoints_of(table.pairs, pair), client.tolist()
+    named = [(text(ends[one]), text(ends[1 - one])) for ends, one in zip(found, turned, strict=True)]
+    return [one for one, _ in named], [one for _, one in named]
+
+
+def vlans(pair: np.ndarray, client: np.ndarray, table: PairTable) -> tuple[list[Any], list[Any]]:
+    """Return the VLANs in which the packets of clients and of servers were first seen."""
+    both = table.pairs.vlan[pair]
+    at = np.arange(len(pair))
+    ends = both[at, client], both[at, 1 - client]
+    if not both.any():
+        return [()] * len(pair), [()] * len(pair)
+    return [tags(one) for one in ends[0].tolist()], [tags(one) for one in ends[1].tolist()]
+
+
+def successors(index: np.ndarray, client: np.ndarray, table: PairTable, steps: Steps) -> list[Event | None]:
+    """Return the SYN that opened the next connection of each pair; None without one."""
+    result: list[Event | None] = [None] * len(index)
+    successor = table.histories.successor[index]
+    for one in np.flatnonzero(successor >= 0).tolist():
+        ends = ENDS if client[one] == 0 else ENDS[::-1]
+        row = first_event(int(successor[one]), table.histories, steps)
+        result[one] = event(row, (ends[0], ends[1]), (0, 0))
+    return result
+
+
+def all_duplicates(
+    index: np.ndarray, client: np.ndarray, each: Sequence[Sequence[Event | Traffic]], table: PairTable
+) -> list[Duplicates]:
+    """Return what the duplicates of each connection were, for its steps; most have none."""
+    result = [NO_DUPLICATES] * len(index)
+    for one in np.flatnonzero(table.histories.copies[index]).tolist():
+        own = 2 * int(index[one]) + int(client[one])
+        sides = {End.CLIENT: table.sides.row(own), End.SERVER: table.sides.row(own ^ 1)}
+        result[one] = duplicates(table.histories.row(int(index[one])), sides, each[one])
+    return result

@@ -1,0 +1,271 @@
+"""Sequence numbers of a batch: relative, unwrapped to 64 bits, and their position against what was sent.
+
+Everything here stands in the order *by sender*: run by run, and in each first the segments of end 0,
+then those of end 1. A *group* is the segments of one end in one run.
+
+One batch on its way through: its rows, ordered in two ways, and their numbers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from closeseq.connections.conversation import Position
+from closeseq.connections.grouping import lengths
+from closeseq.connections.state import NONE, Sides
+from closeseq.packets.segments import ACK, FIN, RST, SYN, differences
+
+if TYPE_CHECKING:
+    from closeseq.connections.pairs import Rows
+    from closeseq.packets.segments import Segments
+
+POSITIONS = tuple(Position)  # a column of positions holds indices into this
+NEW, RETRANSMISSION, OVERLAP, GAP, PROBE, REORDERED, OUTSIDE = range(len(POSITIONS))
+LARGEST_WINDOW = 1 << 30  # RFC 7323 2.3: nothing can be sent further ahead than this
+LARGEST_UNSCALED = 65535  # without the window scale option (RFC 9293 3.1)
+WINDOW_SCALE = 3  # kind of that option (RFC 7323 2.2)
+HIGHEST = np.iinfo(np.int64).max
+
+
+class Senders:
+    """The rows of a batch by sender, and the way back."""
+
+    def __init__(self, rows: Rows) -> None:
+        length = rows.length
+        sender = rows.sender.astype(np.int64)
+        in_run = np.arange(len(sender)) - np.repeat(rows.start, length)
+        total = np.cumsum(sender) - sender
+        ones = total - np.repeat(total[rows.start], length)  # segments of end 1 before this one in the run
+        zeros = in_run - ones
+        of_one = np.add.reduceat(sender, rows.start)
+        second = rows.start + length - of_one  # where end 1's segments begin
+
+        own_first = np.where(sender, np.repeat(second, length), np.repeat(rows.start, length))
+        peer_first = np.where(sender, np.repeat(rows.start, length), np.repeat(second, length))
+        self.place = own_first + np.where(sender, ones, zeros)  # by connection -> by sender
+        order = np.empty_like(self.place)
+        order[self.place] = np.arange(len(order))
+        self.order = order  # by sender -> by connection
+        peers = np.where(sender, zeros, ones)
+        self.newest = np.where(peers > 0, peer_first + peers - 1, -1)[order]  # the peer's segment before it
+
+        starts = np.stack([rows.start, second], axis=1).ravel()
+        slots = np.stack([2 * rows.connection, 2 * rows.connection + 1], axis=1).ravel()
+        filled = np.stack([length - of_one, of_one], axis=1).ravel() > 0
+        self.start = starts[filled]  # of each group
+        self.side = slots[filled]  # index into Sides, per group
+        self.length = lengths(self.start, len(order))
+        self.last = self.start + self.length - 1
+
+    def spread(self, values: np.ndarray) -> np.ndarray:
+        """Return a column with each group's value in its rows."""
+        return np.repeat(values, self.length)
+
+    def before(self, running: np.ndarray, carried: np.ndarray) -> np.ndarray:
+        """Shift a running value by one row within its group; `carried` (one a group) comes first."""
+        shifted = np.empty_like(running)
+        shifted[1:] = running[:-1]
+        shifted[self.start] = carried
+        return shifted
+
+    def of_peer(self, running: np.ndarray, carried: np.ndarray) -> np.ndarray:
+        """Return the peer's running value before each row; `carried` is that of each group's peer."""
+        return np.where(self.newest >= 0, running[self.newest], self.spread(carried))
+
+    def highest(self, values: np.ndarray, counts: np.ndarray, carried: np.ndarray) -> np.ndarray:
+        """Return the running maximum in each group of those values that count, from `carried` on."""
+        low = np.minimum.reduceat(np.where(counts, values, HIGHEST), self.start)
+        high = np.maximum(np.maximum.reduceat(np.where(counts, values, NONE), self.start), carried)
+        low = np.minimum(low, np.where(carried == NONE, HIGHEST, carried))
+        low = np.where(high == NONE, 0, low)
+        high = np.where(high == NONE, -1, high)
+
+        # Lift every group above the one before it, by exactly the room that one needs: then a single
+        # running maximum serves all, however far a hostile sender's numbers are spread. Level 0: nothing.
+        room = high - low + 2
+        lift = np.cumsum(room) - room
+        level = np.where(counts, values - self.spread(low - 1), 0)
+        at_start = np.where(carried == NONE, 0, carried - low + 1)
+        level[self.start] = np.maximum(level[self.start], at_start)
+        lifts = self.spread(lift)
+        top = np.maximum.accumulate(level + lifts) - lifts
+        return np.where(top > 0, top + self.spread(low - 1), NONE)
+
+
+@dataclass(frozen=True, slots=True)
+class Numbers:
+    """The sequence numbers of a batch, in the order by sender."""
+
+    seq: np.ndarray  # int64, relative to the sender's origin
+    ack: np.ndarray  # int64, relative to the receiver's origin; NONE without the ACK flag
+    end: np.ndarray  # int64, the number after the segment
+    position: np.ndarray  # uint8, index into POSITIONS
+    sent_before: np.ndarray  # int64, its sender's highest `end` before this segment; NONE if none
+    acked_by_peer: np.ndarray  # int64, the peer's highest `ack` before this segment; NONE if none
+    first_ack: np.ndarray  # bool, the first segment with ACK of its sender
+    sent_by_peer: np.ndarray  # int64, the peer's highest `end` before this segment; NONE if none
+    fin_of_peer: np.ndarray  # int64, the highest `end` of the peer's FINs before this segment; NONE if none
+
+
+def number(senders: Senders, segments: Segments, sides: Sides) -> Numbers:
+    """Give every row its relative numbers and its position; update what is kept of the sides.
+
+    `segments` stands in the order by sender; the origins of all sides are known already.
+    """
+    side, start = senders.side, senders.start
+    flags = segments.flags
+    seq = unwrap(segments.seq, start, sides.last_raw[side], sides.last_seq[side])
+    ack, first_ack = acknowledgements(senders, segments, sides)
+    fin = flags & FIN > 0
+    end = seq + segments.length + (flags & SYN > 0) + fin
+
+    sent_before, fin_before = sides.sent_end[side], sides.fin_end[side]
+    acked_before = sides.acked_end[side]
+    learn_reach(senders, segments, sides)
+    sent_so_far, sent_end, outside = follow_sent(
+        senders, flags, seq, end, carried=sent_before, reach=sides.reach[side]
+    )
+    fin_end = senders.highest(end, fin & ~outside, fin_before)
+    acked_end = senders.highest(ack, ack != NONE, acked_before)
+    result = Numbers(
+        seq=seq,
+        ack=ack,
+        end=end,
+        position=np.where(
+            outside, OUTSIDE, positions(flags, seq, end, sent_so_far, senders.before(fin_end, fin_before))
+        ).astype(np.uint8),
+        sent_before=sent_so_far,
+        acked_by_peer=senders.of_peer(acked_end, sides.acked_end[side ^ 1]),
+        first_ack=first_ack,
+        sent_by_peer=senders.of_peer(sent_end, sides.sent_end[side ^ 1]),
+        fin_of_peer=senders.of_peer(fin_end, sides.fin_end[side ^ 1]),
+    )
+    last = senders.last
+    sides.last_raw[side], sides.last_seq[side] = segments.seq[last], seq[last]
+    sides.sent_end[side], sides.fin_end[side] = sent_end[last], fin_end[last]
+    sides.acked_end[side] = acked_end[last]
+    return result
+
+
+def learn_reach(senders: Senders, segments: Segments, sides: Sides) -> None:
+    """Keep how far ahead segments may lie of what their sender has sent.
+
+    Windows are not scaled unless both SYNs have the option for it (RFC 7323 2.2).
+    """
+    rows = np.flatnonzero((segments.flags & SYN > 0) & (segments.syn_options > 0))
+    if not len(rows):
+        return
+    options = segments.syn_options[rows].astype(np.int64)
+    scales = np.zeros(len(rows), np.bool_)
+    for place in range(0, 32, 4):
+        scales |= options >> place & 0xF == WINDOW_SCALE
+    side = senders.spread(senders.side)[rows[~scales]]
+    sides.reach[side] = sides.reach[side ^ 1] = LARGEST_UNSCALED
+
+
+def follow_sent(
+    senders: Senders,
+    flags: np.ndarray,
+    seq: np.ndarray,
+    end: np.ndarray,
+    *,
+    carried: np.ndarray,
+    reach: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Follow how far each end has sent.
+
+    Returns three columns: the highest `end` of a sender before each segment, the same after it, and a mask
+    of the segments *outside*, which do not count as sent, since what comes after them would seem to lie far
+    behind: those further ahead than any window reaches, and FINs without ACK, which every receiver drops
+    (RFC 9293 3.10.7.4). `carried` and `reach` have an entry for each group.
+    """
+    counts = (flags & RST == 0) & (flags & (FIN | ACK | SYN) != FIN)
+    outside = (flags & RST == 0) & ~counts
+    after = senders.highest(end, counts, carried)
+    before = senders.before(after, carried)
+    odd = counts & (before != NONE)
+    odd &= (seq - before > senders.spread(reach)) | ((flags & SYN > 0) & (seq != 0))
+    if odd.any():  # rare enough to go through the segments of their senders one by one
+        for group in np.flatnonzero(np.logical_or.reduceat(odd, senders.start)).tolist():
+            first = int(senders.start[group])
+            rows = range(first, first + int(senders.length[group]))
+            highest, furthest = int(carried[group]), int(reach[group])
+            for row in rows:
+                before[row] = highest
+                if counts[row]:
+                    if flags[row] & SYN and seq[row] != 0:
+                        # What went by before its SYN was of an older connection.
+                        before[row], highest = seq[row], int(end[row])
+                    elif highest != NONE and seq[row] - highest > furthest:
+                        outside[row] = True
+                    else:
+                        highest = max(highest, int(end[row]))
+                after[row] = highest
+    return before, after, outside
+
+
+def acknowledgements(senders: Senders, segments: Segments, sides: Sides) -> tuple[np.ndarray, np.ndarray]:
+    """Return the relative acknowledgements (NONE without ACK), and which are the first of their sender."""
+    ack = np.full(len(segments), NONE)
+    first = np.zeros(len(segments), np.bool_)
+    rows = np.flatnonzero(segments.flags & ACK)
+    if not len(rows):
+        return ack, first
+    side_of_row = senders.spread(senders.side)[rows]
+    start = np.flatnonzero(np.diff(side_of_row, prepend=-1))
+    side = side_of_row[start]
+    raw, acked = segments.ack[rows], sides.acked[side]
+    relative = unwrap(
+        raw,
+        start,
+        np.where(acked, sides.ack_raw[side], sides.origin[side ^ 1]),
+        np.where(acked, sides.last_ack[side], 0),
+    )
+    ack[rows] = relative
+    first[rows[start[~acked]]] = True
+    last = start + lengths(start, len(rows)) - 1
+    sides.acked[side] = True
+    sides.ack_raw[side], sides.last_ack[side] = raw[last], relative[last]
+    return ack, first
+
+
+def unwrap(raw: np.ndarray, start: np.ndarray, before_raw: np.ndarray, before: np.ndarray) -> np.ndarray:
+    """Return 64-bit numbers for 32-bit ones that wrap: each lies less than 2**31 from the one before it.
+
+    `before_raw` and `before` are, for each group, the number before its first one, in both forms.
+    """
+    previous = np.empty_like(raw)
+    previous[1:] = raw[:-1]
+    previous[start] = before_raw
+    step = differences(raw, previous)
+    total = np.cumsum(step)
+    base = before - (total[start] - step[start])
+    result: np.ndarray = total + np.repeat(base, lengths(start, len(raw)))
+    return result
+
+
+def positions(
+    flags: np.ndarray, seq: np.ndarray, end: np.ndarray, sent_end: np.ndarray, fin_end: np.ndarray
+) -> np.ndarray:
+    """Return where each segment lies against what its sender had sent."""
+    result = np.where(end > sent_end, OVERLAP, RETRANSMISSION).astype(np.uint8)
+    # RFC 9293 3.8.4: a keepalive repeats the last number; behind a FIN that is not possible.
+    plain = (flags & (SYN | FIN | RST) == 0) & (fin_end == NONE)
+    result[plain & (seq == sent_end - 1) & (end - seq <= 1)] = PROBE
+    result[seq > sent_end] = GAP
+    result[(seq == sent_end) | (sent_end == NONE)] = NEW
+    return result
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What is known of the rows of a batch before it is decided which of them matter."""
+
+    rows: Rows  # in the order by connection
+    connection: np.ndarray  # int64, index into Histories, in the order by connection
+    senders: Senders  # the order by sender, and the way from one to the other
+    segments: Segments  # in the order by sender
+    numbers: Numbers  # in the order by sender

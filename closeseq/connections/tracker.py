@@ -1,0 +1,268 @@
+"""Where many connections are: the addresses of their clients or servers, without looking at each.
+
+All connections of a capture, fed in batches.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from closeseq.connections.conversation import End
+from closeseq.connections.describe import describe, text
+from closeseq.connections.describe_many import conversations
+from closeseq.connections.grouping import arrange, packed, renumbered
+from closeseq.connections.holes import Holes
+from closeseq.connections.orientation import ClientGuess, clients
+from closeseq.connections.pairs import PairTable
+from closeseq.connections.relevance import events
+from closeseq.connections.sequence_space import Batch, Senders, number
+from closeseq.connections.skeleton import Skeleton, skeletons
+from closeseq.connections.state import DiskColumns
+from closeseq.connections.steps import Steps, everything, next_times, some
+from closeseq.connections.traffic import measure
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from closeseq.connections.conversation import Address, Conversation
+    from closeseq.connections.state import ColumnTable, Pairs
+    from closeseq.connections.steps import Extent
+    from closeseq.packets.segments import Segments
+
+
+def places(
+    pairs: Pairs, pair: np.ndarray, column: np.ndarray, *, with_port: bool
+) -> list[tuple[Address, np.ndarray]]:
+    """Group connections by the address at one end.
+
+    Args:
+        pairs: all pairs of addresses and ports.
+        pair: the pair of each connection.
+        column: which end of its pair, 0 or 1, for each connection.
+        with_port: whether the port counts; without, it is given as 0.
+
+    Returns:
+        each address, with the places in `pair` that have it, ascending.
+    """
+    version, high, low = pairs.version[pair], pairs.high[pair, column], pairs.low[pair, column]
+    port = pairs.port[pair, column] if with_port else np.zeros(len(pair), np.int64)
+    order, begins = arrange([packed(version, port), high.astype(np.uint64), low.astype(np.uint64)])
+    found = []
+    for group in np.split(order, np.flatnonzero(begins)[1:]):
+        first = group[0]
+        end = (int(version[first]), int(high[first]), int(low[first]), int(port[first]))
+        found.append((text(end), np.sort(group)))
+    return found
+
+
+FIRST_PORTION = 16  # connections that are made at once: who looks at a few does not wait for many
+PORTION = 1024  # and later, when many are asked for
+MOST_TOUCHED_ROWS = 1 << 16  # packets or events, until pages are given back
+ROWS_OF_A_CONNECTION = 16  # roughly
+MOST_AT_ONCE = 1 << 17  # connections that are compared with one another
+MANY_AT_ONCE = 1 << 14  # and so many at a time where there are more: it takes longer, and less memory
+
+
+class Connections:
+    """All connections of a capture, fed in batches.
+
+    Args:
+        ports: ports that are known to be servers' ports; they decide which end is the client where no
+            SYN was captured.
+        scratch: whether long columns may lie on disk (scratch.py): for captures of any length, of which
+            nothing is forgotten.
+    """
+
+    def __init__(self, *, ports: frozenset[int] = frozenset(), scratch: bool = False) -> None:
+        self._ports = ports
+        self._scratch = DiskColumns() if scratch else None
+        self._touched_rows = 0  # since pages were last given back
+        self._table = PairTable(self._scratch)
+        self._steps = Steps(self._scratch)
+        self._holes = Holes()
+        self._guess = ClientGuess(self._table.pairs, ports)
+        self._clients: np.ndarray | None = None  # of each connection, 0 or 1, as known when last asked for
+        self.touched = np.empty(0, np.int64)  # indices of the connections to which the last batch added
+
+    def __len__(self) -> int:
+        """Return the number of connections so far (incarnations of pairs)."""
+        return len(self._table.histories)
+
+    @property
+    def replaced(self) -> np.ndarray:
+        """Indices of the connections whose pair began another one with the last batch, int64."""
+        return self._table.replaced
+
+    @property
+    def copies(self) -> int:
+        """How many identical copies of packets were left out."""
+        return self._table.copies
+
+    def feed(self, segments: Segments) -> None:
+        """Add the segments of a batch, which follow those of the batches before in the capture."""
+        self._clients = None
+        if not len(segments):
+            self.touched = np.empty(0, np.int64)
+            return
+        rows = self._table.assign(segments)
+        self.touched = np.unique(rows.connection)
+        if not len(rows.index):
+            return
+        histories, sides = self._table.histories, self._table.sides
+        senders = Senders(rows)
+        sent = segments.take(rows.index[senders.order])
+        numbers = number(senders, sent, sides)
+        self._holes.add(senders, sent, numbers, sides)
+        batch = Batch(rows, np.repeat(rows.connection, rows.length), senders, sent, numbers)
+        measure(batch, histories, sides)
+        self._steps.add(batch, events(batch, histories, sides), histories)
+        self._release(len(segments))
+
+    @property
+    def first_ns(self) -> np.ndarray:
+        """Each connection's first packet's time, int64, since the Unix epoch."""
+        return self._table.histories.first_ns
+
+    @property
+    def last_ns(self) -> np.ndarray:
+        """Each connection's last packet's time, int64, since the Unix epoch."""
+        return self._table.histories.last_ns
+
+    @property
+    def numbers(self) -> np.ndarray:
+        """Each connection's `Conversation.id`, int64, ascending."""
+        return self._table.histories.id
+
+    @property
+    def last_event(self) -> np.ndarray:
+        """A number for each connection that changes with each of its events, int64; -1 without any."""
+        return self._table.histories.last_event
+
+    @property
+    def tables(self) -> dict[str, ColumnTable]:
+        """All that is kept of connections that get no more packets, by name: rows point to one another's."""
+        table, steps = self._table, self._steps
+        return {
+            "pairs": table.pairs,
+            "histories": table.histories,
+            "sides": table.sides,
+            "kept": steps.kept,
+            "stretches": steps.stretches,
+        }
+
+    def ask(self, guess: ClientGuess) -> None:
+        """Let this tell from now on which end is the client, where no SYN does."""
+        self._guess, self._clients = guess, None
+
+    def conversation(self, index: int) -> Conversation:
+        """Return the connection with this index as plain Python; 0 is the one that was seen first."""
+        return describe(index, self._table, self._steps, self._guess)
+
+    def conversations(self, indices: np.ndarray) -> Iterator[Conversation]:
+        """Yield the connections with these indices, which ascend: in less time than one by one."""
+        at, portion = 0, FIRST_PORTION
+        while at < len(indices):
+            yield from conversations(indices[at : at + portion], self._table, self._steps, self._guess)
+            at, portion = at + portion, min(2 * portion, PORTION)
+            self._release(ROWS_OF_A_CONNECTION * portion)
+
+    def _release(self, rows: int) -> None:
+        """Give back the pages of long columns when so many more rows of them were looked at."""
+        self._touched_rows += rows
+        if self._scratch is not None and self._touched_rows > MOST_TOUCHED_ROWS:
+            self._scratch.release()
+            self._touched_rows = 0
+
+    def places(self, indices: Sequence[int], end: End, *, with_port: bool) -> list[tuple[Address, list[int]]]:
+        """Group connections by the address, or the address and port, of one end.
+
+        Without `with_port` the port is given as 0: a client's varies from connection to connection.
+        """
+        index = np.asarray(indices, np.int64)
+        client = self._client_ends()[index]
+        column = client if end is End.CLIENT else 1 - client
+        found = places(self._table.pairs, self._table.histories.pair[index], column, with_port=with_port)
+        return [(address, index[members].tolist()) for address, members in found]
+
+    def losses(self) -> tuple[int, int, int]:
+        """Return how many segments were lost near the clients and near the servers, and came out of order.
+
+        `Conversation.lost_near` says which are meant.
+        """
+        sides = self._table.sides
+        side = 2 * np.arange(len(self)) + self._client_ends()
+        beyond = np.maximum(sides.repeated - sides.dsacks[np.arange(len(sides.dsacks)) ^ 1], 0)
+        near = [int((sides.lost[one] + beyond[one ^ 1]).sum()) for one in (side, side ^ 1)]
+        return near[0], near[1], int(sides.reordered.sum())
+
+    def _client_ends(self) -> np.ndarray:
+        """Return of each connection which end of its pair is the client, 0 or 1."""
+        if self._clients is None or len(self._clients) != len(self):
+            found = [np.empty(0, np.int64)]
+            for portion in self.portions():
+                extent = self._extent(portion)
+                found.append(clients(self._table, self._steps, self._guess, extent)[0])
+                self._release(ROWS_OF_A_CONNECTION * len(extent))
+            self._clients = np.concatenate(found)
+        return self._clients
+
+    def _extent(self, among: np.ndarray) -> Extent:
+        histories = self._table.histories
+        if len(among) == len(self):
+            return everything(histories, self._steps)
+        return some(histories, self._steps, among)
+
+    def portions(self, among: np.ndarray | None = None, *, soon: bool = False) -> Iterator[np.ndarray]:
+        """Yield connections, as many at a time as should be looked at.
+
+        Args:
+            among: ascending indices of the connections; None for all.
+            soon: whether somebody waits for the first of them: then the first portions are small.
+        """
+        index = np.arange(len(self)) if among is None else among
+        most = MOST_AT_ONCE if len(index) <= MOST_AT_ONCE else min(MANY_AT_ONCE, MOST_AT_ONCE)
+        at, size = 0, min(PORTION, most) if soon else most
+        while at < len(index):
+            yield index[at : at + size]
+            at, size = at + size, min(2 * size, most)
+
+    def skeletons(self, among: np.ndarray | None = None) -> Iterator[Skeleton]:
+        """Yield connections by skeleton: whose steps are of the same kinds; only their numbers differ.
+
+        Args:
+            among: ascending indices of the connections to look at, not too many (`portions`); None for all.
+        """
+        extent = self._extent(np.arange(len(self)) if among is None else among)
+        yield from skeletons(self._table, self._steps, self._guess, extent)
+        self._release(ROWS_OF_A_CONNECTION * len(extent))
+
+    def times(self, among: np.ndarray, now_ns: int, waits_ns: Sequence[int]) -> np.ndarray:
+        """Return, for each of these connections, the next time at which one of its events is so long ago.
+
+        Args:
+            among: ascending indices.
+            now_ns: only times after it count, since the Unix epoch.
+            waits_ns: lengths of time.
+
+        Returns:
+            int64 nanoseconds since the epoch, FAR_NS where no such time will come.
+        """
+        return next_times(some(self._table.histories, self._steps, among), self._steps, now_ns, waits_ns)
+
+    def forget(self, kept: np.ndarray) -> np.ndarray:
+        """Forget all connections but those of a mask, and the older ones of a pair with its newest.
+
+        Indices change: returns the old index of each connection that stays. Numbers (`Conversation.id`)
+        stay as they are.
+        """
+        connections = len(self)
+        stays = self._table.forget(kept)
+        new = renumbered(stays, connections)
+        self._steps.keep(new, self._table.histories)
+        self._holes.renumber(new)
+        self._guess = ClientGuess(self._table.pairs, self._ports)
+        self._clients = None
+        self.touched = np.empty(0, np.int64)
+        return stays

@@ -1,0 +1,251 @@
+"""What the kernel said during an experiment, and the file that keeps it: `NAME.kernel.jsonl`.
+
+One line a step: the time in nanoseconds since the epoch, what had been done, and each socket of the table,
+listening ones left out. A socket that is not listed is CLOSED. Then, if the tracepoint could be read, one
+line with every transition, where packets were made by hand one that says so, and where they took a path one
+that says how far the capture point was from either end.
+
+The kernel's own transitions of an experiment's sockets, where it lets itself be traced.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Self
+
+from closeseq.connections.conversation import Address, End
+from closeseq.errors import KernelError
+from closeseq.linux.tracepoint import SocketTransition, Tracepoint
+from closeseq.tcp.states import State
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable
+    from pathlib import Path
+
+    from closeseq.linux.owners import Owner
+    from closeseq.linux.socket_table import Socket
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class SocketEntry:
+    """One line of the socket table."""
+
+    local: str  # address and port
+    peer: str
+    state: State
+    receive_queue: int = 0  # bytes that the program has not read
+    send_queue: int = 0  # bytes that the peer has not acknowledged
+    owner: str | None = None  # name of the program; None without one, or if it may not be known
+    pid: int | None = None  # its process
+    orphaned: bool = False  # its program has closed it
+    unaccepted: bool = False  # its program has not accepted it
+    timer: str | None = None  # kind of the timer that runs
+    expires_ms: int | None = None  # when it will have run out, from then
+
+
+@dataclass(frozen=True, slots=True)
+class TableMoment:
+    """The socket table after a step."""
+
+    time_ns: int  # since the epoch
+    after: str  # what had been done
+    sockets: tuple[SocketEntry, ...]
+    untold: dict[End, str] = field(default_factory=dict)  # ends whose state no packet shows, and why not
+    clock: str = ""  # why the time left is not what is inferred
+
+    def entry(self, local: Address, peer: Address) -> SocketEntry | None:
+        """Return the socket with these ends; None if there is none."""
+        wanted = str(local), str(peer)
+        return next((one for one in self.sockets if (one.local, one.peer) == wanted), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """A transition that the kernel made."""
+
+    time_ns: int  # since the epoch
+    local: int  # port
+    peer: int  # port
+    before: State
+    after: State
+
+
+@dataclass
+class Answers:
+    """All that the kernel said during one experiment."""
+
+    moments: list[TableMoment] = field(default_factory=list)
+    moves: list[Move] | None = None  # None where the tracepoint was not to be had
+    handmade: tuple[End, ...] = ()  # ends that are no sockets: their packets were made by hand
+    # How long packets took between the client and the capture point, and between that and the server.
+    one_way_ns: tuple[int, int] = (0, 0)
+
+    def write(self, path: Path) -> None:
+        """Write the file."""
+        lines: list[Json] = [_moment(one) for one in self.moments]
+        if self.moves is not None:
+            lines.append({"transitions": [_move(one) for one in self.moves]})
+        if self.handmade:
+            lines.append({"handmade": [str(end) for end in self.handmade]})
+        if any(self.one_way_ns):
+            lines.append({"one_way_ns": list(self.one_way_ns)})
+        path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+    @classmethod
+    def read(cls, path: Path) -> Answers:
+        """Read the file."""
+        answers = cls()
+        for text in path.read_text().splitlines():
+            line = json.loads(text)
+            if "transitions" in line:
+                answers.moves = [_read_move(one) for one in line["transitions"]]
+            elif "handmade" in line:
+                answers.handmade = tuple(End(end) for end in line["handmade"])
+            elif "one_way_ns" in line:
+                answers.one_way_ns = tuple(line["one_way_ns"])
+            else:
+                answers.moments.append(_read_moment(line))
+        return answers
+
+
+def entry(socket: Socket, owner: Owner | None) -> SocketEntry:
+    """Return what is kept of a socket and of the program that holds it."""
+    timer = socket.timer
+    return SocketEntry(
+        str(socket.local),
+        str(socket.remote),
+        socket.state,
+        socket.receive_queue,
+        socket.send_queue,
+        owner.name if owner else None,
+        owner.pid if owner else None,
+        socket.orphaned,
+        socket.unaccepted,
+        timer.kind if timer else None,
+        timer.expires_ms if timer else None,
+    )
+
+
+def _moment(moment: TableMoment) -> Json:
+    line: Json = {"time_ns": moment.time_ns, "after": moment.after}
+    line["sockets"] = [_entry(one) for one in moment.sockets]
+    if moment.untold:
+        line["untold"] = {str(end): why for end, why in moment.untold.items()}
+    if moment.clock:
+        line["clock"] = moment.clock
+    return line
+
+
+def _entry(one: SocketEntry) -> Json:
+    """Return an entry without what is nothing."""
+    line: Json = {"local": one.local, "peer": one.peer, "state": str(one.state)}
+    more = {name: getattr(one, name) for name in SocketEntry.__dataclass_fields__ if name not in line}
+    return line | {name: value for name, value in more.items() if value}
+
+
+def _read_moment(line: Json) -> TableMoment:
+    sockets = tuple(_read_entry(one) for one in line["sockets"])
+    untold = {End(end): why for end, why in line.get("untold", {}).items()}
+    return TableMoment(line["time_ns"], line["after"], sockets, untold, line.get("clock", ""))
+
+
+def _read_entry(line: Json) -> SocketEntry:
+    return SocketEntry(**(line | {"state": State(line["state"])}))
+
+
+def _move(move: Move) -> Json:
+    return {
+        "time_ns": move.time_ns,
+        "local": move.local,
+        "peer": move.peer,
+        "from": str(move.before),
+        "to": str(move.after),
+    }
+
+
+def _read_move(line: Json) -> Move:
+    return Move(line["time_ns"], line["local"], line["peer"], State(line["from"]), State(line["to"]))
+
+
+PORT = 8080  # of every server
+
+
+class Trace:
+    """Follows the tracepoint of socket states, if that is permitted; it is root's."""
+
+    def __init__(self) -> None:
+        self._found: list[SocketTransition] = []
+        self._open = contextlib.ExitStack()
+        self.refusal = ""  # why it is not followed
+        self._tracepoint: Tracepoint | None = None
+
+    def __enter__(self) -> Self:
+        try:
+            self._tracepoint = self._open.enter_context(Tracepoint(frozenset({PORT})))
+        except KernelError as error:
+            self.refusal = str(error)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._open.close()
+
+    @property
+    def doubt(self) -> str:
+        """Why the transitions may not be all, or not at the right times; empty if nothing speaks for that."""
+        if self._tracepoint is not None and self._tracepoint.lost:
+            return f"the kernel had no room for {self._tracepoint.lost} transitions"
+        if self._tracepoint is not None and self._tracepoint.clock_was_set:
+            return "somebody set the machine's clock meanwhile"
+        return ""
+
+    def catch_up(self) -> None:
+        """Take in what the kernel has told by now."""
+        if self._tracepoint is not None:
+            self._found += self._tracepoint.transitions()
+
+    def moves(self, clients: Collection[int]) -> list[Move] | None:
+        """Return the transitions of the connections of these clients' ports; None if they are not known.
+
+        The tracepoint tells of all network namespaces, and experiments run side by side.
+        """
+        self.catch_up()
+        if self._tracepoint is None:
+            return None
+        return sorted(
+            (
+                Move(one.time_ns, local, remote, one.before, one.after)
+                for (local, remote), moves in by_ends(self._found).items()
+                for one in moves
+                if PORT in (local, remote) and {local, remote} - {PORT} <= set(clients) and local != remote
+            ),
+            key=lambda move: move.time_ns,
+        )
+
+
+def by_ends(transitions: Iterable[SocketTransition]) -> dict[tuple[int, int], list[SocketTransition]]:
+    """Return the transitions of each socket by its two ports, the local one first, in time order.
+
+    A client's port is not known yet at its first transition, nor to a server's socket at its first one: there
+    the socket itself, which is the same in the next one, tells whose it is.
+    """
+    lives: list[list[SocketTransition]] = []
+    newest: dict[int, list[SocketTransition]] = {}
+    for one in sorted(transitions, key=lambda each: each.time_ns):
+        if one.socket not in newest or _is_birth(one):
+            newest[one.socket] = []
+            lives.append(newest[one.socket])
+        newest[one.socket].append(one)
+    found: dict[tuple[int, int], list[SocketTransition]] = {}
+    for life in lives:
+        ends = life[-1].local.port, life[-1].remote.port
+        found.setdefault(ends, []).extend(life)
+    return found
+
+
+def _is_birth(one: SocketTransition) -> bool:
+    """Whether it is a socket's first transition; the kernel uses a dead one's memory again."""
+    return one.before is State.CLOSED or (one.before, one.after) == (State.LISTEN, State.SYN_RECEIVED)

@@ -1,0 +1,125 @@
+"""The socket table as `netstat -ant` on both machines would have shown it at a moment of the capture."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
+
+from closeseq.connections.conversation import End
+from closeseq.report.containment import contained
+from closeseq.report.endpoints import entry
+from closeseq.report.records import SCHEMA
+from closeseq.report.text import Style, moment, named, printable, seconds, when
+from closeseq.tcp.states import NO_SOCKET, State
+from closeseq.units import count
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from closeseq.connection import Connection
+    from closeseq.report.selection import Selection
+
+HEADERS = ("Proto", "Local Address", "Foreign Address", "State", "Certainty", "Connection")
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointSocket:
+    """One end of one connection at a moment."""
+
+    proto: str  # tcp or tcp6
+    local: str
+    foreign: str
+    state: str
+    certainty: str | None  # None where no packet has told it: the state it began in
+    connection: int
+    end: str
+
+
+def sockets(selection: Selection, at_ns: int, *, everything: bool = False) -> Iterator[EndpointSocket]:
+    """Yield the ends of all connections begun by `at_ns` (since the Unix epoch).
+
+    Ends without a socket (CLOSED, or not yet reached by the SYN) only where `everything` is asked for.
+    """
+    for connection in selection:
+        if connection.conversation.first_ns > at_ns:
+            continue
+        for socket in contained(connection, lambda one: _sockets(one, at_ns), _bare_sockets):
+            if everything or socket.state not in NO_SOCKET:
+                yield socket
+
+
+def _sockets(connection: Connection, at_ns: int) -> list[EndpointSocket]:
+    return [_socket(connection, end, at_ns) for end in End]
+
+
+def _bare_sockets(connection: Connection) -> list[EndpointSocket]:
+    """Return the ends of a connection at which closeseq itself fails: nothing is known of them."""
+    client, server = (str(connection.conversation.address(end)) for end in End)
+    unknown, number = State.UNKNOWN.value, connection.id
+    return [
+        EndpointSocket("tcp", client, server, unknown, None, number, End.CLIENT.value),
+        EndpointSocket("tcp", server, client, unknown, None, number, End.SERVER.value),
+    ]
+
+
+def _socket(connection: Connection, end: End, at_ns: int) -> EndpointSocket:
+    local = connection.conversation.address(end)
+    entered = entry(connection, end, at_ns)
+    state = connection.timeline.first_state(end) if entered is None else entered.after
+    return EndpointSocket(
+        proto="tcp6" if ":" in local.address else "tcp",
+        local=str(local),
+        foreign=str(connection.conversation.address(end.peer)),
+        state=state.value,
+        certainty=None if entered is None else entered.certainty.value,
+        connection=connection.id,
+        end=end.value,
+    )
+
+
+def census_table(
+    selection: Selection, at_ns: int, style: Style, *, everything: bool = False
+) -> Iterator[str]:
+    """Yield the lines of the table, and what was counted."""
+    from tabulate import tabulate  # costs 50 ms, and only tables need it
+
+    found = list(sockets(selection, at_ns, everything=everything))
+    first_ns = selection.analysis.reading.first_ns or 0
+    offset = (at_ns - first_ns) / 1e9
+    path = printable(selection.analysis.path)
+    yield from style.wrap(
+        f"{path} at {offset:.6f} s, {when(at_ns)}: {count(len(found), 'socket')}", then="  "
+    )
+    rows = [
+        (s.proto, s.local, s.foreign, s.state, s.certainty or "-", f"#{s.connection} {s.end}") for s in found
+    ]
+    if rows:
+        text = tabulate(rows, HEADERS, tablefmt="plain", disable_numparse=True)
+        lines = text.split("\n")
+        if max(map(len, lines)) > style.width:
+            yield from (line for socket in found for line in _stacked(socket, style))
+            return
+        yield style.paint(lines[0], "heading")
+        yield from lines[1:]
+
+
+def _stacked(socket: EndpointSocket, style: Style) -> Iterator[str]:
+    """Yield the lines of one socket where a row has no room."""
+    state = f"{socket.state} ({socket.certainty})" if socket.certainty else socket.state
+    yield from style.wrap(f"{socket.proto} {socket.local} {style.to} {socket.foreign}", then="    ")
+    yield from style.wrap(f"{state}  #{socket.connection} {socket.end}", first="    ")
+
+
+def census_json(selection: Selection, at_ns: int, *, everything: bool = False) -> str:
+    """Return the table as one JSON object."""
+    first_ns = selection.analysis.reading.first_ns or 0
+    found = [asdict(socket) for socket in sockets(selection, at_ns, everything=everything)]
+    head = {
+        "schema": SCHEMA,
+        "capture": named(selection.analysis.path),
+        "at": seconds(at_ns - first_ns),
+        "time": moment(at_ns),
+        "sockets": found,
+    }
+    return json.dumps(head, indent=2)

@@ -1,0 +1,131 @@
+"""RST: whether it arrived, and whether its receiver acted on it (RFC 9293 3.10.7.4, RFC 5961 3)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from closeseq.connections.conversation import End, Event, Position, Traffic
+from closeseq.packets.segments import FIN, SYN
+from closeseq.tcp.delivery import BACKOFF, FIRST_TIMEOUT_NS, Receipt, accepted
+from closeseq.tcp.timeline import Certainty
+
+if TYPE_CHECKING:
+    from closeseq.tcp.evidence import Evidence, SentSegment
+
+
+def taken(evidence: Evidence, reset: SentSegment, sender: End) -> Receipt | None:
+    """Say whether a RST ended the connection at the other end.
+
+    That is never more than assumed: an end that was reset has nothing more to say.
+    """
+    event = reset.event
+    assert event is not None
+    receiver = sender.peer
+    if not acceptable(evidence, event, reset.step, sender):
+        return None
+    if goes_on(evidence, receiver, reset) is not None:
+        return None
+    if probed_in_vain(evidence, sender, reset):
+        return None  # nothing had got through before it
+    if _insists(evidence, receiver, reset) and any(s.reset for s in evidence.before(sender, reset.step)):
+        return None  # RSTs before this one had not stopped it, and its next repetition is not due yet
+    # What crossed it was sent before it came in.
+    crossed = [s for s in evidence.after(receiver, reset.step) if not s.reset]
+    step, time_ns = max([(reset.step, reset.first_ns), *((s.step, s.first_ns) for s in crossed)])
+    return Receipt(step, False, reset.packet, time_ns, Certainty.ASSUMED)
+
+
+def goes_on(evidence: Evidence, end: End, reset: SentSegment) -> SentSegment | None:
+    """Return the segment that shows an end still to have the connection after a RST was sent to it."""
+    for s in evidence.after(end, reset.step):
+        if not s.answer and not s.stale and evidence.distance.must_know(end, s.last_ns, reset.first_ns):
+            return s  # it went on as before, or was still there to abort
+    return None
+
+
+def challenge(evidence: Evidence, reset: SentSegment, sender: End) -> SentSegment | None:
+    """Return the challenge ACK with which a RST was answered that was not exact (RFC 5961 3.2)."""
+    event = reset.event
+    assert event is not None
+    for s in evidence.after(sender.peer, reset.step)[:1]:
+        inexact = s.ack is not None and s.ack != event.seq
+        if s.event is not None and s.event.pure_ack and inexact and evidence.crossed(reset, s):
+            return s
+    return None
+
+
+def acceptable(evidence: Evidence, event: Event, step: int, sender: End) -> bool:
+    """Whether a RST has the number that its receiver expects next, as far as its ACKs tell."""
+    receiver = sender.peer
+    expected = evidence.acked_before(receiver, step)
+    if expected is None:
+        # Only an end in SYN_SENT has acknowledged nothing: to it a RST counts if it acknowledges its SYN.
+        # With data in the SYN (RFC 7413) it may acknowledge a part of it (RFC 9293 3.10.7.3).
+        syns = evidence.copies(receiver, SYN)
+        return event.ack is not None and any((s.seq or 0) < event.ack <= s.end for s in syns)
+    if event.seq == expected:
+        return True
+    fin = [s for s in evidence.copies(sender, FIN) if s.step < step]
+    if fin and event.seq == expected - 1 and fin[-1].end == expected:
+        # Linux takes a RST at the number of the FIN as well, as some systems send it; but not in TIME_WAIT.
+        own = evidence.copies(receiver, FIN)
+        return not own or fin[0].ack is None or fin[0].ack < own[0].end
+    outstanding = [s for s in evidence.before(sender, step) if not s.reset and s.end > expected]
+    if event.seq < expected or not outstanding or event.seq > max(s.end for s in outstanding):
+        return False
+    # Something before it is not acknowledged: it must have arrived for the RST to be in order.
+    fresh = any(s.event is None or s.event.position is Position.NEW for s in outstanding)
+    challenged = any(
+        s.event is not None and s.event.pure_ack and s.ack is not None and s.ack < event.seq
+        for s in evidence.after(receiver, step)[:1]
+    )
+    return fresh and not challenged
+
+
+def gone_since(evidence: Evidence, end: End, reset: SentSegment) -> tuple[int, int]:
+    """Return the step, and the time in nanoseconds, since when an end had no connection any more.
+
+    That it answers with RST tells that it is gone, not since when. Data that it left unanswered before, or
+    a FIN that it did not take, tells of an earlier moment: an end that is there acknowledges (RFC 9293
+    3.8.6.3).
+    """
+    own = [s for s in evidence.before(end, reset.step) if not s.answer]
+    # An abort tells exactly, and an end in FIN_WAIT_1 or FIN_WAIT_2 is still there when it answers data.
+    if not own or own[-1].reset or evidence.copies(end, FIN):
+        return reset.step, reset.first_ns
+    acked = max((s.ack for s in own if s.ack is not None), default=0)
+    steps = evidence.conversation.steps
+    fins = evidence.copies(end.peer, FIN)
+    untaken = fins if fins and accepted(evidence, end.peer, fins[0].end, fins) is None else ()
+    for s in evidence.before(end.peer, reset.step):
+        if s.step < own[-1].step or not (s.bytes or s in untaken) or s.end <= acked:
+            continue
+        what = steps[s.step]
+        if isinstance(what, Traffic) and not what.of(end.peer).unanswered:
+            continue
+        since = what.of(end.peer).unanswered_ns if isinstance(what, Traffic) else s.first_ns
+        if evidence.distance.must_know(end, reset.first_ns, since):
+            return s.step, since
+        break
+    return reset.step, reset.first_ns
+
+
+def probed_in_vain(evidence: Evidence, sender: End, reset: SentSegment) -> bool:
+    """Whether keepalives right before a RST had no answer: then the path or the other end was gone."""
+    what = evidence.conversation.steps[reset.step - 1] if reset.step else None
+    if not isinstance(what, Traffic):
+        return False
+    stream = what.of(sender)
+    return bool(
+        stream.probes and stream.unanswered and reset.first_ns - stream.last_ns > FIRST_TIMEOUT_NS // 2
+    )
+
+
+def _insists(evidence: Evidence, receiver: End, reset: SentSegment) -> bool:
+    """Whether an end was repeating something, and the time of its next repetition had not clearly passed."""
+    sent = [s for s in evidence.before(receiver, reset.step) if s.seq is not None and s.end > s.seq]
+    if len(sent) < 2:  # noqa: PLR2004 - it takes two to see the distance
+        return False
+    gap = sent[-1].first_ns - sent[-2].first_ns
+    fresh = sent[-1].event is not None and sent[-1].event.position is Position.NEW
+    return not fresh and evidence.now_ns - sent[-1].first_ns < gap * BACKOFF

@@ -1,0 +1,50 @@
+"""Facts as a person reads them: lengths of time, counts, packet numbers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from closeseq.settings import SECOND
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+LONG = 180  # so many seconds are said in minutes, so many minutes in hours
+MOST_NAMED = 6  # packets in one sentence
+
+
+def span(ns: int) -> str:
+    """Return a length of time with three significant digits: `35 us`, `3.5 ms`, `12.4 s`, `5 min 20 s`."""
+    seconds = ns / SECOND
+    if abs(ns) < SECOND // 10_000:
+        return f"{ns / 1000:.3g} us" if ns else "0 s"
+    if abs(seconds) < 1:
+        return f"{seconds * 1000:.3g} ms"
+    if abs(seconds) < LONG:
+        return f"{seconds:.3g} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < LONG:
+        return f"{minutes} min {rest} s" if rest else f"{minutes} min"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours:,} h {minutes} min" if minutes else f"{hours:,} h"
+
+
+def count(number: int, noun: str, plural: str | None = None) -> str:
+    """Return `1 byte`, `12,345 bytes`."""
+    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
+
+
+def times(number: int) -> str:
+    """Return `once`, `twice`, `5 times`."""
+    return {1: "once", 2: "twice"}.get(number, f"{number:,} times")
+
+
+def packets(numbers: Iterable[int]) -> str:
+    """Return `#8`, `#8 #9`; of many the first ones and the last."""
+    named = [f"#{number}" for number in numbers]
+    return " ".join(named if len(named) <= MOST_NAMED else [*named[: MOST_NAMED - 2], "...", named[-1]])
+
+
+def listed(words: Sequence[str], last: str = "and") -> str:
+    """Return `a`, `a and b`, `a, b and c`."""
+    return f"{', '.join(words[:-1])} {last} {words[-1]}" if len(words) > 1 else "".join(words)

@@ -1,0 +1,346 @@
+"""Where the ends of a connection stand, and what was remarkable, in a few words for a verdict's summary.
+
+The verdict: how a connection ended, and who began the end.
+
+`RULES` is read from the top; the first rule that returns an ending is the verdict. Each rule says in one
+place whether it matches, why, and which packets show it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeAlias
+
+from closeseq.connections.conversation import ENDS, End, Event
+from closeseq.packets.value import value
+from closeseq.tcp.states import State
+from closeseq.units import count, listed, span, times
+from closeseq.verdict.findings.loss import fins_lost, repeated_in_vain
+from closeseq.verdict.findings.vanished import vanished
+from closeseq.verdict.incomplete import captured
+from closeseq.verdict.model import Initiator, Role, Verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from closeseq.verdict.case import Case
+
+
+def remarks(case: Case) -> str:
+    """Say what was remarkable about a completed close, in the order of its course."""
+    remarks = []
+    for end in ENDS:
+        lost, proved = fins_lost(case, end)
+        if lost:
+            tries = f"lost {times(len(lost))}" if proved else f"sent {times(len(case.close(end).copies))}"
+            remarks.append(f"{end}'s FIN {tries}")
+    for end in ENDS:
+        for stay in case.stays(end, State.CLOSE_WAIT):
+            waited = case.lasted(stay)
+            if waited >= case.limits.slow_close_ns:
+                remarks.append(f"{end} closed {span(waited)} later")
+    again = sum(len(repeated_in_vain(case, end)) for end in ENDS)
+    if again:
+        remarks.append(f"final ACK lost {times(again)}")
+    if case.endings:
+        remarks.append(f"a RST came after it (#{case.endings[0][1].packet})")
+    return "".join(f"; {remark}" for remark in remarks)
+
+
+# What an end waits for, and since when, by the state it waits in.
+WAITS = {
+    State.FIN_WAIT_1: ("its FIN has not been acknowledged", "its FIN"),
+    State.FIN_WAIT_2: ("its peer has not closed", "its FIN was acknowledged"),
+    State.CLOSE_WAIT: ("has not closed", "the FIN"),
+    State.CLOSING: ("its FIN has not been acknowledged", "the FINs crossed"),
+    State.LAST_ACK: ("its FIN has not been acknowledged", "its FIN"),
+}
+
+
+def standing(case: Case, end: End) -> str:
+    """Say where an end stands in a close that has not ended.
+
+    A short wait is not stuck: then only the state is named, and how long it had lasted.
+    """
+    if not captured(case.conversation, end):
+        return f"what the {end} did was not captured"
+    stay = case.unacknowledged(end, *WAITS) or case.present(end)
+    state = case.state(end) if stay is None else stay.state
+    if stay is not None and stay.left is not None and case.by_reset(stay.left) is None:
+        waited = span(case.lasted(stay))
+        return f"{end} has been in {state} for {waited}, unless the last ACK of its FIN arrived"
+    if stay is None or state not in WAITS:
+        return f"{end} is {state}" if state is State.CLOSED else f"{end} is in {state}"
+    if not captured(case.conversation, end.peer):
+        return f"{end} was last seen in {state}; how it went on shows in what the {end.peer} sent"
+    closes = {State.CLOSE_WAIT: end, State.FIN_WAIT_2: end.peer}.get(state)
+    if closes is not None and case.close(closes).copies:
+        return f"{end} is in {state}"  # the FIN that it waits for was sent, but does not fit
+    waits_for, since = WAITS[state]
+    waited, tries = span(case.lasted(stay)), len(case.close(end).copies)
+    sent = f", sent {times(tries)}" if tries > 1 and state is not State.FIN_WAIT_2 else ""
+    if case.lasted(stay) >= case.limits.stuck_after_ns:
+        return f"{end} is in {state} and {waits_for} for {waited}{sent}"
+    if not case.lasted(stay):
+        return f"{end} is in {state}"
+    still = f"is in {state}" if case.ongoing else f"was still in {state} when the capture ended"
+    return f"{end} {still}, {waited} after {since}{sent}"
+
+
+@value
+class Ending:
+    """What a rule says of a connection it matches."""
+
+    summary: str
+    packets: tuple[int, ...]
+    initiator: Initiator = Initiator.NONE
+    roles: tuple[tuple[End, Role], ...] = ()  # an end that is not named has none
+
+
+Rule: TypeAlias = "Callable[[Case], Ending | None]"
+
+
+def verdict(case: Case) -> Verdict:
+    """Return how the connection ended."""
+    for code, rule in RULES.items():
+        ending = rule(case)
+        if ending is not None:
+            roles = dict(ending.roles)
+            return Verdict(
+                code,
+                ending.initiator,
+                roles.get(End.CLIENT, Role.NONE),
+                roles.get(End.SERVER, Role.NONE),
+                ending.summary,
+                tuple(dict.fromkeys(ending.packets)),
+            )
+    raise AssertionError("the last rule matches everything")
+
+
+def unanswered(case: Case) -> Ending | None:
+    """SYN, no answer."""
+    for end in ENDS:
+        sent = [event for event in case.events if event.sender is end]
+        only_syns = bool(sent) and all(event.letters == "S" for event in sent)
+        if (
+            only_syns
+            and len(case.events) == len(case.conversation.steps)
+            and not captured(case.conversation, end.peer)
+        ):
+            tries = (
+                ""
+                if len(sent) == 1
+                else f", sent {times(len(sent))} in {span(sent[-1].time_ns - sent[0].time_ns)}"
+            )
+            return Ending(f"the {end}'s SYN was not answered{tries}", tuple(event.packet for event in sent))
+    return None
+
+
+def refused(case: Case) -> Ending | None:
+    """SYN answered by RST: the answering end never sent anything else (RFC 9293 3.10.7.1)."""
+    for end in ENDS:
+        asked = [event for event in case.events if event.sender is end and event.letters == "S"]
+        answers = [event for event in case.events if event.sender is end.peer]
+        talked = any(not isinstance(step, Event) for step in case.conversation.steps)
+        if asked and answers and not talked and all(event.rst for event in answers):
+            return Ending(
+                f"the {end.peer}'s RST answered the SYN",
+                (asked[0].packet, answers[0].packet),
+                Initiator(end.peer),
+                ((end.peer, Role.ABORTER), (end, Role.ABORTED)),
+            )
+    return None
+
+
+def aborted_open(case: Case) -> Ending | None:
+    """The handshake was reset, or given up, before both ends were ESTABLISHED."""
+    if all(case.synchronized(end) for end in ENDS):
+        return None
+    how_far = (
+        f"the client had come to {_reached(case, End.CLIENT)}, the server to {_reached(case, End.SERVER)}"
+    )
+    if case.endings:
+        reset = case.endings[0][1]
+        return Ending(
+            f"the {reset.sender} reset the handshake (#{reset.packet}); {how_far}",
+            (case.events[0].packet, reset.packet),
+            Initiator(reset.sender),
+            ((reset.sender, Role.ABORTER), (reset.sender.peer, Role.ABORTED)),
+        )
+    if case.first_closer is not None:
+        return None
+    quiet = case.timeline.now_ns - case.conversation.last_ns
+    if case.conversation.successor is not None or quiet >= case.limits.stuck_after_ns:
+        return Ending(f"the handshake was given up; {how_far}", tuple(e.packet for e in case.events[:3]))
+    return None
+
+
+def _reached(case: Case, end: End) -> str:
+    """Return the furthest state of an end in a handshake that failed."""
+    states = [t.after.value for t in case.transitions(end) if t.after is not State.CLOSED]
+    return states[-1] if states else case.timeline.first_state(end).value
+
+
+def reset(case: Case) -> Ending | None:
+    """A RST ended it. One that comes after both FINs were acknowledged ends nothing."""
+    if not case.endings or completed(case):
+        return None
+    first = case.endings[0][1]
+    sender, closer = first.sender, case.first_closer
+    closed_before = closer is not None and case.close(closer).began < (first.time_ns, first.packet)
+    packets = [*(case.close(closer).packets if closer and closed_before else ()), first.packet]
+    began = f"{closer} closed first; " if closed_before else ""
+    return Ending(
+        began + _by_whom(case, first) + _not_after(case, first),
+        tuple(sorted(packets)),
+        Initiator(closer) if closer is not None and closed_before else Initiator(sender),
+        ((sender, Role.ABORTER), (sender.peer, Role.ABORTED)),
+    )
+
+
+def _by_whom(case: Case, reset: Event) -> str:
+    """Say who reset the connection, and in which phase."""
+    sender = reset.sender
+    fins = sum(
+        bool(case.close(end)) and case.close(end).began < (reset.time_ns, reset.packet) for end in ENDS
+    )
+    phase = ("before any FIN", "after one FIN", "after both FINs")[fins]
+    aborts = [t for t, by in case.endings if by is reset and t.endpoint is sender]
+    if reset.ack is not None and aborts and aborts[0].before is not State.UNKNOWN:
+        return f"{sender} reset it in {aborts[0].before} (#{reset.packet}, {phase})"
+    if reset.ack is not None:
+        return f"{sender} reset it (#{reset.packet}, {phase})"
+    if aborts:
+        return f"{sender} answered with RST, it no longer had the connection (#{reset.packet}, {phase})"
+    return f"a RST from the {sender} ended it (#{reset.packet}, {phase})"
+
+
+def _not_after(case: Case, reset: Event) -> str:
+    """Say whether the other end is known not to have got it."""
+    return f"; the RST did not reach the {reset.sender.peer}" if reset.packet in case.lost else ""
+
+
+def completed(case: Case) -> bool:
+    """Whether both ends sent FIN and both were acknowledged.
+
+    An acknowledgement that was seen counts until the waiting for it shows that it cannot have arrived.
+    One that was lost counts as well once a RST has ended the wait: all data had been delivered.
+    """
+    for end in ENDS:
+        close = case.close(end)
+        ended = any(t.endpoint is end for t, _ in case.endings)
+        if not close or not (close.acknowledged or (close.covers and ended)):
+            return False
+        stay = case.unacknowledged(end, State.LAST_ACK, State.CLOSING)
+        if stay is None or case.by_reset(stay.left) is not None:
+            continue
+        if case.lasted(stay) >= case.limits.stuck_after_ns:
+            return False
+    return True
+
+
+def simultaneous(case: Case) -> Ending | None:
+    """Both sent FIN before receiving the other's (RFC 9293 3.6, case 3), and both were acknowledged."""
+    if not completed(case) or not case.crossed:
+        return None
+    packets = sorted({*case.close(End.CLIENT).packets, *case.close(End.SERVER).packets})
+    return Ending(
+        "both closed at once: neither had received the other's FIN when it sent its own" + remarks(case),
+        tuple(packets),
+        Initiator.BOTH,
+        ((End.CLIENT, Role.BOTH_CLOSERS), (End.SERVER, Role.BOTH_CLOSERS)),
+    )
+
+
+def graceful(case: Case) -> Ending | None:
+    """Both sent FIN, one after the other, and both were acknowledged."""
+    first = case.first_closer
+    if first is None or not completed(case):
+        return None
+    packets = sorted({*case.close(End.CLIENT).packets, *case.close(End.SERVER).packets})
+    return Ending(
+        f"{first} closed first" + remarks(case),
+        tuple(packets),
+        Initiator(first),
+        ((first, Role.ACTIVE_CLOSER), (first.peer, Role.PASSIVE_CLOSER)),
+    )
+
+
+def replaced(case: Case) -> Ending | None:
+    """A new connection began on the same pair without this one having ended."""
+    successor = case.conversation.successor
+    if successor is None:
+        return None
+    begun = _begun(case)
+    states = listed([f"the {end} was last seen in {case.state(end)}" for end in ENDS])
+    return Ending(
+        f"a new connection of the same addresses and ports began with this one not ended; {states}",
+        begun.packets if begun else tuple(event.packet for event in case.events[-1:]),
+        begun.initiator if begun else Initiator.NONE,
+        begun.roles if begun else (),
+    )
+
+
+def closing(case: Case) -> Ending | None:
+    """A close has begun and not ended; the states of both ends say how far it is."""
+    return _begun(case)
+
+
+def _begun(case: Case) -> Ending | None:
+    first = case.first_closer
+    if first is None:
+        return None
+    packets = sorted({packet for end in ENDS for packet in case.close(end).packets})
+    said = "; ".join(text for end in ENDS if (text := standing(case, end)))
+    if case.crossed:
+        roles = ((End.CLIENT, Role.BOTH_CLOSERS), (End.SERVER, Role.BOTH_CLOSERS))
+        return Ending(f"both closed; {said}", tuple(packets), Initiator.BOTH, roles)
+    other = case.close(first.peer) or case.close(first).taken is not None
+    return Ending(
+        f"{first} closed first" + (f"; {said}" if said else ""),
+        tuple(packets) or (case.close(first).began[1],),
+        Initiator(first),
+        ((first, Role.ACTIVE_CLOSER), *(((first.peer, Role.PASSIVE_CLOSER),) if other else ())),
+    )
+
+
+def open_(case: Case) -> Ending:
+    """No FIN, no RST."""
+    last = tuple(event.packet for event in case.events[-1:])
+    states = {case.state(end) for end in ENDS}
+    if not all(case.synchronized(end) for end in ENDS):
+        complete = "is not complete" if case.ongoing else "was not complete when the capture ended"
+        return Ending(
+            f"the handshake {complete}: client {case.state(End.CLIENT)}, server {case.state(End.SERVER)}",
+            last,
+        )
+    gone = next((found for end in ENDS if (found := vanished(case, end))), None)
+    if gone is not None:
+        return Ending(
+            f"still open, but the {gone.end.peer} has not answered the {gone.end} for "
+            f"{span(case.now_ns - gone.since_ns)}",
+            gone.packets,
+        )
+    c = case.conversation
+    carried = (
+        f"{count(c.client_bytes, 'byte')} from the client, {count(c.server_bytes, 'byte')} from the server"
+    )
+    closed = [end for end in ENDS if case.window_closed(end)]
+    if closed:
+        carried += f"; the {listed(closed)} had closed the window: the program there does not read"
+    if states == {State.ESTABLISHED}:
+        when = "" if case.ongoing else " when the capture ended"
+        return Ending(f"still open{when}; {carried}", last)
+    return Ending(f"neither FIN nor RST was captured; {carried}", last)
+
+
+RULES: dict[str, Rule] = {
+    "unanswered": unanswered,
+    "refused": refused,
+    "aborted-open": aborted_open,
+    "reset": reset,
+    "simultaneous": simultaneous,
+    "graceful": graceful,
+    "replaced": replaced,  # before closing and open: it tells why nothing more came
+    "closing": closing,
+    "open": open_,
+}

@@ -1,0 +1,235 @@
+"""Data after a FIN: accepted (a half-close), refused (lost), or none for a long time."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from closeseq.connections.conversation import ENDS, End, Event, Position, Traffic
+from closeseq.tcp.states import State
+from closeseq.tcp.timeline import Certainty
+from closeseq.units import count, packets, span
+from closeseq.verdict.case import weakest
+from closeseq.verdict.found import found
+from closeseq.verdict.model import Severity
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from closeseq.verdict.case import Case, Stay
+    from closeseq.verdict.model import Finding
+
+
+def half_close(case: Case) -> Iterator[Finding]:
+    """After one end's FIN, data still flowed the other way, and that end acknowledged them.
+
+    A socket that was closed altogether refuses data, so the end must have called shutdown(SHUT_WR).
+    """
+    for end in ENDS:
+        close = case.close(end)
+        if not close.copies or any(_refused(case, end.peer)):
+            continue  # what is answered by RST was not accepted
+        fin = close.copies[0]
+        before, after, first, last = 1, 0, None, None  # the first byte has the number 1
+        for step in case.conversation.steps:
+            sent = _end_of_data(step, end.peer)
+            if step.packet < fin.packet:
+                before = max(before, sent or 0)
+            elif sent is not None and sent > before and step.packet not in case.lost:
+                first, last = first or step, step
+            ack = _ack_of(step, end)
+            if step.packet > fin.packet and ack is not None:
+                after = max(after, ack)
+        accepted = _without_fin(case, end.peer, after) - before
+        if first is None or last is None or accepted <= 0:
+            continue
+        until = last.time_ns if isinstance(last, Event) else last.of(end.peer).last_ns
+        yield found(
+            "half-close",
+            end,
+            Certainty.PROVED,
+            since_ns=fin.time_ns,
+            until_ns=until,
+            packets=[fin.packet, first.packet, last.packet],
+            summary=(
+                f"after its FIN (#{fin.packet}) the {end} still accepted {count(accepted, 'byte')} from "
+                f"the {end.peer}, in {span(until - fin.time_ns)}: a deliberate half-close"
+            ),
+            advice=(
+                f"nothing, if the {end} uses shutdown(SHUT_WR) to say that its request is complete; it "
+                "must go on reading until recv() returns 0, and should give that a timeout"
+            ),
+        )
+
+
+def _end_of_data(step: Event | Traffic, sender: End) -> int | None:
+    """Return the number after a step's last byte of data; None without data of this sender."""
+    if isinstance(step, Traffic):
+        stream = step.of(sender)
+        return stream.end if stream.bytes else None
+    return step.end - step.fin if step.sender is sender and step.length and not step.rst else None
+
+
+def _ack_of(step: Event | Traffic, sender: End) -> int | None:
+    if isinstance(step, Traffic):
+        return step.of(sender).ack
+    return step.ack if step.sender is sender and not step.rst else None
+
+
+def _without_fin(case: Case, sender: End, ack: int) -> int:
+    """Return how far an acknowledgement covers data: the FIN takes a number of its own."""
+    fins = case.close(sender).copies
+    return min(ack, fins[0].end - 1) if fins else ack
+
+
+# A TLS close_notify has 24 to 48 bytes, an SMTP QUIT 6: what is said in parting, and nobody misses.
+PARTING_BYTES = 48
+
+
+def data_after_close(case: Case) -> Iterator[Finding]:
+    """Data sent to an end that had closed were answered by RST, and are lost."""
+    for end in ENDS:
+        refused = list(_refused(case, end))
+        if not refused:
+            continue
+        # A RST that was lost is no answer that anybody got.
+        refused = [pair for pair in refused if pair[1].packet not in case.lost] or refused
+        data, reset = refused[0]
+        shown = [e.packet for pair in refused for e in pair if e.packet not in case.lost]
+        size = sum({event.seq: event.length for event, _ in refused}.values())
+        closed = (
+            f"the {end.peer}, which had closed,"
+            if case.close(end.peer)
+            else f"the {end.peer}, which was closed,"
+        )
+        parting = _is_parting(case, end, size)
+        arrived = "which did not arrive" if reset.packet in case.lost else ""
+        got = (
+            f"and got RST (#{reset.packet})"
+            if not arrived
+            else f"; it answered with RST (#{reset.packet}), {arrived}"
+        )
+        what = (
+            "the data are lost, but so few bytes at the very end are usually a TLS close_notify or a QUIT"
+            if parting
+            else "the data are lost"
+        )
+        yield found(
+            "data-after-close",
+            end,
+            _certainty(case, end.peer, data),
+            since_ns=data.time_ns,
+            until_ns=reset.time_ns,
+            packets=shown or [data.packet],
+            summary=(
+                f"the {end} sent {count(size, 'byte')} ({packets(e.packet for e, _ in refused)}) to "
+                f"{closed} {got}: {what}"
+            ),
+            advice=(
+                f"nothing, if the {end} had only its goodbye left to say; else see 'closeseq explain "
+                "data-after-close'"
+                if parting
+                else f"the program at the {end} gets ECONNRESET from its next read or write, then EPIPE (and "
+                f"SIGPIPE: use MSG_NOSIGNAL); {_why_closed(case, end.peer, data)}"
+            ),
+            severity=Severity.NOTICE if parting else None,
+        )
+
+
+def _is_parting(case: Case, end: End, size: int) -> bool:
+    """Whether refused data is short, and the very last of its sender, after the other end's FIN."""
+    fins = case.close(end.peer).copies
+    if size > PARTING_BYTES or not fins:
+        return False
+    fin = fins[0]
+    sent = 0
+    for step in case.conversation.steps:
+        if isinstance(step, Traffic):
+            # Traffic after a FIN is more than a few words, or its repetitions.
+            sent += step.of(end).bytes if step.packet > fin.packet else 0
+        elif step.sender is end and step.packet > fin.packet and step.packet not in case.timeline.strays:
+            sent += step.length if step.position in (Position.NEW, Position.GAP, Position.REORDERED) else 0
+    return sent <= PARTING_BYTES
+
+
+def _why_closed(case: Case, end: End, before: Event) -> str:
+    """Say where to look for why an end did not take data: at its close(), or at the RST that ended it."""
+    if not case.close(end):
+        ended_by = [r for t, r in case.endings if t.endpoint is end and r.packet < before.packet]
+        if ended_by:
+            reset = ended_by[0]
+            return f"the RST #{reset.packet} had ended the connection at the {end}: look for what sent that"
+    return (
+        f"if it had something to say, the {end} closed too early: there, shutdown(SHUT_WR) and read to the "
+        "end before close()"
+    )
+
+
+def _refused(case: Case, end: End) -> Iterator[tuple[Event, Event]]:
+    """Yield the data of an end that its closed peer answered by RST, each with the answer.
+
+    A RST in answer to a segment has no ACK, and takes its number from what it answers (RFC 9293 3.10.7.1).
+    """
+    pending: Event | None = None
+    for event in case.events:
+        if event.sender is end and event.length:
+            pending = event
+        elif event.sender is not end and event.rst and pending is not None:
+            answers = event.ack is None and event.seq == pending.ack
+            refuses = event.ack is not None and event.ack <= pending.seq and bool(case.close(event.sender))
+            if (answers or refuses) and _had_closed(case, event.sender, pending):
+                yield pending, event
+                pending = None
+
+
+def _had_closed(case: Case, end: End, before: Event) -> bool:
+    """Whether an end had sent its FIN, or been reset, before a packet of the other end."""
+    fin = case.close(end)
+    if fin and fin.began < (before.time_ns, before.packet):
+        return True
+    return any(t.endpoint is end and reset.packet < before.packet for t, reset in case.endings)
+
+
+def _certainty(case: Case, end: End, data: Event) -> Certainty:
+    """That it had closed is sure if it sent FIN; that a RST had closed it is as sure as that transition."""
+    if case.close(end):
+        return Certainty.OBSERVED if case.close(end).copies else Certainty.ASSUMED
+    return weakest(*(t.certainty for t, r in case.endings if t.endpoint is end and r.packet < data.packet))
+
+
+def slow_close(case: Case) -> Iterator[Finding]:
+    """CLOSE_WAIT lasted long before its FIN. While data still flow it is in use, not slow."""
+    for end in ENDS:
+        for stay in case.stays(end, State.CLOSE_WAIT):
+            if stay.left is None or stay.left.after is not State.LAST_ACK:
+                continue
+            since, last = _idle_since(case, stay)
+            waited = stay.left.time_ns - since
+            if waited < case.limits.slow_close_ns:
+                continue
+            after = f" after its last data (#{last})" if last else ""
+            shown = list(case.arrived((stay.entered.packet, stay.left.packet, last)))
+            yield found(
+                "slow-close",
+                end,
+                weakest(stay.entered.certainty, stay.left.certainty),
+                since_ns=since,
+                until_ns=stay.left.time_ns,
+                packets=shown,
+                summary=(
+                    f"the {end} was in CLOSE_WAIT for {span(waited)}{after} before it closed "
+                    f"(#{stay.left.packet})"
+                ),
+                advice=(
+                    f"see what the program at the {end} does between recv() returning 0 and close(): a "
+                    "timeout, a lock, a blocking call; until then both ends hold a socket"
+                ),
+            )
+
+
+def _idle_since(case: Case, stay: Stay) -> tuple[int, int | None]:
+    data = case.last_data(stay.end, stay.entered)
+    if data is None or not stay.since_ns < data[0] <= case.until(stay):
+        return stay.since_ns, None
+    own = case.by_packet.get(data[1])
+    # Data that rode on the FIN itself came at the end of the wait.
+    return data if own is None or not own.fin else (stay.since_ns, None)

@@ -1,0 +1,207 @@
+"""What is good to know: challenge ACKs, keepalives, the form of the close, what the capture missed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from closeseq.connections.conversation import ENDS, End, Event, Position, Traffic
+from closeseq.tcp.timeline import Certainty
+from closeseq.units import count, listed, span, times
+from closeseq.verdict.findings.vanished import vanished
+from closeseq.verdict.found import found
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from closeseq.verdict.case import Case
+    from closeseq.verdict.model import Finding
+
+
+def challenge_ack(case: Case) -> Iterator[Finding]:
+    """An out-of-place RST or SYN was answered with an ACK (RFC 5961 3 and 4)."""
+    for cause, ack in case.challenges:
+        own = cause.packet in case.by_packet
+        what = "SYN" if cause.syn else "RST"
+        yield found(
+            "challenge-ack",
+            ack.sender,
+            Certainty.ASSUMED,
+            since_ns=cause.time_ns,
+            until_ns=ack.time_ns,
+            packets=[*([cause.packet] if own else []), ack.packet],
+            summary=(
+                f"the {ack.sender} answered a {what} from the {cause.sender} (#{cause.packet}) with an ACK "
+                f"(#{ack.packet}) and went on: it did not fit the connection"
+            ),
+            advice=(
+                f"the {ack.sender} still has a connection that the {cause.sender} has not; after the "
+                f"challenge the {cause.sender}'s RST ends it and the SYN is tried again, so only look why "
+                "the first one was left behind (crash, reboot, a RST that was lost)"
+                if cause.syn
+                else "such a RST is late, or forged by somebody who guessed the number; the connection is "
+                "safe, so only look where it comes from if there are many"
+            ),
+        )
+
+
+def keepalive(case: Case) -> Iterator[Finding]:
+    """Probes of an idle connection were seen (RFC 9293 3.8.4).
+
+    Probes of a window of 0 have the same numbers, but are no keepalives.
+    """
+    for end in ENDS:
+        probes = [(step, n) for step in case.conversation.steps if (n := case.keepalives(end, step))]
+        if not probes:
+            continue
+        number, first, last = sum(n for _, n in probes), probes[0][0], probes[-1][0]
+        gone = vanished(case, end)
+        in_vain = gone.probes if gone is not None else 0
+        answers = "and was answered" if not in_vain else f"the last {times(in_vain)} without an answer"
+        if not in_vain and _ends_with_probe(case, end):
+            answers = (
+                f"the last time without an answer {'so far' if case.ongoing else 'before the capture ended'}"
+            )
+        yield found(
+            "keepalive",
+            end,
+            Certainty.OBSERVED,
+            since_ns=first.time_ns if isinstance(first, Event) else first.of(end).probe_ns,
+            until_ns=last.time_ns if isinstance(last, Event) else last.of(end).last_ns,
+            packets=[packet for step, _ in probes for packet in _own_packets(step, end)],
+            summary=f"the {end} probed the idle connection {times(number)}, {answers}",
+            advice=(
+                f"the {end.peer} did not answer: see the other findings"
+                if in_vain
+                else (
+                    f"nothing: the {end} has SO_KEEPALIVE set (TCP_KEEPIDLE and TCP_KEEPINTVL tell how "
+                    "often it probes)"
+                )
+            ),
+        )
+
+
+def _own_packets(step: Event | Traffic, end: End) -> tuple[int, ...]:
+    return (
+        (step.packet,) if isinstance(step, Event) else (step.of(end).probe_packet, step.of(end).last_packet)
+    )
+
+
+def _ends_with_probe(case: Case, end: End) -> bool:
+    last = case.conversation.steps[-1]
+    if isinstance(last, Event):
+        return last.sender is end and last.position is Position.PROBE
+    return last.of(end).probes > 0 and last.of(end).unanswered > 0
+
+
+def three_segment_close(case: Case) -> Iterator[Finding]:
+    """The ACK of the first FIN and the second FIN were one segment."""
+    end = case.first_closer
+    if end is None or case.crossed:
+        return
+    close, other = case.close(end), case.close(end.peer)
+    if not close.covers or not other.copies or close.covers[0][0] != other.copies[0].packet:
+        return
+    fin, both = close.copies[0], other.copies[0]
+    if both.packet < fin.packet or {both.packet, fin.packet} & case.lost:
+        return
+    yield found(
+        "three-segment-close",
+        end.peer,
+        Certainty.OBSERVED,
+        since_ns=fin.time_ns,
+        until_ns=both.time_ns,
+        packets=[fin.packet, both.packet],
+        summary=(
+            f"the {end.peer} acknowledged the FIN (#{fin.packet}) and closed in one segment "
+            f"(#{both.packet}), {span(both.time_ns - fin.time_ns)} later"
+        ),
+        advice=f"nothing: the {end.peer} closed at once when it read end of file",
+    )
+
+
+def fin_with_data(case: Case) -> Iterator[Finding]:
+    """A FIN rode on data."""
+    for end in ENDS:
+        for fin in case.close(end).copies[:1]:
+            if fin.length:
+                yield found(
+                    "fin-with-data",
+                    end,
+                    Certainty.OBSERVED,
+                    since_ns=fin.time_ns,
+                    until_ns=None,
+                    packets=[fin.packet],
+                    summary=(
+                        f"the {end}'s FIN (#{fin.packet}) rode on its last {count(fin.length, 'byte')} "
+                        "of data"
+                    ),
+                    advice="nothing: the program closed before its last data had been sent",
+                )
+
+
+def capture_incomplete(case: Case) -> Iterator[Finding]:
+    """Packets of the connection were not captured."""
+    gaps = case.missing
+    if not gaps:
+        return
+    ends = {gap.endpoint for gap in gaps}
+    whats = listed(list(dict.fromkeys(gap.what for gap in gaps)))
+    yield found(
+        "capture-incomplete",
+        ends.pop() if len(ends) == 1 else None,
+        Certainty.PROVED,
+        since_ns=min(gap.time_ns for gap in gaps),
+        until_ns=None,
+        packets=[gap.packet for gap in gaps if gap.packet is not None],
+        summary=f"{whats}; so {'; '.join(dict.fromkeys(gap.consequence for gap in gaps))}",
+        advice=(
+            "capture anew, before the connection begins and in both directions: at one of the two ends (a "
+            "mirror port may show one direction only), with short packets (-s 128), a large buffer (-B "
+            "65536) and a filter on the port alone, not on flags"
+        ),
+    )
+
+
+def duplicate_packets(case: Case) -> Iterator[Finding]:
+    """The same packet was captured twice, or delivered twice."""
+    if not case.conversation.copies:
+        return
+    captured, delivered, unclear, resets, packets = case.conversation.duplicates
+    clauses = []
+    if captured:
+        clauses.append(f"{_were(captured, 'packet')} captured twice, and counted once")
+    if delivered:
+        shown = [
+            f"#{again}, answered by #{answer}" for again, answer in zip(*[iter(packets)] * 2, strict=True)
+        ]
+        named = f" ({'; '.join(shown)})" if shown else ""
+        clauses.append(f"{_were(delivered, 'packet')} duplicated by the network and delivered twice{named}")
+    if unclear:
+        clauses.append(f"{_were(unclear, 'packet')} captured twice, or delivered twice")
+    if resets:
+        clauses.append(
+            f"{_were(resets, 'RST')} identical to the one before: captured twice, delivered twice, or sent "
+            "once for each segment that it answers"
+        )
+    yield found(
+        "duplicate-packets",
+        None,
+        Certainty.ASSUMED if delivered and not packets else Certainty.OBSERVED,
+        since_ns=case.conversation.first_ns,
+        until_ns=case.conversation.last_ns,
+        packets=list(packets),
+        summary="; ".join(clauses),
+        advice=(
+            "nothing is wrong with the connection; capture on one interface instead of 'any' "
+            "(loopback, bridges, bonds and VLANs show each packet once an interface)"
+            if captured or unclear
+            else "nothing: TCP drops the second of the two; if there are many, look for a loop or a link "
+            "aggregate that sends packets on both of its links"
+            if delivered
+            else "nothing: an end that has no connection answers each segment with a RST of its own"
+        ),
+    )
+
+
+def _were(number: int, noun: str) -> str:
+    return f"{count(number, noun)} {'was' if number == 1 else 'were'}"

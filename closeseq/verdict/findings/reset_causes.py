@@ -1,0 +1,386 @@
+"""The causes of a RST, one function each; `CAUSES` lists them.
+
+Each weighs what the packets show: a base weight, more for what speaks for it, less for what speaks
+against it. A function returns None where its cause is out of the question.
+
+How Linux sends RSTs (measured on 6.18, loopback): one that answers for a socket it does not have is bare
+(no ACK, number taken from the ACK it answers, RFC 9293 3.10.7.1), has window 0, no timestamps and IP id
+0; one that aborts a connection has RST+ACK, the socket's next number, window and timestamps, and an IP id
+that goes on counting. A keepalive that gives up aborts as well.
+
+Why a RST was sent: its likely causes in order, each with what speaks for it and against it.
+"""
+
+from __future__ import annotations
+
+from itertools import groupby
+from typing import TYPE_CHECKING
+
+from closeseq.connections.conversation import Traffic
+from closeseq.packets.value import value
+from closeseq.tcp.states import State
+from closeseq.tcp.timeline import Certainty
+from closeseq.units import count, packets, span, times
+from closeseq.verdict.findings.reset_facts import Reset
+from closeseq.verdict.found import found
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from closeseq.connections.conversation import End, Event
+    from closeseq.verdict.case import Case
+    from closeseq.verdict.model import Finding
+
+# What the signs of a forgery must weigh together: one that is strong, or several. Less is chance.
+NAMED_FROM = 4
+# How far an IP id may run ahead between two packets of one connection; the ids of one socket count up.
+ID_STRIDE = 1024
+
+
+@value
+class Cause:
+    """Why a RST may have been sent."""
+
+    what: str
+    weight: int
+    speaks_for: tuple[str, ...]
+    speaks_against: tuple[str, ...]
+    advice: str
+
+
+def unread_data(reset: Reset) -> Cause | None:
+    """Closed with unread data: the kernel must not say "received" and sends RST instead (RFC 2525 2.17)."""
+    if not reset.aborts or not reset.bytes_sent(reset.peer) or reset.persisted:
+        return None
+    weight, speaks_for, against = 2, [], []
+    sent = reset.bytes_sent(reset.peer)
+    speaks_for.append(f"RST+ACK, and it acknowledges {count(sent, 'byte')} from the {reset.peer}")
+    if not reset.bytes_sent(reset.sender):
+        weight += 2
+        speaks_for.append(f"the {reset.sender} never answered")
+    elif reset.replied:
+        weight -= 2
+        against.append(f"the {reset.sender} had answered since")
+    elif reset.spoke_first:
+        weight -= 1
+        against.append(f"the {reset.sender} had asked for that data and got its answer")
+    else:
+        weight += 1
+        speaks_for.append(f"the {reset.sender} did not answer the last of them")
+    return Cause(
+        f"the {reset.sender} closed with unread data",
+        weight=weight,
+        speaks_for=tuple(speaks_for),
+        speaks_against=tuple(against),
+        advice=(
+            f"let the program at the {reset.sender} read until recv() returns 0 before it calls close() "
+            "(it may stop early on an error, a limit or a timeout); shutdown(SHUT_WR) first, then read, "
+            "then close()"
+        ),
+    )
+
+
+def linger_zero(reset: Reset) -> Cause | None:
+    """SO_LINGER with a time of zero: close() aborts at once."""
+    if not reset.aborts or reset.persisted or reset.state is State.LISTEN:
+        return None
+    weight, speaks_for, against = 2, ["RST+ACK out of an open socket"], []
+    if not reset.bytes_sent(reset.peer):
+        weight += 1
+        speaks_for.append("there was nothing to read")
+    elif reset.replied or reset.spoke_first:
+        weight += 1
+        speaks_for.append("what there was to read was probably read")
+    else:
+        weight -= 1
+        against.append("there was data to read")
+    return Cause(
+        f"the {reset.sender} closed with SO_LINGER 0",
+        weight=weight,
+        speaks_for=tuple(speaks_for),
+        speaks_against=tuple(against),
+        advice=(
+            f"look in the program at the {reset.sender} for SO_LINGER with l_linger = 0 (some HTTP "
+            "libraries, load balancers and health checks set it to avoid TIME_WAIT) and leave it out: it "
+            "throws away unsent data"
+        ),
+    )
+
+
+def process_killed(reset: Reset) -> Cause | None:
+    """A process that dies has its sockets closed by the kernel: FIN, or RST if data was unread."""
+    if not reset.aborts or reset.persisted or reset.state is State.LISTEN:
+        return None
+    against = ["a killed process leaves FIN, not RST, unless data was unread"]
+    return Cause(
+        f"the {reset.sender}'s process died",
+        weight=int(reset.bytes_sent(reset.peer) > 0 and not reset.replied),
+        speaks_for=("the kernel then closes the socket",),
+        speaks_against=tuple(against),
+        advice=(
+            f"look in the logs of the {reset.sender} for a crash, a restart or the OOM killer at that moment"
+        ),
+    )
+
+
+def gave_up(reset: Reset) -> Cause | None:
+    """Keepalive or retransmission gave up."""
+    if not reset.aborts or reset.in_vain is None:
+        return None
+    weight = 6 if reset.in_vain.enough else 2
+    waited = span(reset.event.time_ns - reset.in_vain.since_ns)
+    return Cause(
+        f"the {reset.sender} gave up",
+        weight=weight,
+        speaks_for=(f"{reset.in_vain.what} without an answer for {waited} before it",),
+        speaks_against=(),
+        advice=(
+            f"find out what became of the {reset.peer}; how long the {reset.sender} tries is set by "
+            "TCP_KEEPIDLE, TCP_KEEPINTVL, TCP_KEEPCNT and TCP_USER_TIMEOUT"
+        ),
+    )
+
+
+def after_close(reset: Reset) -> Cause | None:
+    """Data for an end that had closed."""
+    data = reset.answered
+    if reset.aborts or data is None or not data.data or not reset.closed_before:
+        return None
+    expired = _fin_wait_2_over(reset)
+    return Cause(
+        f"the {reset.peer} sent data (#{data.packet}) to the {reset.sender}, which had closed",
+        weight=4 if expired else 5,
+        speaks_for=(f"bare RST numbered like the ACK in #{data.packet}",),
+        speaks_against=(),
+        advice=(
+            f"let the {reset.sender} shutdown(SHUT_WR) and read to the end before close(), if it wants the "
+            f"answer; else let the {reset.peer} stop sending when it has read end of file"
+        ),
+    )
+
+
+def _fin_wait_2_over(reset: Reset) -> bool:
+    """Whether the sender's FIN_WAIT_2 had run out: told by the timeline, which knows the system's timers."""
+    stay = reset.fin_wait_2
+    if stay is None or stay.left is None:
+        return False
+    return stay.left.packet is None and stay.left.time_ns <= reset.event.time_ns
+
+
+def fin_wait_2_expired(reset: Reset) -> Cause | None:
+    """FIN_WAIT_2 without an owner ran out; what comes later finds no socket."""
+    if reset.aborts or reset.answered is None or not _fin_wait_2_over(reset):
+        return None
+    stay = reset.fin_wait_2
+    assert stay is not None
+    waited = span(reset.event.time_ns - stay.since_ns)
+    return Cause(
+        f"the {reset.sender}'s FIN_WAIT_2 had run out",
+        weight=6,
+        speaks_for=(f"bare RST to a segment that came {waited} after its FIN was acknowledged",),
+        speaks_against=(),
+        advice=(
+            f"the {reset.peer} took too long to close: see there what holds CLOSE_WAIT; "
+            f"net.ipv4.tcp_fin_timeout at the {reset.sender} only hides it"
+        ),
+    )
+
+
+def no_such_socket(reset: Reset) -> Cause | None:
+    """Nobody listens, or the connection is not known (any more)."""
+    asked = reset.answered
+    if asked is not None and asked.syn and not asked.acks:
+        port = reset.case.conversation.address(reset.sender).port
+        return Cause(
+            f"nobody listens on port {port} of the {reset.sender}, or a firewall rejects",
+            weight=6,
+            speaks_for=(f"it answers the SYN #{asked.packet}",),
+            speaks_against=(),
+            advice=(
+                "start the server, or look at which address and port it is bound ('ss -ltn' at the "
+                f"{reset.sender}); a firewall that rejects with tcp-reset looks the same"
+            ),
+        )
+    if reset.aborts or asked is None or reset.challenged is not None or after_close(reset) is not None:
+        return None
+    if asked.syn:
+        return Cause(
+            f"the {reset.sender} has no socket for the SYN that the {reset.peer} answered",
+            weight=5,
+            speaks_for=(f"bare RST to the SYN+ACK #{asked.packet}",),
+            speaks_against=(),
+            advice=(
+                "a port scan, a SYN with a forged sender, or a connect() that had been given up; nothing "
+                "is to be mended at the server"
+            ),
+        )
+    known = reset.closed_before or reset.state is State.CLOSED
+    return Cause(
+        f"the {reset.sender} no longer has this connection",
+        weight=3 if known else 4,
+        speaks_for=(f"bare RST numbered like the ACK in #{asked.packet}",),
+        speaks_against=(),
+        advice=(
+            f"its socket was closed or lost (crash, reboot, a moved address) before #{asked.packet} came: "
+            "look there for what ended it"
+        ),
+    )
+
+
+def challenge_answered(reset: Reset) -> Cause | None:
+    """An end that does not have the old connection answers the challenge ACK for it (RFC 9293 3.5.1)."""
+    ack = reset.challenged
+    late = reset.answered if reset.state is State.CLOSED and reset.closed_before else None
+    if reset.aborts or (ack is None and (late is None or not late.pure_ack)):
+        return None
+    which = ack or late
+    assert which is not None
+    return Cause(
+        f"the {reset.sender} answered the ACK #{which.packet} for a connection that it no longer has",
+        weight=6,
+        speaks_for=(
+            f"bare RST numbered like that ACK, {span(reset.event.time_ns - which.time_ns)} after it",
+        ),
+        speaks_against=(),
+        advice=(
+            f"as it should be; find out what made the {reset.peer} send that ACK: a connection that only the "
+            f"{reset.sender} had forgotten, or an old segment that came late"
+        ),
+    )
+
+
+def forged(reset: Reset) -> Cause | None:
+    """A middlebox or an attacker: it does not look like its sender's other packets, or that one goes on."""
+    others = [e for e in reset.case.events if e.sender is reset.sender and not e.rst]
+    signs: list[tuple[int, str]] = []
+    ttls = {e.ttl for e in others}
+    if ttls and reset.event.ttl not in ttls:
+        signs.append(
+            (5, f"its TTL is {reset.event.ttl}, that of the {reset.sender}'s other packets {min(ttls)}")
+        )
+    before = [e.ip_id for e in others if e.packet < reset.event.packet and e.ip_id]
+    ip_id = reset.event.ip_id
+    if ip_id and before and before[-1] and (ip_id - before[-1]) % 65536 > ID_STRIDE:
+        signs.append((2, f"its IP id {ip_id} does not continue the {reset.sender}'s ({before[-1]})"))
+    if not reset.aborts and reset.event.window:
+        signs.append((1, f"its window is {reset.event.window}, where a kernel sends 0"))
+    if (later := _goes_on(reset)) is not None:
+        signs.append((4, f"the {reset.sender} itself goes on as if nothing had happened (#{later})"))
+    weight = sum(weight for weight, _ in signs)
+    if weight < NAMED_FROM:
+        return None
+    against = [] if ttls - {reset.event.ttl} else [f"its TTL is that of the {reset.sender}'s other packets"]
+    if not others:
+        against = [f"the {reset.sender} sent nothing else to compare it with"]
+    return Cause(
+        f"a middlebox or somebody else sent it in the {reset.sender}'s name",
+        weight=weight - 1,
+        speaks_for=tuple(text for _, text in signs),
+        speaks_against=tuple(against),
+        advice=(
+            "look for firewalls, proxies, load balancers and intrusion prevention on the path (idle "
+            f"timeouts, blocked content); capture at the {reset.sender} as well: there this RST will not "
+            "be seen being sent"
+        ),
+    )
+
+
+def _goes_on(reset: Reset) -> int | None:
+    """Return the packet with which the RST's alleged sender went on, data or a plain ACK."""
+    steps = reset.case.conversation.steps
+    for step in steps[steps.index(reset.event) + 1 :]:
+        if isinstance(step, Traffic):
+            if step.of(reset.sender):
+                return step.of(reset.sender).first_packet
+        elif step.sender is reset.sender and not step.rst:
+            return None if step.syn else step.packet  # a SYN begins anew
+    return None
+
+
+def unknown(reset: Reset) -> Cause:
+    """What is left where nothing else is: weighed below all."""
+    if reset.aborts:
+        return Cause(
+            f"the {reset.sender} aborted the connection",
+            weight=-1,
+            speaks_for=("RST+ACK",),
+            speaks_against=(),
+            advice=f"look in the program and in the logs of the {reset.sender} for what ended it then",
+        )
+    return Cause(
+        f"the {reset.sender} has no socket for something that was sent to it",
+        weight=-1,
+        speaks_for=("a bare RST",),
+        speaks_against=("no captured segment has the number that it answers",),
+        advice=(
+            f"capture at the {reset.sender}, where what it answers passes; if nothing does, somebody else "
+            "sent it"
+        ),
+    )
+
+
+CAUSES: tuple[Callable[[Reset], Cause | None], ...] = (
+    unread_data,
+    linger_zero,
+    after_close,
+    no_such_socket,
+    fin_wait_2_expired,
+    gave_up,
+    challenge_answered,
+    process_killed,
+    forged,
+    unknown,
+)
+
+
+MOST_CAUSES = 3
+
+
+def reset_cause(case: Case) -> Iterator[Finding]:
+    """One finding for each RST, or for each run of RSTs of one sender that look alike."""
+    for _, run in groupby(case.resets, key=_likeness):
+        resets = list(run)
+        until = resets[-1].time_ns if len(resets) > 1 else None
+        summary, advice = _told(case, resets) if case.worded else ("", "")
+        yield found(
+            "reset-cause",
+            resets[0].sender,
+            Certainty.ASSUMED,
+            since_ns=resets[0].time_ns,
+            until_ns=until,
+            packets=[r.packet for r in resets],
+            summary=summary,
+            advice=advice,
+        )
+
+
+def _told(case: Case, resets: Sequence[Event]) -> tuple[str, str]:
+    """Return why the first of these RSTs, which look alike, was sent, and what to do about it."""
+    first = Reset(case, resets[0])
+    causes = likely_causes(first)
+    repeated = f" (repeated, {times(len(resets))} in all: {packets(r.packet for r in resets)})"
+    summary = (
+        f"RST #{resets[0].packet} from the {resets[0].sender} ({first.where})"
+        + (repeated if len(resets) > 1 else "")
+        + ": "
+        + "; or ".join(map(_weighed, causes))
+    )
+    return summary, causes[0].advice
+
+
+def _likeness(reset: Event) -> tuple[End, bool, int, bool]:
+    """What makes two RSTs look alike: sender, form, and the traits of its sender's stack."""
+    return reset.sender, reset.ack is None, reset.ttl, reset.window == 0
+
+
+def likely_causes(reset: Reset) -> list[Cause]:
+    """Return the likeliest causes of a RST, the best first; there is always one."""
+    causes = [cause for rule in CAUSES if (cause := rule(reset)) is not None]
+    causes.sort(key=lambda cause: -cause.weight)
+    return [cause for cause in causes if cause.weight >= 0][:MOST_CAUSES] or causes[:1]
+
+
+def _weighed(cause: Cause) -> str:
+    evidence = [f"for: {', '.join(cause.speaks_for)}"] if cause.speaks_for else []
+    evidence += [f"against: {', '.join(cause.speaks_against)}"] if cause.speaks_against else []
+    return f"{cause.what} ({'; '.join(evidence)})" if evidence else cause.what

@@ -1,0 +1,175 @@
+"""What went before a RST: the facts that its causes are weighed by."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from closeseq.connections.conversation import Event, Traffic
+from closeseq.packets.value import cached, value
+from closeseq.tcp.states import State
+from closeseq.verdict.findings.vanished import unanswered
+
+if TYPE_CHECKING:
+    from closeseq.connections.conversation import End, Stream
+    from closeseq.verdict.case import Case, Stay
+    from closeseq.verdict.findings.vanished import Unanswered
+
+
+@value
+class Answered:
+    """A segment that a RST answers."""
+
+    packet: int
+    time_ns: int
+    data: bool
+    syn: bool = False
+    acks: bool = True
+    pure_ack: bool = False
+
+
+class Reset:
+    """A RST and what went before it: the facts that the causes are weighed by."""
+
+    def __init__(self, case: Case, event: Event) -> None:
+        self.case = case
+        self.event = event
+
+    @property
+    def sender(self) -> End:
+        return self.event.sender
+
+    @property
+    def peer(self) -> End:
+        return self.event.sender.peer
+
+    @property
+    def aborts(self) -> bool:
+        """Whether it has the form in which a socket is aborted, RST+ACK."""
+        return self.event.ack is not None
+
+    @property
+    def where(self) -> str:
+        """In which state its sender was, or seemed to be: a bare RST answers for no socket."""
+        state = self.state
+        if state is State.LISTEN:
+            return "which had sent nothing before"
+        if state is State.UNKNOWN:
+            return "in no state that is known"
+        return f"in {state}" if self.aborts or state is State.CLOSED else f"last seen in {state}"
+
+    @cached
+    def state(self) -> State:
+        """The sender's state right before it."""
+        state = self.case.timeline.first_state(self.sender)
+        for t in self.case.transitions(self.sender):
+            if t.time_ns > self.event.time_ns or t.packet == self.event.packet:
+                break
+            state = t.after
+        return state
+
+    @cached
+    def before(self) -> tuple[Event | Traffic, ...]:
+        steps = self.case.conversation.steps
+        return steps[: steps.index(self.event)]
+
+    @cached
+    def answered(self) -> Answered | None:
+        """The segment that a RST answers: a bare one takes its number from there (RFC 9293 3.10.7.1).
+
+        Of several it is the last that its sender can have received, as far as the distance tells. One with
+        ACK can only answer the last.
+        """
+        heard = [step for step in self.before if self._is_from_peer(step)]
+        fitting = [a for step in heard[-1 if self.aborts else 0 :] if (a := self._fitting(step)) is not None]
+        distance = self.case.timeline.distance
+        least = None if distance is None else distance.least_ns[self.sender]
+        in_time = [a for a in fitting if least is None or self.event.time_ns - a.time_ns >= least]
+        return next(reversed(in_time or fitting), None)
+
+    def _is_from_peer(self, step: Event | Traffic) -> bool:
+        if isinstance(step, Traffic):
+            return bool(step.of(self.peer))
+        return step.sender is self.peer and not step.rst
+
+    def _fitting(self, step: Event | Traffic) -> Answered | None:
+        """Return what it answers if that is in this step of its peer."""
+        if isinstance(step, Traffic):
+            stream = step.of(self.peer)
+            data = (stream.end or 0) > (step.of(self.sender).ack or 0) and stream.bytes > 0
+            fits = stream.ack == self.event.seq
+            return Answered(stream.last_packet, stream.last_ns, data=data) if fits else None
+        if step.ack != self.event.seq and not (step.ack is None and step.syn):
+            return None
+        acks, data = step.ack is not None, step.length > 0
+        return Answered(step.packet, step.time_ns, data=data, syn=step.syn, acks=acks, pure_ack=step.pure_ack)
+
+    def bytes_sent(self, end: End) -> int:
+        """Return how much data an end had sent before it."""
+        return sum(
+            step.of(end).bytes if isinstance(step, Traffic) else step.length * (step.sender is end)
+            for step in self.before
+        )
+
+    @cached
+    def replied(self) -> bool:
+        """Whether its sender sent data after the peer's last data."""
+        for step in reversed(self.before):
+            if isinstance(step, Traffic):
+                own, other = step.of(self.sender), step.of(self.peer)
+                if own.bytes and other.bytes:
+                    return own.last_packet > other.last_packet and not _only_acks_at_the_end(own, other)
+                if own.bytes or other.bytes:
+                    return bool(own.bytes)
+            elif step.length:
+                return step.sender is self.sender
+        return False
+
+    @cached
+    def spoke_first(self) -> bool:
+        """Whether its sender was the one that asked: it sent the connection's first data."""
+        for step in self.before:
+            if isinstance(step, Traffic):
+                own, other = step.of(self.sender), step.of(self.peer)
+                if own.bytes and other.bytes:
+                    return own.first_packet < other.first_packet
+                if own.bytes or other.bytes:
+                    return bool(own.bytes)
+            elif step.length:
+                return step.sender is self.sender
+        return False
+
+    @cached
+    def in_vain(self) -> Unanswered | None:
+        """What its sender had repeated before without an answer."""
+        return unanswered(self.case, self.sender, self.before)
+
+    @property
+    def persisted(self) -> bool:
+        """Whether it had repeated so often that giving up is the obvious cause."""
+        return self.in_vain is not None and self.in_vain.enough
+
+    @cached
+    def challenged(self) -> Answered | None:
+        """The challenge ACK that it answers."""
+        asked = self.answered
+        acks = {ack.packet for _, ack in self.case.challenges}
+        return asked if asked is not None and asked.packet in acks else None
+
+    @cached
+    def closed_before(self) -> bool:
+        """Whether its sender had sent FIN before."""
+        close = self.case.close(self.sender)
+        return bool(close) and close.began < (self.event.time_ns, self.event.packet)
+
+    @cached
+    def fin_wait_2(self) -> Stay | None:
+        stays = self.case.stays(self.sender, State.FIN_WAIT_2)
+        return next((stay for stay in stays if stay.since_ns <= self.event.time_ns), None)
+
+
+def _only_acks_at_the_end(own: Stream, other: Stream) -> bool:
+    """Whether an end's last packets of a stretch only acknowledged: it answered no more than that.
+
+    An exchange that ends with the other's data and their acknowledgement leaves one packet unanswered.
+    """
+    return own.unanswered > 0 and other.bytes > 0 and own.unanswered < own.segments

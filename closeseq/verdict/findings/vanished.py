@@ -1,0 +1,150 @@
+"""An end whose peer is gone: what it sends again, or its keepalives, get no answer any more."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from closeseq.connections.conversation import ENDS, End, Event, Position, Traffic
+from closeseq.packets.value import value
+from closeseq.settings import SECOND
+from closeseq.tcp.states import State
+from closeseq.tcp.timeline import Certainty
+from closeseq.units import count, span
+from closeseq.verdict.found import found
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from closeseq.verdict.case import Case
+    from closeseq.verdict.model import Finding
+
+# So many repetitions without an answer are more than a loss, if the end gave up after them. One answer
+# may always be late; Linux repeats five times and more before it gives up by itself.
+ENOUGH_PROBES = 2
+ENOUGH_RETRANSMISSIONS = 3
+
+
+@value
+class Unanswered:
+    """What an end sent last, and what nobody answered."""
+
+    end: End
+    since_ns: int
+    packets: tuple[int, ...]  # the first and the last
+    retransmissions: int
+    probes: int
+    gave_up: Event | None  # its RST after that
+
+    @property
+    def enough(self) -> bool:
+        """Whether it was repeated so often that the other end must be gone, rather than a packet."""
+        return self.probes >= ENOUGH_PROBES or self.retransmissions >= ENOUGH_RETRANSMISSIONS
+
+    @property
+    def what(self) -> str:
+        if self.probes:
+            return count(self.probes, "keepalive probe")
+        return f"data sent again {count(self.retransmissions, 'time')}"
+
+
+def half_open(case: Case) -> Iterator[Finding]:
+    """One end is gone, the other holds the connection for open."""
+    for end in ENDS:
+        gone = vanished(case, end)
+        if gone is None:
+            continue
+        until = case.timeline.now_ns if gone.gave_up is None else gone.gave_up.time_ns
+        ended = f", then it gave up with RST (#{gone.gave_up.packet})" if gone.gave_up is not None else ""
+        yield found(
+            "half-open",
+            end,
+            Certainty.ASSUMED,
+            since_ns=gone.since_ns,
+            until_ns=until,
+            packets=gone.packets,
+            summary=(
+                f"the {end.peer} does not answer any more: {gone.what} by the {end} in "
+                f"{span(until - gone.since_ns)} without an answer{ended}"
+            ),
+            advice=(
+                f"look whether the {end.peer} {case.conversation.address(end.peer)} crashed, lost power or "
+                "was cut off (NAT and firewall timeouts drop idle connections without a word); to notice "
+                f"sooner, set SO_KEEPALIVE with TCP_KEEPIDLE and TCP_USER_TIMEOUT at the {end}, and the "
+                f"same at the {end.peer}, whose socket may stay ESTABLISHED for ever"
+            ),
+        )
+
+
+def vanished(case: Case, end: End) -> Unanswered | None:
+    """Return what an open end sends in vain: for `stuck_after`, or until it gave up with RST."""
+    gave_up = next((e for e in case.resets if e.sender is end and e.ack is not None), None)
+    steps = case.conversation.steps
+    if gave_up is not None:
+        steps = steps[: steps.index(gave_up)]
+    tail = unanswered(case, end, steps, gave_up)
+    if tail is None:
+        return None
+    if gave_up is not None:
+        given_up = case.endings and case.endings[0][1] is gave_up
+        return tail if given_up and tail.enough else None
+    if case.state(end) not in (State.ESTABLISHED, State.CLOSE_WAIT):
+        return None
+    return tail if case.now_ns - tail.since_ns >= case.limits.stuck_after_ns else None
+
+
+def unanswered(
+    case: Case, end: End, steps: tuple[Event | Traffic, ...], gave_up: Event | None = None
+) -> Unanswered | None:
+    """Return what an end sent after its peer's last packet, if any of it calls for an answer."""
+    sent, acked, events = 0, 0, []
+    for step in steps:
+        if isinstance(step, Traffic):
+            own, other = step.of(end), step.of(end.peer)
+            sent, acked = max(sent, own.end or 0), max(acked, other.ack or 0)
+        elif step.sender is end:
+            sent = max(sent, step.end)
+        else:
+            acked = max(acked, step.ack or 0)
+    outstanding = sent > acked
+    last: Traffic | None = None
+    for step in reversed(steps):
+        if isinstance(step, Traffic):
+            last = step if step.of(end).unanswered else None
+            break
+        if step.sender is not end:
+            break
+        events.append(step)
+    return _of_events(case, end, events[::-1], gave_up, outstanding=outstanding) or (
+        _of_traffic(case, end, last, gave_up, outstanding=outstanding) if last is not None else None
+    )
+
+
+def _of_events(
+    case: Case, end: End, events: list[Event], gave_up: Event | None, *, outstanding: bool
+) -> Unanswered | None:
+    data = [e for e in events if e.length and outstanding]
+    repeated = [e for e in data if e.position not in (Position.NEW, Position.GAP)]
+    probes = [e for e in events if case.keepalives(end, e)]
+    called = data if repeated else probes
+    if not called:
+        return None
+    shown = [called[0].packet, called[-1].packet] + ([gave_up.packet] if gave_up else [])
+    return Unanswered(end, called[0].time_ns, tuple(shown), len(repeated), len(probes), gave_up)
+
+
+def _of_traffic(
+    case: Case, end: End, last: Traffic, gave_up: Event | None, *, outstanding: bool
+) -> Unanswered | None:
+    stream, keepalives = last.of(end), case.keepalives(end, last)
+    retransmissions = stream.retransmissions
+    if not case.window_closed(end.peer, last) and not last.of(end.peer).zero_windows:
+        retransmissions += stream.probes - keepalives  # a single byte sent again looks like a probe
+    shown = (stream.unanswered_packet, stream.last_packet) + ((gave_up.packet,) if gave_up else ())
+    if outstanding and retransmissions and stream.unanswered > 1:
+        repeated = min(retransmissions, stream.unanswered - 1)
+        return Unanswered(end, stream.unanswered_ns, shown, repeated, 0, gave_up)
+    # Probes are at least a second apart (TCP_KEEPINTVL), plain ACKs in a row are not.
+    if keepalives and stream.unanswered > 1 and stream.last_ns - stream.unanswered_ns >= SECOND:
+        probes = min(keepalives, stream.unanswered)
+        return Unanswered(end, stream.unanswered_ns, shown, 0, probes, gave_up)
+    return None

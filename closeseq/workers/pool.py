@@ -1,0 +1,304 @@
+"""Copies of this process that each do some of the tasks, and send back what came of them.
+
+A copy (fork) has all that this process has: nothing is sent to it but the number of a task, and memory is
+shared until someone writes to it. What comes back is in the order of the tasks, whoever was done first, and
+no worker gets far ahead of what was taken.
+
+A copy of this process makes what comes next, while what came before is worked on.
+
+Columns of numbers are handed over in memory that both share, in slots that are used in turn.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import gc
+import mmap
+import os
+import pickle
+import signal
+import sys
+from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeVar
+
+from closeseq.errors import WorkerError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from multiprocessing.connection import Connection
+
+    Task = TypeVar("Task")
+    Result = TypeVar("Result")
+
+    One = TypeVar("One")
+
+AT_ONCE = 1  # tasks that a worker has; with more, the last ones wait while others have nothing to do
+AHEAD = 4  # tasks for each worker that may be done before the first of them is taken
+
+_living: dict[int, Worker] = {}  # by process
+
+
+def can_fork() -> bool:
+    """Whether this system can copy a process, and what it has loaded bears it."""
+    return hasattr(os, "fork") and sys.platform != "darwin"
+
+
+def in_order(work: Callable[[Task], Result], tasks: Sequence[Task], workers: int) -> Iterator[Result]:
+    """Yield what comes of each task, in their order.
+
+    Args:
+        work: what to do; it sees everything as it is now. What it changes nobody sees.
+        tasks: what for; as many as will keep all workers busy to the end.
+        workers: how many processes, besides this one, which only gathers what they send.
+
+    Raises:
+        WorkerError: a worker ended before its work was done.
+        Exception: whatever `work` raised.
+    """
+    team = _Team(work, tasks)
+    try:
+        for _ in range(min(workers, len(tasks))):
+            team.hire()
+        for task in range(len(tasks)):
+            yield team.result(task)
+        team.dismiss(at_once=False)
+    finally:
+        team.dismiss(at_once=True)
+
+
+class Worker:
+    """A copy of this process. A `with` statement waits for its end, or ends it after an error.
+
+    Args:
+        work: what it does; it is given the connection to whoever started it.
+    """
+
+    def __init__(self, work: Callable[[Connection], None]) -> None:
+        from multiprocessing.connection import Pipe
+
+        self.connection, theirs = Pipe()
+        gc.freeze()  # what is there is not looked through for garbage, which would write to all of it
+        self.process = os.fork()
+        if not self.process:
+            for other in _living.values():
+                other.connection.close()  # or nobody would learn that this process has ended
+            self.connection.close()
+            _serve(work, theirs)
+        gc.unfreeze()
+        theirs.close()
+        _living[self.process] = self
+
+    def send(self, data: bytes) -> None:
+        """Send it something.
+
+        Raises:
+            WorkerError: it has ended.
+        """
+        try:
+            self.connection.send_bytes(data)
+        except OSError:
+            self._has_ended()
+
+    def receive(self) -> bytes:
+        """Return what it sends next.
+
+        Raises:
+            WorkerError: it has ended.
+        """
+        try:
+            return self.connection.recv_bytes()
+        except (EOFError, OSError):
+            self._has_ended()
+
+    def _has_ended(self) -> NoReturn:
+        _, status = os.waitpid(self.process, 0)
+        del _living[self.process]
+        self.connection.close()
+        raise WorkerError(os.waitstatus_to_exitcode(status))
+
+    def end(self, *, at_once: bool) -> None:
+        """Wait until it has ended, as it does when nothing more comes, or end it whatever it is at."""
+        if _living.pop(self.process, None) is None:
+            return
+        self.connection.close()
+        if at_once:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.process, signal.SIGKILL)
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(self.process, 0)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, error: object, *_: object) -> None:
+        self.end(at_once=error is not None)
+
+
+class _Team:
+    """Some workers and what they are at."""
+
+    def __init__(self, work: Callable[[Any], Any], tasks: Sequence[Any]) -> None:
+        self._work = work
+        self._tasks = tasks
+        self._given = 0  # tasks, the first ones
+        self._taken = 0
+        self._results: dict[int, bytes] = {}  # of tasks that are not taken yet
+        self._busy: dict[Worker, list[int]] = {}  # the tasks of each, in order
+
+    def hire(self) -> None:
+        """Start one more worker."""
+        work, tasks = self._work, self._tasks
+
+        def serve(orders: Connection) -> None:
+            while True:
+                task = int.from_bytes(orders.recv_bytes(), "little")
+                orders.send_bytes(_done(work, tasks[task]))
+
+        worker = Worker(serve)
+        self._busy[worker] = []
+        self._give(worker)
+
+    def result(self, task: int) -> Any:
+        """Return what came of a task, when it is done."""
+        from multiprocessing.connection import wait
+
+        self._taken = task
+        while task not in self._results:
+            for worker in self._busy:
+                self._give(worker)
+            waiting = {worker.connection: worker for worker, tasks in self._busy.items() if tasks}
+            for ready in wait(list(waiting)):
+                worker = waiting[ready]  # type: ignore[index]
+                self._results[self._busy[worker][0]] = worker.receive()
+                del self._busy[worker][0]
+                self._give(worker)
+        good, value = pickle.loads(self._results.pop(task))  # noqa: S301 - of our own copy
+        if not good:
+            raise value
+        return value
+
+    def _give(self, worker: Worker) -> None:
+        """Give a worker as many tasks as it may have."""
+        tasks = self._busy[worker]
+        most = self._taken + AHEAD * len(self._busy)
+        while len(tasks) < AT_ONCE and self._given < min(len(self._tasks), most):
+            worker.send(self._given.to_bytes(8, "little"))
+            tasks.append(self._given)
+            self._given += 1
+
+    def dismiss(self, *, at_once: bool) -> None:
+        """End all workers; at once, whatever they are at."""
+        for worker in self._busy:
+            worker.end(at_once=at_once)
+
+
+@atexit.register
+def _end_all() -> None:
+    """End the workers of whoever was interrupted where nobody waited for them."""
+    for worker in list(_living.values()):
+        worker.end(at_once=True)
+
+
+def _serve(work: Callable[[Connection], None], orders: Connection) -> NoReturn:
+    """Do the work in this copy of the process, and end it."""
+    status = 1
+    try:
+        # Ctrl-C reaches all processes of a terminal: the one that was started decides what becomes of it.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        for name in ("SIGTERM", "SIGHUP"):
+            signal.signal(getattr(signal, name), signal.SIG_DFL)
+        _living.clear()
+        obey(work, orders)
+        status = 0
+    finally:
+        os._exit(status)  # nothing that was prepared for the end of the first process is done here
+
+
+def obey(work: Callable[[Connection], None], orders: Connection) -> None:
+    """Do the work, until the process that was started has ended, or has enough."""
+    with contextlib.suppress(EOFError, OSError):
+        work(orders)
+
+
+def _done(work: Callable[[Any], Any], task: Any) -> bytes:
+    """Return what came of a task, or the error, as bytes."""
+    try:
+        return pickle.dumps((True, work(task)), pickle.HIGHEST_PROTOCOL)
+    except BaseException as error:  # noqa: BLE001 - it is raised where the result is taken
+        import traceback
+
+        error.add_note("In a worker process:\n" + "".join(traceback.format_exception(error)))
+        try:
+            said = pickle.dumps((False, error))
+            pickle.loads(said)  # noqa: S301 - whether it can be read
+        except Exception:  # noqa: BLE001 - it cannot be sent as it is
+            said = pickle.dumps((False, RuntimeError("".join(traceback.format_exception(error)))))
+        return said
+
+
+SLOTS = 3
+ROOM = 16 << 20  # bytes of a slot; memory that nobody writes to costs nothing
+ALIGNED = 64
+
+
+def made_ahead(items: Iterator[One]) -> Iterator[One]:
+    """Yield the same items, made by another process. Each may be used until the next one is asked for.
+
+    Args:
+        items: that can be pickled. Nothing but this other process goes through them.
+
+    Raises:
+        WorkerError: the other process ended before its work was done.
+        Exception: whatever `items` raised.
+    """
+    slots = [mmap.mmap(-1, ROOM) for _ in range(SLOTS)]
+    with Worker(lambda orders: _make(items, slots, orders)) as worker:
+        for _ in slots:
+            worker.send(b"")
+        at = 0
+        while True:
+            sizes, said = pickle.loads(worker.receive())  # noqa: S301 - of our own copy
+            room, begin, buffers = memoryview(slots[at]), 0, []
+            for size in sizes:
+                buffers.append(room[begin : begin + size])
+                begin += -(-size // ALIGNED) * ALIGNED
+            kind, item = pickle.loads(said, buffers=buffers)  # noqa: S301
+            if kind == "end":
+                return
+            if kind == "error":
+                raise item
+            yield item
+            del item, buffers
+            at = (at + 1) % SLOTS
+            worker.send(b"")
+
+
+def _make(items: Iterator[Any], slots: list[mmap.mmap], orders: Connection) -> None:
+    at = 0
+    while True:
+        orders.recv_bytes()  # a slot is free
+        try:
+            made: tuple[str, Any] = "item", next(items)
+        except StopIteration:
+            made = "end", None
+        except Exception as error:  # noqa: BLE001 - it is raised where the item would come
+            made = "error", error
+        orders.send_bytes(_packed(made, slots[at]))
+        while made[0] != "item":
+            orders.recv_bytes()  # until there is nobody who sends
+        at = (at + 1) % SLOTS
+
+
+def _packed(made: tuple[str, Any], slot: mmap.mmap) -> bytes:
+    """Return what to send, with the columns in the slot; all of it if the slot has no room for them."""
+    buffers: list[pickle.PickleBuffer] = []
+    said = pickle.dumps(made, pickle.HIGHEST_PROTOCOL, buffer_callback=buffers.append)
+    parts = [one.raw() for one in buffers]
+    sizes = [part.nbytes for part in parts]
+    if sum(-(-size // ALIGNED) * ALIGNED for size in sizes) > len(slot):
+        return pickle.dumps(([], pickle.dumps(made, pickle.HIGHEST_PROTOCOL)))
+    begin = 0
+    for part, size in zip(parts, sizes, strict=True):
+        slot[begin : begin + size] = part
+        begin += -(-size // ALIGNED) * ALIGNED
+    return pickle.dumps((sizes, said))
