@@ -349,7 +349,7 @@ def test_a_wrong_expression_has_its_own_status(net):
 
 UNPRIVILEGED = """
 import os, sys
-from closeseq.cli.live import load_everything
+from closeseq.cli.live_setup import load_everything
 from closeseq.cli.main import run
 load_everything()  # root's Python may be out of nobody's reach
 os.setgroups([]), os.setgid(65534), os.setuid(65534)

@@ -12,7 +12,7 @@ import time
 import pytest
 
 from closeseq.cli.terminal import picture
-from closeseq.cli.terminal import picture as progress
+from closeseq.cli.terminal import progress_picture as progress
 from closeseq.tcp.states import State
 from live_namespace import PATIENCE, ROOT, needs_network
 from live_namespace import net as net  # noqa: PLC0414 - a fixture

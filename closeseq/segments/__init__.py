@@ -6,6 +6,7 @@
     layouts        the header formats as numpy dtypes, and how to gather columns of headers
     tcp_options    timestamps, SACK and D-SACK from the TCP options
     encapsulation  the frames that are walked one by one: tunnels, extension headers, MPLS, PPPoE
+    layers         what the steps of that walk share
     fragments      segments that came in several IP fragments, reassembled
 
 Every frame gives a row (an 802.11 aggregate may give several), or is counted in `Segments.skipped` under one

@@ -106,7 +106,7 @@ class Decoder:
 
         Returns their innermost packets, and those that a fragment completes, each with that one's row.
         """
-        from closeseq.segments import encapsulation, links  # dpkt is imported for few captures only
+        from closeseq.segments import encapsulation, layers  # dpkt is imported for few captures only
 
         found: dict[int, list[tuple[int, int, int]]] = {family.version: [] for family in FAMILIES}
         joined: list[tuple[int, bytes]] = []
@@ -114,8 +114,8 @@ class Decoder:
             offset, link_type = int(frames.offset[row]), int(frames.link_type[row])
             frame = frames.buffer[offset : offset + int(frames.captured[row])].tobytes()
             start, ethertype = int(networks.position[row]) - offset, int(networks.ethertype[row])
-            layer = (links.LINK, link_type) if link_type in WALKED else (links.ETHERTYPE, ethertype)
-            ends = encapsulation.locate(frame, links.Layer(*layer, start), int(networks.vlan[row]))
+            layer = (layers.LINK, link_type) if link_type in WALKED else (layers.ETHERTYPE, ethertype)
+            ends = encapsulation.locate(frame, layers.Layer(*layer, start), int(networks.vlan[row]))
             if isinstance(ends, str):
                 tally.skipped[ends] += 1
                 continue

@@ -19,15 +19,9 @@ from zlib import crc32
 import dpkt
 
 from closeseq.segments import wireless
-from closeseq.segments.links import (
+from closeseq.segments.layers import (
     ETHERNET,
     ETHERTYPE,
-    ETHERTYPE_E_TAG,
-    ETHERTYPE_IPV4,
-    ETHERTYPE_IPV6,
-    ETHERTYPE_LLC,
-    ETHERTYPE_VN_TAG,
-    LARGEST_LENGTH,
     LINK,
     PROTOCOL,
     Aggregate,
@@ -38,6 +32,14 @@ from closeseq.segments.links import (
     header,
     octet,
     pair,
+)
+from closeseq.segments.links import (
+    ETHERTYPE_E_TAG,
+    ETHERTYPE_IPV4,
+    ETHERTYPE_IPV6,
+    ETHERTYPE_LLC,
+    ETHERTYPE_VN_TAG,
+    LARGEST_LENGTH,
     with_tag,
 )
 

@@ -1,11 +1,7 @@
-"""The count of what gave no row, and why.
-
-What the steps of a walk along a frame's headers have in common; see `irregular`.
-
-Where the network layer begins: the table of link types, and what the numbers in headers say comes next.
+"""Where the network layer begins: the table of link types, and what the numbers in headers say comes next.
 
 To add a link type, add a line to `LINKS`; if its header has no fixed length, add it to `WALKED`, and a step
-to `headers.STEPS`.
+to `encapsulation.STEPS`.
 
 Two numbers of a frame go on with its segment, for those who ask whether two packets are one:
 
@@ -20,15 +16,14 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING
 
-import dpkt
 import numpy as np
 
 from closeseq.segments.layouts import UINT16, gather
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Iterable, Mapping
 
     from closeseq.packets.frames import Frames
 
@@ -61,51 +56,6 @@ class Tally:
             self.skip(reason, good & ~passed)
             good &= passed
         return good
-
-
-# The spaces that the numbers of layers are from. The first has LINKTYPE_ values.
-LINK, ETHERTYPE, PROTOCOL = "link type", "EtherType", "IP protocol"
-ETHERNET = 0x6558  # the EtherType of bridged Ethernet
-
-
-class Layer(NamedTuple):
-    """The next header: a number, the space the number is from, and its position in the frame."""
-
-    space: str  # LINK, ETHERTYPE or PROTOCOL
-    number: int
-    at: int
-    tag: int = 0  # the VLAN that the header in front of it names
-    place: int = 0  # of the header in front of it, 32 bits: tells frames apart as `links` says
-
-
-class Aggregate(NamedTuple):
-    """Several next headers, each of a packet of its own."""
-
-    layers: tuple[Layer, ...]
-
-
-class Skip(Exception):  # noqa: N818  # no error, but the end of a walk
-    """The walk ends here; the argument is the reason as in `Segments.skipped`."""
-
-
-class Fragmented(Exception):  # noqa: N818
-    """The walk ends at a fragment of a TCP segment; the arguments are `Piece`'s, from `data` on."""
-
-
-def header(name: str, fields: Any, bits: Any = None) -> Callable[[bytes, int], Any]:
-    """Return a function that unpacks one header, and nothing behind it. It raises dpkt.NeedData."""
-    packet = type(dpkt.Packet)(name, (dpkt.Packet,), {"__hdr__": fields, "__bit_fields__": bits or {}})
-    size = packet.__hdr_len__
-    return lambda frame, at: packet(frame[at : at + size])
-
-
-def dpkt_header(packet: Any) -> Callable[[bytes, int], Any]:
-    """Return a function that unpacks the header of a dpkt class, and nothing behind it."""
-    return header(packet.__name__, packet.__hdr__, getattr(packet, "__bit_fields__", None))
-
-
-octet = header("Octet", (("value", "B", 0),))
-pair = header("Pair", (("value", "H", 0),))
 
 
 class NextHeader(IntEnum):

@@ -9,7 +9,8 @@ from __future__ import annotations
 import struct
 from zlib import crc32
 
-from closeseq.segments.links import ETHERTYPE, ETHERTYPE_LLC, LINK, Aggregate, Layer, Skip, octet
+from closeseq.segments.layers import ETHERTYPE, LINK, Aggregate, Layer, Skip, octet
+from closeseq.segments.links import ETHERTYPE_LLC
 
 RADIOTAP, PPI = 127, 192  # LINKTYPE_ values
 IEEE_802_11 = 105
