@@ -361,6 +361,45 @@ def test_a_fin_does_not_wait_where_the_peers_fin_acknowledged_all():
     assert taken.certainty is Certainty.PROVED
 
 
+@pytest.mark.parametrize(
+    ("waits", "certainty"),
+    [
+        # In the recording the server had closed before: its FIN waited behind data, and the data for the
+        # congestion window.
+        ("S:A+1448 +2ms C:A +5ms S:FA+1176 +2ms C:A", Certainty.ASSUMED),
+        (
+            "S:A +50ms S:A+1448 +2ms C:A +5ms S:FA+1176 +2ms C:A",
+            Certainty.PROVED,
+        ),  # written after the FIN came
+        ("S:A+1448 +2ms C:A +900ms S:FA +2ms C:A", Certainty.PROVED),  # nothing left to wait for
+    ],
+)
+def test_a_fin_may_wait_behind_data_that_waits_for_the_congestion_window(waits, certainty):
+    told = conversation("C:S +90ms S:SA +2ms C:A +100ms S:A+1448 +2ms C:A +300ms C:FA +90ms " + waits)
+    taken = entered(replay(told, Timers(), told.last_ns), End.SERVER, State.CLOSE_WAIT)
+    assert taken is not None
+    assert taken.certainty is certainty
+
+
+def test_data_right_behind_the_answer_to_a_fin_had_been_waiting_and_a_fin_perhaps_behind_it():
+    # From a recording: the server was in CLOSING.
+    told = recorded("""
+          0.00 C S     0    0    0 1000/0     84
+         93.80 S SA    0    1    0 1094/1000   0
+         95.76 C A     1    1    0 1096/1094  85
+        727.53 S A     1    1 1448 1728/1096 34
+       1355.58 C FA    1 1449    0 2356/1728 16
+       1445.47 S A  1449    2    0 2445/2356 36
+       1445.49 S A  1449    2 1448 2445/2356 37
+       1447.46 C A     2 2897    0 2447/2445 17
+       1452.27 S FA 2897    2 1176 2452/2447 39
+       1454.22 C A     2 4074    0 2454/2452 19
+    """)
+    taken = entered(replay(told, Timers(), told.last_ns), End.SERVER, State.CLOSE_WAIT)
+    assert taken is not None
+    assert taken.certainty is Certainty.ASSUMED
+
+
 def test_where_fins_crossed_the_ack_of_one_may_have_overtaken_the_other():
     # The server's answer is late enough to know of the client's ACK: which of FIN and ACK reached it first,
     # nothing tells. (In a recording beside the kernel it was the ACK.)

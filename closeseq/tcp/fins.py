@@ -240,6 +240,8 @@ def surely_open(evidence: Evidence, end: End, receipt: Receipt) -> bool:
         or not _knew_all_acknowledged(evidence, end, spoken[0], receipt)
     ):
         return False
+    if _had_data_waiting(evidence, end, spoken[0]) and not _had_sent_all(evidence, end, first):
+        return False
     if first is None:
         return evidence.now_ns - spoken[0].first_ns > FIRST_TIMEOUT_NS
     by_program = first.first_ns - spoken[0].first_ns >= PROGRAM_NS
@@ -248,6 +250,32 @@ def surely_open(evidence: Evidence, end: End, receipt: Receipt) -> bool:
             evidence, end, first
         )
     return _sent_at_once(evidence, end, first)
+
+
+def _had_data_waiting(evidence: Evidence, end: End, spoken: SentSegment) -> bool:
+    """Whether data left an end with its answer to a FIN, or right after it, as no program writes so soon.
+
+    It had been waiting, for the congestion window if not for the peer's. A FIN may have waited behind it.
+    """
+    after = evidence.after(end, spoken.step)
+    return any(s.bytes and s.first_ns - spoken.first_ns < PROGRAM_NS for s in [spoken, *after])
+
+
+def _had_sent_all(evidence: Evidence, end: End, fin: SentSegment | None) -> bool:
+    """Whether an end had surely sent all data that it had, and was told so, before it sent FIN.
+
+    Without a FIN: before the first time-out in which it might have sent one. Then nothing had kept the FIN.
+    """
+    if fin is not None and fin.bytes:
+        return False
+    until = len(evidence.conversation.steps) if fin is None else fin.step
+    due_ns = evidence.now_ns - FIRST_TIMEOUT_NS if fin is None else fin.first_ns - PROGRAM_NS
+    sent = max((s.end for s in evidence.before(end, until) if not s.reset), default=0)
+    return any(
+        s.ack is not None and s.ack >= sent and evidence.distance.must_know(end, due_ns, s.first_ns)
+        for s in evidence.before(end.peer, until)
+        if not s.reset
+    )
 
 
 def _may_have_been_kept(evidence: Evidence, end: End, spoken: SentSegment, receipt: Receipt) -> bool:
