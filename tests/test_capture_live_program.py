@@ -22,7 +22,7 @@ from closeseq.capture.live.bpf import (
     NOTHING,
     RETURN,
     Instruction,
-    Line,
+    FilterLine,
     assemble,
     attach,
     chain,
@@ -285,11 +285,11 @@ def test_ports_in_a_row_take_no_more_room_than_two():
 
 def jump_table(gap):
     """Return a program that keeps 7 bytes of what begins with 1, and else 9, over a gap."""
-    filler = [Line(LOAD_BYTE, 0)] * gap
+    filler = [FilterLine(LOAD_BYTE, 0)] * gap
     return assemble(
         [
-            *(Line(LOAD_BYTE, 0), Line(IF_EQUAL, 1, then="one", else_="other")),
-            *(*filler, "one", Line(RETURN, 7), *filler, "other", Line(RETURN, 9)),
+            *(FilterLine(LOAD_BYTE, 0), FilterLine(IF_EQUAL, 1, then="one", else_="other")),
+            *(*filler, "one", FilterLine(RETURN, 7), *filler, "other", FilterLine(RETURN, 9)),
         ]
     )
 

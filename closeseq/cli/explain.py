@@ -22,22 +22,31 @@ Examples:
   closeseq explain CLOSE_WAIT
   closeseq explain stuck-close-wait reset
   closeseq explain                       every word there is
+  closeseq explain diagram               the states and what leads from one to the next
 """
+
+
+DIAGRAM = "diagram"  # a word that draws instead of explaining
 
 
 @click.command(epilog=EPILOG)
 @click.argument("words", nargs=-1, metavar="[WORD]...")
 def explain(words: tuple[str, ...]) -> None:
-    """Explain states, verdicts and findings, and what to do about them. Without WORD, list them all."""
+    """Explain states, verdicts and findings, and what to do about them. Without WORD, list them all.
+
+    The word "diagram" draws RFC 9293's state diagram (figure 5), from the very table that closeseq follows.
+    """
+    from closeseq.report.diagram import diagram
     from closeseq.verdict import vocabulary
 
     try:
-        entries = [vocabulary.lookup(word) for word in words]
+        entries = [None if word == DIAGRAM else vocabulary.lookup(word) for word in words]
     except UnknownWordError as unknown:
         raise Refusal(str(unknown)) from unknown
     with opened(None) as output:
         style = output.style(ascii_only=False)
-        blocks = [explanation(entry, style) for entry in entries] or [glossary(style)]
+        blocks = [diagram() if entry is None else explanation(entry, style) for entry in entries]
+        blocks = blocks or [glossary(style)]
         output.write("\n" * bool(i) + "\n".join(block) + "\n" for i, block in enumerate(blocks))
 
 

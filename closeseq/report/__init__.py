@@ -4,6 +4,7 @@ text           words, numbers and times, safe for a terminal
 selection      which connections of an analysis are asked for
 summary        what was read, what to fix, how the connections closed
 table          one line a connection
+diagram        the state diagram of RFC 9293, drawn from the transition table
 timeline_text  the close, packet by packet, with both endpoints' states
 endpoints      how each endpoint stands at the end: what it waits for, which timer runs
 socket_states  the socket table as netstat would have shown it at a moment

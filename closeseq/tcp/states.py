@@ -11,7 +11,8 @@ needs none. It is the same for both ends of a connection: nothing in it knows wh
     the end that closes second: ESTABLISHED -> CLOSE_WAIT -> LAST_ACK -> CLOSED
     both at once:               ESTABLISHED -> FIN_WAIT_1 -> CLOSING -> TIME_WAIT -> CLOSED
 
-A pair (state, signal) that the table leaves out changes nothing.
+Of the pairs (state, signal) that the table leaves out, those that may come and change nothing are listed,
+each with its reason. Any other is an error of closeseq's own. `closeseq explain diagram` draws the table.
 """
 
 from __future__ import annotations
@@ -97,6 +98,113 @@ TRANSITIONS: dict[State, dict[Signal, State]] = {
 }
 assert set(TRANSITIONS) == set(State)
 
+# What an endpoint sends when it takes a signal (RFC 9293 3.10.7).
+ANSWERS = {_E.RECEIVES_SYN: "SYN+ACK", _E.RECEIVES_SYN_ACK: "ACK", _E.RECEIVES_FIN: "ACK"}
+
+_HAS_SENT_FIN = (_S.FIN_WAIT_1, _S.FIN_WAIT_2, _S.CLOSING, _S.LAST_ACK, _S.TIME_WAIT)
+_AFTER_SYN = (_S.ESTABLISHED, _S.CLOSE_WAIT, *_HAS_SENT_FIN)
+
+# Which signals change nothing in which states, and why. "The capture" is the reason where TCP itself cannot
+# bring them together: what would lie between was not captured, or passed the capture point later.
+_IGNORED: tuple[tuple[tuple[State, ...], tuple[Signal, ...], str], ...] = (
+    (
+        (_S.CLOSED,),
+        (_E.SENDS_RST,),
+        "RFC 9293 3.10.7.1: an end without a connection answers with RST, and stays without one",
+    ),
+    (
+        (_S.CLOSED,),
+        (
+            _E.RECEIVES_SYN,
+            _E.RECEIVES_SYN_ACK,
+            _E.RECEIVES_ACK_OF_SYN,
+            _E.RECEIVES_ACK_OF_FIN,
+            _E.RECEIVES_FIN,
+            _E.RECEIVES_RST,
+        ),
+        "RFC 9293 3.10.7.1: all that comes is discarded, or answered with RST",
+    ),
+    (
+        (_S.CLOSED,),
+        (_E.SENDS_FIN,),
+        "the capture: a FIN that passed, or comes again, after the RST that ended its connection",
+    ),
+    (
+        (_S.LISTEN,),
+        (_E.RECEIVES_RST,),
+        "RFC 9293 3.10.7.2, first: a RST is ignored",
+    ),
+    (
+        (_S.LISTEN,),
+        (_E.RECEIVES_SYN_ACK, _E.RECEIVES_ACK_OF_SYN, _E.RECEIVES_ACK_OF_FIN),
+        "RFC 9293 3.10.7.2, second: an ACK is answered with RST",
+    ),
+    (
+        (_S.LISTEN, _S.SYN_SENT),
+        (_E.SENDS_FIN,),
+        "the capture: the other end's SYN, or its SYN+ACK, was not captured",
+    ),
+    (
+        (_S.SYN_SENT,),
+        (_E.RECEIVES_ACK_OF_SYN,),
+        "RFC 9293 3.10.7.3, fifth: an ACK without SYN is not enough; with SYN it is a signal of its own",
+    ),
+    (
+        (_S.LISTEN, _S.SYN_SENT),
+        (_E.RECEIVES_FIN,),
+        "RFC 9293 3.10.7.4, eighth: a FIN is dropped, for its number cannot be checked",
+    ),
+    (
+        (_S.SYN_SENT, _S.SYN_RECEIVED, _S.ESTABLISHED, _S.CLOSE_WAIT),
+        (_E.RECEIVES_ACK_OF_FIN,),
+        "the capture: its FIN passed later than the ACK of it, or was not captured",
+    ),
+    (
+        _AFTER_SYN,
+        (_E.RECEIVES_ACK_OF_SYN,),
+        "RFC 9293 3.10.7.4, fifth: the ACK of the SYN counts in SYN_RECEIVED alone",
+    ),
+    (
+        _HAS_SENT_FIN,
+        (_E.SENDS_FIN,),
+        "RFC 9293 3.8.1: it sends its FIN again, or for the first time where it had closed before",
+    ),
+    (
+        (_S.FIN_WAIT_2, _S.TIME_WAIT),
+        (_E.RECEIVES_ACK_OF_FIN,),
+        "RFC 9293 3.10.7.4, fifth: its FIN has been acknowledged",
+    ),
+    (
+        (_S.CLOSE_WAIT, _S.CLOSING, _S.LAST_ACK),
+        (_E.RECEIVES_FIN,),
+        "RFC 9293 3.10.7.4, eighth: the FIN comes again; the state stays",
+    ),
+    (
+        tuple(state for state in State if state is not _S.UNKNOWN),
+        (_E.IS_ALIVE,),
+        "only an end in UNKNOWN learns from it",
+    ),
+    (
+        tuple(state for state in State if state is not _S.TIME_WAIT),
+        (_E.IS_SUCCEEDED,),
+        "RFC 9293 3.10.7.4, fourth: a SYN ends TIME_WAIT alone; what else was left behind is told as it was",
+    ),
+    (
+        tuple(state for state in State if _E.CLOCK_RAN_OUT not in TRANSITIONS[state]),
+        (_E.CLOCK_RAN_OUT,),
+        "the clock was that of another state in which the end may have been",
+    ),
+    (
+        (_S.UNKNOWN,),
+        (_E.RECEIVES_FIN, _E.RECEIVES_ACK_OF_FIN),
+        "the capture: the end may have been in any state, so its next one is not known either",
+    ),
+)
+IGNORED: dict[State, dict[Signal, str]] = {
+    state: {signal: why for states, signals, why in _IGNORED if state in states for signal in signals}
+    for state in State
+}
+
 # An end in one of these has no socket of its own: in LISTEN it is still the listener's.
 NO_SOCKET = frozenset({_S.CLOSED, _S.LISTEN})
 # An end in one of these has sent its FIN.
@@ -106,5 +214,13 @@ CLOSED_ITS_SIDE = frozenset(
 
 
 def follow(state: State, signal: Signal) -> State:
-    """Return the state after a signal; the same state where the table has no entry."""
-    return TRANSITIONS[state].get(signal, state)
+    """Return the state after a signal; the same state where it changes nothing.
+
+    Raises:
+        AssertionError: the two cannot meet; closeseq then says nothing of the connection (verdict/fault.py).
+    """
+    after = TRANSITIONS[state].get(signal)
+    if after is None:
+        assert signal in IGNORED[state], f"{signal.name} cannot come in {state}"
+        return state
+    return after

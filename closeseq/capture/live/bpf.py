@@ -53,7 +53,7 @@ Program = tuple[Instruction, ...]
 NOTHING: Program = (Instruction(RETURN, 0),)  # drops every frame
 
 
-class Line(NamedTuple):
+class FilterLine(NamedTuple):
     """An instruction with names of places instead of distances; no name is the next instruction."""
 
     code: int
@@ -94,7 +94,7 @@ def lock(packets: socket.socket) -> None:
     packets.setsockopt(socket.SOL_SOCKET, SO_LOCK_FILTER, 1)
 
 
-def assemble(source: Iterable[Line | str]) -> Program:
+def assemble(source: Iterable[FilterLine | str]) -> Program:
     """Return the program for steps and, in front of steps, the names of places (text).
 
     A conditional jump reaches 255 instructions, a plain one any distance. Where the first is not enough,
@@ -114,7 +114,7 @@ def assemble(source: Iterable[Line | str]) -> Program:
         found = {
             (number, way)
             for number, line in enumerate(lines)
-            if isinstance(line, Line) and line.code != JUMP
+            if isinstance(line, FilterLine) and line.code != JUMP
             for way, name in enumerate((line.then, line.else_))
             if name and places[name] - starts[number] - 1 > FARTHEST
         } - far
@@ -124,7 +124,7 @@ def assemble(source: Iterable[Line | str]) -> Program:
 
 
 def _placed(
-    lines: list[Line | str], starts: list[int], places: dict[str, int], far: set[tuple[int, int]]
+    lines: list[FilterLine | str], starts: list[int], places: dict[str, int], far: set[tuple[int, int]]
 ) -> Iterator[Instruction]:
     """Give the instructions, now that all places are known."""
     for number, line in enumerate(lines):

@@ -42,7 +42,7 @@ from closeseq.capture.live.bpf import (
     RETURN,
     SET_X,
     SHIFT_LEFT,
-    Line,
+    FilterLine,
     Program,
     assemble,
 )
@@ -89,9 +89,9 @@ def tcp_program(device: Device, wanted: FilterRequest, snap_length: int) -> Prog
     return assemble(_tcp(device, FilterRequest(), snap_length))
 
 
-def _tcp(device: Device, wanted: FilterRequest, snap_length: int) -> Iterator[Line | str]:
+def _tcp(device: Device, wanted: FilterRequest, snap_length: int) -> Iterator[FilterLine | str]:
     if device.link_type in (FDDI, WIRELESS, RADIOTAP):  # headers of other lengths in front of everything
-        yield Line(JUMP, then="pass")
+        yield FilterLine(JUMP, then="pass")
         yield from _ends(snap_length)
         return
     addresses = [ip_address(host) for host in sorted(wanted.hosts)]
@@ -106,111 +106,111 @@ def _tcp(device: Device, wanted: FilterRequest, snap_length: int) -> Iterator[Li
     yield from _ends(snap_length)
 
 
-def _ends(snap_length: int) -> list[Line | str]:
-    return ["pass", Line(RETURN, snap_length), "drop", Line(RETURN, 0)]
+def _ends(snap_length: int) -> list[FilterLine | str]:
+    return ["pass", FilterLine(RETURN, snap_length), "drop", FilterLine(RETURN, 0)]
 
 
-def _once(device: Device) -> Iterator[Line | str]:
+def _once(device: Device) -> Iterator[FilterLine | str]:
     """Drop what loopback sends: the same comes in at once. Of all devices, `any`, loopback is one."""
     if device.loopback or device.cooked:
-        yield Line(LOAD_WORD, PACKET_TYPE)
-        yield Line(IF_EQUAL, OUTGOING, else_="once")
-        yield Line(LOAD_WORD, HARDWARE)
-        yield Line(IF_EQUAL, LOOPBACK_HARDWARE, then="drop")
+        yield FilterLine(LOAD_WORD, PACKET_TYPE)
+        yield FilterLine(IF_EQUAL, OUTGOING, else_="once")
+        yield FilterLine(LOAD_WORD, HARDWARE)
+        yield FilterLine(IF_EQUAL, LOOPBACK_HARDWARE, then="drop")
         yield "once"
 
 
-def _network(link_type: int) -> Iterator[Line | str]:
+def _network(link_type: int) -> Iterator[FilterLine | str]:
     """Set X to the network layer, behind up to two VLAN tags, and A to its EtherType."""
     if link_type == RAW:
         yield from _by_version("drop")
         return
     if link_type == COOKED:
-        yield Line(SET_X, 0)
-        yield Line(LOAD_WORD, PROTOCOL)
+        yield FilterLine(SET_X, 0)
+        yield FilterLine(LOAD_WORD, PROTOCOL)
         yield from _if_tag("tag")
-        yield Line(JUMP, then="type")
+        yield FilterLine(JUMP, then="type")
         yield "tag"
         # Of what is received, the network layer begins with the tag; of what is sent, behind it.
-        yield Line(LOAD_HALF, 2)
+        yield FilterLine(LOAD_HALF, 2)
         yield from _if_tag("pass")
-        yield Line(IF_EQUAL, IPV4, then="pass")
-        yield Line(IF_EQUAL, IPV6, then="pass")
+        yield FilterLine(IF_EQUAL, IPV4, then="pass")
+        yield FilterLine(IF_EQUAL, IPV6, then="pass")
         yield from _by_version("pass")
     else:
         for end in (14, 18):
-            yield Line(SET_X, end)
-            yield Line(LOAD_HALF, end - 2)
+            yield FilterLine(SET_X, end)
+            yield FilterLine(LOAD_HALF, end - 2)
             yield from _if_tag(f"tag at {end}")
-            yield Line(JUMP, then="type")
+            yield FilterLine(JUMP, then="type")
             yield f"tag at {end}"
-        yield Line(SET_X, 22)
-        yield Line(LOAD_HALF, 20)
+        yield FilterLine(SET_X, 22)
+        yield FilterLine(LOAD_HALF, 20)
     yield "type"
 
 
-def _if_tag(then: str) -> Iterator[Line | str]:
+def _if_tag(then: str) -> Iterator[FilterLine | str]:
     for ethertype in TAGS:
-        yield Line(IF_EQUAL, ethertype, then=then)
+        yield FilterLine(IF_EQUAL, ethertype, then=then)
 
 
-def _by_version(otherwise: str) -> Iterator[Line | str]:
+def _by_version(otherwise: str) -> Iterator[FilterLine | str]:
     """Go by the version in the first byte of what must be an IP header."""
-    yield Line(SET_X, 0)
-    yield Line(LOAD_BYTE, 0)
-    yield Line(AND, 0xF0)
-    yield Line(IF_EQUAL, 0x40, then="IPv4")
-    yield Line(IF_EQUAL, 0x60, then="IPv6")
-    yield Line(JUMP, then=otherwise)
+    yield FilterLine(SET_X, 0)
+    yield FilterLine(LOAD_BYTE, 0)
+    yield FilterLine(AND, 0xF0)
+    yield FilterLine(IF_EQUAL, 0x40, then="IPv4")
+    yield FilterLine(IF_EQUAL, 0x60, then="IPv6")
+    yield FilterLine(JUMP, then=otherwise)
 
 
-def _judge_type() -> Iterator[Line | str]:
+def _judge_type() -> Iterator[FilterLine | str]:
     """Go by the EtherType that is in A."""
-    yield Line(IF_EQUAL, IPV4, then="IPv4")
-    yield Line(IF_EQUAL, IPV6, then="IPv6")
-    yield Line(IF_GREATER, LARGEST_LENGTH, else_="pass")
+    yield FilterLine(IF_EQUAL, IPV4, then="IPv4")
+    yield FilterLine(IF_EQUAL, IPV6, then="IPv6")
+    yield FilterLine(IF_GREATER, LARGEST_LENGTH, else_="pass")
     for ethertype in UNJUDGED_TYPES:
-        yield Line(IF_EQUAL, ethertype, then="pass")
-    yield Line(JUMP, then="drop")
+        yield FilterLine(IF_EQUAL, ethertype, then="pass")
+    yield FilterLine(JUMP, then="drop")
 
 
-def _ipv4(hosts: list[int], narrow: bool) -> Iterator[Line | str]:
+def _ipv4(hosts: list[int], narrow: bool) -> Iterator[FilterLine | str]:
     """Go by an IPv4 header (RFC 791 3.1); `narrow` says whether only some hosts are wanted."""
     yield "IPv4"
-    yield Line(LOAD_BYTE_X, 9)
+    yield FilterLine(LOAD_BYTE_X, 9)
     yield from _judge_protocol("IPv4")
     yield "IPv4 TCP"
     if narrow:
         for at in (12, 16):
-            yield Line(LOAD_WORD_X, at)
+            yield FilterLine(LOAD_WORD_X, at)
             for host in hosts:
-                yield Line(IF_EQUAL, host, then="IPv4 TCP wanted")
-        yield Line(JUMP, then="drop")
+                yield FilterLine(IF_EQUAL, host, then="IPv4 TCP wanted")
+        yield FilterLine(JUMP, then="drop")
     yield "IPv4 TCP wanted"
-    yield Line(LOAD_HALF_X, 6)
-    yield Line(IF_BITS, LATER_FRAGMENT, then="pass")
+    yield FilterLine(LOAD_HALF_X, 6)
+    yield FilterLine(IF_BITS, LATER_FRAGMENT, then="pass")
     yield from _behind_ipv4()
-    yield Line(JUMP, then="TCP")
+    yield FilterLine(JUMP, then="TCP")
     yield "IPv4 UDP"
-    yield Line(LOAD_HALF_X, 6)
-    yield Line(IF_BITS, LATER_FRAGMENT, then="drop")
+    yield FilterLine(LOAD_HALF_X, 6)
+    yield FilterLine(IF_BITS, LATER_FRAGMENT, then="drop")
     yield from _behind_ipv4()
-    yield Line(JUMP, then="UDP")
+    yield FilterLine(JUMP, then="UDP")
 
 
-def _behind_ipv4() -> Iterator[Line | str]:
+def _behind_ipv4() -> Iterator[FilterLine | str]:
     """Set X behind the header, whose length is in the low half of its first byte, in words."""
-    yield Line(LOAD_BYTE_X, 0)
-    yield Line(AND, 0x0F)
-    yield Line(SHIFT_LEFT, 2)
-    yield Line(ADD_X)
-    yield Line(COPY_TO_X)
+    yield FilterLine(LOAD_BYTE_X, 0)
+    yield FilterLine(AND, 0x0F)
+    yield FilterLine(SHIFT_LEFT, 2)
+    yield FilterLine(ADD_X)
+    yield FilterLine(COPY_TO_X)
 
 
-def _ipv6(hosts: list[int], narrow: bool) -> Iterator[Line | str]:
+def _ipv6(hosts: list[int], narrow: bool) -> Iterator[FilterLine | str]:
     """Go by an IPv6 header (RFC 8200 3); `narrow` says whether only some hosts are wanted."""
     yield "IPv6"
-    yield Line(LOAD_BYTE_X, 6)
+    yield FilterLine(LOAD_BYTE_X, 6)
     yield from _judge_protocol("IPv6")
     yield "IPv6 TCP"
     if narrow:
@@ -218,59 +218,59 @@ def _ipv6(hosts: list[int], narrow: bool) -> Iterator[Line | str]:
             for host in hosts:
                 other = f"not {at} {host}"
                 for word in range(4):
-                    yield Line(LOAD_WORD_X, at + 4 * word)
-                    yield Line(IF_EQUAL, host >> (96 - 32 * word) & 0xFFFFFFFF, else_=other)
-                yield Line(JUMP, then="IPv6 TCP wanted")
+                    yield FilterLine(LOAD_WORD_X, at + 4 * word)
+                    yield FilterLine(IF_EQUAL, host >> (96 - 32 * word) & 0xFFFFFFFF, else_=other)
+                yield FilterLine(JUMP, then="IPv6 TCP wanted")
                 yield other
-        yield Line(JUMP, then="drop")
+        yield FilterLine(JUMP, then="drop")
     yield "IPv6 TCP wanted"
     yield from _behind_ipv6()
-    yield Line(JUMP, then="TCP")
+    yield FilterLine(JUMP, then="TCP")
     yield "IPv6 UDP"
     yield from _behind_ipv6()
-    yield Line(JUMP, then="UDP")
+    yield FilterLine(JUMP, then="UDP")
 
 
-def _behind_ipv6() -> Iterator[Line | str]:
-    yield Line(COPY_FROM_X)
-    yield Line(ADD, 40)
-    yield Line(COPY_TO_X)
+def _behind_ipv6() -> Iterator[FilterLine | str]:
+    yield FilterLine(COPY_FROM_X)
+    yield FilterLine(ADD, 40)
+    yield FilterLine(COPY_TO_X)
 
 
-def _judge_protocol(version: str) -> Iterator[Line | str]:
+def _judge_protocol(version: str) -> Iterator[FilterLine | str]:
     """Go by the protocol that is in A."""
-    yield Line(IF_EQUAL, TCP, then=f"{version} TCP")
-    yield Line(IF_EQUAL, UDP, then=f"{version} UDP")
+    yield FilterLine(IF_EQUAL, TCP, then=f"{version} TCP")
+    yield FilterLine(IF_EQUAL, UDP, then=f"{version} UDP")
     for protocol in UNJUDGED_PROTOCOLS:
-        yield Line(IF_EQUAL, protocol, then="pass")
-    yield Line(JUMP, then="drop")
+        yield FilterLine(IF_EQUAL, protocol, then="pass")
+    yield FilterLine(JUMP, then="drop")
 
 
-def _datagram() -> Iterator[Line | str]:
+def _datagram() -> Iterator[FilterLine | str]:
     """Go by the destination port of a UDP datagram at X: it may be a tunnel."""
     yield "UDP"
-    yield Line(LOAD_HALF_X, 2)
+    yield FilterLine(LOAD_HALF_X, 2)
     for port in TUNNEL_PORTS:
-        yield Line(IF_EQUAL, port, then="pass")
-    yield Line(JUMP, then="drop")
+        yield FilterLine(IF_EQUAL, port, then="pass")
+    yield FilterLine(JUMP, then="drop")
 
 
-def _segment(ports: AbstractSet[int]) -> Iterator[Line | str]:
+def _segment(ports: AbstractSet[int]) -> Iterator[FilterLine | str]:
     """Go by the two ports of a TCP segment at X."""
     yield "TCP"
     if not ports:
         return
     for at in (0, 2):
-        yield Line(LOAD_HALF_X, at)
+        yield FilterLine(LOAD_HALF_X, at)
         for low, high in _ranges(ports):
             if low == high:
-                yield Line(IF_EQUAL, low, then="pass")
+                yield FilterLine(IF_EQUAL, low, then="pass")
             else:
                 other = f"not {at} {low}"
-                yield Line(IF_AT_LEAST, low, else_=other)
-                yield Line(IF_GREATER, high, else_="pass")
+                yield FilterLine(IF_AT_LEAST, low, else_=other)
+                yield FilterLine(IF_GREATER, high, else_="pass")
                 yield other
-    yield Line(JUMP, then="drop")
+    yield FilterLine(JUMP, then="drop")
 
 
 def _ranges(ports: AbstractSet[int]) -> Iterator[tuple[int, int]]:
