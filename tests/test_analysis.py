@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -11,8 +11,11 @@ import closeseq
 from closeseq.analysis import Analysis
 from closeseq.capture import open_capture
 from closeseq.segments import decode
+from places import CAPTURES
 
-CAPTURES = Path(__file__).resolve().parent.parent / "captures"
+if TYPE_CHECKING:
+    from pathlib import Path
+
 EVERY = sorted([*CAPTURES.glob("*.pcap"), *CAPTURES.glob("*.pcapng"), *CAPTURES.glob("*.gz")])
 IDS = [path.name for path in EVERY]
 

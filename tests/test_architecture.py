@@ -5,11 +5,16 @@ from __future__ import annotations
 import ast
 import re
 from collections import Counter
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent / "closeseq"
+from places import ROOT
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+ROOT = ROOT / "closeseq"
 
 # In the order the data goes. Modules of closeseq/ itself stand where they are used.
 STAGES = (

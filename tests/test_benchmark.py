@@ -4,17 +4,13 @@ import re
 import subprocess
 import sys
 from collections import Counter
-from pathlib import Path
 
 import pytest
 
 import closeseq
+from benchmark_captures import CAPTURES
 from machine import needs
-
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "scripts"))
-
-from benchmark_captures import CAPTURES  # noqa: E402 - scripts are no package
+from places import ROOT
 
 CONNECTIONS = 400
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -12,9 +11,9 @@ import closeseq
 from closeseq.lab.experiments import experiments
 from closeseq.settings import SECOND, Limits, Timers
 from closeseq.verdict import judge
-from verdict_examples import CAPTURES, Row, rows, timelines
+from places import CAPTURES, ROOT
+from verdict_examples import Row, rows, timelines
 
-ROOT = Path(__file__).resolve().parent.parent
 ROWS = rows()
 EXPERIMENTS = list(experiments().values())
 

@@ -17,8 +17,8 @@ import pytest
 from live_namespace import PATIENCE, needs_network
 from live_namespace import net as net  # noqa: PLC0414 - a fixture
 from machine import needs
+from places import CAPTURES, ROOT
 
-ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()
 CONSOLE = re.findall(r"```console\n\$ (closeseq (?!lab)[^\n]*)\n(.*?)```", README, re.DOTALL)
 LIVE = re.findall(r"```console\n\$ sudo (closeseq live [^\n]*)\n(.*?)```", README, re.DOTALL)
@@ -104,7 +104,7 @@ def test_the_three_commands_of_a_cluster_do_what_one_process_does(tmp_path):
     pytest.importorskip("distributed", reason="Dask is not installed: pip install 'closeseq[cluster]'")
     (commands,) = CLUSTER
     assert len(commands.splitlines()) == 3
-    (tmp_path / "captures").symlink_to(ROOT / "captures")
+    (tmp_path / "captures").symlink_to(CAPTURES)
     environment = {
         "PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin",
         "HOME": str(tmp_path),

@@ -1,0 +1,276 @@
+"""A cluster of a scheduler and two workers tells what one process does, also when one of them is killed."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from random import Random
+
+import pytest
+
+pytest.importorskip(
+    "distributed", reason="the extra cluster is not installed: pip install 'closeseq[cluster]'"
+)
+
+from benchmark_captures import CAPTURES as TRAFFIC
+from capture_files import read_file
+from chain_files import as_file, cuts_by_count, written
+from cluster_machine import PATIENCE, closeseq, cluster, environment, free_port, started
+
+
+@pytest.fixture(scope="module")
+def machine(tmp_path_factory):
+    with cluster(tmp_path_factory.mktemp("cluster")) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def ring(tmp_path_factory):
+    """Return a folder of files that are one capture of unlike connections."""
+    folder = tmp_path_factory.mktemp("ring")
+    whole = folder.with_suffix(".pcap")
+    TRAFFIC["varied"](whole, 1200, 9)
+    packets, dice = read_file(whole).packets, Random(4)
+    written(folder, packets, sorted([*cuts_by_count(packets, dice), 6000, 9000]), dice)
+    return folder
+
+
+def parts_of(folder):
+    return sorted(path for path in Path(folder).iterdir() if path.name.startswith("part-"))
+
+
+def lines_of(folder):
+    return sorted(line for path in parts_of(folder) for line in path.read_text().splitlines())
+
+
+def assert_equal(folder, done, *asked):
+    """Hold what a cluster made against what one process makes."""
+    alone = closeseq("analyze", *asked, "-f", "jsonl", "--jobs", "1")
+    assert lines_of(folder) == sorted(alone.stdout.splitlines())
+    summary = closeseq("analyze", *asked, "--jobs", "1")
+    assert done.stdout == summary.stdout == (Path(folder) / "summary.txt").read_text()
+    assert done.returncode == summary.returncode
+    assert {path.name for path in Path(folder).iterdir() if path.name.startswith(".")} == set()
+
+
+@pytest.mark.parametrize(
+    "asked", [[], ["--verdict", "reset,closing"], ["-p", "443"], ["-c", "7000"], ["--connection", "17"]]
+)
+def test_it_is_equal_to_the_whole(machine, ring, tmp_path, asked):
+    out = tmp_path / "out"
+    done = closeseq("analyze", ring, *asked, "--cluster", machine.address, "-f", "jsonl", "-o", out)
+    assert done.stderr == ""
+    assert_equal(out, done, ring, *asked)
+    if not asked:
+        assert len(parts_of(out)) > 5
+
+
+def test_without_a_folder_there_is_the_summary(machine, ring):
+    done = closeseq("analyze", ring, "--cluster", machine.address)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == closeseq("analyze", ring).stdout
+
+
+def test_csv_has_its_header_in_each_part(machine, ring, tmp_path):
+    out = tmp_path / "out"
+    assert closeseq("analyze", ring, "--cluster", machine.address, "-f", "csv", "-o", out).returncode == 0
+    alone = closeseq("analyze", ring, "-f", "csv").stdout.splitlines()
+    each = [path.read_text().splitlines() for path in parts_of(out)]
+    assert {lines[0] for lines in each} == {alone[0]}
+    assert sorted(line for lines in each for line in lines[1:]) == sorted(alone[1:])
+
+
+def test_a_worker_that_is_killed_changes_nothing(ring, tmp_path):
+    with cluster(tmp_path) as machine:
+        out = tmp_path / "out"
+        command = [sys.executable, "-m", "closeseq", "analyze", str(ring), "--cluster", machine.address]
+        with subprocess.Popen(
+            [*command, "-f", "jsonl", "-o", str(out)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment(),
+        ) as process:
+            until = time.monotonic() + PATIENCE
+            while not list(
+                out.glob(".closeseq-*/tables-*")
+            ):  # some tasks are done, and none of the last ones
+                assert time.monotonic() < until
+                assert process.poll() is None
+                time.sleep(0.002)
+            os.kill(machine.workers[0].pid, signal.SIGKILL)
+            output, complaint = process.communicate(timeout=140)
+        assert machine.workers[0].wait(PATIENCE) == -signal.SIGKILL
+        assert complaint == ""
+        done = subprocess.CompletedProcess(command, process.returncode, output, complaint)
+        assert_equal(out, done, ring)
+
+
+def test_ctrl_c_ends_it_and_leaves_nothing_unfinished(machine, ring, tmp_path):
+    out = tmp_path / "out"
+    command = [sys.executable, "-m", "closeseq", "analyze", str(ring), "--cluster", machine.address]
+    with subprocess.Popen(
+        [*command, "-f", "jsonl", "-o", str(out)], stderr=subprocess.PIPE, text=True, env=environment()
+    ) as process:
+        until = time.monotonic() + PATIENCE
+        while not list(out.glob(".closeseq-*/tables-*")):
+            assert time.monotonic() < until
+            assert process.poll() is None
+            time.sleep(0.002)
+        process.send_signal(signal.SIGINT)
+        _, complaint = process.communicate(timeout=PATIENCE)
+    assert (process.returncode, complaint) == (130, "closeseq: interrupted\n")
+    assert not (out / "summary.txt").exists()
+    assert all(line.endswith("}") for line in lines_of(out))
+
+
+def test_files_that_cannot_be_read_are_named_and_the_others_are_done(machine, ring, tmp_path):
+    folder = tmp_path / "ring"
+    folder.mkdir()
+    packets = read_file(ring.with_suffix(".pcap")).packets
+    for number, begin in enumerate(range(0, len(packets), 3000), 1):
+        (folder / f"r{number}.pcap").write_bytes(as_file(packets[begin : begin + 3000], Random(3)))
+    names = [folder / f"r{number}.pcap" for number in range(1, len(list(folder.iterdir())) + 1)]
+    names[1].write_bytes(names[1].read_bytes()[:-11])
+    names[2].write_bytes(b"this is no capture, but some text that is long enough to be looked at")
+    names[3].unlink()
+    out = tmp_path / "out"
+    done = closeseq("analyze", *names, "--cluster", machine.address, "-f", "jsonl", "-o", out)
+    assert done.returncode == 3
+    complaints = done.stderr.splitlines()
+    assert [sum(str(name) in line for line in complaints) for name in names[1:4]] == [1, 1, 1]
+    summary = " ".join((out / "summary.txt").read_text().split())
+    assert f"not read to its end: {names[1]}: packet 3" in summary
+    assert f"not read: {names[2]}: " in summary
+    assert f"not read: {names[3]}: no such file" in summary
+    alone = closeseq("analyze", *names, "-f", "jsonl")
+    assert lines_of(out) == sorted(alone.stdout.splitlines())
+    assert alone.returncode == 3
+    ids = [json.loads(line)["id"] for line in lines_of(out)]
+    assert len(ids) == len(set(ids)) > 100
+
+
+def test_a_folder_that_is_not_empty_is_left_as_it_is(machine, ring, tmp_path):
+    (tmp_path / "mine").write_text("mine")
+    arguments = ["analyze", ring, "--cluster", machine.address, "-f", "jsonl", "-o", tmp_path]
+    done = closeseq(*arguments)
+    assert done.returncode == 2
+    assert done.stderr == f"closeseq: {tmp_path} is not empty; --force writes there nevertheless\n"
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+    (tmp_path / "part-09999.jsonl").write_text("of an earlier run")
+    assert closeseq(*arguments, "--force").returncode == 0
+    assert (tmp_path / "mine").read_text() == "mine"
+    assert not (tmp_path / "part-09999.jsonl").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["-f", "table", "-o", "x"], "--cluster writes jsonl, csv or a summary, not table"),
+        (["-f", "jsonl"], "name a directory or URL with -o"),
+    ],
+)
+def test_what_a_cluster_cannot_write_is_refused(machine, ring, arguments, said):
+    done = closeseq("analyze", ring, "--cluster", machine.address, *arguments)
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert said in line
+
+
+def test_where_no_scheduler_answers_it_is_one_line(ring):
+    done = closeseq("analyze", ring, "--cluster", f"tcp://127.0.0.1:{free_port()}")
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert "no Dask scheduler answers at" in line
+
+
+def test_from_python_with_its_executor(machine, ring):
+    from distributed import Client
+
+    import closeseq as library
+
+    with Client(machine.address, set_as_default=False) as client:
+        parts = library.analyze(str(ring), executor=client.get_executor(pure=False))
+        whole = library.analyze(str(ring))
+        assert parts.verdicts == whole.verdicts
+        assert [library.record(one) for one in parts[:50]] == [library.record(one) for one in whole[:50]]
+
+
+# Captures in an object store
+
+SECRETS = {
+    "AWS_ACCESS_KEY_ID": "testing",
+    "AWS_SECRET_ACCESS_KEY": "testing",
+    "AWS_DEFAULT_REGION": "us-east-1",
+}
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory, ring):
+    """Return what a server that speaks S3 needs to be known, and has the ring of files."""
+    pytest.importorskip("moto", reason="moto is not installed")
+    s3fs = pytest.importorskip("s3fs", reason="s3fs is not installed")
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    log = tmp_path_factory.mktemp("store") / "log"
+    with started(log, sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)) as process:
+        until = time.monotonic() + PATIENCE
+        files = s3fs.S3FileSystem(key="testing", secret="testing", endpoint_url=url)
+        while True:
+            assert process.poll() is None, log.read_text()
+            assert time.monotonic() < until, log.read_text()
+            with contextlib.suppress(Exception):
+                files.mkdir("captures")
+                break
+            time.sleep(0.1)
+        for path in ring.iterdir():
+            files.put_file(str(path), f"captures/ring/{path.name}")
+        yield {"AWS_ENDPOINT_URL": url, **SECRETS}, files
+
+
+def without_names(lines):
+    found = []
+    for line in lines:
+        told = json.loads(line)
+        told["capture"] = told["capture"].rpartition("/")[2]
+        told["files"] = {number: name.rpartition("/")[2] for number, name in told["files"].items()}
+        found.append(json.dumps(told))
+    return sorted(found)
+
+
+def test_captures_of_an_object_store_are_read(store, ring):
+    known, _ = store
+    alone = closeseq("analyze", ring, "-f", "jsonl").stdout.splitlines()
+    for named in ("s3://captures/ring", "s3://captures/ring/piece-*.pcap"):
+        done = closeseq("analyze", named, "-f", "jsonl", **known)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert without_names(done.stdout.splitlines()) == without_names(alone)
+    done = closeseq("analyze", "s3://captures/ring/missing.pcap", **known)
+    assert (done.returncode, done.stderr) == (
+        3,
+        "closeseq: s3://captures/ring/missing.pcap: no such file; check its name\n",
+    )
+
+
+def test_a_cluster_reads_from_an_object_store_and_writes_to_it(store, ring, tmp_path):
+    known, files = store
+    with cluster(tmp_path, **known) as machine:
+        done = closeseq(
+            *("analyze", "s3://captures/ring/piece-*.pcap", "--cluster", machine.address),
+            *("-f", "jsonl", "-o", "s3://captures/out"),
+            **known,
+        )
+    assert (done.returncode, done.stderr) == (0, "")
+    names = sorted(name.rpartition("/")[2] for name in files.ls("captures/out", detail=False))
+    assert names[-1] == "summary.txt"
+    assert all(name.startswith("part-") for name in names[:-1])
+    lines = [line for name in names[:-1] for line in files.cat(f"captures/out/{name}").decode().splitlines()]
+    alone = closeseq("analyze", ring, "-f", "jsonl").stdout.splitlines()
+    assert without_names(lines) == without_names(alone)
+    assert files.cat("captures/out/summary.txt").decode() == done.stdout

@@ -1,0 +1,251 @@
+"""Several processes: the same bytes as one, and one clear end when one of them is ended."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from random import Random
+
+import pytest
+
+import closeseq
+from benchmark_captures import CAPTURES as TRAFFIC
+from chain_files import as_file, busy, cuts_by_count, written
+from closeseq import reading
+from closeseq.cli.main import run
+from closeseq.cli.options import FORMATS
+from closeseq.errors import WorkerError
+from closeseq.workers.pool import ROOM, in_order, made_ahead
+from places import CAPTURES as FOLDER
+from places import ROOT
+from process_tree import descendants
+
+CAPTURES = sorted(str(path) for path in FOLDER.glob("*.pcap*"))
+PATIENCE = 60  # seconds
+
+
+@pytest.fixture(scope="module")
+def traffic(tmp_path_factory):
+    """Return captures of the benchmark, and a ring of files in which ports are used again."""
+    folder = tmp_path_factory.mktemp("traffic")
+    for name in ("varied", "lossy", "alike"):
+        TRAFFIC[name](folder / f"{name}.pcap", 150, 3)
+    dice = Random(11)
+    packets = busy(dice)
+    (folder / "ring").mkdir()
+    written(folder / "ring", packets, cuts_by_count(packets, dice), dice)
+    (folder / "whole.pcap").write_bytes(as_file(packets, dice))
+    return folder
+
+
+@pytest.fixture
+def small_are_read_ahead(monkeypatch):
+    monkeypatch.setattr(reading, "LARGE", 1)
+
+
+def said_by(capsys, jobs, *arguments):
+    status = run(["analyze", *map(str, arguments), "--jobs", str(jobs)])
+    said = capsys.readouterr()
+    return status, said.out, said.err
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_every_number_of_jobs_gives_the_same_bytes(form, traffic, small_are_read_ahead, capsys):
+    # Of the captures, which are small, each format takes its share.
+    of_captures = [*CAPTURES[list(FORMATS).index(form) :: len(FORMATS)], "--each", "-f", form]
+    of_traffic = [*sorted(traffic.glob("*.pcap")), traffic / "ring", "--each", "-f", form, "--all"]
+    of_a_ring = [traffic / "ring", "-f", form, "--stuck-after", "2"]
+    for arguments in (of_captures, of_traffic, of_a_ring):
+        expected = said_by(capsys, 1, *arguments)
+        assert len(expected[1]) > 1000
+        for jobs in (2, 3, 8):
+            assert said_by(capsys, jobs, *arguments) == expected
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        ["--verdict", "reset,closing", "-f", "jsonl"],
+        ["--finding", "stuck-close-wait", "-f", "timeline", "--stuck-after", "1"],
+        ["--fail-on", "stuck-close-wait", "-f", "csv", "--stuck-after", "1"],
+        ["-f", "timeline", "--limit", "7"],
+        ["-f", "jsonl", "-c", "1000"],
+        ["-f", "table", "--host", "192.0.2.1"],
+        ["-p", "443"],
+    ],
+)
+def test_so_does_a_part_of_a_capture(asked, traffic, small_are_read_ahead, capsys):
+    expected = said_by(capsys, 1, traffic / "varied.pcap", *asked)
+    for jobs in (2, 3, 8):
+        assert said_by(capsys, jobs, traffic / "varied.pcap", *asked) == expected
+
+
+def test_so_does_a_capture_too_large_to_be_compared_at_once(traffic, capsys, monkeypatch):
+    for module in ("closeseq.connections.tracker", "closeseq.classes.parallel"):
+        monkeypatch.setattr(f"{module}.MOST_AT_ONCE", 40)
+    for form in ("summary", "jsonl"):
+        arguments = traffic / "varied.pcap", "-f", form, "--all"
+        expected = said_by(capsys, 1, *arguments)
+        for jobs in (2, 5):
+            assert said_by(capsys, jobs, *arguments) == expected
+
+
+def test_what_is_wrong_with_a_file_is_told_as_ever(tmp_path, small_are_read_ahead, capsys):
+    whole = Path(CAPTURES[0]).read_bytes()
+    (tmp_path / "a.pcap").write_bytes(whole[:-7])
+    (tmp_path / "b.pcap").write_bytes(b"this is no capture at all, but long enough to be looked at")
+    arguments = [tmp_path / "a.pcap", tmp_path / "b.pcap", tmp_path / "c.pcap", "--each", "-f", "json"]
+    expected = said_by(capsys, 1, *arguments)
+    assert expected[0] == 3
+    assert len(expected[2].splitlines()) >= 3
+    assert said_by(capsys, 3, *arguments) == expected
+
+
+def test_timings_tell_what_the_workers_did(traffic, small_are_read_ahead, capsys):
+    plain = said_by(capsys, 2, traffic / "varied.pcap", "-f", "jsonl")
+    status, out, err = said_by(capsys, 2, traffic / "varied.pcap", "-f", "jsonl", "--timings")
+    assert (status, out) == plain[:2]
+    stages = {line[:26].rstrip(): line[26:] for line in err.splitlines()}
+    for stage in ("decoding", "judging"):
+        assert stages[stage].endswith(" s in workers")
+    assert float(stages["waiting for workers"].split()[0]) > 0
+
+
+@pytest.fixture
+def waiting(traffic):
+    """Return a run whose workers are there, and wait until someone reads what they have written."""
+    path = str(traffic / "varied.pcap")
+    command = [
+        sys.executable,
+        "-m",
+        "closeseq",
+        "analyze",
+        *[path] * 40,
+        "--each",
+        "-f",
+        "jsonl",
+        "--jobs",
+        "2",
+    ]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(
+        command,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        until = time.monotonic() + PATIENCE
+        process.stdout.read(1)
+        while len(workers := descendants(process.pid)) < 2:
+            assert time.monotonic() < until
+            time.sleep(0.01)
+        process.workers = workers
+        yield process
+        process.kill()
+
+
+def gone(processes):
+    until = time.monotonic() + PATIENCE
+    while any(Path(f"/proc/{one}/exe").exists() for one in processes):
+        assert time.monotonic() < until
+        time.sleep(0.01)
+    return True
+
+
+def test_a_worker_that_is_killed_is_one_clear_error(waiting):
+    os.kill(max(waiting.workers), signal.SIGKILL)
+    _, err = waiting.communicate(timeout=PATIENCE)
+    assert waiting.returncode == 71
+    (line,) = err.splitlines()
+    assert line.startswith("closeseq: a worker process ended before its work was done (signal 9")
+    assert gone(waiting.workers)
+
+
+def test_ctrl_c_ends_all_at_once(waiting):
+    os.killpg(waiting.pid, signal.SIGINT)
+    _, err = waiting.communicate(timeout=PATIENCE)
+    assert (waiting.returncode, err) == (130, "closeseq: interrupted\n")
+    assert gone(waiting.workers)
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
+def test_no_worker_outlives_the_process_that_was_started(waiting, how):
+    os.kill(waiting.pid, how)
+    waiting.communicate(timeout=PATIENCE)
+    assert gone(waiting.workers)
+
+
+def test_a_file_is_not_there_if_a_worker_was_killed(traffic, tmp_path, capsys, monkeypatch):
+    drawn = closeseq.Analysis.drawn
+
+    def killed(analysis, draw, indices):
+        def fatal(connection):
+            if connection.id == 100:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return draw(connection)
+
+        return drawn(analysis, fatal, indices)
+
+    monkeypatch.setattr(closeseq.Analysis, "drawn", killed)
+    target = tmp_path / "records.jsonl"
+    assert said_by(capsys, 2, traffic / "varied.pcap", "-f", "jsonl", "-o", target)[0] == 71
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_tasks_come_in_their_order_and_workers_are_other_processes():
+    found = list(in_order(lambda task: (task * task, os.getpid()), range(100), 3))
+    assert [square for square, _ in found] == [task * task for task in range(100)]
+    assert os.getpid() not in {process for _, process in found}
+    assert list(in_order(str, [], 2)) == []
+
+
+def test_an_error_of_a_worker_is_raised_where_its_result_is_taken():
+    tasks = in_order(lambda task: 100 // task, [4, 2, 0, 1], 2)
+    assert [next(tasks), next(tasks)] == [25, 50]
+    with pytest.raises(ZeroDivisionError) as caught:
+        next(tasks)
+    assert "In a worker process" in caught.value.__notes__[0]
+
+
+def test_who_takes_no_more_leaves_no_worker_behind():
+    before = descendants(os.getpid())
+    tasks = in_order(str, range(1000), 2)
+    assert next(tasks) == "0"
+    assert len(descendants(os.getpid()) - before) == 2
+    tasks.close()
+    assert descendants(os.getpid()) == before
+
+
+def test_what_is_made_ahead_comes_as_it_is_and_so_does_an_error():
+    import numpy as np
+
+    def items():
+        for size in (0, 3, 1000, ROOM // 8, 2 * ROOM // 8, 5):
+            yield size, np.arange(size), np.full(size, 7, np.uint8)
+        raise KeyError("the end")
+
+    found = made_ahead(items())
+    for size in (0, 3, 1000, ROOM // 8, 2 * ROOM // 8, 5):
+        told, ascending, same = next(found)
+        assert told == size
+        assert ascending.tolist() == list(range(size))
+        assert set(same.tolist()) <= {7}
+    with pytest.raises(KeyError, match="the end"):
+        next(found)
+
+
+def test_who_makes_things_ahead_may_be_killed():
+    def items():
+        yield 1
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    found = made_ahead(items())
+    assert next(found) == 1
+    with pytest.raises(WorkerError, match="signal 9"):
+        next(found)
