@@ -17,7 +17,7 @@ from closeseq.units import count, listed, span, times
 from closeseq.verdict.findings.loss import fins_lost, repeated_in_vain
 from closeseq.verdict.findings.vanished import vanished
 from closeseq.verdict.incomplete import captured
-from closeseq.verdict.model import Initiator, Role, Verdict
+from closeseq.verdict.model import Initiator, Role, Verdict, VerdictCode
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -333,14 +333,14 @@ def open_(case: Case) -> Ending:
     return Ending(f"neither FIN nor RST was captured; {carried}", last)
 
 
-RULES: dict[str, Rule] = {
-    "unanswered": unanswered,
-    "refused": refused,
-    "aborted-open": aborted_open,
-    "reset": reset,
-    "simultaneous": simultaneous,
-    "graceful": graceful,
-    "replaced": replaced,  # before closing and open: it tells why nothing more came
-    "closing": closing,
-    "open": open_,
+RULES: dict[VerdictCode, Rule] = {
+    VerdictCode.UNANSWERED: unanswered,
+    VerdictCode.REFUSED: refused,
+    VerdictCode.ABORTED_OPEN: aborted_open,
+    VerdictCode.RESET: reset,
+    VerdictCode.SIMULTANEOUS: simultaneous,
+    VerdictCode.GRACEFUL: graceful,
+    VerdictCode.REPLACED: replaced,  # before closing and open: it tells why nothing more came
+    VerdictCode.CLOSING: closing,
+    VerdictCode.OPEN: open_,
 }

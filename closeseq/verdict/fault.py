@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from closeseq.verdict.judgement import Judgement
-from closeseq.verdict.model import Initiator, Role, Verdict
+from closeseq.verdict.model import Initiator, Role, Verdict, VerdictCode
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable
 
     from closeseq.connections.conversation import Conversation
 
-CODE = "not-judged"
+CODE = VerdictCode.NOT_JUDGED
 REPORT = f"closeseq explain {CODE} tells how to report it"
 MOST_NAMED = 3  # connections
 

@@ -9,8 +9,8 @@ from closeseq.tcp.states import State
 from closeseq.tcp.timeline import Certainty
 from closeseq.units import count, packets, span
 from closeseq.verdict.case import weakest
-from closeseq.verdict.found import found
-from closeseq.verdict.model import Severity
+from closeseq.verdict.findings import found
+from closeseq.verdict.model import FindingCode, Severity
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -44,7 +44,7 @@ def half_close(case: Case) -> Iterator[Finding]:
             continue
         until = last.time_ns if isinstance(last, Event) else last.of(end.peer).last_ns
         yield found(
-            "half-close",
+            FindingCode.HALF_CLOSE,
             end,
             Certainty.PROVED,
             since_ns=fin.time_ns,
@@ -114,7 +114,7 @@ def data_after_close(case: Case) -> Iterator[Finding]:
             else "the data are lost"
         )
         yield found(
-            "data-after-close",
+            FindingCode.DATA_AFTER_CLOSE,
             end,
             _certainty(case, end.peer, data),
             since_ns=data.time_ns,
@@ -209,7 +209,7 @@ def slow_close(case: Case) -> Iterator[Finding]:
             after = f" after its last data (#{last})" if last else ""
             shown = list(case.arrived((stay.entered.packet, stay.left.packet, last)))
             yield found(
-                "slow-close",
+                FindingCode.SLOW_CLOSE,
                 end,
                 weakest(stay.entered.certainty, stay.left.certainty),
                 since_ns=since,

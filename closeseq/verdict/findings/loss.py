@@ -8,8 +8,8 @@ from closeseq.connections.conversation import ENDS, End, Position
 from closeseq.tcp.states import State
 from closeseq.tcp.timeline import Certainty
 from closeseq.units import packets, span, times
-from closeseq.verdict.found import found
-from closeseq.verdict.model import Severity
+from closeseq.verdict.findings import found
+from closeseq.verdict.model import FindingCode, Severity
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,7 +32,7 @@ def fin_lost(case: Case) -> Iterator[Finding]:
         delay = taken.time_ns - lost[0].time_ns
         why = f"; #{shown[0]} still asks for it" if proved else ", or its acknowledgement was"
         yield found(
-            "fin-lost",
+            FindingCode.FIN_LOST,
             end,
             Certainty.PROVED if proved else Certainty.ASSUMED,
             since_ns=lost[0].time_ns,
@@ -61,7 +61,7 @@ def _before_capture(case: Case, end: End) -> Iterator[Finding]:
     if shown is None or shown.rst:
         return
     yield found(
-        "fin-lost",
+        FindingCode.FIN_LOST,
         end,
         Certainty.ASSUMED,
         since_ns=shown.time_ns,
@@ -130,7 +130,7 @@ def final_ack_lost(case: Case) -> Iterator[Finding]:
             named = f"no final ACK from the {end.peer} was seen"
         outcome, advice, until, recovered = _outcome(case, end)
         yield found(
-            "final-ack-lost",
+            FindingCode.FINAL_ACK_LOST,
             end,
             Certainty.PROVED if sure else Certainty.ASSUMED,
             since_ns=min(seen, default=close.copies[0].time_ns),

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 from closeseq.connections.conversation import ENDS, End, Event, Position, Traffic
 from closeseq.tcp.timeline import Certainty
 from closeseq.units import count, listed, span, times
+from closeseq.verdict.findings import found
 from closeseq.verdict.findings.vanished import vanished
-from closeseq.verdict.found import found
+from closeseq.verdict.model import FindingCode
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,7 +24,7 @@ def challenge_ack(case: Case) -> Iterator[Finding]:
         own = cause.packet in case.by_packet
         what = "SYN" if cause.syn else "RST"
         yield found(
-            "challenge-ack",
+            FindingCode.CHALLENGE_ACK,
             ack.sender,
             Certainty.ASSUMED,
             since_ns=cause.time_ns,
@@ -62,7 +63,7 @@ def keepalive(case: Case) -> Iterator[Finding]:
                 f"the last time without an answer {'so far' if case.ongoing else 'before the capture ended'}"
             )
         yield found(
-            "keepalive",
+            FindingCode.KEEPALIVE,
             end,
             Certainty.OBSERVED,
             since_ns=first.time_ns if isinstance(first, Event) else first.of(end).probe_ns,
@@ -105,7 +106,7 @@ def three_segment_close(case: Case) -> Iterator[Finding]:
     if both.packet < fin.packet or {both.packet, fin.packet} & case.lost:
         return
     yield found(
-        "three-segment-close",
+        FindingCode.THREE_SEGMENT_CLOSE,
         end.peer,
         Certainty.OBSERVED,
         since_ns=fin.time_ns,
@@ -125,7 +126,7 @@ def fin_with_data(case: Case) -> Iterator[Finding]:
         for fin in case.close(end).copies[:1]:
             if fin.length:
                 yield found(
-                    "fin-with-data",
+                    FindingCode.FIN_WITH_DATA,
                     end,
                     Certainty.OBSERVED,
                     since_ns=fin.time_ns,
@@ -147,7 +148,7 @@ def capture_incomplete(case: Case) -> Iterator[Finding]:
     ends = {gap.endpoint for gap in gaps}
     whats = listed(list(dict.fromkeys(gap.what for gap in gaps)))
     yield found(
-        "capture-incomplete",
+        FindingCode.CAPTURE_INCOMPLETE,
         ends.pop() if len(ends) == 1 else None,
         Certainty.PROVED,
         since_ns=min(gap.time_ns for gap in gaps),
@@ -184,7 +185,7 @@ def duplicate_packets(case: Case) -> Iterator[Finding]:
             "once for each segment that it answers"
         )
     yield found(
-        "duplicate-packets",
+        FindingCode.DUPLICATE_PACKETS,
         None,
         Certainty.ASSUMED if delivered and not packets else Certainty.OBSERVED,
         since_ns=case.conversation.first_ns,

@@ -21,8 +21,9 @@ from closeseq.packets.value import value
 from closeseq.tcp.states import State
 from closeseq.tcp.timeline import Certainty
 from closeseq.units import count, packets, span, times
+from closeseq.verdict.findings import found
 from closeseq.verdict.findings.reset_facts import Reset
-from closeseq.verdict.found import found
+from closeseq.verdict.model import FindingCode
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -343,7 +344,7 @@ def reset_cause(case: Case) -> Iterator[Finding]:
         until = resets[-1].time_ns if len(resets) > 1 else None
         summary, advice = _told(case, resets) if case.worded else ("", "")
         yield found(
-            "reset-cause",
+            FindingCode.RESET_CAUSE,
             resets[0].sender,
             Certainty.ASSUMED,
             since_ns=resets[0].time_ns,

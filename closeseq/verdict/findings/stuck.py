@@ -14,8 +14,9 @@ from closeseq.settings import SECOND
 from closeseq.tcp.states import State
 from closeseq.tcp.timeline import Certainty
 from closeseq.units import packets, span, times
-from closeseq.verdict.found import found
+from closeseq.verdict.findings import found
 from closeseq.verdict.incomplete import captured
+from closeseq.verdict.model import FindingCode
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -48,7 +49,7 @@ def stuck_close_wait(case: Case) -> Iterator[Finding]:
         after = f" after its last data (#{last})" if last is not None else ""
         peer = f"; the {end.peer} gave up waiting in FIN_WAIT_2" if gave_up else ""
         yield found(
-            "stuck-close-wait",
+            FindingCode.STUCK_CLOSE_WAIT,
             end,
             case.absence(stay.entered.certainty),
             since_ns=since,
@@ -84,7 +85,7 @@ def stuck_fin_wait_2(case: Case) -> Iterator[Finding]:
         after = f" after the {end.peer}'s last data (#{last})" if last is not None else ""
         shown = list(case.arrived((*close.packets, stay.entered.packet, last)))
         yield found(
-            "stuck-fin-wait-2",
+            FindingCode.STUCK_FIN_WAIT_2,
             end,
             case.absence(stay.entered.certainty),
             since_ns=since,
@@ -120,21 +121,21 @@ def stuck_fin_wait_1(case: Case) -> Iterator[Finding]:
                 f"whether a firewall between drops packets; the {end} repeats its FIN "
                 "net.ipv4.tcp_orphan_retries times, or until TCP_USER_TIMEOUT"
             )
-        yield _never_acknowledged(case, "stuck-fin-wait-1", stay, why, advice)
+        yield _never_acknowledged(case, FindingCode.STUCK_FIN_WAIT_1, stay, why, advice)
 
 
 def stuck_last_ack(case: Case) -> Iterator[Finding]:
     """Its FIN, the second one, is not acknowledged."""
     for stay in _unacknowledged(case, State.LAST_ACK):
         why, advice = _lost_or_forgotten(case, stay)
-        yield _never_acknowledged(case, "stuck-last-ack", stay, why, advice)
+        yield _never_acknowledged(case, FindingCode.STUCK_LAST_ACK, stay, why, advice)
 
 
 def stuck_closing(case: Case) -> Iterator[Finding]:
     """Both FINs were sent, and this one's is not acknowledged."""
     for stay in _unacknowledged(case, State.CLOSING):
         why, advice = _lost_or_forgotten(case, stay)
-        yield _never_acknowledged(case, "stuck-closing", stay, why, advice)
+        yield _never_acknowledged(case, FindingCode.STUCK_CLOSING, stay, why, advice)
 
 
 def _lost_or_forgotten(case: Case, stay: Stay) -> tuple[str, str]:
@@ -157,7 +158,7 @@ def _lost_or_forgotten(case: Case, stay: Stay) -> tuple[str, str]:
     return f"the {peer} has not acknowledged it", advice
 
 
-def _never_acknowledged(case: Case, code: str, stay: Stay, why: str, advice: str) -> Finding:
+def _never_acknowledged(case: Case, code: FindingCode, stay: Stay, why: str, advice: str) -> Finding:
     end, close, until = stay.end, case.close(stay.end), case.until(stay)
     tries = len(close.copies)
     sent = f", sent {times(tries)}," if tries > 1 else ""

@@ -9,7 +9,8 @@ from closeseq.tcp.states import CLOSED_ITS_SIDE, State
 from closeseq.tcp.timeline import Certainty
 from closeseq.units import span, times
 from closeseq.verdict.case import weakest
-from closeseq.verdict.found import found
+from closeseq.verdict.findings import found
+from closeseq.verdict.model import FindingCode
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,7 +31,7 @@ def time_wait_restarted(case: Case) -> Iterator[Finding]:
             left = f"; it now ends {span(expiry - fin.time_ns)} after #{fin.packet}" if expiry else ""
             shown = [event.packet for pair in restarts for event in pair]
             yield found(
-                "time-wait-restarted",
+                FindingCode.TIME_WAIT_RESTARTED,
                 end,
                 weakest(stay.entered.certainty, Certainty.PROVED),
                 since_ns=restarts[0][0].time_ns,
@@ -75,7 +76,7 @@ def time_wait_assassinated(case: Case) -> Iterator[Finding]:
             before = [e for e in case.events if e.sender is end and e.packet < reset.packet]
             provoked = f", in answer to #{before[-1].packet}" if before and reset.ack is None else ""
             yield found(
-                "time-wait-assassinated",
+                FindingCode.TIME_WAIT_ASSASSINATED,
                 end,
                 weakest(stay.left.certainty) if stay.left else Certainty.ASSUMED,
                 since_ns=reset.time_ns,
@@ -103,7 +104,7 @@ def time_wait_reused(case: Case) -> Iterator[Finding]:
             held = successor.time_ns - stay.since_ns
             own = successor.sender is end
             yield found(
-                "time-wait-reused",
+                FindingCode.TIME_WAIT_REUSED,
                 end,
                 weakest(stay.entered.certainty),
                 since_ns=successor.time_ns,
@@ -142,7 +143,7 @@ def bind_blocked(case: Case) -> Iterator[Finding]:
     )
     shown = list(case.arrived((*close.packets[:1], stay.entered.packet)))
     yield found(
-        "bind-blocked",
+        FindingCode.BIND_BLOCKED,
         end,
         Certainty.ASSUMED if guessed else weakest(stay.entered.certainty),
         since_ns=stay.since_ns,

@@ -10,7 +10,8 @@ from closeseq.settings import SECOND
 from closeseq.tcp.states import State
 from closeseq.tcp.timeline import Certainty
 from closeseq.units import count, span
-from closeseq.verdict.found import found
+from closeseq.verdict.findings import found
+from closeseq.verdict.model import FindingCode
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -56,7 +57,7 @@ def half_open(case: Case) -> Iterator[Finding]:
         until = case.timeline.now_ns if gone.gave_up is None else gone.gave_up.time_ns
         ended = f", then it gave up with RST (#{gone.gave_up.packet})" if gone.gave_up is not None else ""
         yield found(
-            "half-open",
+            FindingCode.HALF_OPEN,
             end,
             Certainty.ASSUMED,
             since_ns=gone.since_ns,

@@ -1,20 +1,17 @@
-"""The findings that are something to mend.
-
-The findings that are something to know.
-"""
+"""The findings: problems, which are something to fix, then notices, which are something to know."""
 
 from __future__ import annotations
 
-from closeseq.verdict.model import Entry, Severity, entry
+from functools import partial
 
+from closeseq.verdict.model import FindingCode, Severity, entry
 
-def _problem(code: str, meaning: str, explanation: str, advice: str) -> Entry:
-    return entry(code, "finding", Severity.PROBLEM, meaning=meaning, explanation=explanation, advice=advice)
-
+_problem = partial(entry, severity=Severity.PROBLEM)
+_notice = partial(entry, severity=Severity.NOTICE)
 
 PROBLEMS = (
     _problem(
-        "stuck-close-wait",
+        FindingCode.STUCK_CLOSE_WAIT,
         "its peer has closed, and its program has not closed the socket",
         """The kernel told the program end of file (recv() returned 0) and since then waits for close(). It
         waits for ever: no timer and no sysctl ends CLOSE_WAIT. Each such socket holds a file descriptor,
@@ -32,7 +29,7 @@ PROBLEMS = (
         sockets and mends nothing""",
     ),
     _problem(
-        "stuck-fin-wait-2",
+        FindingCode.STUCK_FIN_WAIT_2,
         "it has closed, and its peer does not close",
         """Its FIN was acknowledged, so the peer's kernel knows; the peer's program has not closed its side,
         and is in CLOSE_WAIT. The fault is at that other end.
@@ -44,7 +41,7 @@ PROBLEMS = (
         shutdown(SHUT_WR) a timeout, or close(); TCP_LINGER2 shortens the wait of a single socket""",
     ),
     _problem(
-        "stuck-fin-wait-1",
+        FindingCode.STUCK_FIN_WAIT_1,
         "its FIN is not acknowledged",
         """The FIN was sent, perhaps many times, or waits behind data that may not be sent, and nobody
         acknowledges it. The peer crashed, was cut off, or a firewall drops the packets; or the peer's
@@ -57,7 +54,7 @@ PROBLEMS = (
         program: it has to read. TCP_USER_TIMEOUT limits the wait""",
     ),
     _problem(
-        "stuck-last-ack",
+        FindingCode.STUCK_LAST_ACK,
         "its FIN, the second one, is never acknowledged",
         """Both ends have closed, and only the last ACK is missing. Either it is sent and lost each time
         (then closeseq shows the ACKs), or the peer no longer knows the connection, or cannot be reached.
@@ -66,7 +63,7 @@ PROBLEMS = (
         (net.ipv4.tcp_orphan_retries)""",
     ),
     _problem(
-        "stuck-closing",
+        FindingCode.STUCK_CLOSING,
         "both ends closed at once, and its FIN is never acknowledged",
         """The FINs crossed, the peer's was received, and what acknowledges this end's own does not arrive,
         or is not sent. As stuck-last-ack (RFC 9293 3.6, case 3).""",
@@ -74,7 +71,7 @@ PROBLEMS = (
         (net.ipv4.tcp_orphan_retries)""",
     ),
     _problem(
-        "half-open",
+        FindingCode.HALF_OPEN,
         "its peer is gone: what it sends again, or its keepalives, get no answer",
         """One end has crashed, lost power, or been cut off from the other (a NAT or firewall that forgot an
         idle connection does the same), and the other still holds the connection for ESTABLISHED. An end
@@ -85,7 +82,7 @@ PROBLEMS = (
         a heartbeat in the protocol, at both ends""",
     ),
     _problem(
-        "data-after-close",
+        FindingCode.DATA_AFTER_CLOSE,
         "data sent to an end that had closed was answered by RST, and is lost",
         """After close() a socket takes no more data: its kernel answers with RST. The sender gets
         ECONNRESET from its next call, EPIPE (and the signal SIGPIPE) from the one after; what it had sent
@@ -97,7 +94,7 @@ PROBLEMS = (
         or send with MSG_NOSIGNAL""",
     ),
     _problem(
-        "final-ack-lost",
+        FindingCode.FINAL_ACK_LOST,
         "the last ACK did not arrive, and the FIN in LAST_ACK was sent again",
         """The end that closed second repeats its FIN until it is acknowledged. Three outcomes: the other
         end is in TIME_WAIT and acknowledges again, which is what TIME_WAIT is for; TIME_WAIT is gone
@@ -110,7 +107,7 @@ PROBLEMS = (
         TIME_WAIT (net.ipv4.tcp_max_tw_buckets)""",
     ),
     _problem(
-        "time-wait-assassinated",
+        FindingCode.TIME_WAIT_ASSASSINATED,
         "a RST ended a TIME_WAIT before its time",
         """An old segment came to an end in TIME_WAIT, was answered with an ACK as it should be, and the
         other end, which is CLOSED, answered that ACK with RST. The RST ends TIME_WAIT, and with it the
@@ -120,14 +117,9 @@ PROBLEMS = (
     ),
 )
 
-
-def _notice(code: str, meaning: str, explanation: str, advice: str = "") -> Entry:
-    return entry(code, "finding", Severity.NOTICE, meaning=meaning, explanation=explanation, advice=advice)
-
-
 NOTICES = (
     _notice(
-        "fin-lost",
+        FindingCode.FIN_LOST,
         "a FIN had to be sent again because it was lost",
         """The FIN itself did not arrive, not its acknowledgement: a later copy was the first that the other
         end took. It costs the retransmission timeout, 0.2 s at first on Linux, and doubles each time (RFC
@@ -135,14 +127,14 @@ NOTICES = (
         "single ones are normal on a lossy path; if there are many, look for the loss",
     ),
     _notice(
-        "time-wait-restarted",
+        FindingCode.TIME_WAIT_RESTARTED,
         "TIME_WAIT acknowledged a repeated FIN, and its 2MSL counts anew",
         """The last ACK had been lost, the other end sent its FIN again, and TIME_WAIT did what it is for
         (RFC 9293 3.10.7.4).""",
         "nothing; see final-ack-lost for the loss",
     ),
     _notice(
-        "time-wait-reused",
+        FindingCode.TIME_WAIT_REUSED,
         "a SYN opened the same addresses and ports again during TIME_WAIT",
         """It is allowed when the SYN's number or timestamp is newer than the old connection's (RFC 9293
         3.10.7.4, RFC 6191), and so happens to clients that bind a fixed port or use up their ports, and
@@ -150,7 +142,7 @@ NOTICES = (
         "nothing; a client should not bind a fixed port without need",
     ),
     _notice(
-        "bind-blocked",
+        FindingCode.BIND_BLOCKED,
         "the listening end is the one that waits out the close, so its port cannot be bound anew",
         """As long as a socket of the server's port is in TIME_WAIT, FIN_WAIT_1, FIN_WAIT_2, CLOSING or
         LAST_ACK, bind() to that port fails with EADDRINUSE ("Address already in use") unless SO_REUSEADDR
@@ -162,7 +154,7 @@ NOTICES = (
         "set SO_REUSEADDR before bind(); or design the protocol so that the client closes first",
     ),
     _notice(
-        "reset-cause",
+        FindingCode.RESET_CAUSE,
         "why a RST was sent: the likely causes in order, with what speaks for and against each",
         """A RST does not say why. Its form tells much: RST+ACK aborts an open socket (closed with unread
         data, SO_LINGER 0, a keepalive or a retransmission that gave up, a process killed with unread data).
@@ -175,7 +167,7 @@ NOTICES = (
         "take the first cause, and check it at the end that is named",
     ),
     _notice(
-        "challenge-ack",
+        FindingCode.CHALLENGE_ACK,
         "a RST or SYN that did not fit was answered with an ACK, and the connection went on",
         """A RST inside the window that is not at exactly the expected number, and any SYN on a synchronized
         connection, are answered with an ACK (RFC 5961 3 and 4, RFC 9293 3.10.7.4). A true peer that has
@@ -184,7 +176,7 @@ NOTICES = (
         "with a SYN: find out how its sender lost the old connection; with a RST: look where it came from",
     ),
     _notice(
-        "slow-close",
+        FindingCode.SLOW_CLOSE,
         "it stayed in CLOSE_WAIT for over a second before it closed",
         """Between end of file and close() the program did something else, while both ends held a socket: it
         waited for a timeout, a lock, a slow disk or database, or finished its work first. Time in which it
@@ -193,7 +185,7 @@ NOTICES = (
         "not need the socket",
     ),
     _notice(
-        "half-close",
+        FindingCode.HALF_CLOSE,
         "after one FIN, data still flowed the other way and was accepted",
         """The end that closed used shutdown(SHUT_WR): it says that its request is complete, and goes on
         reading the answer. A closed socket would have refused the data with RST. TCP allows it (RFC 9293
@@ -201,20 +193,20 @@ NOTICES = (
         "nothing; give the read a timeout",
     ),
     _notice(
-        "three-segment-close",
+        FindingCode.THREE_SEGMENT_CLOSE,
         "the ACK of the first FIN and the second FIN were one segment",
         """The second end closed before its kernel had sent the ACK, which Linux delays by up to 40 ms. It
         means that its program closed at once when it read end of file, or was about to close anyway.
         Normal; a close in four segments is no better (RFC 9293 3.6).""",
     ),
     _notice(
-        "fin-with-data",
+        FindingCode.FIN_WITH_DATA,
         "a FIN rode on data",
         """The program closed while its last data was still waiting to be sent: behind Nagle's algorithm, a
         full window, or MSG_MORE. Normal.""",
     ),
     _notice(
-        "keepalive",
+        FindingCode.KEEPALIVE,
         "keepalive probes were seen",
         """An end with SO_KEEPALIVE asks, on an idle connection, whether the other is still there: a segment
         numbered one below the next, which must be answered (RFC 9293 3.8.4). On Linux it begins after
@@ -224,7 +216,7 @@ NOTICES = (
         "if they are not answered, see half-open",
     ),
     _notice(
-        "capture-incomplete",
+        FindingCode.CAPTURE_INCOMPLETE,
         "packets of the connection were not captured",
         """There are holes in the numbers, acknowledgements of what was never seen, only one direction, no
         beginning, or the capture itself reports packets lost. What was seen stays true. What rests on a
@@ -234,7 +226,7 @@ NOTICES = (
         flags""",
     ),
     _notice(
-        "duplicate-packets",
+        FindingCode.DUPLICATE_PACKETS,
         "the same packet came twice: captured twice, or delivered twice by the network",
         """The "any" device, bridges, bonds, VLANs and mirror ports show a packet at each place it passes: in
         another VLAN or direction, with other link addresses or another TTL. closeseq counts it once. A

@@ -1,35 +1,28 @@
-"""The states of an end, in the order in which a connection comes through them.
-
-The verdicts, from no answer at all to not over yet.
-"""
+"""The eleven states, as a connection comes through them, and the verdicts, from no answer to not over yet."""
 
 from __future__ import annotations
 
-from closeseq.verdict.model import Entry, entry
-
-
-def _state(code: str, meaning: str, explanation: str, advice: str = "") -> Entry:
-    return entry(code, "state", None, meaning=meaning, explanation=explanation, advice=advice)
-
+from closeseq.tcp.states import State
+from closeseq.verdict.model import VerdictCode, entry
 
 STATES = (
-    _state(
-        "CLOSED",
+    entry(
+        State.CLOSED,
         "there is no connection at this end",
         """The end has not begun yet, or everything is over: its FIN was acknowledged in LAST_ACK, 2MSL has
         passed in TIME_WAIT, or a RST was sent or received. No socket table shows it.
 
         Whatever arrives now is answered by RST (RFC 9293 3.10.7.1).""",
     ),
-    _state(
-        "LISTEN",
+    entry(
+        State.LISTEN,
         "a server waits for connections",
         """The state of the listening socket before the client's SYN has reached it. In closeseq the
         server's end of a connection begins here; the listening socket itself stays in LISTEN and gives each
         connection a socket of its own (RFC 9293 3.10.7.2). To see it: ss -ltn.""",
     ),
-    _state(
-        "SYN_SENT",
+    entry(
+        State.SYN_SENT,
         "connect() was called, and the SYN has no answer yet",
         """The client has sent SYN. It goes to ESTABLISHED with the SYN+ACK, to CLOSED with a RST
         ("connection refused"), and repeats its SYN otherwise: on Linux net.ipv4.tcp_syn_retries times (6,
@@ -40,8 +33,8 @@ STATES = (
         state syn-sent.""",
         "look on the server's side whether the SYN arrives (tcpdump), then whether its answer leaves",
     ),
-    _state(
-        "SYN_RECEIVED",
+    entry(
+        State.SYN_RECEIVED,
         "the SYN was answered with SYN+ACK, and the last ACK of the handshake has not come",
         """The server has answered and waits for the third segment. It stays here when that is lost, when the
         SYN came from a forged address (a SYN flood), or when the client answers with RST (a port scan).
@@ -49,16 +42,16 @@ STATES = (
         In a simultaneous open both ends come through here (RFC 9293 3.5, figure 7). The socket table calls it
         SYN-RECV: ss -tn state syn-recv.""",
     ),
-    _state(
-        "ESTABLISHED",
+    entry(
+        State.ESTABLISHED,
         "the connection is open in both directions",
         """The handshake is complete and nobody has closed. An end also stays here, for as long as it sends
         nothing, when its peer has crashed or been cut off: TCP says nothing on an idle connection
         (half-open, RFC 9293 3.5.1). To see it: ss -tno state established; the timer column shows keepalives
         and retransmissions.""",
     ),
-    _state(
-        "FIN_WAIT_1",
+    entry(
+        State.FIN_WAIT_1,
         "this end closed first; its FIN is not acknowledged yet",
         """The program called close() or shutdown(SHUT_WR), and FIN was sent, or waits behind data that may
         not be sent because the peer's window is 0. Normally it lasts a round trip.
@@ -68,8 +61,8 @@ STATES = (
         state fin-wait-1; a Send-Q that is not 0 means that data is in the way.""",
         "see stuck-fin-wait-1",
     ),
-    _state(
-        "FIN_WAIT_2",
+    entry(
+        State.FIN_WAIT_2,
         "this end closed first, its FIN was acknowledged; it waits for the other's FIN",
         """The peer's kernel knows that this end has closed. What is missing is the peer's *program*: it has
         to close as well. The peer is in CLOSE_WAIT all that time.
@@ -80,8 +73,8 @@ STATES = (
         3.6). To see it: ss -tno state fin-wait-2.""",
         "the fault is at the other end; see stuck-fin-wait-2 and stuck-close-wait",
     ),
-    _state(
-        "CLOSE_WAIT",
+    entry(
+        State.CLOSE_WAIT,
         "the other end has closed, and this end's program has not closed yet",
         """The kernel has acknowledged the peer's FIN, and recv() returns 0. Now only the program can go on:
         it must call close(). No kernel timer ends this state, no sysctl shortens it.
@@ -92,8 +85,8 @@ STATES = (
         the process: ss -tnp state close-wait.""",
         "mend the program that owns the socket: close() when recv() returns 0; see stuck-close-wait",
     ),
-    _state(
-        "CLOSING",
+    entry(
+        State.CLOSING,
         "both ends closed at once; this end's FIN is not acknowledged yet",
         """The FINs crossed: this end had sent its own when the other's came, and that one did not
         acknowledge it. With the acknowledgement it goes to TIME_WAIT; both ends do (RFC 9293 3.6, case 3).
@@ -103,16 +96,16 @@ STATES = (
         ended.""",
         "see stuck-closing if it stays",
     ),
-    _state(
-        "LAST_ACK",
+    entry(
+        State.LAST_ACK,
         "this end closed second and waits for the last ACK",
         """Both directions are closed, and this end's FIN, the second one, is not acknowledged yet. With the
         ACK the socket is gone. If the ACK is lost, the FIN is sent again, and the other end, in TIME_WAIT,
         acknowledges it again (RFC 9293 3.10.7.4). To see it: ss -tno state last-ack.""",
         "see final-ack-lost and stuck-last-ack if it stays",
     ),
-    _state(
-        "TIME_WAIT",
+    entry(
+        State.TIME_WAIT,
         "this end closed first, everything is done; it keeps the pair for 2MSL",
         """It stays to acknowledge the other's FIN again if the last ACK was lost, and to keep late segments
         of this connection from a new one of the same addresses and ports (RFC 9293 3.6.1). It lasts 60 s on
@@ -126,8 +119,8 @@ STATES = (
         instead of opening many; net.ipv4.tcp_tw_reuse=1 helps clients, a wider net.ipv4.ip_local_port_range
         as well""",
     ),
-    _state(
-        "UNKNOWN",
+    entry(
+        State.UNKNOWN,
         "the beginning of the connection was not captured, and nothing yet shows this end's state",
         """closeseq knows only what packets show. An end that sends data or ACKs is at least ESTABLISHED;
         until then its state is not known. What it closed before the capture began stays unknown as well.""",
@@ -136,13 +129,9 @@ STATES = (
 )
 
 
-def _verdict(code: str, meaning: str, explanation: str, advice: str = "") -> Entry:
-    return entry(code, "verdict", None, meaning=meaning, explanation=explanation, advice=advice)
-
-
 VERDICTS = (
-    _verdict(
-        "unanswered",
+    entry(
+        VerdictCode.UNANSWERED,
         "SYN, no answer",
         """The client's SYN, and its repetitions, got no answer of any kind. The server's host is down, the
         address is wrong, or a firewall drops the SYN or the answer. A host that is up and does not listen
@@ -151,8 +140,8 @@ VERDICTS = (
         "capture at the server: if the SYN arrives there, look at its firewall, its routes back, and its "
         "listen queue (nstat -az TcpExtListenDrops)",
     ),
-    _verdict(
-        "refused",
+    entry(
+        VerdictCode.REFUSED,
         "SYN answered by RST: nobody listens, or a firewall rejects",
         """The host is there, the port is not open. The program sees ECONNREFUSED at once: connect() fails
         without a wait, as it would not if packets were lost or dropped (RFC 9293 3.10.7.1).
@@ -161,8 +150,8 @@ VERDICTS = (
         "start the server, or correct the address or port; ss -ltn at the server shows what listens where "
         "(a server bound to 127.0.0.1 refuses on every other address)",
     ),
-    _verdict(
-        "aborted-open",
+    entry(
+        VerdictCode.ABORTED_OPEN,
         "the handshake was reset or given up before both ends were ESTABLISHED",
         """A SYN was answered, but the connection never came up: the client answered the SYN+ACK with RST (a
         port scan, a forged sender, a connect() that was cancelled), the server reset it, or the last ACK
@@ -170,8 +159,8 @@ VERDICTS = (
         "single ones are harmless; many from one address are a scan, many from everywhere a flood "
         "(net.ipv4.tcp_syncookies=1)",
     ),
-    _verdict(
-        "reset",
+    entry(
+        VerdictCode.RESET,
         "a RST ended it",
         """One end sent RST, or one was sent in its name, and data that was under way is lost. The summary
         tells by whom and in which phase: before any FIN, after one, after both. The program at the other
@@ -179,34 +168,34 @@ VERDICTS = (
         and does not change a graceful close (RFC 9293 3.5.3).""",
         "the finding reset-cause lists the likely causes",
     ),
-    _verdict(
-        "simultaneous",
+    entry(
+        VerdictCode.SIMULTANEOUS,
         "both ends closed at the same time, and both FINs were acknowledged",
         """Each end sent its FIN before it had received the other's; an end went through CLOSING, and both
         end in TIME_WAIT (RFC 9293 3.6, case 3). Nothing is wrong.""",
     ),
-    _verdict(
-        "graceful",
+    entry(
+        VerdictCode.GRACEFUL,
         "both ends closed, one after the other, and both FINs were acknowledged",
         """The normal close: FIN, ACK, FIN, ACK, the middle two perhaps in one segment. All data arrived.
         The end that closed first is left in TIME_WAIT for 2MSL (RFC 9293 3.6).""",
     ),
-    _verdict(
-        "closing",
+    entry(
+        VerdictCode.CLOSING,
         "a close has begun and not ended; the states of both ends say how far it is",
         """At least one FIN was sent, and at least one end still waits. When the capture ends a moment later
         that means nothing. When it lasts, a finding stuck-... names the end that is to blame. (The state is
         written in capitals, CLOSING.)""",
         "look at the end in CLOSE_WAIT first: it is the one whose program has to act",
     ),
-    _verdict(
-        "open",
+    entry(
+        VerdictCode.OPEN,
         "no FIN, no RST: the connection is still open",
         """Nobody has closed as far as was captured. An open connection may still have lost one of its ends:
         see half-open.""",
     ),
-    _verdict(
-        "replaced",
+    entry(
+        VerdictCode.REPLACED,
         "a new connection began on the same addresses and ports without this one having ended",
         """A SYN with another number came for the same pair, so at least the end that sent it no longer has
         the old connection: it crashed, was rebooted, gave up, or its end was not captured. The other end
@@ -214,8 +203,8 @@ VERDICTS = (
         "find out why the old one was left without FIN or RST: a crash, a killed virtual machine, a NAT "
         "that forgot it",
     ),
-    _verdict(
-        "not-judged",
+    entry(
+        VerdictCode.NOT_JUDGED,
         "closeseq itself failed at this connection; nothing is said of it",
         """A fault in closeseq, not in the connection. Its packets are listed; states that could not be told
         are UNKNOWN. All other connections are judged as ever, and the exit status is 70.""",
