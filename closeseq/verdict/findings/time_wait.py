@@ -1,4 +1,4 @@
-"""What happens to an end in TIME_WAIT, and whom it keeps waiting."""
+"""What happens to an endpoint in TIME_WAIT, and what cannot be bound meanwhile."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
 
 def time_wait_restarted(case: Case) -> Iterator[Finding]:
-    """TIME_WAIT acknowledged a repeated FIN: 2MSL counts anew (RFC 9293 3.10.7.4)."""
+    """TIME_WAIT acknowledged a retransmitted FIN: 2MSL counts anew (RFC 9293 3.10.7.4)."""
     for end in ENDS:
         for stay in case.stays(end, State.TIME_WAIT):
-            restarts = list(_repetitions(case, stay))
+            restarts = list(_retransmissions(case, stay))
             if not restarts:
                 continue
             fin, ack = restarts[-1]
@@ -38,19 +38,19 @@ def time_wait_restarted(case: Case) -> Iterator[Finding]:
                 until_ns=None,
                 packets=shown,
                 summary=(
-                    f"the {end}, in TIME_WAIT, acknowledged the {end.peer}'s repeated FIN "
+                    f"the {end}, in TIME_WAIT, acknowledged the {end.peer}'s retransmitted FIN "
                     f"{times(len(restarts))} (last #{fin.packet}, #{ack.packet}); 2MSL counts from "
                     f"there{left}"
                 ),
                 advice=(
-                    "nothing: this is what TIME_WAIT is for; the loss that made it necessary is told "
-                    "by the other findings"
+                    "no change is needed: this is what TIME_WAIT is for; other findings show the loss that "
+                    "made it necessary"
                 ),
             )
 
 
-def _repetitions(case: Case, stay: Stay) -> Iterator[tuple[Event, Event]]:
-    """Yield each repeated FIN that reached TIME_WAIT, with its acknowledgement."""
+def _retransmissions(case: Case, stay: Stay) -> Iterator[tuple[Event, Event]]:
+    """Yield each retransmitted FIN that reached TIME_WAIT, with its acknowledgement."""
     close = case.close(stay.end.peer)
     entered = stay.entered.packet or 0
     left = stay.left.packet if stay.left is not None and stay.left.packet is not None else None
@@ -58,7 +58,7 @@ def _repetitions(case: Case, stay: Stay) -> Iterator[tuple[Event, Event]]:
     for event in case.events:
         if event.packet <= entered or (left is not None and event.packet >= left):
             continue
-        if event.sender is stay.end.peer and event.fin and event in close.copies[1:]:
+        if event.sender is stay.end.peer and event.fin and event in close.transmissions[1:]:
             seen = event
         elif event.sender is stay.end and seen is not None and event.pure_ack:
             yield seen, event
@@ -66,7 +66,7 @@ def _repetitions(case: Case, stay: Stay) -> Iterator[tuple[Event, Event]]:
 
 
 def time_wait_assassinated(case: Case) -> Iterator[Finding]:
-    """A RST reached an end in TIME_WAIT (RFC 1337)."""
+    """A RST reached an endpoint in TIME_WAIT (RFC 1337)."""
     for end in ENDS:
         for stay in case.stays(end, State.TIME_WAIT):
             reset = case.by_reset(stay.left)
@@ -88,13 +88,13 @@ def time_wait_assassinated(case: Case) -> Iterator[Finding]:
                 ),
                 advice=(
                     f"set net.ipv4.tcp_rfc1337=1 at the {end} (Linux ignores RSTs in TIME_WAIT only then); "
-                    "find where the late segment came from that provoked the RST"
+                    "find where the delayed segment came from that provoked the RST"
                 ),
             )
 
 
 def time_wait_reused(case: Case) -> Iterator[Finding]:
-    """A SYN reopened the pair while an end was in TIME_WAIT."""
+    """A SYN reopened the pair while an endpoint was in TIME_WAIT."""
     successor = case.conversation.successor
     for end in ENDS if successor is not None else ():
         for stay in case.stays(end, State.TIME_WAIT):
@@ -112,19 +112,19 @@ def time_wait_reused(case: Case) -> Iterator[Finding]:
                 packets=[stay.entered.packet] if stay.entered.packet is not None else [],
                 summary=(
                     f"{span(held)} into the {end}'s TIME_WAIT a SYN (#{successor.packet}) opened the same "
-                    "addresses and ports again" + (", from the end in TIME_WAIT itself" if own else "")
+                    "addresses and ports again" + (f", from the {end} itself" if own else "")
                 ),
                 advice=(
-                    "nothing: newer timestamps (net.ipv4.tcp_tw_reuse) make it safe"
+                    "no change is needed: newer timestamps (net.ipv4.tcp_tw_reuse) make it safe"
                     if own
-                    else "nothing, if the SYN's number or timestamp is newer (RFC 9293 3.10.7.4, RFC 6191); "
-                    "a client that comes back to the same port so soon should let the kernel choose its port"
+                    else "no change is needed if the SYN's number or timestamp is newer (RFC 9293 3.10.7.4, "
+                    "RFC 6191); a client that reuses a port so soon should let the kernel choose its port"
                 ),
             )
 
 
 def bind_blocked(case: Case) -> Iterator[Finding]:
-    """The end that listens holds its port in a state in which bind() without SO_REUSEADDR fails."""
+    """The server's port is in a state in which bind() without SO_REUSEADDR fails."""
     end = End.SERVER
     stay = case.present(end)
     if stay is None or stay.state not in CLOSED_ITS_SIDE or case.conversation.successor is not None:
@@ -137,9 +137,9 @@ def bind_blocked(case: Case) -> Iterator[Finding]:
     close = case.close(end)
     until = (
         f"for another {span(max(expiry - case.now_ns, 0))}"
-        + (", if its socket has no owner any more" if stay.state is State.FIN_WAIT_2 else "")
+        + (", if no program owns the socket any more" if stay.state is State.FIN_WAIT_2 else "")
         if expiry is not None
-        else "until its FIN is acknowledged or the kernel gives it up"
+        else "until its FIN is acknowledged or its kernel gives up"
     )
     shown = list(case.arrived((*close.packets[:1], stay.entered.packet)))
     yield found(
