@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from closeseq.tcp.states import State
     from closeseq.tcp.timeline import Timeline
     from closeseq.verdict.fault import Faults
+    from closeseq.verdict.model import VerdictCode
 
 
 ONE_FILE = Files()  # for all connections whose packets need no file to be named
@@ -186,7 +187,7 @@ class Connection:
         )
 
     @property
-    def verdict(self) -> str:
+    def verdict(self) -> VerdictCode:
         """The code of the verdict; `closeseq explain CODE` tells what it means."""
         return self.judgement.verdict.code
 

@@ -22,21 +22,23 @@ if TYPE_CHECKING:
     from closeseq.connections.conversation import End
     from closeseq.tcp.states import State
     from closeseq.tcp.timeline import Certainty
-    from closeseq.verdict.model import Initiator, Role
+    from closeseq.verdict.model import FindingCode, Initiator, Role, VerdictCode
 
 
 @value
 class FindingOutcome:
     """A finding, but for its texts and numbers."""
 
-    code: str
+    code: FindingCode
     severity: Severity
     endpoint: End | None
     certainty: Certainty
 
 
 @cache
-def found(code: str, severity: Severity, endpoint: End | None, certainty: Certainty) -> FindingOutcome:
+def found(
+    code: FindingCode, severity: Severity, endpoint: End | None, certainty: Certainty
+) -> FindingOutcome:
     """Return this finding: of each kind there is one, however many outcomes have it."""
     return FindingOutcome(code, severity, endpoint, certainty)
 
@@ -45,7 +47,7 @@ def found(code: str, severity: Severity, endpoint: End | None, certainty: Certai
 class Outcome:
     """What is said of all members of a class. Named as in `Connection`."""
 
-    verdict: str
+    verdict: VerdictCode
     initiator: Initiator
     client_role: Role
     server_role: Role

@@ -85,7 +85,7 @@ def unexpected(experiment: Experiment, connections: Sequence[Connection]) -> Ite
     """Yield in what the connections are not judged as the experiment says that they are."""
     verdicts = tuple(dict.fromkeys(one.verdict for one in connections))
     initiators = tuple(dict.fromkeys(str(one.initiator) for one in connections))
-    found = {finding.code for one in connections for finding in one.findings}
+    found: set[str] = {finding.code for one in connections for finding in one.findings}
     if verdicts != experiment.verdicts:
         yield f"verdict {' '.join(verdicts)}, expected {' '.join(experiment.verdicts)}"
     if initiators != experiment.initiators:

@@ -1,4 +1,4 @@
-"""What became of each event: whether it reached the other end, and what a reader should know of it."""
+"""For each event, whether it arrived, and a note for the reader."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 from closeseq.connections.conversation import ENDS, End, Event, Position
 from closeseq.packets.segments import FIN, SYN
 from closeseq.tcp import rst
-from closeseq.tcp.delivery import Receipt, accepted, acknowledged, answered, refuted
+from closeseq.tcp.acknowledgement import acknowledged, refuted
+from closeseq.tcp.delivery import Receipt, accepted, answered
 from closeseq.tcp.echoes import Echo, echo
 from closeseq.tcp.evidence import OLDER
 from closeseq.tcp.timeline import Arrival, Certainty
@@ -17,42 +18,42 @@ if TYPE_CHECKING:
 
     from closeseq.tcp.evidence import Evidence, SentSegment
 
-Fate = tuple[Arrival, str | None]
+Delivery = tuple[Arrival, str | None]  # whether it arrived, and the note
 
 
-def arrivals(evidence: Evidence) -> dict[int, Fate]:
-    """Return, by index of the step, whether each event arrived and a note about it (or None)."""
-    fates: dict[int, Fate] = {step: (Arrival.ASSUMED, why) for step, why in evidence.strays.items()}
+def arrivals(evidence: Evidence) -> dict[int, Delivery]:
+    """Return the delivery of each event, by index of its step."""
+    deliveries: dict[int, Delivery] = {step: (Arrival.ASSUMED, why) for step, why in evidence.strays.items()}
     for sender in ENDS:
-        for said in evidence.said[sender]:
-            if said.event is not None:
-                fates[said.step] = _fate(evidence, sender, said, said.event)
+        for segment in evidence.sent[sender]:
+            if segment.event is not None:
+                deliveries[segment.step] = _delivery(evidence, sender, segment, segment.event)
         for flag in (SYN, FIN):
-            fates |= _fates_of_copies(evidence, sender, flag)
-    return fates
+            deliveries |= _deliveries_of_transmissions(evidence, sender, flag)
+    return deliveries
 
 
-def _fate(evidence: Evidence, sender: End, said: SentSegment, event: Event) -> Fate:
+def _delivery(evidence: Evidence, sender: End, segment: SentSegment, event: Event) -> Delivery:
     if event.rst:
-        return _fate_of_reset(evidence, sender, said)
-    lost = _repeated_all_the_same(evidence, sender, said)
-    if lost is not None and _taken_late(evidence, sender, said):
+        return _delivery_of_reset(evidence, sender, segment)
+    lost = _sent_again(evidence, sender, segment)
+    if lost is not None and _arrived_late(evidence, sender, segment):
         return Arrival.ASSUMED, f"late: it crossed the retransmitted FIN #{lost.packet}"
     if lost is not None:
         name = "FIN" if lost.event is not None and lost.event.fin else "SYN"
         return Arrival.NO, f"lost: the {name} that it acknowledges comes again in #{lost.packet}"
-    told = echo(evidence, sender.peer, said)
-    if told is Echo.ARRIVED or answered(evidence, sender.peer, said):
-        return Arrival.PROVED, _remark(evidence, said, event)
-    if told is Echo.MISSED:
+    echoed = echo(evidence, sender.peer, segment)
+    if echoed is Echo.ARRIVED or answered(evidence, sender.peer, segment):
+        return Arrival.PROVED, _remark(evidence, segment, event)
+    if echoed is Echo.MISSED:
         return Arrival.NO, f"lost: the {sender.peer} still echoes an older timestamp afterwards"
-    return Arrival.ASSUMED, _crossing(evidence, sender, said) or _remark(evidence, said, event)
+    return Arrival.ASSUMED, _crossing(evidence, sender, segment) or _remark(evidence, segment, event)
 
 
-def _remark(evidence: Evidence, said: SentSegment, event: Event) -> str | None:
-    if said.stale:
+def _remark(evidence: Evidence, segment: SentSegment, event: Event) -> str | None:
+    if segment.stale:
         return "an old duplicate: its timestamp is older than that of earlier segments"
-    if event.position is Position.GAP and evidence.conversation.path(said.sender).missed:
+    if event.position is Position.GAP and evidence.conversation.path(segment.sender).missed:
         return "what the sender sent just before was not captured"
     if event.position is Position.GAP:
         return "what the sender sent just before was lost, or comes later"
@@ -63,69 +64,91 @@ def _remark(evidence: Evidence, said: SentSegment, event: Event) -> str | None:
     return None
 
 
-def _crossing(evidence: Evidence, sender: End, said: SentSegment) -> str | None:
-    """Say that an acknowledgement of a FIN crossed a retransmission of it, which so says nothing of it."""
-    if said.ack is None:
+def _crossing(evidence: Evidence, sender: End, segment: SentSegment) -> str | None:
+    """Return the note that an acknowledgement of a FIN crossed a retransmission of it."""
+    if segment.ack is None:
         return None
-    copies = evidence.copies(sender.peer, FIN)
-    for again in copies[1:]:
-        if again.step > said.step and again.end <= said.ack and copies[0].step < said.step:
-            return f"crossed the retransmitted FIN #{again.packet}"
+    transmissions = evidence.transmissions(sender.peer, FIN)
+    for retransmission in transmissions[1:]:
+        if (
+            retransmission.step > segment.step
+            and retransmission.end <= segment.ack
+            and transmissions[0].step < segment.step
+        ):
+            return f"crossed the retransmitted FIN #{retransmission.packet}"
     return None
 
 
-def _repeated_all_the_same(evidence: Evidence, sender: End, said: SentSegment) -> SentSegment | None:
-    """Return the copy of a SYN or FIN that was sent although this segment acknowledges it."""
-    if said.ack is None:
+def _sent_again(evidence: Evidence, sender: End, segment: SentSegment) -> SentSegment | None:
+    """Return the retransmission of a SYN or FIN that was sent although this segment acknowledges it."""
+    if segment.ack is None:
         return None
     for flag in (FIN, SYN):
-        copies = evidence.copies(sender.peer, flag)
-        later = [s for s in copies if s.step > said.step and s.end <= said.ack and refuted(evidence, said, s)]
-        if later and any(s.step < said.step for s in copies):
+        transmissions = evidence.transmissions(sender.peer, flag)
+        later = [
+            s
+            for s in transmissions
+            if s.step > segment.step and s.end <= segment.ack and refuted(evidence, segment, s)
+        ]
+        if later and any(s.step < segment.step for s in transmissions):
             return later[0]
     return None
 
 
-def _taken_late(evidence: Evidence, sender: End, said: SentSegment) -> bool:
-    """Whether an acknowledgement of a FIN arrived in the end, though the FIN had been sent again before."""
-    copies = evidence.copies(sender.peer, FIN)
-    taken = acknowledged(evidence, sender.peer, copies[0].end, copies) if copies else None
-    return taken is not None and taken.packet == said.packet
+def _arrived_late(evidence: Evidence, sender: End, segment: SentSegment) -> bool:
+    """Whether an acknowledgement of a FIN arrived in the end, after a retransmission of the FIN."""
+    transmissions = evidence.transmissions(sender.peer, FIN)
+    receipt = (
+        acknowledged(evidence, sender.peer, transmissions[0].end, transmissions) if transmissions else None
+    )
+    return receipt is not None and receipt.packet == segment.packet
 
 
-def _fates_of_copies(evidence: Evidence, sender: End, flag: int) -> dict[int, Fate]:
-    """Return the fates of an end's SYNs or FINs, of which the first that arrived counts."""
-    copies = evidence.copies(sender, flag)
-    if not copies:
+def _deliveries_of_transmissions(evidence: Evidence, sender: End, flag: int) -> dict[int, Delivery]:
+    """Return the deliveries of an endpoint's SYNs or FINs, of which the first that arrived counts."""
+    transmissions = evidence.transmissions(sender, flag)
+    if not transmissions:
         return {}
     name = "SYN" if flag == SYN else "FIN"
-    number_end = (copies[0].seq or 0) + 1 if flag == SYN else copies[0].end
-    taken = accepted(evidence, sender, number_end, copies)
-    if taken is None:
-        return _fates_of_untaken(evidence, sender, copies, name)
-    chosen = next((s for s in copies if s.packet == taken.packet), None)
-    fates: dict[int, Fate] = {}
-    for index, copy in enumerate(copies):
-        before = chosen is not None and copy.step < chosen.step
-        challenge = _challenge(evidence, sender, copy) if flag == SYN else None
+    number_end = (transmissions[0].seq or 0) + 1 if flag == SYN else transmissions[0].end
+    receipt = accepted(evidence, sender, number_end, transmissions)
+    if receipt is None:
+        return _deliveries_of_unanswered(evidence, sender, transmissions, name)
+    chosen = next((s for s in transmissions if s.packet == receipt.packet), None)
+    deliveries: dict[int, Delivery] = {}
+    for index, transmission in enumerate(transmissions):
+        before = chosen is not None and transmission.step < chosen.step
+        challenge = _challenge(evidence, sender, transmission) if flag == SYN else None
         if before and challenge is not None:
-            fates[copy.step] = (Arrival.PROVED, f"did not fit: answered with the ACK #{challenge.packet}")
+            deliveries[transmission.step] = (
+                Arrival.PROVED,
+                f"did not fit: answered with the ACK #{challenge.packet}",
+            )
         elif before:
-            fates[copy.step] = (Arrival.NO, f"lost: its {name} comes again in #{copies[index + 1].packet}")
-        elif copy is chosen:
-            fates[copy.step] = (_arrival(taken), None)
-        elif chosen is None and not taken.before and copy.step < taken.step:
-            reported = any(_is_sacked(copy, s) for s in evidence.after(sender.peer, copy.step))
-            note = f"out of order: it counts when #{taken.packet} fills the hole before it"
-            fates[copy.step] = (Arrival.PROVED if reported else Arrival.ASSUMED, note)
+            deliveries[transmission.step] = (
+                Arrival.NO,
+                f"lost: its {name} comes again in #{transmissions[index + 1].packet}",
+            )
+        elif transmission is chosen:
+            deliveries[transmission.step] = (_arrival(receipt), None)
+        elif chosen is None and not receipt.before and transmission.step < receipt.step:
+            reported = any(
+                _is_sacked(transmission, s) for s in evidence.after(sender.peer, transmission.step)
+            )
+            note = f"out of order: it counts when #{receipt.packet} fills the hole before it"
+            deliveries[transmission.step] = (Arrival.PROVED if reported else Arrival.ASSUMED, note)
         else:
-            fates[copy.step] = _fate_of_duplicate(evidence, sender, copy, name)
-    return fates
+            deliveries[transmission.step] = _delivery_of_repeated(evidence, sender, transmission, name)
+    return deliveries
 
 
-def _is_sacked(copy: SentSegment, said: SentSegment) -> bool:
-    """Whether a segment reports to have what lies behind a hole, this copy included (RFC 2018)."""
-    return said.event is not None and said.event.sack is not None and said.event.sack >= copy.end
+def _is_sacked(transmission: SentSegment, segment: SentSegment) -> bool:
+    """Whether a segment reports a transmission behind a hole as received (SACK, RFC 2018)."""
+    return (
+        segment.event is not None
+        and segment.event.sack is not None
+        and segment.event.sack >= transmission.end
+    )
 
 
 def _challenge(evidence: Evidence, sender: End, syn: SentSegment) -> Event | None:
@@ -144,45 +167,45 @@ def _arrival(receipt: Receipt) -> Arrival:
     return Arrival.PROVED if receipt.certainty is Certainty.PROVED else Arrival.ASSUMED
 
 
-def _fates_of_untaken(
-    evidence: Evidence, sender: End, copies: Sequence[SentSegment], name: str
-) -> dict[int, Fate]:
-    fates: dict[int, Fate] = {}
-    for index, copy in enumerate(copies):
-        if index + 1 < len(copies):
-            note = f"unanswered: its {name} comes again in #{copies[index + 1].packet}"
-        elif any(s.reset for s in evidence.after(sender.peer, copy.step)):
+def _deliveries_of_unanswered(
+    evidence: Evidence, sender: End, transmissions: Sequence[SentSegment], name: str
+) -> dict[int, Delivery]:
+    deliveries: dict[int, Delivery] = {}
+    for index, transmission in enumerate(transmissions):
+        if index + 1 < len(transmissions):
+            note = f"unanswered: its {name} comes again in #{transmissions[index + 1].packet}"
+        elif any(s.reset for s in evidence.after(sender.peer, transmission.step)):
             note = "answered with RST"
-            fates[copy.step] = (Arrival.PROVED, note)
+            deliveries[transmission.step] = (Arrival.PROVED, note)
             continue
         else:
             note = "unanswered"
-        fates[copy.step] = (Arrival.NO, note)
-    return fates
+        deliveries[transmission.step] = (Arrival.NO, note)
+    return deliveries
 
 
-def _fate_of_duplicate(evidence: Evidence, sender: End, copy: SentSegment, name: str) -> Fate:
-    """A SYN or FIN that had arrived before: D-SACK or an echo may say that this copy did as well."""
+def _delivery_of_repeated(evidence: Evidence, sender: End, transmission: SentSegment, name: str) -> Delivery:
+    """Return the delivery of a SYN or FIN that had arrived before: D-SACK or an echo may prove it too."""
     note = f"this {name} had arrived before"
-    for s in evidence.after(sender.peer, copy.step)[:1]:
+    for s in evidence.after(sender.peer, transmission.step)[:1]:
         if s.event is not None and s.event.dsack is not None:
             left, right = s.event.dsack
-            if left < copy.end <= right:
+            if left < transmission.end <= right:
                 return Arrival.PROVED, note  # RFC 2883
-        if s.tsecr is not None and s.tsecr == copy.tsval:
+        if s.tsecr is not None and s.tsecr == transmission.tsval:
             return Arrival.PROVED, note
     return Arrival.ASSUMED, note
 
 
-def _fate_of_reset(evidence: Evidence, sender: End, said: SentSegment) -> Fate:
-    if rst.taken(evidence, said, sender) is not None:
+def _delivery_of_reset(evidence: Evidence, sender: End, segment: SentSegment) -> Delivery:
+    if rst.taken(evidence, segment, sender) is not None:
         return Arrival.ASSUMED, None
-    challenge = rst.challenge(evidence, said, sender)
+    challenge = rst.challenge(evidence, segment, sender)
     if challenge is not None:
         return Arrival.PROVED, f"not exactly in place: challenged by #{challenge.packet}"
-    if rst.probed_in_vain(evidence, sender, said):
+    if rst.probed_in_vain(evidence, sender, segment):
         return Arrival.NO, "nothing had got through before it"
-    later = rst.goes_on(evidence, sender.peer, said)
+    later = rst.goes_on(evidence, sender.peer, segment)
     if later is not None:
         return Arrival.NO, f"lost or ignored: the {sender.peer} goes on in #{later.packet}"
     return Arrival.ASSUMED, None

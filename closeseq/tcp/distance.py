@@ -1,20 +1,20 @@
-"""Did the sender of one segment know of another one? Asked here, and nowhere else.
+"""Did the sender of one segment know of another one? Decided here, and nowhere else.
 
-The capture point splits the round trip: from there to one end and back, and from there to the other and
-back. The least time in which an end has ever answered bounds its part from above. So for a segment that
-passes on its way to an end, and a later one that comes from that end, the time between them tells:
+The capture point splits the round trip: from there to one endpoint and back, and from there to the other and
+back. The least time in which an endpoint has ever answered bounds its part from above. So for a segment that
+passes on its way to an endpoint, and a later one that comes from there, the time between them shows:
 
-    CANNOT    much sooner than that end answers: when it sent the later one, the earlier had not reached it
+    CANNOT    much sooner than it ever answered: when it sent the later one, the earlier had not reached it
     UNLIKELY  sooner than it ever answered, but not by so much
     MAY       none of these
     MUST      so late that the earlier one, had it not been lost, had reached it by then
 
 A third of the least answer is the margin for CANNOT. A delayed ACK makes a single answer longer, never
-shorter, but the only answer there is may have been held up on its way (by 67 ms of 86 in a recording with the
-kernel beside it), the way may become shorter (another route, an emptier queue), and segmentation offload
+shorter, but the only answer there is may have been delayed on its way (by 67 ms of 86 in a recording with the
+kernel beside it), the path may become shorter (another route, an emptier queue), and segmentation offload
 gives several segments the time of one. MUST waits for twice the time of an ordinary answer, and a
 millisecond: queues grow, and a kernel needs some time. Whatever acknowledges or echoes a segment knew of
-it, whatever the times say.
+it, at whatever time.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ LATE_NS, LATE_FACTOR = 1_000_000, 2  # base, and times an ordinary answer
 
 
 class Knowledge(Enum):
-    """Whether the sender of a segment knew of an earlier one of the other end."""
+    """Whether the sender of a segment knew of an earlier one of its peer."""
 
     CANNOT = "it cannot have known of it"
     UNLIKELY = "it hardly knew of it"
@@ -44,14 +44,14 @@ class Knowledge(Enum):
 
 @value
 class Distance:
-    """How far the capture point is from each end, there and back."""
+    """How far the capture point is from each endpoint, there and back."""
 
     least_ns: Mapping[End, int | None]  # the least time in which it answered; None: it never did
     late_ns: Mapping[End, int]  # what has not been answered after this time was lost
 
     @classmethod
     def of(cls, conversation: Conversation) -> Distance:
-        """Read it off a conversation."""
+        """Return the distances that a conversation shows."""
         handshake = _handshake(conversation)
         least = {end: conversation.path(end).response_ns for end in ENDS}
         known = [ns for ns in (*least.values(), *handshake.values()) if ns is not None]
@@ -62,7 +62,7 @@ class Distance:
         return cls(least, late)
 
     def knew(self, sender: End, later_ns: int, earlier_ns: int) -> Knowledge:
-        """Say whether `sender`, whose segment passed at `later_ns`, knew of its peer's of `earlier_ns`."""
+        """Return whether `sender`, whose segment passed at `later_ns`, knew of its peer's of `earlier_ns`."""
         waited, least = later_ns - earlier_ns, self.least_ns[sender]
         if least is not None and waited < least:
             return Knowledge.CANNOT if LEAST_MARGIN * waited < least else Knowledge.UNLIKELY
@@ -74,7 +74,7 @@ class Distance:
 
 
 def _handshake(conversation: Conversation) -> dict[End, int]:
-    """Return how long each end took to answer in the handshake."""
+    """Return how long each endpoint took to answer in the handshake, in nanoseconds."""
     first = [step for step in conversation.steps[:4] if isinstance(step, Event) and not step.rst]
     return {
         answer.sender: answer.time_ns - asked.time_ns

@@ -1,4 +1,4 @@
-"""Did one segment arrive? What later acknowledgements and timestamp echoes tell (RFC 7323 4)."""
+"""Did one segment arrive? What later acknowledgements and timestamp echoes show (RFC 7323 4)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from closeseq.connections.conversation import Position
 from closeseq.packets.segments import difference
-from closeseq.tcp.evidence import MILLISECOND, asked_once
+from closeseq.tcp.evidence import MILLISECOND, cached_on_evidence
 
 if TYPE_CHECKING:
     from closeseq.connections.conversation import End
@@ -17,39 +17,41 @@ CLOCK_TICK_NS = 10 * MILLISECOND  # timestamp clocks tick at least so often (RFC
 
 
 class Echo(Enum):
-    """What a receiver's later segments tell of one that was sent to it."""
+    """What a receiver's later segments show of one that was sent to it."""
 
     ARRIVED = "it arrived"
-    MISSED = "it had not arrived when the receiver spoke next"
-    SILENT = "nothing tells"
+    MISSED = "it had not arrived when the receiver sent next"
+    SILENT = "nothing shows it"
 
 
-@asked_once
-def echo(evidence: Evidence, receiver: End, said: SentSegment) -> Echo:
-    """Say whether a segment reached `receiver`, by what that end sent later.
+@cached_on_evidence
+def echo(evidence: Evidence, receiver: End, segment: SentSegment) -> Echo:
+    """Return whether a segment reached `receiver`, by what that endpoint sent later.
 
     It did if its data was acknowledged, or if the receiver echoes its timestamp and no earlier segment
     had the same one. It had not when the receiver still echoed an older timestamp (RFC 7323 4.3; only
     for a segment in order, since others leave TS.Recent alone).
     """
-    event = said.event
+    event = segment.event
     if event is None:
         return Echo.SILENT
-    later = [s for s in evidence.after(receiver, said.step) if not s.answer and not s.stale]
+    later = [s for s in evidence.after(receiver, segment.step) if not s.answer and not s.stale]
     if event.end > event.seq and event.position is Position.NEW:
         taken = next((s for s in later if s.ack is not None and s.ack >= event.end), None)
-        if taken is not None and not _sent_again(evidence, receiver.peer, said, taken.step):
+        if taken is not None and not _sent_again(evidence, receiver.peer, segment, taken.step):
             return Echo.ARRIVED
-    older = [s.tsval for s in evidence.before(receiver.peer, said.step) if s.tsval is not None]
-    if said.tsval is None or (older and difference(said.tsval, older[-1]) <= 0):
+    older = [s.tsval for s in evidence.before(receiver.peer, segment.step) if s.tsval is not None]
+    if segment.tsval is None or (older and difference(segment.tsval, older[-1]) <= 0):
         return Echo.SILENT  # without timestamps, or an earlier segment carries the same value
     for s in later:
         if s.tsecr is None or s.event is None:
             continue
-        if difference(s.tsecr, said.tsval) >= 0:
-            return Echo.ARRIVED if _echoes_no_later(evidence, receiver.peer, said, s.tsecr) else Echo.SILENT
+        if difference(s.tsecr, segment.tsval) >= 0:
+            return (
+                Echo.ARRIVED if _echoes_no_later(evidence, receiver.peer, segment, s.tsecr) else Echo.SILENT
+            )
         # It may have been sent before.
-        without = evidence.crossed(said, s) or evidence.made_ns(s) < said.first_ns
+        without = evidence.crossed(segment, s) or evidence.made_ns(s) < segment.first_ns
         # A segment out of order leaves the receiver's echo as it is (RFC 7323 4.3).
         in_order = s.ack is not None and s.ack >= event.seq and event.position is not Position.GAP
         if not without and in_order:
@@ -57,17 +59,19 @@ def echo(evidence: Evidence, receiver: End, said: SentSegment) -> Echo:
     return Echo.SILENT
 
 
-def _sent_again(evidence: Evidence, sender: End, said: SentSegment, step: int) -> bool:
-    """Whether a segment was repeated before a step, so that what came of it may be due to the repetition."""
-    repeats = [s for s in evidence.after(sender, said.step) if s.step < step and s.seq is not None]
-    return any(s.seq is not None and said.seq is not None and s.seq <= said.seq < s.end for s in repeats)
+def _sent_again(evidence: Evidence, sender: End, segment: SentSegment, step: int) -> bool:
+    """Whether a segment was retransmitted before a step: the answer may be to the retransmission."""
+    repeats = [s for s in evidence.after(sender, segment.step) if s.step < step and s.seq is not None]
+    return any(
+        s.seq is not None and segment.seq is not None and s.seq <= segment.seq < s.end for s in repeats
+    )
 
 
-def _echoes_no_later(evidence: Evidence, sender: End, said: SentSegment, tsecr: int) -> bool:
+def _echoes_no_later(evidence: Evidence, sender: End, segment: SentSegment, tsecr: int) -> bool:
     """Whether an echoed timestamp is too old to be that of anything the sender sent after this segment."""
-    following = next((s for s in evidence.after(sender, said.step) if s.tsval is not None), None)
+    following = next((s for s in evidence.after(sender, segment.step) if s.tsval is not None), None)
     if following is None or following.tsval is None:
         return True
     if following.event is None:  # of traffic only the last value is kept
-        return tsecr == said.tsval and following.first_ns - said.last_ns > CLOCK_TICK_NS
+        return tsecr == segment.tsval and following.first_ns - segment.last_ns > CLOCK_TICK_NS
     return difference(tsecr, following.tsval) < 0

@@ -1,10 +1,11 @@
-"""Segments of a connection's addresses and ports that are no part of it, and change nothing.
+"""A conversation arranged for questions: what each endpoint sent, and when, before or after a step.
 
-- what lies outside any window, and a FIN without ACK (RFC 9293 3.10.7.4: dropped, whatever else it says);
+Left out are *strays*: segments of the connection's addresses and ports that are no part of it and change
+nothing. That is
+
+- what lies outside any window, and a FIN without ACK (RFC 9293 3.10.7.4: dropped, whatever else it holds);
 - an ACK that answers a SYN and belongs to an older connection, which its sender still has (RFC 9293 figure
-  9), and the RST that answers it in turn.
-
-A conversation arranged for questions: what each end said, and when, before or after a step.
+  9), and the RST that answers that ACK.
 """
 
 from __future__ import annotations
@@ -26,60 +27,19 @@ if TYPE_CHECKING:
 
     from closeseq.connections.conversation import Conversation
 
+MILLISECOND = SECOND // 1000
+REPEATS = (Position.RETRANSMISSION, Position.OVERLAP, Position.PROBE)
+F = TypeVar("F", bound=Callable[..., Any])
+
 OUTSIDE = "no part of the connection: its number lies outside the window"
 WITHOUT_ACK = "no part of the connection: a FIN without ACK is dropped"
 OLDER = "of an older connection, which its sender still has"
 ANSWERS_OLDER = "answers a segment of an older connection"
 
 
-def strays(conversation: Conversation) -> Mapping[int, str]:
-    """Return the steps that are no part of the connection, each with the reason."""
-    found: dict[int, str] = {}
-    for index, step in enumerate(conversation.steps):
-        if isinstance(step, Event) and step.position is Position.OUTSIDE:
-            found[index] = WITHOUT_ACK if step.fin and step.ack is None else OUTSIDE
-    if conversation.opener is Opener.SEEN:
-        for end in ENDS:
-            found |= _older(conversation, end)
-    return found
-
-
-def _older(conversation: Conversation, end: End) -> dict[int, str]:
-    """Find what an end sent of an older connection before it took part in this one, and the answers to it."""
-    found: dict[int, str] = {}
-    asked = False  # the other end's SYN went by
-    numbers: set[int] = set()  # that those segments acknowledge
-    for index, step in enumerate(conversation.steps):
-        if not isinstance(step, Event):
-            break
-        if step.sender is end:
-            if step.syn or step.rst or not asked:
-                break
-            if (
-                step.ack is not None
-                and step.pure_ack
-                and step.ack != 1
-                and step.position is not Position.OUTSIDE
-            ):
-                found[index] = OLDER
-                numbers.add(step.ack)
-            elif index not in found:
-                break
-        elif step.syn and step.ack is None:
-            asked = True
-        elif step.rst and step.ack is None and step.seq in numbers:
-            found[index] = ANSWERS_OLDER
-    return found
-
-
-MILLISECOND = SECOND // 1000
-REPEATS = (Position.RETRANSMISSION, Position.OVERLAP, Position.PROBE)
-F = TypeVar("F", bound=Callable[..., Any])
-
-
 @individual
 class SentSegment:
-    """What one end sent in one step: a single event, or its half of a stretch of traffic."""
+    """What one endpoint sent in one step: a single event, or its half of a stretch of traffic."""
 
     step: int  # index into the conversation's steps
     sender: End
@@ -94,62 +54,67 @@ class SentSegment:
     bytes: int  # of payload
     event: Event | None = None  # None for traffic
     reset: bool = False
-    answer: bool = False  # RST without ACK: of an end that has no such connection (RFC 9293 3.10.7.1)
-    aborts: bool = False  # RST with ACK: of an end that still has the connection and gives it up
+    answer: bool = False  # RST without ACK: its sender has no such connection (RFC 9293 3.10.7.1)
+    aborts: bool = False  # RST with ACK: its sender still has the connection and aborts it
     opens: bool = False  # SYN without ACK
-    stale: bool = False  # its timestamp is older than that of an earlier one: it has wandered about
-    ip_id: int | None = None  # IPv4 identification, of the last segment; 0 if it tells nothing, None for IPv6
-    ticks: int = 0  # of its timestamp clock since the end's first segment
+    stale: bool = False  # its timestamp is older than an earlier one's: a delayed duplicate (PAWS rejects it)
+    ip_id: int | None = None  # IPv4 identification, of the last segment; 0 if it shows nothing, None for IPv6
+    ticks: int = 0  # of its timestamp clock since its sender's first segment
     segments: int = 1
-    unanswered: bool = False  # traffic at whose end something called for an answer and had none
+    unanswered: bool = False  # traffic that ends with something which calls for an answer and has none
 
 
 class Evidence:
-    """A conversation, arranged by what each end said."""
+    """A conversation, arranged by what each endpoint sent."""
 
     def __init__(self, conversation: Conversation, now_ns: int) -> None:
         self.conversation = conversation
         self.now_ns = now_ns
-        self.said: dict[End, list[SentSegment]] = {End.CLIENT: [], End.SERVER: []}
+        self.sent: dict[End, list[SentSegment]] = {End.CLIENT: [], End.SERVER: []}
         self.strays = strays(conversation)
         clocks = {End.CLIENT: TimestampClock(), End.SERVER: TimestampClock()}
         for index, step in enumerate(conversation.steps):
             if isinstance(step, Event):
                 if index in self.strays:
                     continue
-                self.said[step.sender].append(_event(index, step, clocks[step.sender]))
+                self.sent[step.sender].append(_event(index, step, clocks[step.sender]))
             else:
                 for end in ENDS:
-                    self.said[end] += _stream(index, step, end, clocks[end])
-        self._steps = {end: [s.step for s in said] for end, said in self.said.items()}
-        self._copies: dict[tuple[End, int], Sequence[SentSegment]] = {}
+                    self.sent[end] += _stream(index, step, end, clocks[end])
+        self._steps = {end: [s.step for s in segments] for end, segments in self.sent.items()}
+        self._transmissions: dict[tuple[End, int], Sequence[SentSegment]] = {}
         self._least_waits: dict[End, dict[int, int]] = {}  # by step: of what was stamped until then
-        self.answers: dict[object, Any] = {}  # what was asked before, see `asked_once`
+        self.cache: dict[object, Any] = {}  # of `cached_on_evidence`
         self.round_trip_ns = conversation.round_trip_ns
         self.distance = Distance.of(conversation)
 
+    @property
+    def said(self) -> dict[End, list[SentSegment]]:
+        """The same as `sent`: module machine asks by this name."""
+        return self.sent
+
     def after(self, end: End, step: int) -> Sequence[SentSegment]:
-        """Return what an end said after a step."""
-        return self.said[end][bisect_right(self._steps[end], step) :]
+        """Return what an endpoint sent after a step."""
+        return self.sent[end][bisect_right(self._steps[end], step) :]
 
     def before(self, end: End, step: int) -> Sequence[SentSegment]:
-        """Return what an end said before a step."""
-        return self.said[end][: bisect_left(self._steps[end], step)]
+        """Return what an endpoint sent before a step."""
+        return self.sent[end][: bisect_left(self._steps[end], step)]
 
     def acked_before(self, end: End, step: int) -> int | None:
-        """Return the highest acknowledgement an end had sent before a step."""
+        """Return the highest acknowledgement that an endpoint had sent before a step."""
         return max((s.ack for s in self.before(end, step) if s.ack is not None), default=None)
 
-    def copies(self, sender: End, flag: int) -> Sequence[SentSegment]:
-        """Return the events of a sender that carry SYN or FIN, in order of time."""
-        found = self._copies.get((sender, flag))
+    def transmissions(self, sender: End, flag: int) -> Sequence[SentSegment]:
+        """Return the segments of a sender that carry SYN or FIN, in order of time; `flag` says which."""
+        found = self._transmissions.get((sender, flag))
         if found is None:
-            found = [s for s in self.said[sender] if s.event and s.event.flags & flag and not s.reset]
-            self._copies[sender, flag] = found
+            found = [s for s in self.sent[sender] if s.event and s.event.flags & flag and not s.reset]
+            self._transmissions[sender, flag] = found
         return found
 
     def repeats_data(self, end: End) -> bool:
-        """Whether an end sent data again, as far as captured. A single byte again looks like a keepalive."""
+        """Whether an endpoint retransmitted data, as captured; a single byte looks like a keepalive."""
         for step in self.conversation.steps:
             if isinstance(step, Traffic):
                 if step.of(end).retransmissions or step.of(end).probes:
@@ -158,34 +123,34 @@ class Evidence:
                 return True
         return False
 
-    def made_ns(self, said: SentSegment) -> int:
-        """Return when a segment was made, at the latest, by its timestamp: it may have waited before the tap.
+    def made_ns(self, segment: SentSegment) -> int:
+        """Return the latest time at which a segment was made, by its timestamp (ns since the epoch).
 
-        A clock may tick once in 1 ms (Linux) or more slowly. Taking a tick for 1 ms, the time is never put
-        later than it was.
+        It may have waited before the capture point. A clock may tick once in 1 ms (Linux) or more slowly:
+        taking a tick for 1 ms, the time is never put later than it was.
         """
-        if said.tsval is None:
-            return said.last_ns
-        least = self._least_waits.get(said.sender)
+        if segment.tsval is None:
+            return segment.last_ns
+        least = self._least_waits.get(segment.sender)
         if least is None:
-            stamped = [s for s in self.said[said.sender] if s.tsval is not None]
+            stamped = [s for s in self.sent[segment.sender] if s.tsval is not None]
             waits = accumulate((s.last_ns - s.ticks * MILLISECOND for s in stamped), min)
-            least = self._least_waits[said.sender] = {
+            least = self._least_waits[segment.sender] = {
                 s.step: wait for s, wait in zip(stamped, waits, strict=True)
             }
-        return min(said.last_ns, said.ticks * MILLISECOND + least[said.step] + MILLISECOND)
+        return min(segment.last_ns, segment.ticks * MILLISECOND + least[segment.step] + MILLISECOND)
 
     def knew(self, later: SentSegment, earlier: SentSegment) -> Knowledge:
-        """Say whether the sender of the later of two segments, of different senders, knew of the earlier."""
+        """Return whether the sender of the later of two segments, of different senders, knew the earlier."""
         return self.distance.knew(later.sender, later.first_ns, earlier.last_ns)
 
     def crossed(self, earlier: SentSegment, later: SentSegment) -> bool:
-        """Whether the later of two segments, of different senders, may have been sent without the earlier."""
+        """Whether two segments, of different senders, may have crossed: neither knew the other."""
         return self.knew(later, earlier) is not Knowledge.MUST
 
 
 class TimestampClock:
-    """One end's timestamp clock (RFC 7323), counted on from its first value."""
+    """One endpoint's timestamp clock (RFC 7323), counted on from its first value."""
 
     def __init__(self) -> None:
         self._newest: int | None = None
@@ -255,19 +220,59 @@ def _stream(index: int, traffic: Traffic, end: End, clock: TimestampClock) -> li
     ]
 
 
-def asked_once(question: F) -> F:
-    """Make a question about (evidence, end, number, copies) remember its answer.
+def strays(conversation: Conversation) -> Mapping[int, str]:
+    """Return the steps that are no part of the connection, each with the reason."""
+    found: dict[int, str] = {}
+    for index, step in enumerate(conversation.steps):
+        if isinstance(step, Event) and step.position is Position.OUTSIDE:
+            found[index] = WITHOUT_ACK if step.fin and step.ack is None else OUTSIDE
+    if conversation.opener is Opener.SEEN:
+        for end in ENDS:
+            found |= _older(conversation, end)
+    return found
 
-    Copies of a SYN and of a FIN may end in the same number where what was captured is strange, so it is the
-    number and the first copy that tell what was asked.
+
+def _older(conversation: Conversation, end: End) -> dict[int, str]:
+    """Find what an endpoint sent of an older connection before it took part in this one, and its answers."""
+    found: dict[int, str] = {}
+    syn_passed = False  # the peer's
+    numbers: set[int] = set()  # that those segments acknowledge
+    for index, step in enumerate(conversation.steps):
+        if not isinstance(step, Event):
+            break
+        if step.sender is end:
+            if step.syn or step.rst or not syn_passed:
+                break
+            if (
+                step.ack is not None
+                and step.pure_ack
+                and step.ack != 1
+                and step.position is not Position.OUTSIDE
+            ):
+                found[index] = OLDER
+                numbers.add(step.ack)
+            elif index not in found:
+                break
+        elif step.syn and step.ack is None:
+            syn_passed = True
+        elif step.rst and step.ack is None and step.seq in numbers:
+            found[index] = ANSWERS_OLDER
+    return found
+
+
+def cached_on_evidence(inference: F) -> F:
+    """Keep in the evidence what a function of (evidence, end, number, transmissions) returns.
+
+    In a strange capture a SYN and a FIN may end in the same number, so the number and the first transmission
+    together are the key.
     """
 
-    @wraps(question)
-    def ask(evidence: Evidence, end: End, number: Any = None, *rest: Sequence[SentSegment]) -> Any:
-        key = (question, end, number, rest[0][0].step if rest and rest[0] else None)
-        if key not in evidence.answers:
+    @wraps(inference)
+    def infer(evidence: Evidence, end: End, number: Any = None, *rest: Sequence[SentSegment]) -> Any:
+        key = (inference, end, number, rest[0][0].step if rest and rest[0] else None)
+        if key not in evidence.cache:
             arguments = rest if number is None else (number, *rest)
-            evidence.answers[key] = question(evidence, end, *arguments)
-        return evidence.answers[key]
+            evidence.cache[key] = inference(evidence, end, *arguments)
+        return evidence.cache[key]
 
-    return ask  # type: ignore[return-value]
+    return infer  # type: ignore[return-value]

@@ -1,8 +1,8 @@
-"""From events to both ends' states: collect what each end sent and received, then follow the table.
+"""From events to both endpoints' states: collect what each sent and received, then follow the table.
 
 The replay is a pure function of the conversation, the timers and the moment for which it is asked.
-The whole conversation is read before a state is assigned, because later segments tell what became of
-earlier ones.
+The whole conversation is read before a state is assigned, because later segments show whether earlier ones
+arrived.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 from closeseq.connections.conversation import ENDS, Conversation, End, Opener
 from closeseq.packets.segments import ACK, SYN
 from closeseq.tcp import fins, rst
+from closeseq.tcp.acknowledgement import acknowledged, unsettled
 from closeseq.tcp.arrivals import arrivals
-from closeseq.tcp.delivery import Receipt, accepted, acknowledged, unsettled
+from closeseq.tcp.delivery import Receipt, accepted
 from closeseq.tcp.distance import Knowledge
 from closeseq.tcp.evidence import Evidence, SentSegment
 from closeseq.tcp.machine import (
@@ -39,33 +40,32 @@ if TYPE_CHECKING:
 
     from closeseq.settings import Timers
 
-
-PHASES = {-1: BEFORE, 0: SENDING, 1: LATER}  # by `Sent.when`
+PHASES = {-1: BEFORE, 0: SENDING, 1: LATER}  # by `FinTime.when`
 
 
 def replay(conversation: Conversation, timers: Timers, now_ns: int) -> Timeline:
-    """Return both ends' states through a connection, as known at `now_ns` (since the Unix epoch)."""
+    """Return both endpoints' states through a connection, as known at `now_ns` (since the Unix epoch)."""
     evidence = Evidence(conversation, now_ns)
     machine = Machine(evidence, timers)
-    for happening in sorted(_happenings(evidence), key=lambda h: h.order):
-        machine.take(happening)
+    for signal in sorted(_signals(evidence), key=lambda h: h.order):
+        machine.take(signal)
     machine.let_time_pass(now_ns)
     return machine.timeline(arrivals(evidence))
 
 
-def _happenings(evidence: Evidence) -> Iterator[PlacedSignal]:
+def _signals(evidence: Evidence) -> Iterator[PlacedSignal]:
     for sender in ENDS:
-        yield from _alive(evidence, sender)
+        yield from _sends(evidence, sender)
         yield from _synchronize(evidence, sender)
         yield from _finish(evidence, sender)
-        for said in evidence.said[sender]:
-            if said.reset:
-                yield from _reset(evidence, sender, said)
-    yield from _succeeded(evidence)
+        for segment in evidence.sent[sender]:
+            if segment.reset:
+                yield from _reset(evidence, sender, segment)
+    yield from _replaced(evidence)
 
 
 def _sent(
-    said: SentSegment,
+    segment: SentSegment,
     sender: End,
     signal: Signal,
     certainty: Certainty,
@@ -73,13 +73,15 @@ def _sent(
     *,
     phase: int = SENDING,
 ) -> PlacedSignal:
-    return PlacedSignal(said.step, phase, sender, signal, said.packet, said.first_ns, certainty, cause)
+    return PlacedSignal(
+        segment.step, phase, sender, signal, segment.packet, segment.first_ns, certainty, cause
+    )
 
 
 def _received(
     receipt: Receipt, phase: int, endpoint: End, signal: Signal, certainty: Certainty | None = None
 ) -> PlacedSignal:
-    """Return a signal that an end takes; as sure as its receipt, unless said otherwise."""
+    """Return a signal that an endpoint receives; as sure as its receipt, unless a certainty is given."""
     return PlacedSignal(
         receipt.step,
         BEFORE if receipt.before else phase,
@@ -91,12 +93,19 @@ def _received(
     )
 
 
-def _also(receipt: Receipt, endpoint: End, signal: Signal) -> Iterator[PlacedSignal]:
-    """Yield where else a signal may have been taken, and by when it had been for sure."""
+def _elsewhere(receipt: Receipt, endpoint: End, signal: Signal) -> Iterator[PlacedSignal]:
+    """Yield where else a signal may have been received, and by when it surely had been."""
     phase = ACKNOWLEDGE if signal in (Signal.RECEIVES_ACK_OF_FIN, Signal.RECEIVES_ACK_OF_SYN) else FINISH
-    for step, said in receipt.or_with:
+    for step, segment in receipt.or_with:
         yield PlacedSignal(
-            step, phase, endpoint, signal, said.packet, said.first_ns, Certainty.ASSUMED, kind=SignalKind.MAY
+            step,
+            phase,
+            endpoint,
+            signal,
+            segment.packet,
+            segment.first_ns,
+            Certainty.ASSUMED,
+            kind=SignalKind.MAY,
         )
     if receipt.shown is not None and receipt.certainty is Certainty.ASSUMED:
         shown = receipt.shown
@@ -115,50 +124,50 @@ def _also(receipt: Receipt, endpoint: End, signal: Signal) -> Iterator[PlacedSig
         )
 
 
-def _alive(evidence: Evidence, sender: End) -> Iterator[PlacedSignal]:
-    """An end whose beginning was not captured shows by speaking that it is at least ESTABLISHED."""
-    said = next((s for s in evidence.said[sender] if not s.reset), None)
-    if said is not None and (said.event is None or not said.event.syn):
-        yield _sent(said, sender, Signal.IS_ALIVE, Certainty.ASSUMED, phase=ALIVE)
+def _sends(evidence: Evidence, sender: End) -> Iterator[PlacedSignal]:
+    """Yield that an endpoint that sends is at least ESTABLISHED, where its beginning was not captured."""
+    segment = next((s for s in evidence.sent[sender] if not s.reset), None)
+    if segment is not None and (segment.event is None or not segment.event.syn):
+        yield _sent(segment, sender, Signal.IS_ALIVE, Certainty.ASSUMED, phase=ALIVE)
 
 
 def _synchronize(evidence: Evidence, sender: End) -> Iterator[PlacedSignal]:
-    """Yield what an end's SYN does, at itself and at its peer."""
-    copies = evidence.copies(sender, SYN)
-    if copies and copies[0].event is not None:
-        first = copies[0].event
+    """Yield what an endpoint's SYN does, at itself and at its peer."""
+    transmissions = evidence.transmissions(sender, SYN)
+    if transmissions and transmissions[0].event is not None:
+        first = transmissions[0].event
         answers = bool(first.flags & ACK)
         number_end = first.seq + 1
         if not answers:
-            yield _sent(copies[0], sender, Signal.SENDS_SYN, Certainty.OBSERVED)
+            yield _sent(transmissions[0], sender, Signal.SENDS_SYN, Certainty.OBSERVED)
     elif evidence.conversation.opener is Opener.SEEN:
         answers, number_end = sender is End.SERVER, 1  # it was not captured, but there must have been one
-        answer = next((s for s in evidence.said[sender.peer] if s.ack is not None and not s.reset), None)
+        answer = next((s for s in evidence.sent[sender.peer] if s.ack is not None and not s.reset), None)
         if not answers and answer is not None:
             why = "had sent a SYN that was not captured"
             yield _sent(answer, sender, Signal.SENDS_SYN, Certainty.PROVED, why, phase=BEFORE)
     else:
         return
-    taken = accepted(evidence, sender, number_end, copies)
-    if taken is not None:
+    receipt = accepted(evidence, sender, number_end, transmissions)
+    if receipt is not None:
         signal = Signal.RECEIVES_SYN_ACK if answers else Signal.RECEIVES_SYN
-        yield _received(taken, SYNCHRONIZE, sender.peer, signal)
-    heard = acknowledged(evidence, sender, number_end, copies)
-    if heard is not None:
-        yield _received(heard, ACKNOWLEDGE, sender, Signal.RECEIVES_ACK_OF_SYN)
-    beyond = next((s for s in evidence.said[sender] if s.end > number_end and not s.reset), None)
-    if beyond is None or (copies and beyond.step <= copies[0].step):
+        yield _received(receipt, SYNCHRONIZE, sender.peer, signal)
+    acked = acknowledged(evidence, sender, number_end, transmissions)
+    if acked is not None:
+        yield _received(acked, ACKNOWLEDGE, sender, Signal.RECEIVES_ACK_OF_SYN)
+    beyond = next((s for s in evidence.sent[sender] if s.end > number_end and not s.reset), None)
+    if beyond is None or (transmissions and beyond.step <= transmissions[0].step):
         return
-    if heard is not None and heard.step <= beyond.step:
+    if acked is not None and acked.step <= beyond.step:
         return
     if not _opened_with_data(evidence, sender.peer, beyond):
-        # Data beyond its SYN: an end in SYN_RECEIVED must have received the ACK (but for RFC 7413,
-        # Fast Open, so this is not proved).
+        # Data beyond its SYN: SYN_RECEIVED must have received the ACK (but for Fast Open, RFC 7413, so
+        # this is not proved).
         yield _sent(beyond, sender, Signal.RECEIVES_ACK_OF_SYN, Certainty.ASSUMED, phase=BEFORE)
 
 
 def _opened_with_data(evidence: Evidence, end: End, until: SentSegment) -> bool:
-    """Whether an end's SYN had data, and nothing more came from it until a segment of its peer.
+    """Whether an endpoint's SYN had data, and it sent nothing more until a segment of its peer.
 
     Then the peer may send, and close, before the handshake is complete (RFC 7413 4.2.2).
     """
@@ -167,83 +176,90 @@ def _opened_with_data(evidence: Evidence, end: End, until: SentSegment) -> bool:
 
 
 def _finish(evidence: Evidence, sender: End) -> Iterator[PlacedSignal]:
-    """Yield what an end's FIN does, at itself and at its peer."""
+    """Yield what an endpoint's FIN does, at itself and at its peer."""
     fin = fins.find(evidence, sender)
     if fin is None:
         return
-    taken = accepted(evidence, sender, fin.end, fin.copies)
-    if taken is not None:
-        taken = _after_own_ack(evidence, sender.peer, fin, taken)
-        yield from _fin_taken(evidence, sender.peer, fin, taken)
-    yield _closed(fin.sent, sender, None if _seen_open(evidence, sender.peer) else Certainty.ASSUMED)
-    heard = acknowledged(evidence, sender, fin.end, fin.copies)
-    if heard is not None:
-        yield _received(heard, ACKNOWLEDGE, sender, Signal.RECEIVES_ACK_OF_FIN)
-        yield from _also(heard, sender, Signal.RECEIVES_ACK_OF_FIN)
+    receipt = accepted(evidence, sender, fin.end, fin.transmissions)
+    if receipt is not None:
+        receipt = _after_own_ack(evidence, sender.peer, fin, receipt)
+        yield from _fin_taken(evidence, sender.peer, fin, receipt)
+    yield _close(fin.sent, sender, None if _seen_open(evidence, sender.peer) else Certainty.ASSUMED)
+    acked = acknowledged(evidence, sender, fin.end, fin.transmissions)
+    if acked is not None:
+        yield _received(acked, ACKNOWLEDGE, sender, Signal.RECEIVES_ACK_OF_FIN)
+        yield from _elsewhere(acked, sender, Signal.RECEIVES_ACK_OF_FIN)
 
 
 def _seen_open(evidence: Evidence, end: End) -> bool:
-    """Whether an end is known not to have closed before the capture began: it opened, or had more to say."""
+    """Whether an endpoint is known not to have closed before the capture began: it opened, or sent data."""
     if evidence.conversation.opener is Opener.SEEN:
         return True
-    return any(s.end > (s.seq or 0) if s.event else s.bytes for s in evidence.said[end] if not s.reset)
+    return any(s.end > (s.seq or 0) if s.event else s.bytes for s in evidence.sent[end] if not s.reset)
 
 
-def _fin_taken(evidence: Evidence, receiver: End, fin: fins.Fin, taken: Receipt) -> Iterator[PlacedSignal]:
-    """Yield what an end does when it takes its peer's FIN, and when that comes again."""
-    before = fins.closed_before(evidence, receiver, taken)
+def _fin_taken(evidence: Evidence, receiver: End, fin: fins.Fin, receipt: Receipt) -> Iterator[PlacedSignal]:
+    """Yield what an endpoint does when it receives its peer's FIN, and its retransmissions."""
+    before = fins.closed_before(evidence, receiver, receipt)
     if before is not None:
-        yield _closed(before, receiver)
-    # It was there to take it, also where its beginning was not captured.
-    alive = (Signal.IS_ALIVE, taken.packet, taken.time_ns, Certainty.ASSUMED)
-    yield PlacedSignal(taken.step, ALIVE, receiver, *alive)
-    certainty = None if fin.copies else Certainty.ASSUMED
-    received = _received(taken, FINISH, receiver, Signal.RECEIVES_FIN, certainty)
-    if not fins.surely_open(evidence, receiver, taken):
+        yield _close(before, receiver)
+    # It was there to receive it, also where its beginning was not captured.
+    alive = (Signal.IS_ALIVE, receipt.packet, receipt.time_ns, Certainty.ASSUMED)
+    yield PlacedSignal(receipt.step, ALIVE, receiver, *alive)
+    certainty = None if fin.transmissions else Certainty.ASSUMED
+    received = _received(receipt, FINISH, receiver, Signal.RECEIVES_FIN, certainty)
+    if not fins.surely_open(evidence, receiver, receipt):
         yield replace(
             received, phase=min(received.phase, SENDING), signal=Signal.SENDS_FIN, kind=SignalKind.MAY
         )
-    yield from _overtaken(evidence, received, taken)
+    yield from _overtaken(evidence, received, receipt)
     yield received
-    yield from _also(taken, receiver, Signal.RECEIVES_FIN)
+    yield from _elsewhere(receipt, receiver, Signal.RECEIVES_FIN)
     own = fins.find(evidence, receiver)
-    copy = next((s for s in fin.copies if s.packet == taken.packet), None)
-    if own is not None and copy is not None and copy.ack is not None and copy.ack >= own.end:
-        # The FIN it took also acknowledges its own (RFC 9293 3.10.7.4: the ACK goes before the FIN).
-        yield _received(taken, ACKNOWLEDGE, receiver, Signal.RECEIVES_ACK_OF_FIN)
-    for again in fin.copies:
-        if again.step > taken.step:  # to TIME_WAIT it means that 2MSL starts again
-            yield _received(Receipt.of(again, Certainty.ASSUMED), FINISH, receiver, Signal.RECEIVES_FIN)
+    transmission = next((s for s in fin.transmissions if s.packet == receipt.packet), None)
+    if (
+        own is not None
+        and transmission is not None
+        and transmission.ack is not None
+        and transmission.ack >= own.end
+    ):
+        # The FIN also acknowledges its own (RFC 9293 3.10.7.4: the ACK is processed before the FIN).
+        yield _received(receipt, ACKNOWLEDGE, receiver, Signal.RECEIVES_ACK_OF_FIN)
+    for retransmission in fin.transmissions:
+        if retransmission.step > receipt.step:  # to TIME_WAIT it means that 2MSL starts again
+            yield _received(
+                Receipt.of(retransmission, Certainty.ASSUMED), FINISH, receiver, Signal.RECEIVES_FIN
+            )
 
 
-def _after_own_ack(evidence: Evidence, receiver: End, fin: fins.Fin, taken: Receipt) -> Receipt:
+def _after_own_ack(evidence: Evidence, receiver: End, fin: fins.Fin, receipt: Receipt) -> Receipt:
     """Return the receipt of a FIN, put after the ACK of its receiver's own FIN where that had come before.
 
     Linux acknowledges the FIN with the socket's number in CLOSING, and without a socket in TIME_WAIT.
     """
-    own, shown = fins.find(evidence, receiver), taken.shown
+    own, shown = fins.find(evidence, receiver), receipt.shown
     if own is None or shown is None or not without_socket(evidence, receiver, shown):
-        return taken
-    heard = acknowledged(evidence, receiver, own.end, own.copies)
-    if heard is None or not taken.step < heard.step < shown.step:
-        return taken
-    if any(taken.step < s.step < shown.step for s in fin.copies):
-        return taken  # it may have acknowledged the first one unseen
-    return replace(taken, step=heard.step, time_ns=heard.time_ns, certainty=Certainty.ASSUMED)
+        return receipt
+    acked = acknowledged(evidence, receiver, own.end, own.transmissions)
+    if acked is None or not receipt.step < acked.step < shown.step:
+        return receipt
+    if any(receipt.step < s.step < shown.step for s in fin.transmissions):
+        return receipt  # it may have acknowledged the first one, uncaptured
+    return replace(receipt, step=acked.step, time_ns=acked.time_ns, certainty=Certainty.ASSUMED)
 
 
-def _overtaken(evidence: Evidence, received: PlacedSignal, taken: Receipt) -> Iterator[PlacedSignal]:
-    """Yield that the ACK of an end's own FIN may have come before the peer's FIN, though it passed after it.
+def _overtaken(evidence: Evidence, received: PlacedSignal, receipt: Receipt) -> Iterator[PlacedSignal]:
+    """Yield that the ACK of an endpoint's own FIN may have overtaken the peer's FIN after the capture point.
 
-    It overtook it beyond the capture point, unless what shows that the FIN was taken was sent without it.
+    It did not if what shows that the FIN was received was sent without it.
     """
-    receiver, shown = received.endpoint, taken.shown
+    receiver, shown = received.endpoint, receipt.shown
     own = fins.find(evidence, receiver)
     if own is None or shown is None:
         return
-    between = (s for s in evidence.after(receiver.peer, taken.step) if s.step < shown.step and not s.reset)
+    between = (s for s in evidence.after(receiver.peer, receipt.step) if s.step < shown.step and not s.reset)
     for s in between:
-        lost = any(c.step > s.step and evidence.knew(c, s) is Knowledge.MUST for c in own.copies)
+        lost = any(c.step > s.step and evidence.knew(c, s) is Knowledge.MUST for c in own.transmissions)
         covers = s.ack is not None and s.ack >= own.end
         if covers and not lost and evidence.knew(shown, s) is not Knowledge.CANNOT:
             yield replace(
@@ -256,36 +272,36 @@ def _overtaken(evidence: Evidence, received: PlacedSignal, taken: Receipt) -> It
             return
 
 
-def _closed(sent: fins.FinTime, end: End, certainty: Certainty | None = None) -> PlacedSignal:
-    """Return the close of an end; as sure as is known when it sent its FIN, unless said otherwise."""
+def _close(sent: fins.FinTime, end: End, certainty: Certainty | None = None) -> PlacedSignal:
+    """Return the close of an endpoint; as sure as the time of its FIN, unless another certainty is given."""
     phase = PHASES[sent.when]
     sure = certainty or sent.certainty
     return PlacedSignal(sent.step, phase, end, Signal.SENDS_FIN, sent.packet, sent.time_ns, sure, sent.why)
 
 
-def _reset(evidence: Evidence, sender: End, said: SentSegment) -> Iterator[PlacedSignal]:
+def _reset(evidence: Evidence, sender: End, segment: SentSegment) -> Iterator[PlacedSignal]:
     """Yield what a RST does at its sender and at its receiver."""
-    if all(s.reset for s in evidence.after(sender, said.step)):
-        if said.aborts:
-            # What it sent is observed; from which state, only if that is settled.
-            open_question = unsettled(evidence, sender, said.step)
-            certainty = Certainty.ASSUMED if open_question else Certainty.OBSERVED
-            yield _sent(said, sender, Signal.SENDS_RST, certainty)
+    if all(s.reset for s in evidence.after(sender, segment.step)):
+        if segment.aborts:
+            # The RST is observed; the state that it leaves, only if that is settled.
+            is_open = unsettled(evidence, sender, segment.step)
+            certainty = Certainty.ASSUMED if is_open else Certainty.OBSERVED
+            yield _sent(segment, sender, Signal.SENDS_RST, certainty)
         else:
-            # RFC 9293 3.10.7.1: it had no such connection, and does not tell since when.
+            # RFC 9293 3.10.7.1: it had no such connection; the RST does not show since when.
             why = "answered with RST: it no longer had this connection"
-            step, time_ns = rst.gone_since(evidence, sender, said)
-            phase, since_ns = (SENDING, said.first_ns) if step == said.step else (LATER, time_ns)
+            step, time_ns = rst.gone_since(evidence, sender, segment)
+            phase, since_ns = (SENDING, segment.first_ns) if step == segment.step else (LATER, time_ns)
             yield PlacedSignal(
-                step, phase, sender, Signal.SENDS_RST, said.packet, since_ns, Certainty.ASSUMED, why
+                step, phase, sender, Signal.SENDS_RST, segment.packet, since_ns, Certainty.ASSUMED, why
             )
-    taken = rst.taken(evidence, said, sender)
-    if taken is not None:
-        yield _received(taken, RESET, sender.peer, Signal.RECEIVES_RST)
+    receipt = rst.taken(evidence, segment, sender)
+    if receipt is not None:
+        yield _received(receipt, RESET, sender.peer, Signal.RECEIVES_RST)
 
 
-def _succeeded(evidence: Evidence) -> Iterator[PlacedSignal]:
-    """A SYN that opens the next connection of the pair ends what TIME_WAIT remembers of this one."""
+def _replaced(evidence: Evidence) -> Iterator[PlacedSignal]:
+    """Yield that the SYN of the next connection of the pair ends this one's TIME_WAIT."""
     successor = evidence.conversation.successor
     if successor is not None:
         last = len(evidence.conversation.steps)

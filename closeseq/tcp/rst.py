@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
 
 def taken(evidence: Evidence, reset: SentSegment, sender: End) -> Receipt | None:
-    """Say whether a RST ended the connection at the other end.
+    """Return when a RST ended the connection at its receiver; None if it did not.
 
-    That is never more than assumed: an end that was reset has nothing more to say.
+    It is never more than assumed: an endpoint that was reset sends nothing more.
     """
     event = reset.event
     assert event is not None
@@ -27,8 +27,10 @@ def taken(evidence: Evidence, reset: SentSegment, sender: End) -> Receipt | None
         return None
     if probed_in_vain(evidence, sender, reset):
         return None  # nothing had got through before it
-    if _insists(evidence, receiver, reset) and any(s.reset for s in evidence.before(sender, reset.step)):
-        return None  # RSTs before this one had not stopped it, and its next repetition is not due yet
+    if _still_retransmitting(evidence, receiver, reset) and any(
+        s.reset for s in evidence.before(sender, reset.step)
+    ):
+        return None  # RSTs before this one had not stopped it, and its next retransmission is not due yet
     # What crossed it was sent before it came in.
     crossed = [s for s in evidence.after(receiver, reset.step) if not s.reset]
     step, time_ns = max([(reset.step, reset.first_ns), *((s.step, s.first_ns) for s in crossed)])
@@ -36,7 +38,7 @@ def taken(evidence: Evidence, reset: SentSegment, sender: End) -> Receipt | None
 
 
 def goes_on(evidence: Evidence, end: End, reset: SentSegment) -> SentSegment | None:
-    """Return the segment that shows an end still to have the connection after a RST was sent to it."""
+    """Return the segment that shows that an endpoint still had the connection after a RST to it."""
     for s in evidence.after(end, reset.step):
         if not s.answer and not s.stale and evidence.distance.must_know(end, s.last_ns, reset.first_ns):
             return s  # it went on as before, or was still there to abort
@@ -55,20 +57,20 @@ def challenge(evidence: Evidence, reset: SentSegment, sender: End) -> SentSegmen
 
 
 def acceptable(evidence: Evidence, event: Event, step: int, sender: End) -> bool:
-    """Whether a RST has the number that its receiver expects next, as far as its ACKs tell."""
+    """Whether a RST has the number that its receiver expects next, as its ACKs show."""
     receiver = sender.peer
     expected = evidence.acked_before(receiver, step)
     if expected is None:
-        # Only an end in SYN_SENT has acknowledged nothing: to it a RST counts if it acknowledges its SYN.
+        # Only SYN_SENT has acknowledged nothing: there a RST counts if it acknowledges the SYN.
         # With data in the SYN (RFC 7413) it may acknowledge a part of it (RFC 9293 3.10.7.3).
-        syns = evidence.copies(receiver, SYN)
+        syns = evidence.transmissions(receiver, SYN)
         return event.ack is not None and any((s.seq or 0) < event.ack <= s.end for s in syns)
     if event.seq == expected:
         return True
-    fin = [s for s in evidence.copies(sender, FIN) if s.step < step]
+    fin = [s for s in evidence.transmissions(sender, FIN) if s.step < step]
     if fin and event.seq == expected - 1 and fin[-1].end == expected:
-        # Linux takes a RST at the number of the FIN as well, as some systems send it; but not in TIME_WAIT.
-        own = evidence.copies(receiver, FIN)
+        # Linux accepts a RST at the number of the FIN too, as some systems send it; but not in TIME_WAIT.
+        own = evidence.transmissions(receiver, FIN)
         return not own or fin[0].ack is None or fin[0].ack < own[0].end
     outstanding = [s for s in evidence.before(sender, step) if not s.reset and s.end > expected]
     if event.seq < expected or not outstanding or event.seq > max(s.end for s in outstanding):
@@ -83,19 +85,18 @@ def acceptable(evidence: Evidence, event: Event, step: int, sender: End) -> bool
 
 
 def gone_since(evidence: Evidence, end: End, reset: SentSegment) -> tuple[int, int]:
-    """Return the step, and the time in nanoseconds, since when an end had no connection any more.
+    """Return the step, and the time in nanoseconds, since when an endpoint had no connection any more.
 
-    That it answers with RST tells that it is gone, not since when. Data that it left unanswered before, or
-    a FIN that it did not take, tells of an earlier moment: an end that is there acknowledges (RFC 9293
-    3.8.6.3).
+    A RST as answer shows that it is gone, not since when. Data that it left unanswered before, or a FIN that
+    it did not accept, shows an earlier moment: an endpoint that is there acknowledges (RFC 9293 3.8.6.3).
     """
     own = [s for s in evidence.before(end, reset.step) if not s.answer]
-    # An abort tells exactly, and an end in FIN_WAIT_1 or FIN_WAIT_2 is still there when it answers data.
-    if not own or own[-1].reset or evidence.copies(end, FIN):
+    # An abort shows it exactly, and FIN_WAIT_1 or FIN_WAIT_2 is still there when it answers data.
+    if not own or own[-1].reset or evidence.transmissions(end, FIN):
         return reset.step, reset.first_ns
     acked = max((s.ack for s in own if s.ack is not None), default=0)
     steps = evidence.conversation.steps
-    fins = evidence.copies(end.peer, FIN)
+    fins = evidence.transmissions(end.peer, FIN)
     untaken = fins if fins and accepted(evidence, end.peer, fins[0].end, fins) is None else ()
     for s in evidence.before(end.peer, reset.step):
         if s.step < own[-1].step or not (s.bytes or s in untaken) or s.end <= acked:
@@ -111,7 +112,7 @@ def gone_since(evidence: Evidence, end: End, reset: SentSegment) -> tuple[int, i
 
 
 def probed_in_vain(evidence: Evidence, sender: End, reset: SentSegment) -> bool:
-    """Whether keepalives right before a RST had no answer: then the path or the other end was gone."""
+    """Whether keepalives right before a RST had no answer: then the path or the peer was gone."""
     what = evidence.conversation.steps[reset.step - 1] if reset.step else None
     if not isinstance(what, Traffic):
         return False
@@ -121,8 +122,8 @@ def probed_in_vain(evidence: Evidence, sender: End, reset: SentSegment) -> bool:
     )
 
 
-def _insists(evidence: Evidence, receiver: End, reset: SentSegment) -> bool:
-    """Whether an end was repeating something, and the time of its next repetition had not clearly passed."""
+def _still_retransmitting(evidence: Evidence, receiver: End, reset: SentSegment) -> bool:
+    """Whether an endpoint was retransmitting, and its next retransmission is not clearly overdue."""
     sent = [s for s in evidence.before(receiver, reset.step) if s.seq is not None and s.end > s.seq]
     if len(sent) < 2:  # noqa: PLR2004 - it takes two to see the distance
         return False

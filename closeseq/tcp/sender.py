@@ -1,15 +1,11 @@
-"""Which operating system an end runs, as its packets tell; a rule that holds on one system asks here.
+"""Which operating system an endpoint runs, and how much it sent that was not captured.
 
-A SYN's options and their order tell, with the TTL that it began with: Linux sends MSS, SACK permitted,
-timestamps, NOP, window scale, from a TTL of 64. Linux also counts the packets of a connection in IPv4's
-identification. Without a captured SYN only that is left.
-
-What an end sent that was not captured, as the numbers of its IPv4 packets tell.
+A SYN's options and their order show the system, with the TTL that it began with: Linux sends MSS, SACK
+permitted, timestamps, NOP, window scale, from a TTL of 64. Without a captured SYN only the next sign is left.
 
 Linux counts the packets of a connection in IPv4's identification (RFC 791 3.1; RFC 6864 leaves it free for
-packets that are not fragmented), whether or not they get as far as the capture point. So a step of more
-than one counts what was lost before it. Where another system numbers otherwise, or IPv6 has no number,
-nothing is told.
+packets that are not fragmented), whether or not they get as far as the capture point. So a step of more than
+one counts what was lost before it. Where another system numbers otherwise, or with IPv6, nothing is known.
 """
 
 from __future__ import annotations
@@ -19,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from closeseq.connections.conversation import ENDS
 from closeseq.packets.segments import counts_on, steps
-from closeseq.tcp.evidence import asked_once
+from closeseq.tcp.evidence import cached_on_evidence
 
 if TYPE_CHECKING:
     from closeseq.connections.conversation import End
@@ -29,15 +25,15 @@ if TYPE_CHECKING:
 # alone, with timestamps alone (tcp_options_write).
 LINUX_OPTIONS = ("2481", "2114", "2118")
 LINUX_TTL = 64
-HOPS = 32  # a path is hardly ever longer, so a TTL tells with what it began
+HOPS = 32  # a path is hardly ever longer, so a TTL shows with what it began
 ENOUGH = 3  # packets in a row that count up
-STRIDE = 16  # a longer step was not made by counting one connection's packets
+STRIDE = 16  # a longer step was not made by counting one connection's packets one by one
 
 
-@asked_once
+@cached_on_evidence
 def linux(evidence: Evidence, end: End) -> bool:
-    """Whether an end is known to run Linux."""
-    events = [s.event for s in evidence.said[end] if s.event is not None and not s.reset]
+    """Whether an endpoint is known to run Linux."""
+    events = [s.event for s in evidence.sent[end] if s.event is not None and not s.reset]
     if not events or not LINUX_TTL - HOPS < events[0].ttl <= LINUX_TTL:
         return False
     syn = next((e.syn_options for e in events if e.syn_options), 0)
@@ -46,20 +42,20 @@ def linux(evidence: Evidence, end: End) -> bool:
     return counts_packets(evidence, end)
 
 
-@asked_once
+@cached_on_evidence
 def sends_dsack(evidence: Evidence, end: End) -> bool:
-    """Whether an end says where a segment comes twice (RFC 2883): Linux does, if both ends permit SACK."""
+    """Whether an endpoint sends D-SACK (RFC 2883): Linux does, if both endpoints permit SACK."""
     permitted = all(
-        any(s.event and "4" in f"{index(s.event.syn_options):x}" for s in evidence.said[one]) for one in ENDS
+        any(s.event and "4" in f"{index(s.event.syn_options):x}" for s in evidence.sent[one]) for one in ENDS
     )
     return permitted and linux(evidence, end)
 
 
-@asked_once
+@cached_on_evidence
 def counts_packets(evidence: Evidence, end: End) -> bool:
-    """Whether an end counts the packets of this connection in IPv4's identification (RFC 6864 allows it)."""
+    """Whether an endpoint counts the packets of this connection in IPv4's identification."""
     counted, before = 0, None
-    for s in evidence.said[end]:
+    for s in evidence.sent[end]:
         if s.answer or not s.ip_id:
             continue
         # Where the packets of a stretch of traffic do not count up, it has no number.
@@ -70,29 +66,26 @@ def counts_packets(evidence: Evidence, end: End) -> bool:
     return False
 
 
-def _goes_on(said: SentSegment, following: SentSegment) -> bool:
-    before, number = said.ip_id or 0, following.ip_id or 0
+def _goes_on(segment: SentSegment, following: SentSegment) -> bool:
+    before, number = segment.ip_id or 0, following.ip_id or 0
     # Of traffic the last number is known: its packets lie between.
     return counts_on(number, before) and steps(number, before) <= STRIDE * following.segments
 
 
-MOST = 16  # a longer step was not made by counting one by one
-
-
 class Unseen(NamedTuple):
-    """How much an end sent unseen between two of its segments."""
+    """How much an endpoint sent between two of its segments that was not captured."""
 
     number: int
     since: SentSegment  # the earlier one
     exact: bool  # False with traffic in between: long segments, cut after the capture point, count as several
 
 
-def unseen(evidence: Evidence, end: End, said: SentSegment, before: int) -> Unseen | None:
-    """Count what an end sent unseen until a segment, and since its last one before the step `before`.
+def unseen(evidence: Evidence, end: End, segment: SentSegment, before: int) -> Unseen | None:
+    """Count what an endpoint sent uncaptured until a segment, since its last one before the step `before`.
 
-    Returns None where the numbers tell nothing.
+    Returns None where the numbers show nothing.
     """
-    if not said.ip_id:
+    if not segment.ip_id:
         return None
     numbered = (s for s in reversed(evidence.before(end, before)) if not s.answer and s.ip_id)
     last, earlier = next(numbered, None), next(numbered, None)
@@ -100,17 +93,18 @@ def unseen(evidence: Evidence, end: End, said: SentSegment, before: int) -> Unse
         return None
     if earlier is not None and earlier.ip_id and not counts_on(last.ip_id, earlier.ip_id):
         return None  # they passed the capture point the other way round, or are not counted
-    seen = [s for s in evidence.before(end, said.step) if s.step > last.step]
+    seen = [s for s in evidence.before(end, segment.step) if s.step > last.step]
     exact = all(s.event is not None for s in seen)
-    number = steps(said.ip_id, last.ip_id) - 1 - sum(s.segments for s in seen)
-    return Unseen(number, last, exact) if 0 <= number <= MOST else None
+    number = steps(segment.ip_id, last.ip_id) - 1 - sum(s.segments for s in seen)
+    return Unseen(number, last, exact) if 0 <= number <= STRIDE else None
 
 
-def without_socket(evidence: Evidence, end: End, said: SentSegment) -> bool:
-    """Whether an end that counts its packets sent one that it did not count.
+def without_socket(evidence: Evidence, end: End, segment: SentSegment) -> bool:
+    """Whether an endpoint that counts its packets sent one without a socket.
 
-    Linux gives the number 0 to what it sends without a socket: in TIME_WAIT, and in a FIN_WAIT_2 that no
-    program owns any more.
+    Linux gives such a packet the number 0: in TIME_WAIT, and in a FIN_WAIT_2 that no program owns any more.
     """
-    own = evidence.before(end, said.step)
-    return said.event is not None and said.event.ip_id == 0 and any(s.event and s.event.ip_id for s in own)
+    own = evidence.before(end, segment.step)
+    return (
+        segment.event is not None and segment.event.ip_id == 0 and any(s.event and s.event.ip_id for s in own)
+    )

@@ -1,4 +1,4 @@
-"""The result of a replay: each end's states step by step, each with its cause and certainty."""
+"""The result of a replay: each endpoint's states step by step, each with its cause and certainty."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 class Certainty(StrEnum):
     """How we know. An inference that could be wrong is never called observed or proved."""
 
-    OBSERVED = "observed"  # the end itself sent the segment that makes the transition
-    PROVED = "proved"  # the end received it, and later packets show that it did
+    OBSERVED = "observed"  # the endpoint itself sent the segment that makes the transition
+    PROVED = "proved"  # the endpoint received it, and later packets show that it did
     ASSUMED = "assumed"  # nothing contradicts it
-    TIMER = "timer"  # no packet: a clock ran out
+    TIMER = "timer"  # no packet: a timer expired
 
 
 class Arrival(StrEnum):
-    """Whether a segment reached the other end."""
+    """Whether a segment reached its receiver."""
 
     PROVED = "proved"
     ASSUMED = "assumed"
@@ -35,14 +35,14 @@ class Arrival(StrEnum):
 
 @value
 class Transition:
-    """One end goes from one state to another."""
+    """One endpoint goes from one state to another."""
 
     packet: int | None  # that made it; None for a timer
     time_ns: int  # since the Unix epoch
     endpoint: End
     before: State
     after: State
-    cause: str  # for a person: "sent SYN", "received ACK of FIN", "2MSL passed"
+    cause: str  # for a reader: "sent SYN", "received ACK of FIN", "2MSL passed"
     certainty: Certainty
 
 
@@ -55,7 +55,7 @@ class Step:
     client: State
     server: State
     arrived: Arrival | None = None  # None for traffic
-    note: str | None = None  # what a reader should know of it, e.g. "lost: its FIN comes again in #12"
+    note: str | None = None  # for the reader, such as "lost: its FIN comes again in #12"
     transitions: tuple[Transition, ...] = ()  # those that this step made
 
     @property
@@ -98,9 +98,9 @@ class Step:
 
 
 def first_state(conversation: Conversation, end: End) -> State:
-    """Return an end's state before the first step.
+    """Return an endpoint's state before the first step.
 
-    CLOSED for an end that opens actively, LISTEN for the other, UNKNOWN where no beginning was captured.
+    CLOSED for an endpoint that opens actively, LISTEN for the other, UNKNOWN where no beginning was captured.
     """
     if conversation.opener is not Opener.SEEN:
         return State.UNKNOWN
@@ -112,7 +112,7 @@ def first_state(conversation: Conversation, end: End) -> State:
 
 @value
 class Timeline:
-    """Both ends' states through the whole of a connection.
+    """Both endpoints' states through the whole of a connection.
 
     `now_ns` is the moment for which it holds: the capture's last packet, or the clock when live.
     """
@@ -121,7 +121,9 @@ class Timeline:
     steps: tuple[Step, ...]
     transitions: tuple[Transition, ...]  # in time order, those by timer included
     now_ns: int
-    expiries: dict[End, int]  # when a running 2MSL or FIN_WAIT_2 timer ends (or ended), per end, in ns
+    expiries: dict[
+        End, int
+    ]  # when a running 2MSL or FIN_WAIT_2 timer ends (or ended), per endpoint, since the epoch
     distance: Distance | None = None  # did the sender of one segment know of another one?
     strays: frozenset[int] = frozenset()  # packets that are no part of the connection
     ongoing: bool = False  # the capture goes on: `now_ns` is the present, not its end
@@ -143,7 +145,7 @@ class Timeline:
         return self.conversation.opener is Opener.SEEN
 
     def state(self, end: End, at_ns: int | None = None) -> State:
-        """Return the end's state at a moment in nanoseconds since the epoch, by default at `now_ns`."""
+        """Return an endpoint's state at a moment in nanoseconds since the epoch, by default at `now_ns`."""
         state = self.first_state(end)
         for transition in self.transitions:
             if transition.endpoint is end and (at_ns is None or transition.time_ns <= at_ns):

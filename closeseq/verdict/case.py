@@ -1,9 +1,7 @@
-"""What a case is made of: an end's stay in a state, and an end's part in the close.
+"""A timeline arranged for judging: what each endpoint did in the close, and how long it was in each state.
 
-A timeline, arranged for judging: what each end did in the close, how long it stayed where.
-
-Everything here is a fact read off the timeline; what follows from it is said by the rules. Nothing
-knows which end is the client: swapping both ends swaps every answer.
+Everything here is read off the timeline; what follows from it, the rules decide. Nothing knows which endpoint
+is the client: swapping both swaps every answer.
 """
 
 from __future__ import annotations
@@ -28,7 +26,7 @@ if TYPE_CHECKING:
 
 @value
 class Stay:
-    """An end was in a state for a time."""
+    """An endpoint was in a state for a time."""
 
     end: End
     state: State
@@ -42,57 +40,59 @@ class Stay:
 
 @value
 class Close:
-    """One end's FIN, as far as anything is known of it."""
+    """One endpoint's FIN, as far as anything is known of it."""
 
     end: End
-    copies: tuple[Event, ...]  # every captured segment that carries it, in order
-    sent: Transition | None  # by which this end sent it
-    taken: Transition | None  # by which the other end received it
-    heard: Transition | None  # by which this end learned that it was acknowledged
+    transmissions: tuple[Event, ...]  # every captured segment that carries it, in order
+    sent: Transition | None  # by which this endpoint sent it
+    received: Transition | None  # by which its peer received it
+    acked: Transition | None  # by which this endpoint received the acknowledgement of it
     order: int  # place of the first of these transitions among all; one packet can make several
-    covers: tuple[tuple[int, int], ...]  # (packet, time) of what the other end sent that acknowledges it
+    covers: tuple[tuple[int, int], ...]  # (packet, time) of what its peer sent that acknowledges it
 
     def __bool__(self) -> bool:
-        return self.sent is not None or bool(self.copies)
+        return self.sent is not None or bool(self.transmissions)
 
     @property
     def began(self) -> tuple[int, int]:
-        """When it was sent at the latest, and a packet that shows it: (time, packet)."""
+        """The latest time at which it was sent, and a packet that shows it: (time, packet)."""
         known = [
-            (t.time_ns, t.packet) for t in (self.sent, self.taken) if t is not None and t.packet is not None
+            (t.time_ns, t.packet)
+            for t in (self.sent, self.received)
+            if t is not None and t.packet is not None
         ]
-        known += [(e.time_ns, e.packet) for e in self.copies[:1]]
+        known += [(e.time_ns, e.packet) for e in self.transmissions[:1]]
         return min(known)
 
     @property
     def acknowledged(self) -> bool:
-        """Whether the other end acknowledged it, as far as anyone could know.
+        """Whether the peer acknowledged it.
 
-        An acknowledgement counts as long as this end did not repeat the FIN after it.
+        An acknowledgement counts as long as this endpoint did not retransmit the FIN after it.
         """
-        if self.heard is not None:
+        if self.acked is not None:
             return True
-        if not self.copies:  # only its acknowledgement shows that there was one
-            return self.taken is not None
-        return bool(self.covers) and self.covers[-1][0] > self.copies[-1].packet
+        if not self.transmissions:  # only its acknowledgement shows that there was one
+            return self.received is not None
+        return bool(self.covers) and self.covers[-1][0] > self.transmissions[-1].packet
 
     @property
     def packets(self) -> tuple[int, ...]:
-        """Its first copy, and what acknowledged it after its last."""
-        if not self.copies:
+        """The first one, and what acknowledged it after the last retransmission."""
+        if not self.transmissions:
             return ()
-        after = [packet for packet, _ in self.covers if packet > self.copies[-1].packet]
-        return (self.copies[0].packet, *(after[:1] or [packet for packet, _ in self.covers[-1:]]))
+        after = [packet for packet, _ in self.covers if packet > self.transmissions[-1].packet]
+        return (self.transmissions[0].packet, *(after[:1] or [packet for packet, _ in self.covers[-1:]]))
 
 
-# An end that came here has the whole handshake behind it.
+# An endpoint that was in one of these has completed the handshake.
 SYNCHRONIZED = frozenset(
     {State.ESTABLISHED, State.CLOSE_WAIT, State.FIN_WAIT_2, State.LAST_ACK, State.TIME_WAIT}
 )
 
 
 class Case:
-    """One connection before the judge."""
+    """One connection to be judged: `judge` explains the arguments."""
 
     def __init__(
         self,
@@ -107,7 +107,7 @@ class Case:
         self.limits = limits
         self.dropped = dropped
         self.gaps = gaps  # between the files of the capture
-        self.worded = worded  # whether anybody reads the texts; those that take long are left out otherwise
+        self.worded = worded  # False: texts that take long are left out, since nobody reads them
 
     @property
     def conversation(self) -> Conversation:
@@ -127,7 +127,7 @@ class Case:
 
     @cached
     def made(self) -> tuple[Transition, ...]:
-        """All transitions but those of timers that would have run out after the next connection began."""
+        """All transitions but those of timers that would have expired after the next connection began."""
         timed = (t for t in self.timeline.transitions if t.certainty is Certainty.TIMER)
         late = {id(t) for t in timed if t.time_ns > self.now_ns}
         return tuple(t for t in self.timeline.transitions if id(t) not in late)
@@ -180,7 +180,7 @@ class Case:
         return tuple(found)
 
     def state(self, end: End) -> State:
-        """Return the end's state at the moment for which the case is judged."""
+        """Return the endpoint's state at the moment for which the case is judged."""
         stay = self.present(end)
         return self.timeline.first_state(end) if stay is None else stay.state
 
@@ -199,7 +199,7 @@ class Case:
         }
 
     def stays(self, end: End, *states: State) -> Sequence[Stay]:
-        """Return the stays of an end in these states, in order."""
+        """Return the stays of an endpoint in these states, in order."""
         if self._entered[end].isdisjoint(states):
             return ()
         return [stay for stay in self._stays[end] if stay.state in states]
@@ -209,12 +209,12 @@ class Case:
         return {end: {stay.state for stay in stays} for end, stays in self._stays.items()}
 
     def present(self, end: End) -> Stay | None:
-        """Return the stay that has no end yet; None if the end never left its first state."""
+        """Return the stay that lasts; None if the endpoint never left its first state."""
         stays = self._stays[end]
         return stays[-1] if stays else None
 
     def unacknowledged(self, end: End, *states: State) -> Stay | None:
-        """Return the stay in which an end waits, or may well wait, in vain for the ACK of its FIN."""
+        """Return the stay in which an endpoint waits, or may wait, in vain for the ACK of its FIN."""
         for stay in self.stays(end, *states):
             if stay.left is None or self.by_reset(stay.left) is not None or self.doubtful(stay):
                 return stay
@@ -223,15 +223,17 @@ class Case:
     def doubtful(self, stay: Stay) -> bool:
         """Whether the ACK that ended a wait may have been lost like those before it.
 
-        Nothing shows that it arrived, and the next repetition of the FIN, after about twice the time
+        Nothing shows that it arrived, and the next retransmission of the FIN, after about twice the time
         between the last two (RFC 6298 5.5), was not due yet.
         """
         close = self.close(stay.end)
-        if stay.left is None or stay.left.certainty is not Certainty.ASSUMED or len(close.copies) < 2:  # noqa: PLR2004
+        if stay.left is None or stay.left.certainty is not Certainty.ASSUMED:
+            return False
+        if len(close.transmissions) < 2:  # noqa: PLR2004 - without a retransmission none was in vain
             return False
         if stay.left.after is State.CLOSING:
             return False  # it was left by the peer's FIN
-        earlier, last = close.copies[-2:]
+        earlier, last = close.transmissions[-2:]
         lost = any(packet < last.packet for packet, _ in close.covers)
         return lost and self.now_ns - last.time_ns <= 2 * (last.time_ns - earlier.time_ns)
 
@@ -259,13 +261,13 @@ class Case:
         return tuple((t, reset) for t, reset in found if reset is not None)
 
     def synchronized(self, end: End) -> bool:
-        """Whether an end ever completed the handshake."""
+        """Whether an endpoint ever completed the handshake."""
         if not self.timeline.began:
             return True
         return any(t.after in SYNCHRONIZED for t in self.transitions(end))
 
     def close(self, end: End) -> Close:
-        """Return what is known of an end's FIN."""
+        """Return what is known of an endpoint's FIN."""
         return self._closes[end]
 
     @cached
@@ -273,24 +275,24 @@ class Case:
         return {end: self._close(end) for end in ENDS}
 
     def _close(self, end: End) -> Close:
-        sent = taken = heard = None
+        sent = received = acked = None
         order = len(self.made)
         for place, t in enumerate(self.made):
             own, move = t.endpoint is end, (t.before, t.after)
             if own and t.after in (State.FIN_WAIT_1, State.LAST_ACK):
                 sent = t
-            elif own and (t.after is State.FIN_WAIT_2 or move in _HEARD) and self.by_reset(t) is None:
-                heard = t if t.packet is not None else heard
-            if not own and (t.after in (State.CLOSE_WAIT, State.CLOSING) or move in _TAKEN):
-                taken = t
-            if t is sent or t is taken:
+            elif own and (t.after is State.FIN_WAIT_2 or move in _ACKED) and self.by_reset(t) is None:
+                acked = t if t.packet is not None else acked
+            if not own and (t.after in (State.CLOSE_WAIT, State.CLOSING) or move in _RECEIVED):
+                received = t
+            if t is sent or t is received:
                 order = min(order, place)
-        copies = tuple(e for e in self.events if e.sender is end and e.fin and not e.rst)
-        return Close(end, copies, sent, taken, heard, order, self._covers(end, copies))
+        transmissions = tuple(e for e in self.events if e.sender is end and e.fin and not e.rst)
+        return Close(end, transmissions, sent, received, acked, order, self._covers(end, transmissions))
 
-    def _covers(self, end: End, copies: tuple[Event, ...]) -> tuple[tuple[int, int], ...]:
+    def _covers(self, end: End, transmissions: tuple[Event, ...]) -> tuple[tuple[int, int], ...]:
         """Return what acknowledges a captured FIN. A RST ends the connection instead of acknowledging."""
-        if not copies:
+        if not transmissions:
             return ()
         found = []
         for step in self.conversation.steps:
@@ -304,39 +306,42 @@ class Case:
                     step.packet,
                     step.time_ns,
                 )
-            if ack is not None and not rst and ack >= copies[0].end:
+            if ack is not None and not rst and ack >= transmissions[0].end:
                 found.append((packet, time_ns))
         return tuple(found)
 
     @cached
     def crossed(self) -> bool:
-        """Whether both ends sent FIN before receiving the other's."""
+        """Whether both endpoints sent FIN before receiving the other's."""
         return all(
             (sent := self.close(end).sent) is not None and sent.after is State.FIN_WAIT_1 for end in ENDS
         )
 
     @cached
     def first_closer(self) -> End | None:
-        """The end that sent its FIN first; None without a FIN."""
+        """The endpoint that sent its FIN first; None without a FIN."""
         closes = [self.close(end) for end in ENDS if self.close(end)]
         return min(closes, key=lambda close: (close.began, close.order)).end if closes else None
 
-    def last_data(self, end: End, after: Transition) -> tuple[int, int] | None:
-        """Return when an end sent its last data after a transition, and the packet; None without any."""
+    def last_data(self, sender: End, stay: Stay) -> tuple[int, int] | None:
+        """Return when a sender sent its last data, and the packet, if that was during a stay; else None."""
+        after, data = stay.entered.packet or 0, None
         for step in reversed(self.conversation.steps):
             if isinstance(step, Traffic):
-                stream = step.of(end)
-                if stream.bytes and stream.last_packet > (after.packet or 0):
-                    return stream.last_ns, stream.last_packet
-            elif step.sender is end and step.length and step.packet > (after.packet or 0):
-                return step.time_ns, step.packet
-        return None
+                stream = step.of(sender)
+                if stream.bytes and stream.last_packet > after:
+                    data = stream.last_ns, stream.last_packet
+                    break
+            elif step.sender is sender and step.length and step.packet > after:
+                data = step.time_ns, step.packet
+                break
+        return data if data is not None and stay.since_ns < data[0] <= self.until(stay) else None
 
     def keepalives(self, end: End, step: Event | Traffic) -> int:
-        """Return how many keepalives of an end a step holds.
+        """Return how many keepalives of an endpoint a step holds.
 
-        Numbered one below the next, they look like probes of a closed window, which only the peer's
-        window tells apart, and like the repetition of a single byte, which was not acknowledged before.
+        Their number is one below the next. Probes of a closed window look the same, but for the peer's
+        window of 0; so does the retransmission of a single byte, but that was not acknowledged before.
         """
         probes = step.of(end).probes if isinstance(step, Traffic) else step.position is Position.PROBE
         own = isinstance(step, Traffic) or step.sender is end
@@ -360,7 +365,7 @@ class Case:
         return max(stream.probes - max(sent_again, 0), 0)
 
     def window_closed(self, end: End, before: Event | Traffic | None = None) -> bool:
-        """Whether the last window that an end announced (before a step) was 0, or may have been."""
+        """Whether the last window that an endpoint announced (before a step) was 0, or may have been."""
         closed = False
         for step in self.conversation.steps:
             if step is before:
@@ -372,17 +377,17 @@ class Case:
         return closed
 
     def absence(self, certainty: Certainty) -> Certainty:
-        """Return the certainty of something that rests on a packet *not* having been sent as well."""
+        """Return the certainty of something that also rests on a packet *not* having been sent."""
         return Certainty.ASSUMED if self.missing else certainty
 
 
-# Transitions by which an end learned that its FIN was acknowledged, and by which it took its peer's.
-_HEARD = frozenset({(State.CLOSING, State.TIME_WAIT), (State.LAST_ACK, State.CLOSED)})
-_TAKEN = frozenset({(State.FIN_WAIT_2, State.TIME_WAIT)})
+# Transitions by which an endpoint received the ACK of its FIN, and by which it received its peer's FIN.
+_ACKED = frozenset({(State.CLOSING, State.TIME_WAIT), (State.LAST_ACK, State.CLOSED)})
+_RECEIVED = frozenset({(State.FIN_WAIT_2, State.TIME_WAIT)})
 
 
 def weakest(*certainties: Certainty) -> Certainty:
-    """Return how sure something is that rests on all of these. What a timer ended is assumed to be so."""
+    """Return how sure something is that rests on all of these; what a timer did is assumed."""
     if {Certainty.ASSUMED, Certainty.TIMER} & {*certainties}:
         return Certainty.ASSUMED
     return Certainty.PROVED if Certainty.PROVED in certainties else Certainty.OBSERVED

@@ -1,9 +1,7 @@
-"""Where the ends of a connection stand, and what was remarkable, in a few words for a verdict's summary.
+"""The verdict: how a connection ended, and who began the end.
 
-The verdict: how a connection ended, and who began the end.
-
-`RULES` is read from the top; the first rule that returns an ending is the verdict. Each rule says in one
-place whether it matches, why, and which packets show it.
+`RULES`, at the end, is read from the top; the first rule that returns an ending is the verdict. Each rule
+decides in one place whether it matches, and gives the summary and the packets that show it.
 """
 
 from __future__ import annotations
@@ -14,10 +12,10 @@ from closeseq.connections.conversation import ENDS, End, Event
 from closeseq.packets.value import value
 from closeseq.tcp.states import State
 from closeseq.units import count, listed, span, times
-from closeseq.verdict.findings.loss import fins_lost, repeated_in_vain
+from closeseq.verdict.findings.loss import fins_lost, retransmitted_in_vain
 from closeseq.verdict.findings.vanished import vanished
 from closeseq.verdict.incomplete import captured
-from closeseq.verdict.model import Initiator, Role, Verdict
+from closeseq.verdict.model import Initiator, Role, Verdict, VerdictCode
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,19 +24,21 @@ if TYPE_CHECKING:
 
 
 def remarks(case: Case) -> str:
-    """Say what was remarkable about a completed close, in the order of its course."""
+    """Return what was remarkable about a completed close, in the order of time."""
     remarks = []
     for end in ENDS:
         lost, proved = fins_lost(case, end)
         if lost:
-            tries = f"lost {times(len(lost))}" if proved else f"sent {times(len(case.close(end).copies))}"
+            tries = (
+                f"lost {times(len(lost))}" if proved else f"sent {times(len(case.close(end).transmissions))}"
+            )
             remarks.append(f"{end}'s FIN {tries}")
     for end in ENDS:
         for stay in case.stays(end, State.CLOSE_WAIT):
             waited = case.lasted(stay)
             if waited >= case.limits.slow_close_ns:
                 remarks.append(f"{end} closed {span(waited)} later")
-    again = sum(len(repeated_in_vain(case, end)) for end in ENDS)
+    again = sum(len(retransmitted_in_vain(case, end)) for end in ENDS)
     if again:
         remarks.append(f"final ACK lost {times(again)}")
     if case.endings:
@@ -46,18 +46,18 @@ def remarks(case: Case) -> str:
     return "".join(f"; {remark}" for remark in remarks)
 
 
-# What an end waits for, and since when, by the state it waits in.
+# What an endpoint waits for, and since when, by the state it waits in.
 WAITS = {
     State.FIN_WAIT_1: ("its FIN has not been acknowledged", "its FIN"),
     State.FIN_WAIT_2: ("its peer has not closed", "its FIN was acknowledged"),
-    State.CLOSE_WAIT: ("has not closed", "the FIN"),
+    State.CLOSE_WAIT: ("has not closed", "it received the FIN"),
     State.CLOSING: ("its FIN has not been acknowledged", "the FINs crossed"),
     State.LAST_ACK: ("its FIN has not been acknowledged", "its FIN"),
 }
 
 
 def standing(case: Case, end: End) -> str:
-    """Say where an end stands in a close that has not ended.
+    """Return where an endpoint is in a close that has not ended.
 
     A short wait is not stuck: then only the state is named, and how long it had lasted.
     """
@@ -71,12 +71,12 @@ def standing(case: Case, end: End) -> str:
     if stay is None or state not in WAITS:
         return f"{end} is {state}" if state is State.CLOSED else f"{end} is in {state}"
     if not captured(case.conversation, end.peer):
-        return f"{end} was last seen in {state}; how it went on shows in what the {end.peer} sent"
+        return f"{end} was last seen in {state}; what followed would show in what the {end.peer} sent"
     closes = {State.CLOSE_WAIT: end, State.FIN_WAIT_2: end.peer}.get(state)
-    if closes is not None and case.close(closes).copies:
-        return f"{end} is in {state}"  # the FIN that it waits for was sent, but does not fit
+    if closes is not None and case.close(closes).transmissions:
+        return f"{end} is in {state}"  # the FIN that it waits for was sent, but is out of order
     waits_for, since = WAITS[state]
-    waited, tries = span(case.lasted(stay)), len(case.close(end).copies)
+    waited, tries = span(case.lasted(stay)), len(case.close(end).transmissions)
     sent = f", sent {times(tries)}" if tries > 1 and state is not State.FIN_WAIT_2 else ""
     if case.lasted(stay) >= case.limits.stuck_after_ns:
         return f"{end} is in {state} and {waits_for} for {waited}{sent}"
@@ -88,12 +88,12 @@ def standing(case: Case, end: End) -> str:
 
 @value
 class Ending:
-    """What a rule says of a connection it matches."""
+    """What a rule returns of a connection it matches."""
 
     summary: str
     packets: tuple[int, ...]
     initiator: Initiator = Initiator.NONE
-    roles: tuple[tuple[End, Role], ...] = ()  # an end that is not named has none
+    roles: tuple[tuple[End, Role], ...] = ()  # an endpoint that is not named has none
 
 
 Rule: TypeAlias = "Callable[[Case], Ending | None]"
@@ -136,12 +136,12 @@ def unanswered(case: Case) -> Ending | None:
 
 
 def refused(case: Case) -> Ending | None:
-    """SYN answered by RST: the answering end never sent anything else (RFC 9293 3.10.7.1)."""
+    """SYN answered by RST: the endpoint that answers never sent anything else (RFC 9293 3.10.7.1)."""
     for end in ENDS:
         asked = [event for event in case.events if event.sender is end and event.letters == "S"]
         answers = [event for event in case.events if event.sender is end.peer]
-        talked = any(not isinstance(step, Event) for step in case.conversation.steps)
-        if asked and answers and not talked and all(event.rst for event in answers):
+        traffic = any(not isinstance(step, Event) for step in case.conversation.steps)
+        if asked and answers and not traffic and all(event.rst for event in answers):
             return Ending(
                 f"the {end.peer}'s RST answered the SYN",
                 (asked[0].packet, answers[0].packet),
@@ -152,12 +152,10 @@ def refused(case: Case) -> Ending | None:
 
 
 def aborted_open(case: Case) -> Ending | None:
-    """The handshake was reset, or given up, before both ends were ESTABLISHED."""
+    """The handshake was reset, or given up, before both endpoints were ESTABLISHED."""
     if all(case.synchronized(end) for end in ENDS):
         return None
-    how_far = (
-        f"the client had come to {_reached(case, End.CLIENT)}, the server to {_reached(case, End.SERVER)}"
-    )
+    how_far = f"the client had reached {_reached(case, End.CLIENT)}, the server {_reached(case, End.SERVER)}"
     if case.endings:
         reset = case.endings[0][1]
         return Ending(
@@ -175,13 +173,13 @@ def aborted_open(case: Case) -> Ending | None:
 
 
 def _reached(case: Case, end: End) -> str:
-    """Return the furthest state of an end in a handshake that failed."""
+    """Return the furthest state of an endpoint in a handshake that failed."""
     states = [t.after.value for t in case.transitions(end) if t.after is not State.CLOSED]
     return states[-1] if states else case.timeline.first_state(end).value
 
 
 def reset(case: Case) -> Ending | None:
-    """A RST ended it. One that comes after both FINs were acknowledged ends nothing."""
+    """A RST ended it; a RST after both FINs were acknowledged ends nothing."""
     if not case.endings or completed(case):
         return None
     first = case.endings[0][1]
@@ -198,7 +196,7 @@ def reset(case: Case) -> Ending | None:
 
 
 def _by_whom(case: Case, reset: Event) -> str:
-    """Say who reset the connection, and in which phase."""
+    """Return who reset the connection, and in which phase."""
     sender = reset.sender
     fins = sum(
         bool(case.close(end)) and case.close(end).began < (reset.time_ns, reset.packet) for end in ENDS
@@ -215,15 +213,15 @@ def _by_whom(case: Case, reset: Event) -> str:
 
 
 def _not_after(case: Case, reset: Event) -> str:
-    """Say whether the other end is known not to have got it."""
+    """Return that the RST did not reach its receiver, where that is known."""
     return f"; the RST did not reach the {reset.sender.peer}" if reset.packet in case.lost else ""
 
 
 def completed(case: Case) -> bool:
-    """Whether both ends sent FIN and both were acknowledged.
+    """Whether both endpoints sent FIN and both were acknowledged.
 
-    An acknowledgement that was seen counts until the waiting for it shows that it cannot have arrived.
-    One that was lost counts as well once a RST has ended the wait: all data had been delivered.
+    A captured acknowledgement counts until the wait for it shows that it did not arrive. One that was lost
+    counts too once a RST has ended the wait: all data had been delivered.
     """
     for end in ENDS:
         close = case.close(end)
@@ -273,7 +271,7 @@ def replaced(case: Case) -> Ending | None:
     begun = _begun(case)
     states = listed([f"the {end} was last seen in {case.state(end)}" for end in ENDS])
     return Ending(
-        f"a new connection of the same addresses and ports began with this one not ended; {states}",
+        f"a new connection of the same addresses and ports began before this one had ended; {states}",
         begun.packets if begun else tuple(event.packet for event in case.events[-1:]),
         begun.initiator if begun else Initiator.NONE,
         begun.roles if begun else (),
@@ -281,7 +279,7 @@ def replaced(case: Case) -> Ending | None:
 
 
 def closing(case: Case) -> Ending | None:
-    """A close has begun and not ended; the states of both ends say how far it is."""
+    """A close has begun and not ended; the states of both endpoints show how far it is."""
     return _begun(case)
 
 
@@ -290,13 +288,13 @@ def _begun(case: Case) -> Ending | None:
     if first is None:
         return None
     packets = sorted({packet for end in ENDS for packet in case.close(end).packets})
-    said = "; ".join(text for end in ENDS if (text := standing(case, end)))
+    where = "; ".join(standing(case, end) for end in ENDS)
     if case.crossed:
         roles = ((End.CLIENT, Role.BOTH_CLOSERS), (End.SERVER, Role.BOTH_CLOSERS))
-        return Ending(f"both closed; {said}", tuple(packets), Initiator.BOTH, roles)
-    other = case.close(first.peer) or case.close(first).taken is not None
+        return Ending(f"both closed; {where}", tuple(packets), Initiator.BOTH, roles)
+    other = case.close(first.peer) or case.close(first).received is not None
     return Ending(
-        f"{first} closed first" + (f"; {said}" if said else ""),
+        f"{first} closed first; {where}",
         tuple(packets) or (case.close(first).began[1],),
         Initiator(first),
         ((first, Role.ACTIVE_CLOSER), *(((first.peer, Role.PASSIVE_CLOSER),) if other else ())),
@@ -326,21 +324,21 @@ def open_(case: Case) -> Ending:
     )
     closed = [end for end in ENDS if case.window_closed(end)]
     if closed:
-        carried += f"; the {listed(closed)} had closed the window: the program there does not read"
+        carried += f"; the {listed(closed)}'s window is 0: the program there does not read"
     if states == {State.ESTABLISHED}:
         when = "" if case.ongoing else " when the capture ended"
         return Ending(f"still open{when}; {carried}", last)
     return Ending(f"neither FIN nor RST was captured; {carried}", last)
 
 
-RULES: dict[str, Rule] = {
-    "unanswered": unanswered,
-    "refused": refused,
-    "aborted-open": aborted_open,
-    "reset": reset,
-    "simultaneous": simultaneous,
-    "graceful": graceful,
-    "replaced": replaced,  # before closing and open: it tells why nothing more came
-    "closing": closing,
-    "open": open_,
+RULES: dict[VerdictCode, Rule] = {
+    VerdictCode.UNANSWERED: unanswered,
+    VerdictCode.REFUSED: refused,
+    VerdictCode.ABORTED_OPEN: aborted_open,
+    VerdictCode.RESET: reset,
+    VerdictCode.SIMULTANEOUS: simultaneous,
+    VerdictCode.GRACEFUL: graceful,
+    VerdictCode.REPLACED: replaced,  # before closing and open: it shows why nothing more came
+    VerdictCode.CLOSING: closing,
+    VerdictCode.OPEN: open_,
 }

@@ -1,4 +1,4 @@
-"""What is said of a connection at which closeseq itself failed, and how many of them there are."""
+"""The judgement of a connection at which closeseq itself failed, and how many of them there are."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from closeseq.verdict.judgement import Judgement
-from closeseq.verdict.model import Initiator, Role, Verdict
+from closeseq.verdict.model import Initiator, Role, Verdict, VerdictCode
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable
 
     from closeseq.connections.conversation import Conversation
 
-CODE = "not-judged"
-REPORT = f"closeseq explain {CODE} tells how to report it"
+CODE = VerdictCode.NOT_JUDGED
+REPORT = f"'closeseq explain {CODE}' shows how to report it"
 MOST_NAMED = 3  # connections
 
 
@@ -33,22 +33,22 @@ def not_judged(conversation: Conversation, fault: Exception, *, failed_to: str =
 
 
 def place(fault: Exception) -> str:
-    """Return what a fault was and where it was met: `IndexError in replay.py, line 12`."""
+    """Return what a fault was and where it happened: `IndexError in replay.py, line 12`."""
     frames = traceback.extract_tb(fault.__traceback__)
     where = f" in {Path(frames[-1].filename).name}, line {frames[-1].lineno}" if frames else ""
     return f"{type(fault).__name__}{where}"
 
 
 class Faults:
-    """The connections at which closeseq itself has failed, noted where it is met; each counts once."""
+    """The connections at which closeseq itself has failed, each counted once."""
 
     def __init__(self) -> None:
         self._places: dict[int, str] = {}  # the first of them by number: what happened, and where
         self._connections: set[int] = set()  # their numbers
-        self._forgotten = 0  # how many more there are
+        self._dropped = 0  # how many more there are
 
     def __len__(self) -> int:
-        return len(self._connections) + self._forgotten
+        return len(self._connections) + self._dropped
 
     @property
     def named(self) -> list[str]:
@@ -74,19 +74,19 @@ class Faults:
             del self._places[max(self._places)]
 
     def add_all(self, connections: Iterable[int], fault: Exception) -> None:
-        """Note that closeseq failed at what is said of these connections together."""
+        """Note that closeseq failed at a result for all these connections together."""
         for connection in connections:
             self.add(connection, fault)
 
     def forget(self, present: Container[int]) -> None:
-        """Forget the numbers of the connections that are no longer present; they still count."""
+        """Drop the numbers of the connections that are no longer present; they still count."""
         gone = {one for one in self._connections if one not in present}
         self._connections -= gone
-        self._forgotten += len(gone)
+        self._dropped += len(gone)
 
 
 class Uncontained(Faults):
-    """In place of an analysis's `faults` it lets each fault go on as the exception it is: for looking."""
+    """In place of an analysis's `faults` it raises each fault as the exception it is, for debugging."""
 
     def add(self, connection: int, fault: Exception) -> NoReturn:  # noqa: ARG002 - it gets no further
         """Raise the fault."""

@@ -1,4 +1,4 @@
-"""What the capture did not see of a connection, told from the connection itself and the drop counters.
+"""What was not captured of a connection, inferred from the connection itself and the drop counters.
 
 What rests on the *absence* of a packet ("never acknowledged") is no more than assumed where packets of
 the connection are known, or likely, to be missing.
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 class Missing:
     """Packets that were not captured."""
 
-    what: str  # for a person, a clause
+    what: str  # a clause of a text
     consequence: str  # what cannot be concluded
-    endpoint: End | None  # whose packets they are; None when it may be anyone's
+    endpoint: End | None  # that sent them; None when it may be either
     packet: int | None  # that shows it
     time_ns: int
 
@@ -36,10 +36,14 @@ def missing(
     strays: frozenset[int] = frozenset(),
     gaps: Sequence[Gap] = (),
 ) -> tuple[Missing, ...]:
-    """Return what is missing of a connection, most telling first; `strays` are no part of it.
+    """Return what was not captured of a connection, what matters most first.
 
-    Of what is missing the text names the gap before it between two files, in which it may have been sent. A
-    gap in which nothing is known to be missing is no matter.
+    Args:
+        conversation: of the connection.
+        dropped: packets that the capture itself reports lost.
+        strays: packets that are no part of the connection.
+        gaps: between the files of the capture. The text of a hole names the gap before it, in which its
+            packets may have been sent; a gap without a hole is not reported.
     """
     found: list[Missing] = []
     if one := _one_direction(conversation):
@@ -73,12 +77,12 @@ def _with_gap(hole: Missing, conversation: Conversation, gaps: Sequence[Gap]) ->
 
 
 def captured(conversation: Conversation, end: End) -> int:
-    """Return how many packets of an end were captured."""
+    """Return how many packets of an endpoint were captured."""
     return conversation.client_packets if end is End.CLIENT else conversation.server_packets
 
 
 def _one_direction(conversation: Conversation) -> Missing | None:
-    """Return whose direction is missing: the other end acknowledges somebody of whom nothing was seen."""
+    """Return that a direction is missing: one endpoint acknowledges what the other sent uncaptured."""
     for end in ENDS:
         if captured(conversation, end):
             continue
@@ -86,7 +90,7 @@ def _one_direction(conversation: Conversation) -> Missing | None:
             answers = step.ack if isinstance(step, Event) else step.of(end.peer).ack
             if answers is not None:
                 return Missing(
-                    f"nothing that the {end} sent was captured, though the {end.peer} answers it",
+                    f"nothing that the {end} sent was captured, although the {end.peer} acknowledges it",
                     f"only the {end.peer}'s part of the close is known",
                     end,
                     step.packet,
@@ -102,7 +106,7 @@ def _beginning(conversation: Conversation) -> Missing | None:
     guessed = conversation.opener is Opener.INFERRED
     return Missing(
         "the beginning of the connection was not captured",
-        "what was closed before is not known, and which end is the client is a guess"
+        "what was closed before is not known, and which endpoint is the client is a guess"
         if guessed
         else "what was sent before is not known",
         None,
@@ -112,14 +116,14 @@ def _beginning(conversation: Conversation) -> Missing | None:
 
 
 def _holes(conversation: Conversation, end: End, strays: frozenset[int]) -> Iterator[Missing]:
-    """Find what an end sent and the capture did not see, though the other end acknowledged it.
+    """Find what an endpoint sent uncaptured, and its peer acknowledged.
 
-    A hole that nobody acknowledged is no sign of that: the path lost the packet, or another overtook it. A
+    A hole that is not acknowledged does not show that: the path lost the packet, or another overtook it. A
     RST's number is not part of the stream: a stray or forged one lies anywhere.
     """
     highest = _highest(conversation, end, strays)
     for step in conversation.steps:
-        ack = None if step.packet in strays else _acknowledges(step, end.peer)
+        ack = None if step.packet in strays else ack_of(step, end.peer)
         if ack is None or highest is None or ack <= highest:
             continue
         if ack == highest + 1 and _only_probes(conversation, end):
@@ -150,7 +154,7 @@ def _holes(conversation: Conversation, end: End, strays: frozenset[int]) -> Iter
 
 
 def _only_probes(conversation: Conversation, end: End) -> bool:
-    """Whether an end sent nothing but what may be keepalives; the connection began before the capture."""
+    """Whether an endpoint sent nothing but possible keepalives; the connection began before the capture."""
     if conversation.opener is Opener.SEEN:
         return False
     sent = conversation.client_bytes if end is End.CLIENT else conversation.server_bytes
@@ -170,7 +174,8 @@ def _highest(conversation: Conversation, end: End, strays: frozenset[int]) -> in
     return max((number for number in ends if number is not None), default=None)
 
 
-def _acknowledges(step: Event | Traffic, end: End) -> int | None:
+def ack_of(step: Event | Traffic, sender: End) -> int | None:
+    """Return the acknowledgement that a sender sent in a step, but for that of a RST."""
     if isinstance(step, Traffic):
-        return step.of(end).ack
-    return step.ack if step.sender is end and not step.rst else None
+        return step.of(sender).ack
+    return step.ack if step.sender is sender and not step.rst else None

@@ -1,9 +1,8 @@
-"""Which findings there are, and in which order they are reported: problems before notices.
+"""`judge`: the verdict and the findings of one timeline.
 
-A rule takes a case and yields the findings of its code, in most cases none. What a code means, and how
-grave it is, stands in the vocabulary.
-
-The verdict and the findings of one timeline.
+`RULES` lists the findings in the order in which they are reported: problems before notices. A rule takes a
+case and yields the findings of its code, in most cases none. What a code means, and how grave it is, stands
+in the vocabulary.
 """
 
 from __future__ import annotations
@@ -39,44 +38,44 @@ from closeseq.verdict.findings.time_wait import (
     time_wait_reused,
 )
 from closeseq.verdict.findings.vanished import half_open
-from closeseq.verdict.model import Finding, Severity
+from closeseq.verdict.model import Finding, FindingCode, Severity
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from closeseq.packets.frames import Gap
     from closeseq.tcp.timeline import Timeline
-    from closeseq.verdict.found import Rule
+    from closeseq.verdict.findings import Rule
     from closeseq.verdict.model import Verdict
 
-RULES: dict[str, Rule] = {
+RULES: dict[FindingCode, Rule] = {
     # an end waits in vain
-    "stuck-close-wait": stuck_close_wait,
-    "stuck-fin-wait-2": stuck_fin_wait_2,
-    "stuck-fin-wait-1": stuck_fin_wait_1,
-    "stuck-last-ack": stuck_last_ack,
-    "stuck-closing": stuck_closing,
-    "half-open": half_open,
+    FindingCode.STUCK_CLOSE_WAIT: stuck_close_wait,
+    FindingCode.STUCK_FIN_WAIT_2: stuck_fin_wait_2,
+    FindingCode.STUCK_FIN_WAIT_1: stuck_fin_wait_1,
+    FindingCode.STUCK_LAST_ACK: stuck_last_ack,
+    FindingCode.STUCK_CLOSING: stuck_closing,
+    FindingCode.HALF_OPEN: half_open,
     # something was lost
-    "data-after-close": data_after_close,
-    "final-ack-lost": final_ack_lost,
-    "fin-lost": fin_lost,
+    FindingCode.DATA_AFTER_CLOSE: data_after_close,
+    FindingCode.FINAL_ACK_LOST: final_ack_lost,
+    FindingCode.FIN_LOST: fin_lost,
     # TIME_WAIT
-    "time-wait-assassinated": time_wait_assassinated,
-    "time-wait-restarted": time_wait_restarted,
-    "time-wait-reused": time_wait_reused,
-    "bind-blocked": bind_blocked,
+    FindingCode.TIME_WAIT_ASSASSINATED: time_wait_assassinated,
+    FindingCode.TIME_WAIT_RESTARTED: time_wait_restarted,
+    FindingCode.TIME_WAIT_REUSED: time_wait_reused,
+    FindingCode.BIND_BLOCKED: bind_blocked,
     # how the close went
-    "reset-cause": reset_cause,
-    "challenge-ack": challenge_ack,
-    "slow-close": slow_close,
-    "half-close": half_close,
-    "three-segment-close": three_segment_close,
-    "fin-with-data": fin_with_data,
-    "keepalive": keepalive,
+    FindingCode.RESET_CAUSE: reset_cause,
+    FindingCode.CHALLENGE_ACK: challenge_ack,
+    FindingCode.SLOW_CLOSE: slow_close,
+    FindingCode.HALF_CLOSE: half_close,
+    FindingCode.THREE_SEGMENT_CLOSE: three_segment_close,
+    FindingCode.FIN_WITH_DATA: fin_with_data,
+    FindingCode.KEEPALIVE: keepalive,
     # what the capture is worth
-    "capture-incomplete": capture_incomplete,
-    "duplicate-packets": duplicate_packets,
+    FindingCode.CAPTURE_INCOMPLETE: capture_incomplete,
+    FindingCode.DUPLICATE_PACKETS: duplicate_packets,
 }
 
 
@@ -88,7 +87,7 @@ class Judgement:
     """How a connection ended, and what deserves attention."""
 
     verdict: Verdict
-    findings: tuple[Finding, ...]  # in the order of rules.RULES
+    findings: tuple[Finding, ...]  # in the order of RULES
 
 
 def judge(
@@ -115,7 +114,7 @@ def judge(
 
 
 # One end does not close, and both wait for that.
-WAITS_FOR_THE_OTHER = frozenset({"stuck-close-wait", "stuck-fin-wait-2"})
+WAITS_FOR_THE_OTHER = frozenset({FindingCode.STUCK_CLOSE_WAIT, FindingCode.STUCK_FIN_WAIT_2})
 
 
 def one_problem_a_fault(findings: Iterable[Finding]) -> Iterator[Finding]:

@@ -27,8 +27,8 @@ ROUNDING = 1.01  # texts give three digits
 NUMBERS = re.compile(r"#(\d+)")
 LOST = re.compile(r"(?:FIN|ACK) \(([^)]*)\) was lost")
 DENIALS = (
-    (re.compile(r"the (client|server) acknowledged that but sent no FIN"), False),
-    (re.compile(r"the (client|server) was told end of file by #\d+ and had not closed"), False),
+    (re.compile(r"the (client|server) acknowledged the FIN but sent none of its own"), False),
+    (re.compile(r"the (client|server) received the \w+'s FIN \(#\d+\) and (?:has not|did not) close"), False),
     (re.compile(r"(client|server) is in CLOSE_WAIT and has not closed"), False),
     (re.compile(r"(client|server) is in FIN_WAIT_2 and its peer has not closed"), True),
 )

@@ -15,6 +15,7 @@ After the line of dashes stands the text of every connection of the script, as `
 
 After a change that is meant:
 
+    export PYTHONPATH=tests/support
     python tests/tcp/test_cases.py --rewrite              writes the text of all cases anew
     python tests/tcp/test_cases.py --rewrite NAME...      of these; a new file needs no text, nor the dashes
 

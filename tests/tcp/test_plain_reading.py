@@ -231,7 +231,7 @@ def test_a_fin_that_is_neither_acknowledged_nor_repeated_is_stuck_by_assumption_
     told = judged(OPEN + "C:FA", after=99)
     stuck = the(told, "stuck-fin-wait-1")
     assert stuck.certainty is Certainty.ASSUMED
-    assert "the capture misses what followed" in stuck.summary
+    assert "what followed was not captured" in stuck.summary
 
 
 def test_a_fin_that_is_repeated_in_vain_is_stuck_for_sure():

@@ -54,9 +54,9 @@ def test_an_end_that_does_not_close_is_stuck_in_close_wait_and_its_peer_in_fin_w
     judgement = judged(OPEN + "C:FA S:A", wait=60)
     stuck, waiting = the(judgement, "stuck-close-wait"), the(judgement, "stuck-fin-wait-2")
     assert (stuck.endpoint, stuck.severity, waiting.endpoint) == (End.SERVER, Severity.PROBLEM, End.CLIENT)
-    assert "the server was told end of file by #7 and had not closed for 60 s" in stuck.summary
+    assert "the server received the client's FIN (#7) and has not closed for 60 s" in stuck.summary
     assert "program at the server 198.51.100.2:80" in stuck.advice
-    assert "fault is at the server 198.51.100.2:80" in waiting.advice
+    assert "fix the program at the server 198.51.100.2:80" in waiting.advice
 
 
 def test_a_short_wait_is_not_stuck():
@@ -95,7 +95,7 @@ def test_a_fin_that_is_never_acknowledged():
 def test_a_fin_behind_a_closed_window_is_blamed_on_the_reader():
     finding = the(judged("C:S S:SA C:A C:PA+100 S:A/0 C:FA! +60s C:FA*!"), "stuck-fin-wait-1")
     assert "window is 0" in finding.summary
-    assert "make the program at the server read" in finding.advice
+    assert "fix the program at the server" in finding.advice
 
 
 def test_the_last_ack_never_comes():
@@ -119,7 +119,7 @@ REPEATING = OPEN + "C:PA+10! +0.2s C:PA+10*! +0.4s C:PA+10*! +0.8s C:PA+10*!"
 def test_data_sent_again_and_again_without_an_answer():
     finding = the(judged(REPEATING, wait=60), "half-open")
     assert finding.endpoint is End.CLIENT
-    assert "data sent again" in finding.summary
+    assert "retransmissions by the client" in finding.summary
     assert codes(judged(REPEATING, wait=10)) == NOTHING
 
 
@@ -190,7 +190,7 @@ def test_a_final_ack_that_was_lost_before_the_capture():
     # A capture holds this one: Linux's TIME_WAIT goes on echoing the first FIN, and that tells.
     (one,) = timelines("final-ack-lost-unseen.pcap")
     judgement = judge(one)
-    assert "without having been captured" in the(judgement, "final-ack-lost").summary
+    assert "without being captured" in the(judgement, "final-ack-lost").summary
     assert "fin-lost" not in codes(judgement)
 
 
@@ -245,9 +245,12 @@ def test_data_to_an_end_that_had_closed():
 
 def test_data_to_an_end_that_a_reset_had_ended_are_not_blamed_on_its_close():
     finding = the(judged(OPEN + "S:RA C:PA+50 S:R"), "data-after-close")
-    assert "the RST #7 had ended the connection at the server" in finding.advice
+    assert "why RST #7 was sent: it had ended the connection at the server" in finding.advice
     assert "closed too early" not in finding.advice
-    assert "the client closed too early" in the(judged(OPEN + "C:FA S:A S:PA+50 C:R"), finding.code).advice
+    assert (
+        "the program at the client, which closes too early"
+        in the(judged(OPEN + "C:FA S:A S:PA+50 C:R"), finding.code).advice
+    )
 
 
 def test_data_to_an_end_that_has_lost_the_connection_is_not_data_after_close():
@@ -294,7 +297,7 @@ CAUSES = {
     "request not read": ("C:S S:SA C:A C:PA+17 S:A S:RA", "closed with unread data"),
     "aborted after the answer": ("C:S S:SA C:A C:PA+5 S:PA+5 C:A +0.1s C:RA", "closed with SO_LINGER 0"),
     "data after close": (OPEN + "C:FA S:A S:PA+5 C:R", "sent data (#9) to the client, which had closed"),
-    "after FIN_WAIT_2": (OPEN + "C:FA S:A +61s S:FA C:R", "FIN_WAIT_2 had run out"),
+    "after FIN_WAIT_2": (OPEN + "C:FA S:A +61s S:FA C:R", "FIN_WAIT_2 had expired"),
     "after TIME_WAIT": (CLOSE + " +61s S:FA* C:R", "no longer has this connection"),
 }
 

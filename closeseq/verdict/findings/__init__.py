@@ -7,4 +7,54 @@ time_wait     what happens to an endpoint in TIME_WAIT
 data          data after a FIN: accepted, refused, or none for a long time
 reset_causes  why an endpoint sent RST, most likely first; reset_facts: what happened before it
 notices       good to know: challenge ACKs, keepalives, what the capture missed
+
+`found` makes a finding: what all cases of a code have in common comes from the vocabulary.
 """
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeAlias
+
+from closeseq.verdict import vocabulary
+from closeseq.verdict.model import Finding
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from closeseq.connections.conversation import End
+    from closeseq.tcp.timeline import Certainty
+    from closeseq.verdict.case import Case
+    from closeseq.verdict.model import FindingCode, Severity
+
+Rule: TypeAlias = "Callable[[Case], Iterator[Finding]]"
+
+
+def found(
+    code: FindingCode,
+    endpoint: End | None,
+    certainty: Certainty,
+    *,
+    since_ns: int,
+    until_ns: int | None,
+    packets: Iterable[int],
+    summary: str,
+    advice: str,
+    severity: Severity | None = None,
+) -> Finding:
+    """Return a finding, its packets in order and each named once.
+
+    Its severity is the vocabulary's, unless this case is less grave than most.
+    """
+    severity = severity or vocabulary.lookup(code).severity
+    assert severity is not None, f"{code} is no finding"
+    return Finding(
+        code,
+        severity,
+        endpoint,
+        certainty,
+        since_ns,
+        None if until_ns is None else until_ns - since_ns,
+        tuple(sorted(set(packets))),
+        summary,
+        advice,
+    )

@@ -9,8 +9,9 @@ from closeseq.tcp.states import State
 from closeseq.tcp.timeline import Certainty
 from closeseq.units import count, packets, span
 from closeseq.verdict.case import weakest
-from closeseq.verdict.found import found
-from closeseq.verdict.model import Severity
+from closeseq.verdict.findings import found
+from closeseq.verdict.incomplete import ack_of
+from closeseq.verdict.model import FindingCode, Severity
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,15 +21,15 @@ if TYPE_CHECKING:
 
 
 def half_close(case: Case) -> Iterator[Finding]:
-    """After one end's FIN, data still flowed the other way, and that end acknowledged them.
+    """After one endpoint's FIN, data still flowed the other way, and it acknowledged them.
 
-    A socket that was closed altogether refuses data, so the end must have called shutdown(SHUT_WR).
+    A closed socket refuses data, so the endpoint must have called shutdown(SHUT_WR).
     """
     for end in ENDS:
         close = case.close(end)
-        if not close.copies or any(_refused(case, end.peer)):
+        if not close.transmissions or any(_refused(case, end.peer)):
             continue  # what is answered by RST was not accepted
-        fin = close.copies[0]
+        fin = close.transmissions[0]
         before, after, first, last = 1, 0, None, None  # the first byte has the number 1
         for step in case.conversation.steps:
             sent = _end_of_data(step, end.peer)
@@ -36,7 +37,7 @@ def half_close(case: Case) -> Iterator[Finding]:
                 before = max(before, sent or 0)
             elif sent is not None and sent > before and step.packet not in case.lost:
                 first, last = first or step, step
-            ack = _ack_of(step, end)
+            ack = ack_of(step, end)
             if step.packet > fin.packet and ack is not None:
                 after = max(after, ack)
         accepted = _without_fin(case, end.peer, after) - before
@@ -44,7 +45,7 @@ def half_close(case: Case) -> Iterator[Finding]:
             continue
         until = last.time_ns if isinstance(last, Event) else last.of(end.peer).last_ns
         yield found(
-            "half-close",
+            FindingCode.HALF_CLOSE,
             end,
             Certainty.PROVED,
             since_ns=fin.time_ns,
@@ -55,8 +56,8 @@ def half_close(case: Case) -> Iterator[Finding]:
                 f"the {end.peer}, in {span(until - fin.time_ns)}: a deliberate half-close"
             ),
             advice=(
-                f"nothing, if the {end} uses shutdown(SHUT_WR) to say that its request is complete; it "
-                "must go on reading until recv() returns 0, and should give that a timeout"
+                f"no change is needed if the {end} calls shutdown(SHUT_WR) to end its request; it must go on "
+                "reading until recv() returns 0, with a timeout"
             ),
         )
 
@@ -69,103 +70,90 @@ def _end_of_data(step: Event | Traffic, sender: End) -> int | None:
     return step.end - step.fin if step.sender is sender and step.length and not step.rst else None
 
 
-def _ack_of(step: Event | Traffic, sender: End) -> int | None:
-    if isinstance(step, Traffic):
-        return step.of(sender).ack
-    return step.ack if step.sender is sender and not step.rst else None
-
-
 def _without_fin(case: Case, sender: End, ack: int) -> int:
     """Return how far an acknowledgement covers data: the FIN takes a number of its own."""
-    fins = case.close(sender).copies
+    fins = case.close(sender).transmissions
     return min(ack, fins[0].end - 1) if fins else ack
 
 
-# A TLS close_notify has 24 to 48 bytes, an SMTP QUIT 6: what is said in parting, and nobody misses.
-PARTING_BYTES = 48
+# A TLS close_notify has 24 to 48 bytes, an SMTP QUIT 6: a goodbye that nobody misses.
+GOODBYE_BYTES = 48
 
 
 def data_after_close(case: Case) -> Iterator[Finding]:
-    """Data sent to an end that had closed were answered by RST, and are lost."""
+    """Data sent to an endpoint that had closed were answered by RST, and are lost."""
     for end in ENDS:
         refused = list(_refused(case, end))
         if not refused:
             continue
-        # A RST that was lost is no answer that anybody got.
+        # A RST that was lost reached nobody.
         refused = [pair for pair in refused if pair[1].packet not in case.lost] or refused
         data, reset = refused[0]
         shown = [e.packet for pair in refused for e in pair if e.packet not in case.lost]
         size = sum({event.seq: event.length for event, _ in refused}.values())
         closed = (
-            f"the {end.peer}, which had closed,"
+            f"the {end.peer} had closed"
             if case.close(end.peer)
-            else f"the {end.peer}, which was closed,"
+            else f"a RST had ended the connection at the {end.peer}"
         )
-        parting = _is_parting(case, end, size)
-        arrived = "which did not arrive" if reset.packet in case.lost else ""
-        got = (
-            f"and got RST (#{reset.packet})"
-            if not arrived
-            else f"; it answered with RST (#{reset.packet}), {arrived}"
-        )
-        what = (
-            "the data are lost, but so few bytes at the very end are usually a TLS close_notify or a QUIT"
-            if parting
-            else "the data are lost"
+        goodbye = _is_goodbye(case, end, size)
+        unheard = ", which did not arrive" if reset.packet in case.lost else ""
+        what = "the data are lost" + (
+            ", but so few bytes at the very end are usually a TLS close_notify or a QUIT" if goodbye else ""
         )
         yield found(
-            "data-after-close",
+            FindingCode.DATA_AFTER_CLOSE,
             end,
             _certainty(case, end.peer, data),
             since_ns=data.time_ns,
             until_ns=reset.time_ns,
             packets=shown or [data.packet],
             summary=(
-                f"the {end} sent {count(size, 'byte')} ({packets(e.packet for e, _ in refused)}) to "
-                f"{closed} {got}: {what}"
+                f"the {end} sent {count(size, 'byte')} ({packets(e.packet for e, _ in refused)}) after "
+                f"{closed}; the {end.peer} answered with RST (#{reset.packet}){unheard}: {what}"
             ),
             advice=(
-                f"nothing, if the {end} had only its goodbye left to say; else see 'closeseq explain "
+                f"no change is needed if the {end} sent only its goodbye; else see 'closeseq explain "
                 "data-after-close'"
-                if parting
-                else f"the program at the {end} gets ECONNRESET from its next read or write, then EPIPE (and "
-                f"SIGPIPE: use MSG_NOSIGNAL); {_why_closed(case, end.peer, data)}"
+                if goodbye
+                else f"{_why_closed(case, end.peer, data)}; the program at the {end} gets ECONNRESET from "
+                "its next read or write, then EPIPE (and SIGPIPE: use MSG_NOSIGNAL)"
             ),
-            severity=Severity.NOTICE if parting else None,
+            severity=Severity.NOTICE if goodbye else None,
         )
 
 
-def _is_parting(case: Case, end: End, size: int) -> bool:
-    """Whether refused data is short, and the very last of its sender, after the other end's FIN."""
-    fins = case.close(end.peer).copies
-    if size > PARTING_BYTES or not fins:
+def _is_goodbye(case: Case, end: End, size: int) -> bool:
+    """Whether refused data is short, and the very last of its sender, after its peer's FIN."""
+    fins = case.close(end.peer).transmissions
+    if size > GOODBYE_BYTES or not fins:
         return False
     fin = fins[0]
     sent = 0
     for step in case.conversation.steps:
         if isinstance(step, Traffic):
-            # Traffic after a FIN is more than a few words, or its repetitions.
+            # Traffic after a FIN is more than a few words, or retransmissions.
             sent += step.of(end).bytes if step.packet > fin.packet else 0
         elif step.sender is end and step.packet > fin.packet and step.packet not in case.timeline.strays:
             sent += step.length if step.position in (Position.NEW, Position.GAP, Position.REORDERED) else 0
-    return sent <= PARTING_BYTES
+    return sent <= GOODBYE_BYTES
 
 
 def _why_closed(case: Case, end: End, before: Event) -> str:
-    """Say where to look for why an end did not take data: at its close(), or at the RST that ended it."""
+    """Return where to look for why an endpoint refused data: at its close(), or at the RST that ended it."""
     if not case.close(end):
         ended_by = [r for t, r in case.endings if t.endpoint is end and r.packet < before.packet]
         if ended_by:
             reset = ended_by[0]
-            return f"the RST #{reset.packet} had ended the connection at the {end}: look for what sent that"
+            return f"find out why RST #{reset.packet} was sent: it had ended the connection at the {end}"
     return (
-        f"if it had something to say, the {end} closed too early: there, shutdown(SHUT_WR) and read to the "
-        "end before close()"
+        f"if the data matter, fix the program at the {end}, which closes too early: call shutdown(SHUT_WR), "
+        "read until recv() returns 0, then close()"
     )
 
 
 def _refused(case: Case, end: End) -> Iterator[tuple[Event, Event]]:
-    """Yield the data of an end that its closed peer answered by RST, each with the answer.
+    """Yield the data of an endpoint that its closed peer answered by RST, each with the answer.
 
     A RST in answer to a segment has no ACK, and takes its number from what it answers (RFC 9293 3.10.7.1).
     """
@@ -182,7 +170,7 @@ def _refused(case: Case, end: End) -> Iterator[tuple[Event, Event]]:
 
 
 def _had_closed(case: Case, end: End, before: Event) -> bool:
-    """Whether an end had sent its FIN, or been reset, before a packet of the other end."""
+    """Whether an endpoint had sent its FIN, or been reset, before a packet of its peer."""
     fin = case.close(end)
     if fin and fin.began < (before.time_ns, before.packet):
         return True
@@ -190,9 +178,9 @@ def _had_closed(case: Case, end: End, before: Event) -> bool:
 
 
 def _certainty(case: Case, end: End, data: Event) -> Certainty:
-    """That it had closed is sure if it sent FIN; that a RST had closed it is as sure as that transition."""
+    """Return how sure it is that an endpoint had closed: by its FIN, or by the transition of a RST."""
     if case.close(end):
-        return Certainty.OBSERVED if case.close(end).copies else Certainty.ASSUMED
+        return Certainty.OBSERVED if case.close(end).transmissions else Certainty.ASSUMED
     return weakest(*(t.certainty for t, r in case.endings if t.endpoint is end and r.packet < data.packet))
 
 
@@ -209,7 +197,7 @@ def slow_close(case: Case) -> Iterator[Finding]:
             after = f" after its last data (#{last})" if last else ""
             shown = list(case.arrived((stay.entered.packet, stay.left.packet, last)))
             yield found(
-                "slow-close",
+                FindingCode.SLOW_CLOSE,
                 end,
                 weakest(stay.entered.certainty, stay.left.certainty),
                 since_ns=since,
@@ -220,16 +208,17 @@ def slow_close(case: Case) -> Iterator[Finding]:
                     f"(#{stay.left.packet})"
                 ),
                 advice=(
-                    f"see what the program at the {end} does between recv() returning 0 and close(): a "
-                    "timeout, a lock, a blocking call; until then both ends hold a socket"
+                    f"find out what the program at the {end} does between recv() returning 0 and close(): a "
+                    "timeout, a lock, a blocking call; until then both endpoints hold a socket"
                 ),
             )
 
 
 def _idle_since(case: Case, stay: Stay) -> tuple[int, int | None]:
-    data = case.last_data(stay.end, stay.entered)
-    if data is None or not stay.since_ns < data[0] <= case.until(stay):
+    """Return since when CLOSE_WAIT was idle, and the packet of the last data before that, if any."""
+    data = case.last_data(stay.end, stay)
+    if data is None:
         return stay.since_ns, None
     own = case.by_packet.get(data[1])
-    # Data that rode on the FIN itself came at the end of the wait.
+    # Data in the FIN itself came at the end of the wait.
     return data if own is None or not own.fin else (stay.since_ns, None)

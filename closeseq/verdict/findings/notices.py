@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 from closeseq.connections.conversation import ENDS, End, Event, Position, Traffic
 from closeseq.tcp.timeline import Certainty
 from closeseq.units import count, listed, span, times
+from closeseq.verdict.findings import found
 from closeseq.verdict.findings.vanished import vanished
-from closeseq.verdict.found import found
+from closeseq.verdict.model import FindingCode
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,7 +24,7 @@ def challenge_ack(case: Case) -> Iterator[Finding]:
         own = cause.packet in case.by_packet
         what = "SYN" if cause.syn else "RST"
         yield found(
-            "challenge-ack",
+            FindingCode.CHALLENGE_ACK,
             ack.sender,
             Certainty.ASSUMED,
             since_ns=cause.time_ns,
@@ -34,18 +35,18 @@ def challenge_ack(case: Case) -> Iterator[Finding]:
                 f"(#{ack.packet}) and went on: it did not fit the connection"
             ),
             advice=(
-                f"the {ack.sender} still has a connection that the {cause.sender} has not; after the "
-                f"challenge the {cause.sender}'s RST ends it and the SYN is tried again, so only look why "
-                "the first one was left behind (crash, reboot, a RST that was lost)"
+                f"find out why the {cause.sender} no longer has a connection that the {ack.sender} still has "
+                f"(crash, reboot, a RST that was lost); the {cause.sender} now ends it with RST and sends "
+                "its SYN again"
                 if cause.syn
-                else "such a RST is late, or forged by somebody who guessed the number; the connection is "
-                "safe, so only look where it comes from if there are many"
+                else "no change is needed: the connection is safe; such a RST is late, or forged by somebody "
+                "who guessed the number, so look where they come from if there are many"
             ),
         )
 
 
 def keepalive(case: Case) -> Iterator[Finding]:
-    """Probes of an idle connection were seen (RFC 9293 3.8.4).
+    """Probes of an idle connection were captured (RFC 9293 3.8.4).
 
     Probes of a window of 0 have the same numbers, but are no keepalives.
     """
@@ -62,7 +63,7 @@ def keepalive(case: Case) -> Iterator[Finding]:
                 f"the last time without an answer {'so far' if case.ongoing else 'before the capture ended'}"
             )
         yield found(
-            "keepalive",
+            FindingCode.KEEPALIVE,
             end,
             Certainty.OBSERVED,
             since_ns=first.time_ns if isinstance(first, Event) else first.of(end).probe_ns,
@@ -73,8 +74,8 @@ def keepalive(case: Case) -> Iterator[Finding]:
                 f"the {end.peer} did not answer: see the other findings"
                 if in_vain
                 else (
-                    f"nothing: the {end} has SO_KEEPALIVE set (TCP_KEEPIDLE and TCP_KEEPINTVL tell how "
-                    "often it probes)"
+                    f"no change is needed: the {end} has SO_KEEPALIVE set (TCP_KEEPIDLE and TCP_KEEPINTVL "
+                    "set how often it probes)"
                 )
             ),
         )
@@ -99,13 +100,13 @@ def three_segment_close(case: Case) -> Iterator[Finding]:
     if end is None or case.crossed:
         return
     close, other = case.close(end), case.close(end.peer)
-    if not close.covers or not other.copies or close.covers[0][0] != other.copies[0].packet:
+    if not close.covers or not other.transmissions or close.covers[0][0] != other.transmissions[0].packet:
         return
-    fin, both = close.copies[0], other.copies[0]
+    fin, both = close.transmissions[0], other.transmissions[0]
     if both.packet < fin.packet or {both.packet, fin.packet} & case.lost:
         return
     yield found(
-        "three-segment-close",
+        FindingCode.THREE_SEGMENT_CLOSE,
         end.peer,
         Certainty.OBSERVED,
         since_ns=fin.time_ns,
@@ -115,27 +116,27 @@ def three_segment_close(case: Case) -> Iterator[Finding]:
             f"the {end.peer} acknowledged the FIN (#{fin.packet}) and closed in one segment "
             f"(#{both.packet}), {span(both.time_ns - fin.time_ns)} later"
         ),
-        advice=f"nothing: the {end.peer} closed at once when it read end of file",
+        advice=f"no change is needed: the {end.peer} closed at once when it read end of file",
     )
 
 
 def fin_with_data(case: Case) -> Iterator[Finding]:
-    """A FIN rode on data."""
+    """A FIN was sent with data."""
     for end in ENDS:
-        for fin in case.close(end).copies[:1]:
+        for fin in case.close(end).transmissions[:1]:
             if fin.length:
                 yield found(
-                    "fin-with-data",
+                    FindingCode.FIN_WITH_DATA,
                     end,
                     Certainty.OBSERVED,
                     since_ns=fin.time_ns,
                     until_ns=None,
                     packets=[fin.packet],
                     summary=(
-                        f"the {end}'s FIN (#{fin.packet}) rode on its last {count(fin.length, 'byte')} "
-                        "of data"
+                        f"the {end}'s FIN (#{fin.packet}) was sent with its last "
+                        f"{count(fin.length, 'byte')} of data"
                     ),
-                    advice="nothing: the program closed before its last data had been sent",
+                    advice="no change is needed: the program closed before its last data had been sent",
                 )
 
 
@@ -147,7 +148,7 @@ def capture_incomplete(case: Case) -> Iterator[Finding]:
     ends = {gap.endpoint for gap in gaps}
     whats = listed(list(dict.fromkeys(gap.what for gap in gaps)))
     yield found(
-        "capture-incomplete",
+        FindingCode.CAPTURE_INCOMPLETE,
         ends.pop() if len(ends) == 1 else None,
         Certainty.PROVED,
         since_ns=min(gap.time_ns for gap in gaps),
@@ -155,9 +156,9 @@ def capture_incomplete(case: Case) -> Iterator[Finding]:
         packets=[gap.packet for gap in gaps if gap.packet is not None],
         summary=f"{whats}; so {'; '.join(dict.fromkeys(gap.consequence for gap in gaps))}",
         advice=(
-            "capture anew, before the connection begins and in both directions: at one of the two ends (a "
-            "mirror port may show one direction only), with short packets (-s 128), a large buffer (-B "
-            "65536) and a filter on the port alone, not on flags"
+            "capture again, from before the connection begins and in both directions: at one of the two "
+            "endpoints (a mirror port may show one direction only), with short packets (-s 128), a large "
+            "buffer (-B 65536) and a filter on the port alone, not on flags"
         ),
     )
 
@@ -184,7 +185,7 @@ def duplicate_packets(case: Case) -> Iterator[Finding]:
             "once for each segment that it answers"
         )
     yield found(
-        "duplicate-packets",
+        FindingCode.DUPLICATE_PACKETS,
         None,
         Certainty.ASSUMED if delivered and not packets else Certainty.OBSERVED,
         since_ns=case.conversation.first_ns,
@@ -192,13 +193,13 @@ def duplicate_packets(case: Case) -> Iterator[Finding]:
         packets=list(packets),
         summary="; ".join(clauses),
         advice=(
-            "nothing is wrong with the connection; capture on one interface instead of 'any' "
-            "(loopback, bridges, bonds and VLANs show each packet once an interface)"
+            "no change is needed in the programs; capture on one interface instead of 'any' (loopback, "
+            "bridges, bonds and VLANs show each packet once an interface)"
             if captured or unclear
-            else "nothing: TCP drops the second of the two; if there are many, look for a loop or a link "
+            else "no change is needed: TCP drops the duplicate; if there are many, look for a loop or a link "
             "aggregate that sends packets on both of its links"
             if delivered
-            else "nothing: an end that has no connection answers each segment with a RST of its own"
+            else "no change is needed: an endpoint without the connection answers each segment with a RST"
         ),
     )
 

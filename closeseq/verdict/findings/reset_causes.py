@@ -1,14 +1,12 @@
-"""The causes of a RST, one function each; `CAUSES` lists them.
+"""Why a RST was sent: its likely causes in order, each with the evidence for and against it.
 
-Each weighs what the packets show: a base weight, more for what speaks for it, less for what speaks
-against it. A function returns None where its cause is out of the question.
+Each cause is a function, and `CAUSES` lists them. A function weighs what the packets show: a base weight,
+more for evidence for the cause, less for evidence against it. It returns None where its cause is impossible.
 
-How Linux sends RSTs (measured on 6.18, loopback): one that answers for a socket it does not have is bare
-(no ACK, number taken from the ACK it answers, RFC 9293 3.10.7.1), has window 0, no timestamps and IP id
-0; one that aborts a connection has RST+ACK, the socket's next number, window and timestamps, and an IP id
-that goes on counting. A keepalive that gives up aborts as well.
-
-Why a RST was sent: its likely causes in order, each with what speaks for it and against it.
+How Linux sends RSTs (measured on 6.18, loopback): without a socket, a RST is bare (no ACK, its number taken
+from the ACK that it answers, RFC 9293 3.10.7.1), with window 0, no timestamps and IP id 0. A RST that aborts
+a connection has RST+ACK, the socket's next number, window and timestamps, and an IP id that goes on counting;
+so has that of a keepalive that gives up.
 """
 
 from __future__ import annotations
@@ -21,8 +19,9 @@ from closeseq.packets.value import value
 from closeseq.tcp.states import State
 from closeseq.tcp.timeline import Certainty
 from closeseq.units import count, packets, span, times
+from closeseq.verdict.findings import found
 from closeseq.verdict.findings.reset_facts import Reset
-from closeseq.verdict.found import found
+from closeseq.verdict.model import FindingCode
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -31,7 +30,7 @@ if TYPE_CHECKING:
     from closeseq.verdict.case import Case
     from closeseq.verdict.model import Finding
 
-# What the signs of a forgery must weigh together: one that is strong, or several. Less is chance.
+# The least weight of all signs of a forgery together: a strong one, or several. Less is chance.
 NAMED_FROM = 4
 # How far an IP id may run ahead between two packets of one connection; the ids of one socket count up.
 ID_STRIDE = 1024
@@ -49,7 +48,7 @@ class Cause:
 
 
 def unread_data(reset: Reset) -> Cause | None:
-    """Closed with unread data: the kernel must not say "received" and sends RST instead (RFC 2525 2.17)."""
+    """It closed with unread data: the kernel sends RST, since the data was not delivered (RFC 2525 2.17)."""
     if not reset.aborts or not reset.bytes_sent(reset.peer) or reset.persisted:
         return None
     weight, speaks_for, against = 2, [], []
@@ -63,7 +62,7 @@ def unread_data(reset: Reset) -> Cause | None:
         against.append(f"the {reset.sender} had answered since")
     elif reset.spoke_first:
         weight -= 1
-        against.append(f"the {reset.sender} had asked for that data and got its answer")
+        against.append(f"the {reset.sender} had asked for that data and received its answer")
     else:
         weight += 1
         speaks_for.append(f"the {reset.sender} did not answer the last of them")
@@ -73,24 +72,23 @@ def unread_data(reset: Reset) -> Cause | None:
         speaks_for=tuple(speaks_for),
         speaks_against=tuple(against),
         advice=(
-            f"let the program at the {reset.sender} read until recv() returns 0 before it calls close() "
-            "(it may stop early on an error, a limit or a timeout); shutdown(SHUT_WR) first, then read, "
-            "then close()"
+            f"fix the program at the {reset.sender}: call shutdown(SHUT_WR), read until recv() returns 0, "
+            "then close(); it may stop reading early on an error, a limit or a timeout"
         ),
     )
 
 
 def linger_zero(reset: Reset) -> Cause | None:
-    """SO_LINGER with a time of zero: close() aborts at once."""
+    """It set SO_LINGER with a time of zero: close() aborts at once."""
     if not reset.aborts or reset.persisted or reset.state is State.LISTEN:
         return None
-    weight, speaks_for, against = 2, ["RST+ACK out of an open socket"], []
+    weight, speaks_for, against = 2, ["RST+ACK from an open socket"], []
     if not reset.bytes_sent(reset.peer):
         weight += 1
         speaks_for.append("there was nothing to read")
     elif reset.replied or reset.spoke_first:
         weight += 1
-        speaks_for.append("what there was to read was probably read")
+        speaks_for.append("the data to read was probably read")
     else:
         weight -= 1
         against.append("there was data to read")
@@ -101,8 +99,8 @@ def linger_zero(reset: Reset) -> Cause | None:
         speaks_against=tuple(against),
         advice=(
             f"look in the program at the {reset.sender} for SO_LINGER with l_linger = 0 (some HTTP "
-            "libraries, load balancers and health checks set it to avoid TIME_WAIT) and leave it out: it "
-            "throws away unsent data"
+            "libraries, load balancers and health checks set it to avoid TIME_WAIT) and remove it: it drops "
+            "unsent data"
         ),
     )
 
@@ -142,7 +140,7 @@ def gave_up(reset: Reset) -> Cause | None:
 
 
 def after_close(reset: Reset) -> Cause | None:
-    """Data for an end that had closed."""
+    """Data was sent to an endpoint that had closed."""
     data = reset.answered
     if reset.aborts or data is None or not data.data or not reset.closed_before:
         return None
@@ -153,14 +151,14 @@ def after_close(reset: Reset) -> Cause | None:
         speaks_for=(f"bare RST numbered like the ACK in #{data.packet}",),
         speaks_against=(),
         advice=(
-            f"let the {reset.sender} shutdown(SHUT_WR) and read to the end before close(), if it wants the "
-            f"answer; else let the {reset.peer} stop sending when it has read end of file"
+            f"if the {reset.sender} wants the answer, fix its program: call shutdown(SHUT_WR), read until "
+            f"recv() returns 0, then close(); else fix the {reset.peer}: stop sending at end of file"
         ),
     )
 
 
 def _fin_wait_2_over(reset: Reset) -> bool:
-    """Whether the sender's FIN_WAIT_2 had run out: told by the timeline, which knows the system's timers."""
+    """Whether the sender's FIN_WAIT_2 had expired, by the timeline, which runs the system's timers."""
     stay = reset.fin_wait_2
     if stay is None or stay.left is None:
         return False
@@ -168,26 +166,26 @@ def _fin_wait_2_over(reset: Reset) -> bool:
 
 
 def fin_wait_2_expired(reset: Reset) -> Cause | None:
-    """FIN_WAIT_2 without an owner ran out; what comes later finds no socket."""
+    """FIN_WAIT_2 without an owner expired; what comes later finds no socket."""
     if reset.aborts or reset.answered is None or not _fin_wait_2_over(reset):
         return None
     stay = reset.fin_wait_2
     assert stay is not None
     waited = span(reset.event.time_ns - stay.since_ns)
     return Cause(
-        f"the {reset.sender}'s FIN_WAIT_2 had run out",
+        f"the {reset.sender}'s FIN_WAIT_2 had expired",
         weight=6,
         speaks_for=(f"bare RST to a segment that came {waited} after its FIN was acknowledged",),
         speaks_against=(),
         advice=(
-            f"the {reset.peer} took too long to close: see there what holds CLOSE_WAIT; "
+            f"fix the program at the {reset.peer}, which stays in CLOSE_WAIT too long; a longer "
             f"net.ipv4.tcp_fin_timeout at the {reset.sender} only hides it"
         ),
     )
 
 
 def no_such_socket(reset: Reset) -> Cause | None:
-    """Nobody listens, or the connection is not known (any more)."""
+    """There is no socket: nobody listens, or the connection is gone."""
     asked = reset.answered
     if asked is not None and asked.syn and not asked.acks:
         port = reset.case.conversation.address(reset.sender).port
@@ -197,8 +195,8 @@ def no_such_socket(reset: Reset) -> Cause | None:
             speaks_for=(f"it answers the SYN #{asked.packet}",),
             speaks_against=(),
             advice=(
-                "start the server, or look at which address and port it is bound ('ss -ltn' at the "
-                f"{reset.sender}); a firewall that rejects with tcp-reset looks the same"
+                f"start the server, or check its address and port ('ss -ltn' at the {reset.sender}); a "
+                "firewall that rejects with tcp-reset looks the same"
             ),
         )
     if reset.aborts or asked is None or reset.challenged is not None or after_close(reset) is not None:
@@ -210,8 +208,8 @@ def no_such_socket(reset: Reset) -> Cause | None:
             speaks_for=(f"bare RST to the SYN+ACK #{asked.packet}",),
             speaks_against=(),
             advice=(
-                "a port scan, a SYN with a forged sender, or a connect() that had been given up; nothing "
-                "is to be mended at the server"
+                "no change is needed at the server: a port scan, a SYN with a forged sender, or a cancelled "
+                "connect()"
             ),
         )
     known = reset.closed_before or reset.state is State.CLOSED
@@ -221,14 +219,14 @@ def no_such_socket(reset: Reset) -> Cause | None:
         speaks_for=(f"bare RST numbered like the ACK in #{asked.packet}",),
         speaks_against=(),
         advice=(
-            f"its socket was closed or lost (crash, reboot, a moved address) before #{asked.packet} came: "
-            "look there for what ended it"
+            f"find out what ended the socket at the {reset.sender} before #{asked.packet} came: a close(), a "
+            "crash, a reboot, a moved address"
         ),
     )
 
 
 def challenge_answered(reset: Reset) -> Cause | None:
-    """An end that does not have the old connection answers the challenge ACK for it (RFC 9293 3.5.1)."""
+    """An endpoint without the old connection answers the challenge ACK for it (RFC 9293 3.5.1)."""
     ack = reset.challenged
     late = reset.answered if reset.state is State.CLOSED and reset.closed_before else None
     if reset.aborts or (ack is None and (late is None or not late.pure_ack)):
@@ -243,14 +241,14 @@ def challenge_answered(reset: Reset) -> Cause | None:
         ),
         speaks_against=(),
         advice=(
-            f"as it should be; find out what made the {reset.peer} send that ACK: a connection that only the "
-            f"{reset.sender} had forgotten, or an old segment that came late"
+            f"this RST is correct; find out why the {reset.peer} sent that ACK: only the {reset.sender} had "
+            "lost the connection, or a delayed segment came"
         ),
     )
 
 
 def forged(reset: Reset) -> Cause | None:
-    """A middlebox or an attacker: it does not look like its sender's other packets, or that one goes on."""
+    """A middlebox or an attacker sent it: it is unlike its sender's other packets, or its sender goes on."""
     others = [e for e in reset.case.events if e.sender is reset.sender and not e.rst]
     signs: list[tuple[int, str]] = []
     ttls = {e.ttl for e in others}
@@ -265,7 +263,7 @@ def forged(reset: Reset) -> Cause | None:
     if not reset.aborts and reset.event.window:
         signs.append((1, f"its window is {reset.event.window}, where a kernel sends 0"))
     if (later := _goes_on(reset)) is not None:
-        signs.append((4, f"the {reset.sender} itself goes on as if nothing had happened (#{later})"))
+        signs.append((4, f"the {reset.sender} itself goes on (#{later})"))
     weight = sum(weight for weight, _ in signs)
     if weight < NAMED_FROM:
         return None
@@ -279,8 +277,8 @@ def forged(reset: Reset) -> Cause | None:
         speaks_against=tuple(against),
         advice=(
             "look for firewalls, proxies, load balancers and intrusion prevention on the path (idle "
-            f"timeouts, blocked content); capture at the {reset.sender} as well: there this RST will not "
-            "be seen being sent"
+            f"timeouts, blocked content); capture at the {reset.sender} too, to see that it did not send "
+            "this RST"
         ),
     )
 
@@ -293,19 +291,19 @@ def _goes_on(reset: Reset) -> int | None:
             if step.of(reset.sender):
                 return step.of(reset.sender).first_packet
         elif step.sender is reset.sender and not step.rst:
-            return None if step.syn else step.packet  # a SYN begins anew
+            return None if step.syn else step.packet  # a SYN opens a new connection
     return None
 
 
 def unknown(reset: Reset) -> Cause:
-    """What is left where nothing else is: weighed below all."""
+    """Nothing else is likely: weighed below all."""
     if reset.aborts:
         return Cause(
             f"the {reset.sender} aborted the connection",
             weight=-1,
             speaks_for=("RST+ACK",),
             speaks_against=(),
-            advice=f"look in the program and in the logs of the {reset.sender} for what ended it then",
+            advice=f"look in the program and the logs of the {reset.sender} for what ended the connection",
         )
     return Cause(
         f"the {reset.sender} has no socket for something that was sent to it",
@@ -313,8 +311,8 @@ def unknown(reset: Reset) -> Cause:
         speaks_for=("a bare RST",),
         speaks_against=("no captured segment has the number that it answers",),
         advice=(
-            f"capture at the {reset.sender}, where what it answers passes; if nothing does, somebody else "
-            "sent it"
+            f"capture at the {reset.sender}, where the segment passes that it answers; if none does, "
+            "somebody else sent the RST"
         ),
     )
 
@@ -341,9 +339,9 @@ def reset_cause(case: Case) -> Iterator[Finding]:
     for _, run in groupby(case.resets, key=_likeness):
         resets = list(run)
         until = resets[-1].time_ns if len(resets) > 1 else None
-        summary, advice = _told(case, resets) if case.worded else ("", "")
+        summary, advice = _texts(case, resets) if case.worded else ("", "")
         yield found(
-            "reset-cause",
+            FindingCode.RESET_CAUSE,
             resets[0].sender,
             Certainty.ASSUMED,
             since_ns=resets[0].time_ns,
@@ -354,8 +352,8 @@ def reset_cause(case: Case) -> Iterator[Finding]:
         )
 
 
-def _told(case: Case, resets: Sequence[Event]) -> tuple[str, str]:
-    """Return why the first of these RSTs, which look alike, was sent, and what to do about it."""
+def _texts(case: Case, resets: Sequence[Event]) -> tuple[str, str]:
+    """Return the summary and advice of RSTs that look alike: why the first of them was sent."""
     first = Reset(case, resets[0])
     causes = likely_causes(first)
     repeated = f" (repeated, {times(len(resets))} in all: {packets(r.packet for r in resets)})"
@@ -369,7 +367,7 @@ def _told(case: Case, resets: Sequence[Event]) -> tuple[str, str]:
 
 
 def _likeness(reset: Event) -> tuple[End, bool, int, bool]:
-    """What makes two RSTs look alike: sender, form, and the traits of its sender's stack."""
+    """Return what two RSTs that look alike have in common: sender, form, and traits of its stack."""
     return reset.sender, reset.ack is None, reset.ttl, reset.window == 0
 
 

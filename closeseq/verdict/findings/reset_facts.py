@@ -1,4 +1,4 @@
-"""What went before a RST: the facts that its causes are weighed by."""
+"""What happened before a RST: the facts that its causes are weighed by."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Answered:
 
 
 class Reset:
-    """A RST and what went before it: the facts that the causes are weighed by."""
+    """A RST and what happened before it: the facts that its causes are weighed by."""
 
     def __init__(self, case: Case, event: Event) -> None:
         self.case = case
@@ -49,12 +49,12 @@ class Reset:
 
     @property
     def where(self) -> str:
-        """In which state its sender was, or seemed to be: a bare RST answers for no socket."""
+        """In which state its sender was, or was last seen: a bare RST is sent without a socket."""
         state = self.state
         if state is State.LISTEN:
             return "which had sent nothing before"
         if state is State.UNKNOWN:
-            return "in no state that is known"
+            return "in an unknown state"
         return f"in {state}" if self.aborts or state is State.CLOSED else f"last seen in {state}"
 
     @cached
@@ -76,11 +76,13 @@ class Reset:
     def answered(self) -> Answered | None:
         """The segment that a RST answers: a bare one takes its number from there (RFC 9293 3.10.7.1).
 
-        Of several it is the last that its sender can have received, as far as the distance tells. One with
-        ACK can only answer the last.
+        Of several it is the last that its sender can have received, by its distance. A RST with ACK can only
+        answer the last.
         """
-        heard = [step for step in self.before if self._is_from_peer(step)]
-        fitting = [a for step in heard[-1 if self.aborts else 0 :] if (a := self._fitting(step)) is not None]
+        received = [step for step in self.before if self._is_from_peer(step)]
+        fitting = [
+            a for step in received[-1 if self.aborts else 0 :] if (a := self._fitting(step)) is not None
+        ]
         distance = self.case.timeline.distance
         least = None if distance is None else distance.least_ns[self.sender]
         in_time = [a for a in fitting if least is None or self.event.time_ns - a.time_ns >= least]
@@ -92,7 +94,7 @@ class Reset:
         return step.sender is self.peer and not step.rst
 
     def _fitting(self, step: Event | Traffic) -> Answered | None:
-        """Return what it answers if that is in this step of its peer."""
+        """Return the segment that it answers, if that is in this step of its peer."""
         if isinstance(step, Traffic):
             stream = step.of(self.peer)
             data = (stream.end or 0) > (step.of(self.sender).ack or 0) and stream.bytes > 0
@@ -104,7 +106,7 @@ class Reset:
         return Answered(step.packet, step.time_ns, data=data, syn=step.syn, acks=acks, pure_ack=step.pure_ack)
 
     def bytes_sent(self, end: End) -> int:
-        """Return how much data an end had sent before it."""
+        """Return how much data an endpoint had sent before it, in bytes."""
         return sum(
             step.of(end).bytes if isinstance(step, Traffic) else step.length * (step.sender is end)
             for step in self.before
@@ -126,7 +128,7 @@ class Reset:
 
     @cached
     def spoke_first(self) -> bool:
-        """Whether its sender was the one that asked: it sent the connection's first data."""
+        """Whether its sender sent the connection's first data."""
         for step in self.before:
             if isinstance(step, Traffic):
                 own, other = step.of(self.sender), step.of(self.peer)
@@ -140,12 +142,12 @@ class Reset:
 
     @cached
     def in_vain(self) -> Unanswered | None:
-        """What its sender had repeated before without an answer."""
+        """What its sender had sent before in vain."""
         return unanswered(self.case, self.sender, self.before)
 
     @property
     def persisted(self) -> bool:
-        """Whether it had repeated so often that giving up is the obvious cause."""
+        """Whether its sender had tried so often that giving up is the obvious cause."""
         return self.in_vain is not None and self.in_vain.enough
 
     @cached
@@ -168,7 +170,7 @@ class Reset:
 
 
 def _only_acks_at_the_end(own: Stream, other: Stream) -> bool:
-    """Whether an end's last packets of a stretch only acknowledged: it answered no more than that.
+    """Whether an endpoint's last packets of a stretch only acknowledged the other's data.
 
     An exchange that ends with the other's data and their acknowledgement leaves one packet unanswered.
     """

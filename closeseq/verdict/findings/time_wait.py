@@ -1,4 +1,4 @@
-"""What happens to an end in TIME_WAIT, and whom it keeps waiting."""
+"""What happens to an endpoint in TIME_WAIT, and what cannot be bound meanwhile."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from closeseq.tcp.states import CLOSED_ITS_SIDE, State
 from closeseq.tcp.timeline import Certainty
 from closeseq.units import span, times
 from closeseq.verdict.case import weakest
-from closeseq.verdict.found import found
+from closeseq.verdict.findings import found
+from closeseq.verdict.model import FindingCode
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,10 +20,10 @@ if TYPE_CHECKING:
 
 
 def time_wait_restarted(case: Case) -> Iterator[Finding]:
-    """TIME_WAIT acknowledged a repeated FIN: 2MSL counts anew (RFC 9293 3.10.7.4)."""
+    """TIME_WAIT acknowledged a retransmitted FIN: 2MSL counts anew (RFC 9293 3.10.7.4)."""
     for end in ENDS:
         for stay in case.stays(end, State.TIME_WAIT):
-            restarts = list(_repetitions(case, stay))
+            restarts = list(_retransmissions(case, stay))
             if not restarts:
                 continue
             fin, ack = restarts[-1]
@@ -30,26 +31,26 @@ def time_wait_restarted(case: Case) -> Iterator[Finding]:
             left = f"; it now ends {span(expiry - fin.time_ns)} after #{fin.packet}" if expiry else ""
             shown = [event.packet for pair in restarts for event in pair]
             yield found(
-                "time-wait-restarted",
+                FindingCode.TIME_WAIT_RESTARTED,
                 end,
                 weakest(stay.entered.certainty, Certainty.PROVED),
                 since_ns=restarts[0][0].time_ns,
                 until_ns=None,
                 packets=shown,
                 summary=(
-                    f"the {end}, in TIME_WAIT, acknowledged the {end.peer}'s repeated FIN "
+                    f"the {end}, in TIME_WAIT, acknowledged the {end.peer}'s retransmitted FIN "
                     f"{times(len(restarts))} (last #{fin.packet}, #{ack.packet}); 2MSL counts from "
                     f"there{left}"
                 ),
                 advice=(
-                    "nothing: this is what TIME_WAIT is for; the loss that made it necessary is told "
-                    "by the other findings"
+                    "no change is needed: this is what TIME_WAIT is for; other findings show the loss that "
+                    "made it necessary"
                 ),
             )
 
 
-def _repetitions(case: Case, stay: Stay) -> Iterator[tuple[Event, Event]]:
-    """Yield each repeated FIN that reached TIME_WAIT, with its acknowledgement."""
+def _retransmissions(case: Case, stay: Stay) -> Iterator[tuple[Event, Event]]:
+    """Yield each retransmitted FIN that reached TIME_WAIT, with its acknowledgement."""
     close = case.close(stay.end.peer)
     entered = stay.entered.packet or 0
     left = stay.left.packet if stay.left is not None and stay.left.packet is not None else None
@@ -57,7 +58,7 @@ def _repetitions(case: Case, stay: Stay) -> Iterator[tuple[Event, Event]]:
     for event in case.events:
         if event.packet <= entered or (left is not None and event.packet >= left):
             continue
-        if event.sender is stay.end.peer and event.fin and event in close.copies[1:]:
+        if event.sender is stay.end.peer and event.fin and event in close.transmissions[1:]:
             seen = event
         elif event.sender is stay.end and seen is not None and event.pure_ack:
             yield seen, event
@@ -65,7 +66,7 @@ def _repetitions(case: Case, stay: Stay) -> Iterator[tuple[Event, Event]]:
 
 
 def time_wait_assassinated(case: Case) -> Iterator[Finding]:
-    """A RST reached an end in TIME_WAIT (RFC 1337)."""
+    """A RST reached an endpoint in TIME_WAIT (RFC 1337)."""
     for end in ENDS:
         for stay in case.stays(end, State.TIME_WAIT):
             reset = case.by_reset(stay.left)
@@ -75,7 +76,7 @@ def time_wait_assassinated(case: Case) -> Iterator[Finding]:
             before = [e for e in case.events if e.sender is end and e.packet < reset.packet]
             provoked = f", in answer to #{before[-1].packet}" if before and reset.ack is None else ""
             yield found(
-                "time-wait-assassinated",
+                FindingCode.TIME_WAIT_ASSASSINATED,
                 end,
                 weakest(stay.left.certainty) if stay.left else Certainty.ASSUMED,
                 since_ns=reset.time_ns,
@@ -87,13 +88,13 @@ def time_wait_assassinated(case: Case) -> Iterator[Finding]:
                 ),
                 advice=(
                     f"set net.ipv4.tcp_rfc1337=1 at the {end} (Linux ignores RSTs in TIME_WAIT only then); "
-                    "find where the late segment came from that provoked the RST"
+                    "find where the delayed segment came from that provoked the RST"
                 ),
             )
 
 
 def time_wait_reused(case: Case) -> Iterator[Finding]:
-    """A SYN reopened the pair while an end was in TIME_WAIT."""
+    """A SYN reopened the pair while an endpoint was in TIME_WAIT."""
     successor = case.conversation.successor
     for end in ENDS if successor is not None else ():
         for stay in case.stays(end, State.TIME_WAIT):
@@ -103,7 +104,7 @@ def time_wait_reused(case: Case) -> Iterator[Finding]:
             held = successor.time_ns - stay.since_ns
             own = successor.sender is end
             yield found(
-                "time-wait-reused",
+                FindingCode.TIME_WAIT_REUSED,
                 end,
                 weakest(stay.entered.certainty),
                 since_ns=successor.time_ns,
@@ -111,19 +112,19 @@ def time_wait_reused(case: Case) -> Iterator[Finding]:
                 packets=[stay.entered.packet] if stay.entered.packet is not None else [],
                 summary=(
                     f"{span(held)} into the {end}'s TIME_WAIT a SYN (#{successor.packet}) opened the same "
-                    "addresses and ports again" + (", from the end in TIME_WAIT itself" if own else "")
+                    "addresses and ports again" + (f", from the {end} itself" if own else "")
                 ),
                 advice=(
-                    "nothing: newer timestamps (net.ipv4.tcp_tw_reuse) make it safe"
+                    "no change is needed: newer timestamps (net.ipv4.tcp_tw_reuse) make it safe"
                     if own
-                    else "nothing, if the SYN's number or timestamp is newer (RFC 9293 3.10.7.4, RFC 6191); "
-                    "a client that comes back to the same port so soon should let the kernel choose its port"
+                    else "no change is needed if the SYN's number or timestamp is newer (RFC 9293 3.10.7.4, "
+                    "RFC 6191); a client that reuses a port so soon should let the kernel choose its port"
                 ),
             )
 
 
 def bind_blocked(case: Case) -> Iterator[Finding]:
-    """The end that listens holds its port in a state in which bind() without SO_REUSEADDR fails."""
+    """The server's port is in a state in which bind() without SO_REUSEADDR fails."""
     end = End.SERVER
     stay = case.present(end)
     if stay is None or stay.state not in CLOSED_ITS_SIDE or case.conversation.successor is not None:
@@ -136,13 +137,13 @@ def bind_blocked(case: Case) -> Iterator[Finding]:
     close = case.close(end)
     until = (
         f"for another {span(max(expiry - case.now_ns, 0))}"
-        + (", if its socket has no owner any more" if stay.state is State.FIN_WAIT_2 else "")
+        + (", if no program owns the socket any more" if stay.state is State.FIN_WAIT_2 else "")
         if expiry is not None
-        else "until its FIN is acknowledged or the kernel gives it up"
+        else "until its FIN is acknowledged or its kernel gives up"
     )
     shown = list(case.arrived((*close.packets[:1], stay.entered.packet)))
     yield found(
-        "bind-blocked",
+        FindingCode.BIND_BLOCKED,
         end,
         Certainty.ASSUMED if guessed else weakest(stay.entered.certainty),
         since_ns=stay.since_ns,

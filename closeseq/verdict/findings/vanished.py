@@ -1,4 +1,4 @@
-"""An end whose peer is gone: what it sends again, or its keepalives, get no answer any more."""
+"""An endpoint whose peer is gone: its retransmissions, or its keepalives, get no answer any more."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from closeseq.settings import SECOND
 from closeseq.tcp.states import State
 from closeseq.tcp.timeline import Certainty
 from closeseq.units import count, span
-from closeseq.verdict.found import found
+from closeseq.verdict.findings import found
+from closeseq.verdict.model import FindingCode
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -18,15 +19,15 @@ if TYPE_CHECKING:
     from closeseq.verdict.case import Case
     from closeseq.verdict.model import Finding
 
-# So many repetitions without an answer are more than a loss, if the end gave up after them. One answer
-# may always be late; Linux repeats five times and more before it gives up by itself.
+# So many without an answer are more than a loss, if the endpoint gave up after them. One answer may always be
+# late; Linux retransmits five times and more before it gives up by itself.
 ENOUGH_PROBES = 2
 ENOUGH_RETRANSMISSIONS = 3
 
 
 @value
 class Unanswered:
-    """What an end sent last, and what nobody answered."""
+    """What an endpoint sent last, and what nobody answered."""
 
     end: End
     since_ns: int
@@ -37,18 +38,18 @@ class Unanswered:
 
     @property
     def enough(self) -> bool:
-        """Whether it was repeated so often that the other end must be gone, rather than a packet."""
+        """Whether it was sent so often that the peer must be gone, rather than a packet lost."""
         return self.probes >= ENOUGH_PROBES or self.retransmissions >= ENOUGH_RETRANSMISSIONS
 
     @property
     def what(self) -> str:
         if self.probes:
             return count(self.probes, "keepalive probe")
-        return f"data sent again {count(self.retransmissions, 'time')}"
+        return count(self.retransmissions, "retransmission")
 
 
 def half_open(case: Case) -> Iterator[Finding]:
-    """One end is gone, the other holds the connection for open."""
+    """One endpoint is gone, and its peer still has the connection open."""
     for end in ENDS:
         gone = vanished(case, end)
         if gone is None:
@@ -56,7 +57,7 @@ def half_open(case: Case) -> Iterator[Finding]:
         until = case.timeline.now_ns if gone.gave_up is None else gone.gave_up.time_ns
         ended = f", then it gave up with RST (#{gone.gave_up.packet})" if gone.gave_up is not None else ""
         yield found(
-            "half-open",
+            FindingCode.HALF_OPEN,
             end,
             Certainty.ASSUMED,
             since_ns=gone.since_ns,
@@ -67,16 +68,16 @@ def half_open(case: Case) -> Iterator[Finding]:
                 f"{span(until - gone.since_ns)} without an answer{ended}"
             ),
             advice=(
-                f"look whether the {end.peer} {case.conversation.address(end.peer)} crashed, lost power or "
-                "was cut off (NAT and firewall timeouts drop idle connections without a word); to notice "
-                f"sooner, set SO_KEEPALIVE with TCP_KEEPIDLE and TCP_USER_TIMEOUT at the {end}, and the "
-                f"same at the {end.peer}, whose socket may stay ESTABLISHED for ever"
+                f"find out whether the {end.peer} {case.conversation.address(end.peer)} crashed, lost "
+                "power or was cut off (NAT and firewall timeouts drop idle connections silently); to notice "
+                f"sooner, set SO_KEEPALIVE with TCP_KEEPIDLE and TCP_USER_TIMEOUT at the {end}, and also at "
+                f"the {end.peer}, whose socket may stay ESTABLISHED for ever"
             ),
         )
 
 
 def vanished(case: Case, end: End) -> Unanswered | None:
-    """Return what an open end sends in vain: for `stuck_after`, or until it gave up with RST."""
+    """Return what an open endpoint sends in vain: for `stuck_after`, or until it gave up with RST."""
     gave_up = next((e for e in case.resets if e.sender is end and e.ack is not None), None)
     steps = case.conversation.steps
     if gave_up is not None:
@@ -95,7 +96,7 @@ def vanished(case: Case, end: End) -> Unanswered | None:
 def unanswered(
     case: Case, end: End, steps: tuple[Event | Traffic, ...], gave_up: Event | None = None
 ) -> Unanswered | None:
-    """Return what an end sent after its peer's last packet, if any of it calls for an answer."""
+    """Return what an endpoint sent after its peer's last packet, if any of it calls for an answer."""
     sent, acked, events = 0, 0, []
     for step in steps:
         if isinstance(step, Traffic):
@@ -138,7 +139,7 @@ def _of_traffic(
     stream, keepalives = last.of(end), case.keepalives(end, last)
     retransmissions = stream.retransmissions
     if not case.window_closed(end.peer, last) and not last.of(end.peer).zero_windows:
-        retransmissions += stream.probes - keepalives  # a single byte sent again looks like a probe
+        retransmissions += stream.probes - keepalives  # a retransmitted single byte looks like a probe
     shown = (stream.unanswered_packet, stream.last_packet) + ((gave_up.packet,) if gave_up else ())
     if outstanding and retransmissions and stream.unanswered > 1:
         repeated = min(retransmissions, stream.unanswered - 1)

@@ -1,7 +1,7 @@
 """Every state, verdict and finding: what it means, why it happens, how to see it, what to do.
 
 This is the one place for meaning and severity; the rules take them from here. It is data and imports
-nothing of the machinery, so that `closeseq explain` is quick.
+no rule, so that `closeseq explain` is quick.
 
     state_entries    the eleven states, and the verdicts
     finding_entries  the findings: problems, then notices
@@ -19,7 +19,7 @@ from closeseq.verdict.vocabulary.state_entries import STATES, VERDICTS
 
 _ENTRIES = (*STATES, *VERDICTS, *PROBLEMS, *NOTICES)
 
-# Spellings of other tools and books that are no variation of ours.
+# Spellings of other tools and books that differ by more than case and hyphens.
 SYNONYMS = {
     "2msl": "time-wait",
     "estab": "established",  # ss
@@ -37,7 +37,7 @@ def _plain(word: str) -> str:
     return re.sub(r"[\s_-]+", "-", word.strip().lower())
 
 
-_BY_CODE = {entry.code: entry for entry in _ENTRIES}
+_BY_CODE: dict[str, Entry] = {entry.code: entry for entry in _ENTRIES}
 assert len(_BY_CODE) == len(_ENTRIES), "two entries have the same code"
 # The state CLOSING and the verdict closing differ in case only; in any other spelling it is the state.
 _BY_NAME = {_plain(entry.code): entry for entry in reversed(_ENTRIES)}
@@ -51,7 +51,7 @@ def entries() -> tuple[Entry, ...]:
 def lookup(word: str) -> Entry:
     """Return the entry of a word in any case, with `-`, `_` or spaces, or as other tools spell it.
 
-    Only `CLOSING`, a state, and `closing`, a verdict, are told apart by their case.
+    Case matters only for `CLOSING`, a state, and `closing`, a verdict.
 
     Raises:
         UnknownWordError: nothing has this name; its text names the nearest words.

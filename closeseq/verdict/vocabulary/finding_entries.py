@@ -1,247 +1,238 @@
-"""The findings that are something to mend.
-
-The findings that are something to know.
-"""
+"""The findings: problems, which are something to fix, then notices, which are something to know."""
 
 from __future__ import annotations
 
-from closeseq.verdict.model import Entry, Severity, entry
+from functools import partial
 
+from closeseq.verdict.model import FindingCode, Severity, entry
 
-def _problem(code: str, meaning: str, explanation: str, advice: str) -> Entry:
-    return entry(code, "finding", Severity.PROBLEM, meaning=meaning, explanation=explanation, advice=advice)
-
+_problem = partial(entry, severity=Severity.PROBLEM)
+_notice = partial(entry, severity=Severity.NOTICE)
 
 PROBLEMS = (
     _problem(
-        "stuck-close-wait",
+        FindingCode.STUCK_CLOSE_WAIT,
         "its peer has closed, and its program has not closed the socket",
-        """The kernel told the program end of file (recv() returned 0) and since then waits for close(). It
-        waits for ever: no timer and no sysctl ends CLOSE_WAIT. Each such socket holds a file descriptor,
-        until accept() fails with EMFILE.
+        """The kernel received the FIN (recv() returns 0) and waits for close(). It waits for ever: no timer
+        and no sysctl ends CLOSE_WAIT. Each such socket holds a file descriptor, until accept() fails with
+        EMFILE.
 
         It is a bug in *that* program, not in the network and not at the peer: a reader that takes 0 bytes
-        for "nothing yet"; a writer that never reads and so never learns of it; a connection pool that keeps
-        dead connections; a thread that hangs with the socket in its hands; a descriptor inherited by a
-        child process, so that close() in the parent closes nothing.
+        for "nothing yet"; a writer that never reads and so never sees the end of file; a connection pool
+        that keeps dead connections; a thread that hangs while it owns the socket; a descriptor inherited by
+        a child process, so that close() in the parent closes nothing.
 
-        closeseq reports it from --stuck-after on (60 s), or from when the peer's FIN_WAIT_2 ran out. While
-        data still flows over the half-closed connection, it does not (RFC 9293 3.6).""",
+        closeseq reports it after --stuck-after (60 s), or when the peer's FIN_WAIT_2 has expired, but not
+        while data still flows over the half-closed connection (RFC 9293 3.6).""",
         """find the process with ss -tnp state close-wait (or lsof -i TCP:PORT), see what it does (gdb,
-        py-spy, jstack), and make it close() the socket when recv() returns 0. Restarting it frees the
-        sockets and mends nothing""",
+        py-spy, jstack), and make it close() the socket when recv() returns 0. A restart frees the sockets
+        but fixes nothing""",
     ),
     _problem(
-        "stuck-fin-wait-2",
+        FindingCode.STUCK_FIN_WAIT_2,
         "it has closed, and its peer does not close",
         """Its FIN was acknowledged, so the peer's kernel knows; the peer's program has not closed its side,
-        and is in CLOSE_WAIT. The fault is at that other end.
+        and is in CLOSE_WAIT. The fault is at the peer.
 
-        If the socket here has lost its owner (close(), or the process ended), Linux drops it after
-        net.ipv4.tcp_fin_timeout, 60 s. If it still has one (shutdown(SHUT_WR) and then a read that waits),
-        it waits for ever (RFC 9293 3.6).""",
-        """mend the program at the other end, see stuck-close-wait. Here: give the read after
-        shutdown(SHUT_WR) a timeout, or close(); TCP_LINGER2 shortens the wait of a single socket""",
+        If no program owns the socket here any more (close(), or the process ended), Linux drops it after
+        net.ipv4.tcp_fin_timeout, 60 s. If one still owns it (shutdown(SHUT_WR), then a read), it waits for
+        ever (RFC 9293 3.6).""",
+        """fix the program at the peer, see stuck-close-wait. Here: give the read after shutdown(SHUT_WR) a
+        timeout, or close(); TCP_LINGER2 shortens the wait of a single socket""",
     ),
     _problem(
-        "stuck-fin-wait-1",
+        FindingCode.STUCK_FIN_WAIT_1,
         "its FIN is not acknowledged",
-        """The FIN was sent, perhaps many times, or waits behind data that may not be sent, and nobody
+        """The FIN was sent, perhaps many times, or waits behind data that may not be sent, and nothing
         acknowledges it. The peer crashed, was cut off, or a firewall drops the packets; or the peer's
         window is 0 because its program does not read.
 
-        Linux gives up on a socket without owner after net.ipv4.tcp_orphan_retries repetitions (the default
-        0 means 8), with backoff some two minutes or less (RFC 9293 3.8.3). Many of them hold memory: nstat
-        -az TcpExtTCPAbortOnMemory, ss -s ("orphan").""",
-        """find out whether the peer is alive, and what between drops packets. If its window is 0, mend its
-        program: it has to read. TCP_USER_TIMEOUT limits the wait""",
+        Linux gives up on a socket without owner after net.ipv4.tcp_orphan_retries retransmissions (the
+        default 0 means 8), with backoff some two minutes or less (RFC 9293 3.8.3). Many of them hold
+        memory: nstat -az TcpExtTCPAbortOnMemory, ss -s ("orphan").""",
+        """find out whether the peer is alive, and what drops packets on the path. If its window is 0, fix
+        its program: it must read. TCP_USER_TIMEOUT limits the wait""",
     ),
     _problem(
-        "stuck-last-ack",
+        FindingCode.STUCK_LAST_ACK,
         "its FIN, the second one, is never acknowledged",
-        """Both ends have closed, and only the last ACK is missing. Either it is sent and lost each time
-        (then closeseq shows the ACKs), or the peer no longer knows the connection, or cannot be reached.
-        All data of this end may have arrived; that it knows so is what is missing (RFC 9293 3.10.7.4).""",
-        """look for a firewall or NAT that drops what comes after the first FIN; the kernel gives up by itself
-        (net.ipv4.tcp_orphan_retries)""",
+        """Both endpoints have closed, and only the last ACK is missing. Either it is sent and lost each
+        time (then closeseq shows the ACKs), or the peer no longer has the connection, or cannot be reached.
+        All data may have arrived, but this endpoint does not know (RFC 9293 3.10.7.4).""",
+        """look for a firewall or NAT that drops what comes after the first FIN; the kernel gives up by
+        itself (net.ipv4.tcp_orphan_retries)""",
     ),
     _problem(
-        "stuck-closing",
-        "both ends closed at once, and its FIN is never acknowledged",
-        """The FINs crossed, the peer's was received, and what acknowledges this end's own does not arrive,
-        or is not sent. As stuck-last-ack (RFC 9293 3.6, case 3).""",
-        """look for a firewall or NAT that drops what comes after the first FIN; the kernel gives up by itself
-        (net.ipv4.tcp_orphan_retries)""",
+        FindingCode.STUCK_CLOSING,
+        "both endpoints closed at once, and its FIN is never acknowledged",
+        """The FINs crossed and the peer's was received, but the ACK of this endpoint's own FIN does not
+        arrive, or is not sent. As stuck-last-ack (RFC 9293 3.6, case 3).""",
+        """look for a firewall or NAT that drops what comes after the first FIN; the kernel gives up by
+        itself (net.ipv4.tcp_orphan_retries)""",
     ),
     _problem(
-        "half-open",
-        "its peer is gone: what it sends again, or its keepalives, get no answer",
-        """One end has crashed, lost power, or been cut off from the other (a NAT or firewall that forgot an
-        idle connection does the same), and the other still holds the connection for ESTABLISHED. An end
-        that does not send never notices. One that sends repeats its data, on Linux net.ipv4.tcp_retries2
-        times (15, some 15 minutes), then the program gets ETIMEDOUT (RFC 9293 3.5.1).""",
+        FindingCode.HALF_OPEN,
+        "its peer is gone: its retransmissions, or its keepalives, get no answer",
+        """One endpoint has crashed, lost power, or been cut off (a NAT or firewall that dropped an idle
+        connection has the same effect), and its peer is still in ESTABLISHED. An endpoint that does not
+        send never notices. One that sends retransmits its data, on Linux net.ipv4.tcp_retries2 times (15,
+        some 15 minutes), then the program gets ETIMEDOUT (RFC 9293 3.5.1).""",
         """set SO_KEEPALIVE with TCP_KEEPIDLE, TCP_KEEPINTVL and TCP_KEEPCNT, shorter than the shortest
-        timeout of the firewalls between (the default begins after 2 h), and TCP_USER_TIMEOUT; better still,
-        a heartbeat in the protocol, at both ends""",
+        firewall timeout on the path (the default begins after 2 h), and TCP_USER_TIMEOUT; better still, a
+        heartbeat in the protocol, at both endpoints""",
     ),
     _problem(
-        "data-after-close",
-        "data sent to an end that had closed was answered by RST, and is lost",
-        """After close() a socket takes no more data: its kernel answers with RST. The sender gets
-        ECONNRESET from its next call, EPIPE (and the signal SIGPIPE) from the one after; what it had sent
-        before and the other had not read may be lost with it. FIN itself does not tell "I will not read any
-        more" from "I have nothing more to say", so that the first write after it always seems to succeed
-        (RFC 9293 3.6, RFC 1122 4.2.2.13).""",
-        """decide who is wrong: an end that closes although it wants the answer must use shutdown(SHUT_WR)
-        and read to the end; an end that goes on writing must read, and stop at end of file. Ignore SIGPIPE
-        or send with MSG_NOSIGNAL""",
+        FindingCode.DATA_AFTER_CLOSE,
+        "data sent to an endpoint that had closed was answered by RST, and is lost",
+        """After close() a socket accepts no more data: its kernel answers with RST. The sender gets
+        ECONNRESET from its next call, EPIPE (and the signal SIGPIPE) from the one after; earlier data that
+        the peer had not read may be lost too. A FIN does not show whether its sender still reads, so the
+        first write after it always seems to succeed (RFC 9293 3.6, RFC 1122 4.2.2.13).""",
+        """decide which program to fix: one that closes although it wants the answer must call
+        shutdown(SHUT_WR), read until recv() returns 0, then close(); one that goes on writing must read,
+        and stop at end of file. Ignore SIGPIPE or send with MSG_NOSIGNAL""",
     ),
     _problem(
-        "final-ack-lost",
-        "the last ACK did not arrive, and the FIN in LAST_ACK was sent again",
-        """The end that closed second repeats its FIN until it is acknowledged. Three outcomes: the other
-        end is in TIME_WAIT and acknowledges again, which is what TIME_WAIT is for; TIME_WAIT is gone
-        (reboot, too many of them, a RST) and a RST answers; or nobody answers, and LAST_ACK lasts until the
-        kernel gives up.
+        FindingCode.FINAL_ACK_LOST,
+        "the last ACK did not arrive, and the FIN in LAST_ACK was retransmitted",
+        """The endpoint that closed second retransmits its FIN until it is acknowledged. Three outcomes: its
+        peer is in TIME_WAIT and acknowledges again, which is what TIME_WAIT is for; TIME_WAIT is gone
+        (reboot, too many of them, a RST) and a RST answers; or nothing answers, and LAST_ACK lasts until
+        the kernel gives up.
 
-        The ACK is lost on its way, or a firewall forgets the connection with the FINs and drops what comes
-        after. No data is lost, for the FIN was received in order (RFC 9293 3.6.1).""",
-        """look for packet loss and for firewalls with short timeouts for closing connections; do not shorten
-        TIME_WAIT (net.ipv4.tcp_max_tw_buckets)""",
+        The ACK is lost on its way, or a firewall drops the connection with the FINs and what comes after.
+        No data is lost, for the FIN was received in order (RFC 9293 3.6.1).""",
+        """look for packet loss and for firewalls with short timeouts for closing connections; do not
+        shorten TIME_WAIT (net.ipv4.tcp_max_tw_buckets)""",
     ),
     _problem(
-        "time-wait-assassinated",
+        FindingCode.TIME_WAIT_ASSASSINATED,
         "a RST ended a TIME_WAIT before its time",
-        """An old segment came to an end in TIME_WAIT, was answered with an ACK as it should be, and the
-        other end, which is CLOSED, answered that ACK with RST. The RST ends TIME_WAIT, and with it the
-        protection against old segments in a new connection of the same pair: RFC 1337.""",
-        """set net.ipv4.tcp_rfc1337=1 on the end that was in TIME_WAIT (the default on Linux is 0); find out
-        where the old segment was delayed""",
+        """A delayed segment reached an endpoint in TIME_WAIT, which answered with an ACK, as it must; its
+        peer, which is CLOSED, answered that ACK with RST. The RST ends TIME_WAIT, and with it the
+        protection against delayed segments in a new connection of the same pair: RFC 1337.""",
+        """set net.ipv4.tcp_rfc1337=1 at the endpoint that was in TIME_WAIT (the default on Linux is 0);
+        find out where the segment was delayed""",
     ),
 )
 
-
-def _notice(code: str, meaning: str, explanation: str, advice: str = "") -> Entry:
-    return entry(code, "finding", Severity.NOTICE, meaning=meaning, explanation=explanation, advice=advice)
-
-
 NOTICES = (
     _notice(
-        "fin-lost",
-        "a FIN had to be sent again because it was lost",
-        """The FIN itself did not arrive, not its acknowledgement: a later copy was the first that the other
-        end took. It costs the retransmission timeout, 0.2 s at first on Linux, and doubles each time (RFC
-        6298).""",
+        FindingCode.FIN_LOST,
+        "a FIN was lost and had to be retransmitted",
+        """The FIN itself did not arrive, not its acknowledgement: a retransmission was the first that its
+        receiver accepted. It costs the retransmission timeout (RTO), 0.2 s at first on Linux, and doubles
+        each time (RFC 6298).""",
         "single ones are normal on a lossy path; if there are many, look for the loss",
     ),
     _notice(
-        "time-wait-restarted",
-        "TIME_WAIT acknowledged a repeated FIN, and its 2MSL counts anew",
-        """The last ACK had been lost, the other end sent its FIN again, and TIME_WAIT did what it is for
-        (RFC 9293 3.10.7.4).""",
-        "nothing; see final-ack-lost for the loss",
+        FindingCode.TIME_WAIT_RESTARTED,
+        "TIME_WAIT acknowledged a retransmitted FIN, and its 2MSL counts anew",
+        """The last ACK had been lost, the peer retransmitted its FIN, and TIME_WAIT did what it is for (RFC
+        9293 3.10.7.4).""",
+        "no change is needed; see final-ack-lost for the loss",
     ),
     _notice(
-        "time-wait-reused",
+        FindingCode.TIME_WAIT_REUSED,
         "a SYN opened the same addresses and ports again during TIME_WAIT",
         """It is allowed when the SYN's number or timestamp is newer than the old connection's (RFC 9293
         3.10.7.4, RFC 6191), and so happens to clients that bind a fixed port or use up their ports, and
         with net.ipv4.tcp_tw_reuse.""",
-        "nothing; a client should not bind a fixed port without need",
+        "no change is needed; a client should not bind a fixed port without need",
     ),
     _notice(
-        "bind-blocked",
-        "the listening end is the one that waits out the close, so its port cannot be bound anew",
+        FindingCode.BIND_BLOCKED,
+        "the server waits out the close, so its port cannot be bound again without SO_REUSEADDR",
         """As long as a socket of the server's port is in TIME_WAIT, FIN_WAIT_1, FIN_WAIT_2, CLOSING or
         LAST_ACK, bind() to that port fails with EADDRINUSE ("Address already in use") unless SO_REUSEADDR
-        is set. A server that is running is not disturbed; one that is started again is. It happens to the
-        end that closes first.
+        is set. A running server is not affected; a restarted one is. It happens to the endpoint that closes
+        first.
 
         On Linux both sockets must have SO_REUSEADDR; accepted sockets inherit it from the listening one. To
         see what holds the port: ss -tan 'sport = :PORT'.""",
         "set SO_REUSEADDR before bind(); or design the protocol so that the client closes first",
     ),
     _notice(
-        "reset-cause",
-        "why a RST was sent: the likely causes in order, with what speaks for and against each",
-        """A RST does not say why. Its form tells much: RST+ACK aborts an open socket (closed with unread
-        data, SO_LINGER 0, a keepalive or a retransmission that gave up, a process killed with unread data).
-        A bare RST, numbered like an ACK, answers for a socket that is not there (data after close,
-        FIN_WAIT_2 that ran out, nobody listens, a challenge ACK to a connection that is gone). A TTL or an
-        IP id unlike that sender's other packets, or a sender that goes on as if nothing had been, betray a
-        middlebox (RFC 9293 3.5.2, 3.10.7).
+        FindingCode.RESET_CAUSE,
+        "why a RST was sent: the likely causes in order, with the evidence for and against each",
+        """A RST does not show its cause, but its form shows much: RST+ACK aborts an open socket (closed with
+        unread data, SO_LINGER 0, a keepalive or a retransmission that gave up, a process killed with unread
+        data). A bare RST, numbered like an ACK, is sent without a socket (data after close, an expired
+        FIN_WAIT_2, nobody listens, a challenge ACK to a connection that is gone). A TTL or an IP id unlike
+        that sender's other packets, or a sender that goes on, show a middlebox (RFC 9293 3.5.2, 3.10.7).
 
-        The causes are inferences, and marked as assumed; capture at both ends to be sure.""",
-        "take the first cause, and check it at the end that is named",
+        The causes are inferences, and marked as assumed; capture at both endpoints to be sure.""",
+        "take the first cause, and check it at the endpoint that is named",
     ),
     _notice(
-        "challenge-ack",
+        FindingCode.CHALLENGE_ACK,
         "a RST or SYN that did not fit was answered with an ACK, and the connection went on",
         """A RST inside the window that is not at exactly the expected number, and any SYN on a synchronized
         connection, are answered with an ACK (RFC 5961 3 and 4, RFC 9293 3.10.7.4). A true peer that has
-        lost the connection answers that with a RST that fits; a forger cannot. After a challenge to its
-        SYN, Linux sends the SYN again within about 10 ms.""",
-        "with a SYN: find out how its sender lost the old connection; with a RST: look where it came from",
+        lost the connection answers with a RST that fits; a forger cannot. After a challenge to its SYN,
+        Linux sends the SYN again within about 10 ms.""",
+        "SYN: find out how its sender lost the old connection; RST: look where it came from",
     ),
     _notice(
-        "slow-close",
+        FindingCode.SLOW_CLOSE,
         "it stayed in CLOSE_WAIT for over a second before it closed",
-        """Between end of file and close() the program did something else, while both ends held a socket: it
-        waited for a timeout, a lock, a slow disk or database, or finished its work first. Time in which it
-        still sent data does not count.""",
-        "see what that program does between recv() returning 0 and close(); close first if the work does "
-        "not need the socket",
+        """Between end of file and close() the program did something else, while both endpoints held a
+        socket: it waited for a timeout, a lock, a slow disk or database, or finished its work first. Time
+        in which it still sent data does not count.""",
+        "find out what that program does between recv() returning 0 and close(); close first if the work "
+        "does not need the socket",
     ),
     _notice(
-        "half-close",
+        FindingCode.HALF_CLOSE,
         "after one FIN, data still flowed the other way and was accepted",
-        """The end that closed used shutdown(SHUT_WR): it says that its request is complete, and goes on
-        reading the answer. A closed socket would have refused the data with RST. TCP allows it (RFC 9293
-        3.6); some middleboxes cut such connections after a short time.""",
-        "nothing; give the read a timeout",
+        """The endpoint that closed called shutdown(SHUT_WR) to end its request, and still reads the answer.
+        A closed socket would have refused the data with RST. TCP allows it (RFC 9293 3.6); some middleboxes
+        cut such connections after a short time.""",
+        "no change is needed; give the read a timeout",
     ),
     _notice(
-        "three-segment-close",
+        FindingCode.THREE_SEGMENT_CLOSE,
         "the ACK of the first FIN and the second FIN were one segment",
-        """The second end closed before its kernel had sent the ACK, which Linux delays by up to 40 ms. It
-        means that its program closed at once when it read end of file, or was about to close anyway.
-        Normal; a close in four segments is no better (RFC 9293 3.6).""",
+        """The second endpoint closed before its kernel had sent the ACK, which Linux delays by up to 40 ms:
+        its program closed at once when it read end of file, or was about to close anyway. Normal; a close
+        in four segments is no better (RFC 9293 3.6).""",
     ),
     _notice(
-        "fin-with-data",
-        "a FIN rode on data",
+        FindingCode.FIN_WITH_DATA,
+        "a FIN was sent together with data",
         """The program closed while its last data was still waiting to be sent: behind Nagle's algorithm, a
         full window, or MSG_MORE. Normal.""",
     ),
     _notice(
-        "keepalive",
-        "keepalive probes were seen",
-        """An end with SO_KEEPALIVE asks, on an idle connection, whether the other is still there: a segment
-        numbered one below the next, which must be answered (RFC 9293 3.8.4). On Linux it begins after
-        net.ipv4.tcp_keepalive_time (2 h), repeats every tcp_keepalive_intvl (75 s) and gives up after
-        tcp_keepalive_probes (9) with RST and ETIMEDOUT. Probes of a closed window look the same and are not
-        meant here.""",
+        FindingCode.KEEPALIVE,
+        "keepalive probes were captured",
+        """An endpoint with SO_KEEPALIVE probes, on an idle connection, whether its peer is still there: it
+        sends a segment numbered one below the next, which must be answered (RFC 9293 3.8.4). Linux begins
+        after net.ipv4.tcp_keepalive_time (2 h), repeats every tcp_keepalive_intvl (75 s) and gives up after
+        tcp_keepalive_probes (9) with RST and ETIMEDOUT. Probes of a window of 0 look the same and are not
+        counted.""",
         "if they are not answered, see half-open",
     ),
     _notice(
-        "capture-incomplete",
+        FindingCode.CAPTURE_INCOMPLETE,
         "packets of the connection were not captured",
-        """There are holes in the numbers, acknowledgements of what was never seen, only one direction, no
-        beginning, or the capture itself reports packets lost. What was seen stays true. What rests on a
-        packet *not* having been sent ("never acknowledged", "never closed") is then no more than assumed.""",
-        """capture with a snap length of 128 (-s 128), a larger buffer (-B 65536), to a file (-w), on a host
-        that sees both directions, from before the connection begins, with a filter on the port and not on
-        flags""",
+        """There are holes in the numbers, acknowledgements of packets that were not captured, only one
+        direction, no beginning, or the capture itself reports packets lost. What was captured stays true.
+        What rests on a packet *not* having been sent ("never acknowledged", "never closed") is then no more
+        than assumed.""",
+        """capture again from before the connection begins, on a host that sees both directions, with a snap
+        length of 128 (-s 128), a larger buffer (-B 65536), to a file (-w), with a filter on the port and
+        not on flags""",
     ),
     _notice(
-        "duplicate-packets",
+        FindingCode.DUPLICATE_PACKETS,
         "the same packet came twice: captured twice, or delivered twice by the network",
         """The "any" device, bridges, bonds, VLANs and mirror ports show a packet at each place it passes: in
         another VLAN or direction, with other link addresses or another TTL. closeseq counts it once. A
         network may also duplicate a packet, and its receiver gets both: it comes from the same place again
-        some milliseconds later, or the receiver answers it once more, with a D-SACK or from TIME_WAIT. Where
-        neither shows, it may be one or the other. All are identical to the IPv4 identification and the
-        timestamps and come within a moment, which retransmissions are not.""",
-        "capture on one interface; what the network duplicates TCP drops",
+        some milliseconds later, or the receiver answers it once more, with a D-SACK or from TIME_WAIT.
+        Where neither shows, it may be one or the other. Duplicates are identical down to the IPv4
+        identification and the timestamps and come within a moment; retransmissions are not.""",
+        "capture on one interface; TCP drops what the network duplicates",
     ),
 )
