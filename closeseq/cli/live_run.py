@@ -24,10 +24,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import FrameType
 
-    from closeseq.cli.live_output import Teller
+    from closeseq.cli.live_output import UpdateWriter
     from closeseq.cli.terminal import StatusLine
     from closeseq.report.summary import Group
-    from closeseq.watch.kernel_view import Witness
+    from closeseq.watch.kernel_view import KernelView
     from closeseq.watch.session import Session
     from closeseq.watch.updates import Updates
 
@@ -80,37 +80,37 @@ class Watching:
 
     Args:
         session: is closed at the end.
-        teller: writes what there is to say.
+        writer: writes what there is to say.
         status: the line on the terminal.
         stop: tells when someone has seen enough.
         until: when it is enough.
         every: seconds between two tables of states; None for none.
         asked: the ports and hosts that were asked for, in words.
-        witness: the kernel's word; None if it is not asked.
+        kernel: the kernel's word; None if it is not asked.
         fail_on: codes of verdicts and findings that make the exit status.
     """
 
     def __init__(
         self,
         session: Session,
-        teller: Teller,
+        writer: UpdateWriter,
         status: StatusLine,
         stop: Stop,
         until: Until,
         *,
         every: float | None = None,
         asked: str = "",
-        witness: Witness | None = None,
+        kernel: KernelView | None = None,
         fail_on: frozenset[str] = frozenset(),
     ) -> None:
         self.session = session
-        self.teller = teller
+        self.writer = writer
         self.status = status
         self.stop = stop
         self.until = until
         self.every = every
         self.asked = asked
-        self.witness = witness
+        self.kernel = kernel
         self.fail_on = fail_on
         self.trouble = False  # the capture ended, or could not be saved, against our will
         self._began = time.monotonic()
@@ -121,7 +121,7 @@ class Watching:
     def run(self) -> Status:
         """Watch, then tell what is left and sum up; return the exit status."""
         asked = f", {self.asked}" if self.asked else ""
-        path = self.session.watch.reading.path
+        path = self.session.monitor.reading.path
         complain(f"watching {'standard input' if path == '-' else path}{asked}; Ctrl-C ends it")
         try:
             self._watch()
@@ -141,17 +141,17 @@ class Watching:
     def _watch(self) -> None:
         while not (self.stop.asked or self.session.over or self._enough()):
             try:
-                news = self.session.step(self.teller.most)
+                updates = self.session.step(self.writer.most)
             except (DeviceError, CaptureError) as error:
                 self._complain(str(error))
                 self.trouble = True
                 return
             self._notice()
-            if self.witness is not None:
-                self.witness.look()
-            if news or self.teller.due:
+            if self.kernel is not None:
+                self.kernel.look()
+            if updates or self.writer.due:
                 self.status.clear()
-                self.teller.tell(news)
+                self.writer.write(updates)
             if self.every is not None and time.monotonic() >= self._next_table:
                 self._next_table += self.every
                 self._table()
@@ -167,31 +167,31 @@ class Watching:
             self.trouble = True
         self._notice()
         self._announce(last)
-        self.teller.tell(last, last=True)
-        if self.teller.form in {"timeline", "summary"}:
+        self.writer.write(last, last=True)
+        if self.writer.form in {"timeline", "summary"}:
             unfinished = [one for one in last if one.kind is UpdateKind.OPEN]
-            lines = closing(self.session.watch, unfinished, self.asked, self.teller.style, self._owners)
-            self.teller.output.write(f"{row}\n" for row in lines)
+            lines = closing(self.session.monitor, unfinished, self.asked, self.writer.style, self._owners)
+            self.writer.output.write(f"{row}\n" for row in lines)
 
     def _announce(self, last: list[Updates]) -> None:
         """Say what takes so long, where it does."""
-        if unjudged := self.session.watch.unjudged:
+        if unjudged := self.session.monitor.unjudged:
             self._complain(f"{count(unjudged, 'connection')} seen and not judged, for lack of time")
         number = sum(len(one) for one in last)
-        if self.teller.seconds_for(number) > LONG:
+        if self.writer.seconds_for(number) > LONG:
             self._complain(f"writing {number:,} more records; Ctrl-C once more ends it at once")
 
     def _owners(self, group: Group) -> Counter[str]:
         """Return which programs hold the sockets that a group of problems is about, and how many."""
         found: Counter[str] = Counter()
-        if self.witness is None or group.end is None:
+        if self.kernel is None or group.end is None:
             return found
         until = time.monotonic() + ASKING
         for index in group.indices[:MOST_ASKED]:
             if time.monotonic() > until:
                 break
-            seen = self.session.watch.connection(index, UpdateKind.OPEN)
-            one = self.witness.testimony(seen, patience=0.1).get(group.end)
+            seen = self.session.monitor.connection(index, UpdateKind.OPEN)
+            one = self.kernel.answers(seen, wait=0.1).get(group.end)
             if one is not None and not one.remembered:
                 found.update(named(owner) for owner in one.owners[:1])
         return found
@@ -200,30 +200,30 @@ class Watching:
         """Whether it has been long enough, or there were closes enough."""
         duration, closes = self.until.duration, self.until.closes
         return (duration is not None and time.monotonic() - self._began >= duration) or (
-            closes is not None and self.teller.told[UpdateKind.CLOSED] >= closes
+            closes is not None and self.writer.written[UpdateKind.CLOSED] >= closes
         )
 
     def _table(self) -> None:
         self.status.clear()
         now_ns = self.session.clock.now_ns()
-        rows = [*states(self.session.watch.census(), now_ns, self.teller.style), ""]
-        if self.teller.most is None:
-            self.teller.output.write(f"{row}\n" for row in rows)
+        rows = [*states(self.session.monitor.counts(), now_ns, self.writer.style), ""]
+        if self.writer.most is None:
+            self.writer.output.write(f"{row}\n" for row in rows)
         else:  # no record: a program that reads these would stumble over it
             remark("\n".join(rows))
 
     def _picture(self) -> str:
         """Return the status line, for a terminal as wide as ours."""
-        watch = self.session.watch
-        census = watch.census()
+        monitor = self.session.monitor
+        counts = monitor.counts()
         return picture(
-            printable(watch.reading.path),
+            printable(monitor.reading.path),
             clock(time.time_ns())[:8],
-            packets=watch.reading.packets,
+            packets=monitor.reading.packets,
             lost=self.session.source.dropped,
-            open_=census.open,
-            sockets=census.client + census.server,
-            backlog=watch.backlog,
+            open_=counts.open,
+            sockets=counts.client + counts.server,
+            backlog=monitor.backlog,
             width=self.status.width,
         )
 
@@ -247,9 +247,9 @@ class Watching:
                 f"the clock went {span(abs(jump_ns))} {way} at once: it was set, or the machine slept; "
                 "waits measured across that moment are wrong by as much"
             )
-        if self.witness is not None and self.witness.problem is not None:
-            self._complain(f"the kernel is not asked any more: {self.witness.problem}")
-            self.witness = self.teller.witness = None
+        if self.kernel is not None and self.kernel.problem is not None:
+            self._complain(f"the kernel is not asked any more: {self.kernel.problem}")
+            self.kernel = self.writer.kernel = None
 
     def _complain(self, text: str) -> None:
         self.status.clear()
@@ -257,11 +257,11 @@ class Watching:
 
     def _failed(self) -> bool:
         """Say at how many connections closeseq itself failed, if at any; return whether it did."""
-        faults = self.session.watch.faults
+        faults = self.session.monitor.faults
         if faults:
             self._complain(fault_in(faults))
         return bool(faults)
 
     def _found(self) -> bool:
-        census = self.session.watch.census()
-        return any(census.verdicts[c] or census.problems[c] or census.notices[c] for c in self.fail_on)
+        counts = self.session.monitor.counts()
+        return any(counts.verdicts[c] or counts.problems[c] or counts.notices[c] for c in self.fail_on)

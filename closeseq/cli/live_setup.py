@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from closeseq.analysis import settings_of
-from closeseq.cli.live_output import Teller
+from closeseq.cli.live_output import UpdateWriter
 from closeseq.cli.live_run import Stop, Until, Watching, stopped_by_signals
 from closeseq.cli.output import Output, streamed
 from closeseq.cli.terminal import Refusal, Status, StatusLine, complain
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from closeseq.linux.owner_service import OwnerService
     from closeseq.packets.frames import Files
     from closeseq.settings import Settings
-    from closeseq.watch.kernel_view import Witness
+    from closeseq.watch.kernel_view import KernelView
     from closeseq.watch.session import Clock, PacketSource
 
 
@@ -74,7 +74,7 @@ def capture(expression: tuple[str, ...], given: Options) -> Status:
         except DeviceError as error:
             complain(str(error))
             return Status.CAPTURE
-        witness = _witness(given, settings, service, at_end)
+        kernel = _kernel_view(given, settings, service, at_end)
         _give_up_root(given)
         try:
             save = _saver(given, rotation, source, at_end)
@@ -82,7 +82,7 @@ def capture(expression: tuple[str, ...], given: Options) -> Status:
             raise Refusal(str(error)) from error
         name = ",".join(device.name for device in source.devices)
         clock = SystemClock()
-        return _watch(name, source, clock, stop, given, settings=settings, witness=witness, save=save)
+        return _watch(name, source, clock, stop, given, settings=settings, kernel=kernel, save=save)
 
 
 def following(path: str, given: Options) -> Status:
@@ -108,23 +108,23 @@ def _watch(
     given: Options,
     *,
     settings: Settings,
-    witness: Witness | None = None,
+    kernel: KernelView | None = None,
     save: Callable[[Any, int], None] | None = None,
     files: Files | None = None,
 ) -> Status:
     """Watch a source until it is enough."""
-    watch = Monitor(settings, capture=name, most=given["max_connections"])
+    monitor = Monitor(settings, capture=name, most=given["max_connections"])
     if files is not None:
-        watch.reading.files = files
-    session = Session(source, watch, clock, save=save, count=given["count"])
+        monitor.reading.files = files
+    session = Session(source, monitor, clock, save=save, count=given["count"])
     output = _output(given)
     style = output.style(ascii_only=given["ascii_only"])
     wanted = Wanted(frozenset().union(*given["verdict"]), frozenset().union(*given["finding"]))
-    teller = Teller(given["form"], output, style, wanted, witness)
+    writer = UpdateWriter(given["form"], output, style, wanted, kernel)
     status = StatusLine()
     watching = Watching(
         session,
-        teller,
+        writer,
         status,
         stop,
         Until(given["duration"], given["until_close"]),
@@ -132,7 +132,7 @@ def _watch(
         asked=" or ".join(
             [f"port {port}" for port in given["port"]] + [f"host {one}" for one in given["host"]]
         ),
-        witness=witness,
+        kernel=kernel,
         fail_on=frozenset().union(*given["fail_on"]),
     )
     return watching.run()
@@ -223,18 +223,18 @@ def _owner_service(given: Options, at_end: ExitStack) -> OwnerService | None:
         return None
 
 
-def _witness(
+def _kernel_view(
     given: Options,
     settings: Settings,
     service: OwnerService | None,
     at_end: ExitStack,
-) -> Witness | None:
+) -> KernelView | None:
     """Return the kernel's word on the connections, where it can be had."""
     if given["kernel"] is False:
         return None
     from closeseq.errors import KernelError
     from closeseq.linux.socket_table import SocketTable
-    from closeseq.watch.kernel_view import Witness, own_addresses
+    from closeseq.watch.kernel_view import KernelView, own_addresses
 
     try:
         table = at_end.enter_context(SocketTable())
@@ -242,7 +242,7 @@ def _witness(
         if given["kernel"]:
             raise Refusal(str(error)) from error
         return None
-    return Witness(table, service, own_addresses(), settings.ports)
+    return KernelView(table, service, own_addresses(), settings.ports)
 
 
 def _give_up_root(given: Options) -> None:

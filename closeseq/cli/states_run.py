@@ -10,7 +10,7 @@ from closeseq.cli.output import opened
 from closeseq.cli.terminal import Refusal, Status, complain, fault_in
 from closeseq.errors import CaptureError
 from closeseq.report.selection import Selection
-from closeseq.report.socket_states import census_json, census_table
+from closeseq.report.socket_states import states_json, states_table
 from closeseq.units import span
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def show(captures: tuple[str, ...], at: Moment, form: str, given: dict[str, Any]
         found = selection.analysis.reading
         at_ns = clamped(at, found, chains[0].paths[0])
         style = output.style(ascii_only=given["ascii_only"])
-        output.write(_census(selection, at_ns, form, style, everything=given["show_all"]))
+        output.write(_states(selection, at_ns, form, style, everything=given["show_all"]))
         mention(selection)
         for unread in found.files.errors():
             complain(str(unread))
@@ -53,11 +53,11 @@ def show(captures: tuple[str, ...], at: Moment, form: str, given: dict[str, Any]
         return Status.CAPTURE if broken or found.error is not None else Status.DONE
 
 
-def _census(selection: Selection, at_ns: int, form: str, style: Style, *, everything: bool) -> Iterator[str]:
+def _states(selection: Selection, at_ns: int, form: str, style: Style, *, everything: bool) -> Iterator[str]:
     if form == "json":
-        yield census_json(selection, at_ns, everything=everything) + "\n"
+        yield states_json(selection, at_ns, everything=everything) + "\n"
         return
-    for line in census_table(selection, at_ns, style, everything=everything):
+    for line in states_table(selection, at_ns, style, everything=everything):
         yield line + "\n"
 
 

@@ -38,11 +38,13 @@ class Wanted:
             return False
         return not self.findings or any(outcome.has(code) for code in self.findings)
 
-    def of_label(self, label: Pattern) -> bool:
+    def of_pattern(self, pattern: Pattern) -> bool:
         """Whether connections of which this is told are asked for."""
-        if self.verdicts and label.verdict not in self.verdicts:
+        if self.verdicts and pattern.verdict not in self.verdicts:
             return False
-        return not self.findings or bool(self.findings & {code for code, _ in label.problems | label.notices})
+        return not self.findings or bool(
+            self.findings & {code for code, _ in pattern.problems | pattern.notices}
+        )
 
     def __str__(self) -> str:
         named = [f"--connection {number}" for number in sorted(self.ids)]

@@ -78,7 +78,7 @@ def _socket(connection: Connection, end: End, at_ns: int) -> EndpointSocket:
     )
 
 
-def census_table(
+def states_table(
     selection: Selection, at_ns: int, style: Style, *, everything: bool = False
 ) -> Iterator[str]:
     """Yield the lines of the table, and what was counted."""
@@ -111,7 +111,7 @@ def _stacked(socket: EndpointSocket, style: Style) -> Iterator[str]:
     yield from style.wrap(f"{state}  #{socket.connection} {socket.end}", first="    ")
 
 
-def census_json(selection: Selection, at_ns: int, *, everything: bool = False) -> str:
+def states_json(selection: Selection, at_ns: int, *, everything: bool = False) -> str:
     """Return the table as one JSON object."""
     first_ns = selection.analysis.reading.first_ns or 0
     found = [asdict(socket) for socket in sockets(selection, at_ns, everything=everything)]
