@@ -349,7 +349,7 @@ def test_a_wrong_expression_has_its_own_status(net):
 
 UNPRIVILEGED = """
 import os, sys
-from closeseq.cli.live import load_everything
+from closeseq.cli.live_setup import load_everything
 from closeseq.cli.main import run
 load_everything()  # root's Python may be out of nobody's reach
 os.setgroups([]), os.setgid(65534), os.setuid(65534)
@@ -461,7 +461,7 @@ def test_a_full_disk_is_one_line_and_the_watch_goes_on(net, tmp_path):
         out, err = ended(process)
     assert process.returncode == 3
     assert len(err.splitlines()) == 1
-    assert "going on without saving" in err
+    assert "continuing without saving" in err
     assert len(records(out)) == 6
 
 

@@ -95,6 +95,13 @@ def test_without_problems_it_says_so():
     assert "Problems" not in text
 
 
+def test_without_problems_yet_it_says_which_program_has_not_closed():
+    text = page(MadeAnalysis([close_wait(number=1), close_wait(number=2), lost_final_ack(number=3)]))
+    assert "\n      2  CLOSE_WAIT at the server 127.0.0.1:19999: " not in text  # there is a problem to fix first
+    text = page(MadeAnalysis([close_wait(number=1), close_wait(number=2)]))
+    assert "\n      2  CLOSE_WAIT at the server 127.0.0.1:19999: " in text
+
+
 def test_what_the_capture_lacks_stands_before_what_is_concluded_from_it():
     error = CaptureError("the record is cut short", path="made.pcap", packet=9)
     given = reading(
@@ -105,8 +112,8 @@ def test_what_the_capture_lacks_stands_before_what_is_concluded_from_it():
         "  not read to its end: made.pcap: packet 9: the record is cut short",
         "  the capture lost 15 packets (its own drop counter)",
         "  skipped: not TCP (2)",
-        "  copies: 3 packets captured or delivered more than once, counted once",
-        "  noted: length 0 (1)",
+        "  duplicates: 3 packets captured or delivered more than once, counted once",
+        "  notes: length 0 (1)",
     ]
 
 

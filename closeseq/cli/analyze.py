@@ -74,15 +74,17 @@ def analyze(
     Files that follow one another in time are one capture, in the order of their times: #3:17 is then packet
     17 of the third file. Files that overlap in time are of different places, and each is analysed by itself.
     """
-    from closeseq.cli.analyze_run import Job, Request
+    from closeseq.cli.analyze_run import Job
+    from closeseq.cli.requests import AnalyzeRequest
     from closeseq.cli.timings import timings
 
+    request = AnalyzeRequest.of(captures, form, given)
     if cluster is not None:
         from closeseq.cli.cluster_run import ClusterJob
 
-        ctx.exit(ClusterJob(Request.of(captures, form, given)).run_on(cluster))
+        ctx.exit(ClusterJob(request).run_on(cluster))
     with timings(wanted=timed):
-        status = Job(Request.of(captures, form, given)).run()
+        status = Job(request).run()
     ctx.exit(status)
 
 
@@ -96,6 +98,7 @@ def timeline(ctx: click.Context, /, captures: tuple[str, ...], **given: Any) -> 
     Of more connections than --limit those with a problem are shown first. Of several files that continue each
     other #3:17 is packet 17 of the third one.
     """
-    from closeseq.cli.analyze_run import Job, Request
+    from closeseq.cli.analyze_run import Job
+    from closeseq.cli.requests import AnalyzeRequest
 
-    ctx.exit(Job(Request.of(captures, "timeline", given)).run())
+    ctx.exit(Job(AnalyzeRequest.of(captures, "timeline", given)).run())

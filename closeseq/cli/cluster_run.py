@@ -9,7 +9,6 @@ import sys
 from concurrent.futures import Executor
 from typing import TYPE_CHECKING, Any
 
-from closeseq.analysis import settings_of
 from closeseq.cli.analyze_run import Job, meant
 from closeseq.cli.output import streamed
 from closeseq.cli.terminal import Progress, Refusal, Status, complain, fault_in
@@ -69,18 +68,12 @@ class ClusterJob(Job):
             between = [""]
 
     def _summary(self, executor: Executor, chain: Chain, folder: Folder | None) -> list[str]:
-        request, given = self.request, self.request.reading
-        settings = settings_of(
-            port=given.port,
-            host=given.host,
-            stuck_after=given.stuck_after,
-            os=given.os,
-            time_wait=given.time_wait,
-            fin_timeout=given.fin_timeout,
-        )
+        request, settings = self.request, self.request.reading.settings
         progress, handed = Progress(chain.paths[0]), None if folder is None else folder.handed
         try:
-            whole = shared_out(executor, chain, settings, folder=handed, count=given.count, progress=progress)
+            whole = shared_out(
+                executor, chain, settings, folder=handed, count=request.reading.count, progress=progress
+            )
         finally:
             progress.clear()
         style = Style(100, request.ascii)

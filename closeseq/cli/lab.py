@@ -66,8 +66,9 @@ def run(ctx: click.Context, /, names: tuple[str, ...], **given: Any) -> None:
     One experiment tells its story as it goes; of several each tells it when it has ended.
     """
     from closeseq.cli.lab_run import carry_out
+    from closeseq.cli.requests import LabRequest
 
-    ctx.exit(carry_out(chosen(names), **given))
+    ctx.exit(carry_out(LabRequest(chosen(names), **given)))
 
 
 def chosen(names: tuple[str, ...]) -> list[Experiment]:

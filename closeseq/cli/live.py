@@ -105,9 +105,10 @@ def live(ctx: click.Context, /, expression: tuple[str, ...], **given: Any) -> No
     EXPRESSION is a filter as tcpdump has it. Ctrl-C ends with a summary; a second one at once. Once the
     capture is open, root is given up for the user who called sudo.
     """
-    from closeseq.cli.live_setup import capture
+    from closeseq.cli.live_setup import run_live
+    from closeseq.cli.requests import LiveRequest
 
-    ctx.exit(capture(expression, given))
+    ctx.exit(run_live(LiveRequest.of(expression, given)))
 
 
 @click.command(epilog=FOLLOW_EPILOG)
@@ -121,6 +122,7 @@ def follow(ctx: click.Context, /, path: str, **given: Any) -> None:
     rotation (tcpdump -C or -G, dumpcap -b, live --rotate) the next file is followed after this one;
     #3:17 is then packet 17 of the third file.
     """
-    from closeseq.cli.live_setup import following
+    from closeseq.cli.live_setup import run_follow
+    from closeseq.cli.requests import MonitorRequest
 
-    ctx.exit(following(path, given))
+    ctx.exit(run_follow(path, MonitorRequest.of(given)))

@@ -17,7 +17,7 @@ from closeseq.cli.explain import explain
 from closeseq.cli.lab import lab
 from closeseq.cli.live import follow, live
 from closeseq.cli.states import states
-from closeseq.cli.terminal import Status, complain, help_settings, with_our_help
+from closeseq.cli.terminal import Status, complain, help_settings, use_help_formatter
 from closeseq.errors import WorkerError
 
 EPILOG = """\b
@@ -66,7 +66,7 @@ def cli() -> None:
 
 for command in (analyze, timeline, states, live, follow, lab, explain):
     cli.add_command(command)
-with_our_help(cli)
+use_help_formatter(cli)
 
 
 def main() -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from closeseq.cli.options import CAPTURES, CHOOSING, READING, WRITING, Moment, moment, options
+from closeseq.cli.options import CAPTURES, CHOOSING, READING, WRITING, moment, options
 
 EPILOG = """\b
 Examples:
@@ -44,12 +44,13 @@ Examples:
 )
 @options(CHOOSING, READING, WRITING)
 @click.pass_context
-def states(ctx: click.Context, /, captures: tuple[str, ...], at: Moment, form: str, **given: Any) -> None:
+def states(ctx: click.Context, /, captures: tuple[str, ...], **given: Any) -> None:
     """Show the socket table of both ends as netstat would have shown it at a moment of the capture.
 
     The state of an end is told from packets; the column Certainty says how surely. Of several files that
     continue each other the moment is counted from the first one's beginning.
     """
+    from closeseq.cli.requests import StatesRequest
     from closeseq.cli.states_run import show
 
-    ctx.exit(show(captures, at, form, given))
+    ctx.exit(show(StatesRequest.of(captures, given)))
