@@ -96,8 +96,10 @@ def test_without_problems_it_says_so():
 
 
 def test_without_problems_yet_it_says_which_program_has_not_closed():
-    text = page(MadeAnalysis([close_wait(number=1), close_wait(number=2), lost_final_ack(number=3)]))
-    assert "\n      2  CLOSE_WAIT at the server 127.0.0.1:19999: " not in text  # there is a problem to fix first
+    text = page(MadeAnalysis([close_wait(number=1), close_wait(number=2), stuck(3)]))
+    assert (
+        "\n      2  CLOSE_WAIT at the server 127.0.0.1:19999: " not in text
+    )  # there is a problem to fix first
     text = page(MadeAnalysis([close_wait(number=1), close_wait(number=2)]))
     assert "\n      2  CLOSE_WAIT at the server 127.0.0.1:19999: " in text
 

@@ -246,7 +246,7 @@ class Sequence:
         inferred = [
             t for t in timeline.transitions if t.endpoint is end and t.certainty is not Certainty.TIMER
         ]
-        return cls(one, end, tuple(_comparable([timeline.first_state(end), *own])), tuple(inferred))
+        return cls(one, end, tuple(comparable([timeline.first_state(end), *own])), tuple(inferred))
 
     @property
     def inferred(self) -> tuple[State, ...]:
@@ -255,7 +255,7 @@ class Sequence:
     def states(self, count: int) -> tuple[State, ...]:
         """Return the states of the first so many inferred transitions."""
         first = self.connection.timeline.first_state(self.end)
-        return tuple(_comparable([first, *(t.after for t in self.transitions[:count])]))
+        return tuple(comparable([first, *(t.after for t in self.transitions[:count])]))
 
     @property
     def first_wrong(self) -> Transition | None:
@@ -285,12 +285,13 @@ def _compare_sequence(result: Agreement, sequence: Sequence, answers: Answers) -
         result.wrong.append(str(sequence))
 
 
-def _comparable(states: Iterable[State]) -> Iterator[State]:
-    """Even a sequence of states out, so that the kernel's and closeseq's can be compared.
+def comparable(states: Iterable[State]) -> Iterator[State]:
+    """Yield a sequence of states without what kernel and packets cannot show alike.
 
-    The kernel replaces a socket that enters TIME_WAIT, or one in FIN_WAIT_2 that nobody holds, by a
-    smaller one, and its tracepoint calls that CLOSED; which of the two it was, the socket table tells. It
-    knows nothing of a server's end before the handshake is complete; a listener is no end of a connection.
+    The kernel replaces a socket that enters TIME_WAIT, or one in FIN_WAIT_2 without an owner, by a smaller
+    one, and its tracepoint reports that as CLOSED; only the socket table shows which of the two it was. The
+    kernel has no socket for a server's endpoint before the handshake is complete, and a listener belongs to
+    no connection.
     """
     merged = [State.CLOSED if state in (State.TIME_WAIT, State.LISTEN) else state for state in states]
     merged = [

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Self
 from closeseq.connections.conversation import ENDS, End
 from closeseq.lab import network
 from closeseq.lab.agreement import Recording, views
-from closeseq.lab.kernel_answers import Answers, TableMoment, entry
+from closeseq.lab.kernel_answers import PORT, Answers, TableMoment, entry
 from closeseq.lab.path import PathNetwork
 from closeseq.lab.processes import Program
 from closeseq.lab.tap import PathTap, Tap
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from closeseq.tcp.states import State
     from closeseq.verdict.model import Finding
 
-PORT = 8080  # of every server
 CLIENTS = 100  # ports that an experiment has for clients; the first is for those who want to come back
 PAUSE = 0.1  # seconds; longer than Linux delays an ACK (40 ms), so that a step's packets belong to it
 UNSETTLED_NS = SECOND // 100  # around a packet, in which the socket table may show either state

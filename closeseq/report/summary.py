@@ -144,7 +144,8 @@ def remarks_on(reading: Reading) -> Iterator[str]:
     if reading.skipped:
         yield f"skipped: {_named(reading.skipped)}"
     if reading.copies:
-        yield f"duplicates: {count(reading.copies, 'packet')} captured or delivered more than once, counted once"
+        copies = count(reading.copies, "packet")
+        yield f"duplicates: {copies} captured or delivered more than once, counted once"
     if reading.notes:
         yield f"notes: {_named(reading.notes)}"
 
@@ -282,7 +283,9 @@ def still_open(counts: Mapping[Waiting, int], style: Style) -> Iterator[str]:
     """Yield which programs had not closed when the capture ended: no problem yet, but perhaps a leak."""
     if not counts:
         return
-    yield from style.wrap("Waiting for close() when the capture ended; a problem only after --stuck-after SECONDS:")
+    yield from style.wrap(
+        "Waiting for close() when the capture ended; a problem only after --stuck-after SECONDS:"
+    )
     for (end, address), number in list(counts.items())[:MOST_GROUPS]:
         text = f"CLOSE_WAIT at {_program(end, address)}: {vocabulary.lookup('CLOSE_WAIT').meaning}"
         yield from style.wrap(text, first=f"{number:>7,}  ")

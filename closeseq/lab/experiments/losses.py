@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from closeseq.connections.conversation import End
 from closeseq.lab.actions import echo, keep_alive, read_to_end
-from closeseq.lab.bench import PORT
+from closeseq.lab.kernel_answers import PORT
 from closeseq.lab.network import losing, set_parameter, slow_line
 from closeseq.lab.registry import experiment
 

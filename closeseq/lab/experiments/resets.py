@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from closeseq.connections.conversation import End
 from closeseq.lab import actions
 from closeseq.lab.actions import abort, echo, read_to_end
-from closeseq.lab.bench import PORT
 from closeseq.lab.experiments.losses import TO_CLIENT, TO_SERVER
+from closeseq.lab.kernel_answers import PORT
 from closeseq.lab.network import losing
 from closeseq.lab.registry import experiment
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from closeseq.connections.conversation import End
 from closeseq.lab import actions
 from closeseq.lab.actions import echo, read_to_end
-from closeseq.lab.bench import PORT
 from closeseq.lab.experiments.losses import PURE_ACK, TO_CLIENT, server_closes_up_to_last_ack
+from closeseq.lab.kernel_answers import PORT
 from closeseq.lab.network import losing, set_parameter, slow_line
 from closeseq.lab.registry import experiment
 from closeseq.settings import SECOND

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from closeseq.connections.conversation import End
 from closeseq.lab.actions import echo, read_to_end
-from closeseq.lab.bench import PORT
+from closeseq.lab.kernel_answers import PORT
 from closeseq.lab.network import mirror
 from closeseq.lab.registry import experiment
 from closeseq.packets.segments import FIN
