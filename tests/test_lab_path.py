@@ -35,7 +35,7 @@ import os, signal, socket, sys, time
 from pathlib import Path
 from closeseq.connections.conversation import End
 from closeseq.linux.socket_table import SocketTable
-from closeseq.lab.faults import Action, Conditions, Fault, Kind, Leg, PathSettings
+from closeseq.lab.faults import Action, Conditions, Fault, SegmentKind, Leg, PathSettings
 from closeseq.lab.network import run_apart
 from closeseq.lab.path import PathError, PathNetwork
 
@@ -130,7 +130,7 @@ def test_a_fin_that_is_lost_is_sent_again_and_captured_if_it_was_lost_after_the_
     capture = tmp_path / "path.pcap"
     work = f"""
 client, server = connected(path)
-with path.injected(Fault(Action.LOSE, End.CLIENT, Leg.{leg}, Kind.FIN, times=1)) as lost:
+with path.injected(Fault(Action.LOSE, End.CLIENT, Leg.{leg}, SegmentKind.FIN, times=1)) as lost:
     client.close()
     assert server.recv(1) == b""
     print(lost.count())

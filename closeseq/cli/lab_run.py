@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 OUTCOMES = {
     ExperimentOutcome.AGREED: "inference and kernel agree",
-    ExperimentOutcome.AGREED_WHERE_TOLD: "inference and kernel agree wherever packets can show it",
+    ExperimentOutcome.AGREED_WHERE_SHOWN: "inference and kernel agree wherever packets can show it",
     ExperimentOutcome.DISAGREED: "inference and kernel disagree",
     ExperimentOutcome.LEFT_OUT: "left out",
     ExperimentOutcome.FAILED: "could not be run",

@@ -133,7 +133,7 @@ class Bench:
         what: str,
         *,
         wait: float = PAUSE,
-        untold: Mapping[End, str] | None = None,
+        hidden: Mapping[End, str] | None = None,
         clock: str = "",
     ) -> None:
         """Let the packets of what was just done go by, then look at both ends.
@@ -141,13 +141,13 @@ class Bench:
         Args:
             what: was done, as a sentence.
             wait: seconds.
-            untold: the ends whose state no packet shows now, and why not.
+            hidden: the ends whose state no packet shows now, and why not.
             clock: why the kernel's timers will run out at another time than is inferred.
         """
         began = time.monotonic()
         self.story.act(what)
         self.tap.listen(wait)
-        moment = self._look(what, dict(untold or {}), clock)
+        moment = self._look(what, dict(hidden or {}), clock)
         self.answers.moments.append(moment)
         self.connections = Recording(self.path, self.experiment.settings).until(moment.time_ns)
         self.views = views(self.connections, moment)
@@ -170,7 +170,7 @@ class Bench:
         """Return one end of the newest connection as it stood after the last step."""
         return [view for view in self.views if view.end is end][-1]
 
-    def _look(self, what: str, untold: dict[End, str], clock: str) -> TableMoment:
+    def _look(self, what: str, hidden: dict[End, str], clock: str) -> TableMoment:
         """Ask the kernel for its table, at a moment that is not too near to a packet."""
         for _ in range(LOOKS):
             before = time.time_ns()
@@ -182,7 +182,7 @@ class Bench:
             if not self.tap.near(now, UNSETTLED_NS + now - before):
                 break
         entries = tuple(entry(one, next(iter(held_by.get(one.inode, [])), None)) for one in sockets)
-        return TableMoment(now, what, entries, untold, clock)
+        return TableMoment(now, what, entries, hidden, clock)
 
     # ------------------------------------------------------------------------------- programs
 

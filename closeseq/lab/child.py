@@ -69,7 +69,7 @@ def conduct(
         answers.write(folder / f"{experiment.name}.kernel.jsonl")
     if agreed.wrong or complaints:
         return ExperimentOutcome.DISAGREED
-    return ExperimentOutcome.AGREED_WHERE_TOLD if agreed.untold else ExperimentOutcome.AGREED
+    return ExperimentOutcome.AGREED_WHERE_SHOWN if agreed.hidden else ExperimentOutcome.AGREED
 
 
 def busy(bench: Bench, connections: Sequence[Connection]) -> bool:

@@ -56,7 +56,7 @@ class TableMoment:
     time_ns: int  # since the epoch
     after: str  # what had been done
     sockets: tuple[SocketEntry, ...]
-    untold: dict[End, str] = field(default_factory=dict)  # ends whose state no packet shows, and why not
+    hidden: dict[End, str] = field(default_factory=dict)  # endpoints whose state no packet shows, and why
     clock: str = ""  # why the time left is not what is inferred
 
     def entry(self, local: Address, peer: Address) -> SocketEntry | None:
@@ -135,8 +135,8 @@ def entry(socket: Socket, owner: Owner | None) -> SocketEntry:
 def _moment(moment: TableMoment) -> Json:
     line: Json = {"time_ns": moment.time_ns, "after": moment.after}
     line["sockets"] = [_entry(one) for one in moment.sockets]
-    if moment.untold:
-        line["untold"] = {str(end): why for end, why in moment.untold.items()}
+    if moment.hidden:
+        line["untold"] = {str(end): why for end, why in moment.hidden.items()}
     if moment.clock:
         line["clock"] = moment.clock
     return line
@@ -151,8 +151,8 @@ def _entry(one: SocketEntry) -> Json:
 
 def _read_moment(line: Json) -> TableMoment:
     sockets = tuple(_read_entry(one) for one in line["sockets"])
-    untold = {End(end): why for end, why in line.get("untold", {}).items()}
-    return TableMoment(line["time_ns"], line["after"], sockets, untold, line.get("clock", ""))
+    hidden = {End(end): why for end, why in line.get("untold", {}).items()}
+    return TableMoment(line["time_ns"], line["after"], sockets, hidden, line.get("clock", ""))
 
 
 def _read_entry(line: Json) -> SocketEntry:

@@ -29,7 +29,7 @@ class ExperimentOutcome(IntEnum):
 
     AGREED = 0  # inference and kernel agree, and all that was expected is so
     DISAGREED = 1
-    AGREED_WHERE_TOLD = 3  # likewise, wherever packets can tell
+    AGREED_WHERE_SHOWN = 3  # likewise, wherever packets can tell
     NOT_PERMITTED = 5  # there is no network of our own to be had
     LEFT_OUT = 6  # a command that it needs is not installed
     FAILED = 70  # it could not be carried out to its end
@@ -37,7 +37,7 @@ class ExperimentOutcome(IntEnum):
     @property
     def good(self) -> bool:
         """Whether it is as it should be."""
-        return self in (ExperimentOutcome.AGREED, ExperimentOutcome.AGREED_WHERE_TOLD)
+        return self in (ExperimentOutcome.AGREED, ExperimentOutcome.AGREED_WHERE_SHOWN)
 
 
 @dataclass(frozen=True)

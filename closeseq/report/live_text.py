@@ -1,7 +1,4 @@
-"""What is said while a capture goes on: a block a connection with the kernel's word, a table of states.
-
-What is printed when a live capture ends: what was seen, what is not over, who is to blame, the counts.
-"""
+"""What `live` prints: a block or line for each update, the table of states, and the summary at the end."""
 
 from __future__ import annotations
 
@@ -43,7 +40,7 @@ if TYPE_CHECKING:
 WORDS = {
     UpdateKind.CLOSED: "closed",
     UpdateKind.STUCK: "stuck",
-    UpdateKind.REVISED: "revised: later packets tell otherwise than was said",
+    UpdateKind.REVISED: "revised: later packets contradict the earlier report",
     UpdateKind.OPEN: "not over when the capture ended",
     UpdateKind.MORE: "more packets came, and changed nothing",
 }
@@ -52,7 +49,7 @@ FIN_TAKEN = frozenset({State.CLOSE_WAIT, State.LAST_ACK, State.CLOSING})
 
 
 def block(seen: Update, answers: Mapping[End, KernelAnswer], style: Style) -> Iterator[str]:
-    """Yield the lines about one connection: why it is shown, its timeline, what the kernel says."""
+    """Yield the lines about one connection: why it is reported, its timeline, the kernel's answers."""
     mark = "problem" if seen.has_problem else "heading"
     for row in style.wrap(f"{clock(seen.as_of_ns)}  {WORDS[seen.kind]}", then="    "):
         yield style.paint(row, mark)
@@ -62,7 +59,7 @@ def block(seen: Update, answers: Mapping[End, KernelAnswer], style: Style) -> It
 
 
 def headline(seen: Update, answers: Mapping[End, KernelAnswer], style: Style) -> Iterator[str]:
-    """Yield one connection in one line, and who holds what of it is stuck."""
+    """Yield one connection in one line, with the owners of its sockets if it has a problem."""
     c = seen.conversation
     text = f"#{seen.id}  {c.client} {style.to} {c.server}  {seen.verdict}: "
     text += printable(seen.files.text(seen.summary))
@@ -73,7 +70,7 @@ def headline(seen: Update, answers: Mapping[End, KernelAnswer], style: Style) ->
 
 
 def others(kind: UpdateKind, pattern: Pattern, number: int, style: Style) -> Iterator[str]:
-    """Yield a line for so many more connections of which the same is to be said."""
+    """Yield a line for so many more connections with this kind of update and this pattern."""
     states = f"client {pattern.client}, server {pattern.server}"
     codes = sorted({code for code, _ in pattern.problems})
     problems = f" ({', '.join(codes)})" if codes else ""
@@ -87,36 +84,36 @@ def clock(time_ns: int) -> str:
 
 
 def kernel_lines(answers: Mapping[End, KernelAnswer], style: Style) -> Iterator[str]:
-    """Yield what the kernel says of each end that is on this machine."""
+    """Yield the kernel's answer about each endpoint on this machine."""
     for end, one in answers.items():
-        mark = "" if one.agrees or one.inferred is State.UNKNOWN else "  (the packets tell otherwise)"
+        mark = "" if one.agrees or one.inferred is State.UNKNOWN else "  (inference and kernel disagree)"
         yield from style.wrap(f"{end}: {kernel_text(one)}{mark}", first="    kernel  ", then=" " * 14)
         if one.why:
-            yield from style.wrap(f"packets tell {one.inferred}: {one.why}", first=" " * 14)
+            yield from style.wrap(f"inferred {one.inferred}; perhaps {one.why}", first=" " * 14)
 
 
 def kernel_text(one: KernelAnswer) -> str:
-    """Return what the kernel says of one end, in one line."""
+    """Return the kernel's answer about one endpoint, in one line."""
     socket = one.socket
     owners = ", ".join(named(owner) for owner in one.owners)
     if socket is None:
-        return f"no socket{f'; it was held by {owners}' if owners else ''}"
+        return f"no socket{f'; last owner {owners}' if owners else ''}"
     parts = [socket.state.value]
     parts += unread(socket)
     parts += [f"{count(socket.send_queue, 'byte')} not acknowledged"] if socket.send_queue else []
     if socket.timer is not None and socket.timer.kind == "time-wait":
         parts.append(f"{span(socket.timer.expires_ms * MILLISECOND)} left")
     if socket.unaccepted:
-        parts.append("not accepted yet: it waits in the listener's queue")
+        parts.append("not accepted yet: in the listener's accept queue")
     elif socket.orphaned:
         parts.append(f"no owner: the program has closed it{f' ({owners})' if owners else ''}")
     else:
-        parts.append(f"held by {owners}" if owners else "its owner is not to be seen from here")
+        parts.append(f"held by {owners}" if owners else "owner not visible from this namespace")
     return ", ".join(parts)
 
 
 def unread(socket: Socket) -> list[str]:
-    """Return what the program has not read. Linux counts the peer's FIN in the queue until it has."""
+    """Return what the program has not read. Linux counts the peer's FIN as a byte of the receive queue."""
     number, fin = socket.receive_queue, socket.state in FIN_TAKEN
     if not fin:
         return [f"{count(number, 'byte')} not read"] if number else []
@@ -126,7 +123,7 @@ def unread(socket: Socket) -> list[str]:
 
 
 def named(owner: Owner) -> str:
-    """Return a process as a person would look for it."""
+    """Return a process by name, pid, user, and container or namespace if it is in another one."""
     inside = f", container {owner.container}" if owner.container else ""
     if owner.namespace is not None:
         inside += f", network namespace {owner.namespace}"
@@ -134,7 +131,7 @@ def named(owner: Owner) -> str:
 
 
 def line(seen: Update, answers: Mapping[End, KernelAnswer] | None) -> str:
-    """Return one connection as a line of JSON: its record, with why there is one under `live`."""
+    """Return one connection as a line of JSON: its record, with the reason for the update under `live`."""
     row = live_record(seen, answers)
     if seen.files.several:
         return json.dumps(in_files(to_builtins(row), seen.files)) + "\n"
@@ -148,7 +145,7 @@ def live_record(seen: Update, answers: Mapping[End, KernelAnswer] | None) -> row
 
 
 def bare_line(seen: Update) -> str:
-    """Return as a line of JSON a connection at which closeseq itself fails."""
+    """Return a connection at which closeseq itself fails as a line of JSON."""
     return encode(bare_record(seen) | {"live": _live(seen, None)}) + "\n"
 
 
@@ -190,10 +187,10 @@ def states(counts: SocketCounts, now_ns: int, style: Style) -> Iterator[str]:
 
 
 def counted(counts: SocketCounts) -> str:
-    """Return how many connections there were, and how many are not over."""
+    """Return how many connections were seen, and how many are not over."""
     text = f"{count(counts.seen, 'connection')} seen, {counts.open:,} not over"
     if counts.evicted:
-        text += f"; {counts.evicted:,} given up, the longest idle (--max-connections)"
+        text += f"; {counts.evicted:,} longest-idle ones dropped (--max-connections)"
     return text
 
 
@@ -204,14 +201,14 @@ def closing(
     style: Style,
     owners: Callable[[Group], Mapping[str, int]],
 ) -> Iterator[str]:
-    """Yield the lines of the summary.
+    """Yield the lines of the summary at the end.
 
     Args:
-        monitor: that has ended.
-        last: what it said at its end: the connections that are not over.
-        asked: the ports and hosts that were asked for, for when there was nothing.
+        monitor: ended.
+        last: its last updates: the connections that are not over.
+        asked: the ports and hosts that were asked for; printed if no connection was seen.
         style: how text may look.
-        owners: tells which programs hold the sockets that a group of problems is about, and how many.
+        owners: returns the programs that own the sockets of a group of problems, with their number.
     """
     counts, reading = monitor.counts(), monitor.reading
     yield from _seen(counts, reading, asked, style)
@@ -258,8 +255,8 @@ def _seen(counts: SocketCounts, reading: Reading, asked: str, style: Style) -> I
     if not reading.dropped and counts.seen:
         yield "  no packet was lost"
     if counts.evicted:
-        given_up = f"{count(counts.evicted, 'connection')} given up unfinished, the longest idle"
-        yield from style.wrap(f"{given_up} (--max-connections)", first="  ", then="    ")
+        dropped = f"{count(counts.evicted, 'longest-idle connection')} dropped before the end"
+        yield from style.wrap(f"{dropped} (--max-connections)", first="  ", then="    ")
     if not counts.seen:
         yield from style.wrap(f"no TCP connection{f' of {asked}' if asked else ''}", first="  ", then="    ")
     if counts.open:
@@ -278,12 +275,12 @@ def _any(counts: SocketCounts, state: State) -> bool:
 
 
 def _gather(monitor: Monitor, last: Iterable[Updates]) -> list[Group]:
-    """Return the problems of connections that are not over, by what and where, the most frequent first."""
+    """Return the groups of problems of connections that are not over, the most frequent first."""
     found: dict[Place, Group] = {}
     for updates in last:
         try:
             placed = _placed(monitor, updates)
-        except Exception as fault:  # noqa: BLE001 - it costs what is said of these connections alone
+        except Exception as fault:  # noqa: BLE001 - only these connections are affected
             monitor.failed_at(updates.indices, fault)
             placed = [((CODE, None, None), updates.indices)]
         for key, indices in placed:
@@ -292,7 +289,7 @@ def _gather(monitor: Monitor, last: Iterable[Updates]) -> list[Group]:
 
 
 def _placed(monitor: Monitor, updates: Updates) -> list[tuple[Place, Sequence[int]]]:
-    """Return what is wrong with connections, and where; nothing if they have no problem."""
+    """Return the problem of connections by place; nothing if they have none."""
     if not updates.pattern.problems:
         return []
     code, end = min(updates.pattern.problems, key=lambda one: (one[0] not in FIRST_BLAME, one[0]))
