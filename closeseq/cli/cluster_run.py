@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from closeseq.capture.chains import Chain
 
 INSTALL = "pip install 'closeseq[cluster]', here and where its workers run"
-PATIENCE = "10s"  # for the scheduler's answer
+CONNECT_TIMEOUT = "10s"  # of the scheduler
 
 
 class ClusterJob(Job):
@@ -180,7 +180,7 @@ def connected(address: str) -> Iterator[Executor]:
     for name in ("distributed", "distributed.client"):  # they have levels of their own once it is loaded
         logging.getLogger(name).setLevel(logging.CRITICAL)  # what went wrong is said once
     try:
-        client = connect(address, timeout=PATIENCE, set_as_default=False)
+        client = connect(address, timeout=CONNECT_TIMEOUT, set_as_default=False)
     except (OSError, ValueError) as error:
         raise Refusal(f"no Dask scheduler answers at {address}: is it running there?") from error
     try:

@@ -104,5 +104,5 @@ def prepare(keep: Path, chosen: Iterable[Experiment], *, force: bool) -> None:
         if path.exists()
     ]
     if there and not force:
-        raise Refusal(f"{there[0]} is there already; --force overwrites it")
+        raise Refusal(f"{there[0]} exists already; --force overwrites it")
     keep.mkdir(parents=True, exist_ok=True)

@@ -232,7 +232,7 @@ class Bench:
 
     def keep(self, kept: socket.socket) -> socket.socket:
         """Hold on to a socket until the capture has ended."""
-        kept.settimeout(network.PATIENCE)
+        kept.settimeout(network.TIMEOUT)
         self._kept.append(kept)
         return kept
 

@@ -1,6 +1,6 @@
-"""One experiment from beginning to end, in the namespace that this process is in.
+"""The process of one experiment: it enters its namespaces, runs the experiment, and writes the story.
 
-The process of one experiment: it moves to its namespaces, carries the experiment out, and tells of it.
+First the experiment from beginning to end, then the forked process around it.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
-"""What the kernel said during an experiment, and the file that keeps it: `NAME.kernel.jsonl`.
+"""The kernel's answers during an experiment, and the file that keeps them: `NAME.kernel.jsonl`.
 
-One line a step: the time in nanoseconds since the epoch, what had been done, and each socket of the table,
-listening ones left out. A socket that is not listed is CLOSED. Then, if the tracepoint could be read, one
-line with every transition, where packets were made by hand one that says so, and where they took a path one
-that says how far the capture point was from either end.
+The file has one line a step: the time in nanoseconds since the epoch, what had been done, and each socket of
+the table except listening ones. A socket that is not listed is CLOSED. Then, if the tracepoint could be read,
+one line with every transition; if packets were made by hand, one with their endpoints; if there was a path,
+one with the one-way delays between either endpoint and the capture point.
 
-The kernel's own transitions of an experiment's sockets, where it lets itself be traced.
+At the end of the module: the trace of all transitions, where the kernel permits it.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class Move:
 
 @dataclass
 class Answers:
-    """All that the kernel said during one experiment."""
+    """All of the kernel's answers during one experiment."""
 
     moments: list[TableMoment] = field(default_factory=list)
     moves: list[Move] | None = None  # None where the tracepoint was not to be had
