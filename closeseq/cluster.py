@@ -1,13 +1,8 @@
-"""The report on a capture that a cluster's workers make, each a part of it, and one summary for all.
+"""The report on a capture that a cluster's workers make: each writes a part, and one summary is of all.
 
-parts    a shard's records, written where they are to be, and what they come to
-totals   what shards come to, added up, as the summary says it
-
-What the connections of shards come to, added up: counts, and of each kind of problem the first ones.
-
-Where something is found first decides the order of what is equally frequent, as in a summary of all at once.
-
-A shard's records, written where they are to be; and what its connections come to.
+First the totals of shards: counts, and the first connections with each problem. Equally frequent things are
+in the order of their first connections, as in a summary of all at once. Then `part`, a worker's task: it
+writes the records of one shard, and returns its totals.
 """
 
 from __future__ import annotations
@@ -27,12 +22,14 @@ from closeseq.report.summary import (
     advice_of,
     allot,
     blame,
+    close_waits,
     detail,
     gather,
     how_they_ended,
     not_shown,
     noticed,
     notices_of,
+    still_open,
     their_shapes,
     titled,
     what_was_read,
@@ -57,7 +54,7 @@ Key = TypeVar("Key", bound=Hashable)
 
 
 class MergedCounts(Generic[Key]):
-    """How many connections there are of each kind, and which was the first: its number, and a place in it."""
+    """Counts of connections by kind, each with the first: the connection's number, and a place within it."""
 
     def __init__(self) -> None:
         self.of: dict[Key, int] = {}
@@ -69,7 +66,7 @@ class MergedCounts(Generic[Key]):
         self.first[key] = min(first, self.first.get(key, first))
 
     def merge(self, other: MergedCounts[Key]) -> None:
-        """Add what another shard has."""
+        """Add the counts of another shard."""
         for key, number in other.of.items():
             self.add(key, number, other.first[key])
 
@@ -82,15 +79,15 @@ class MergedCounts(Generic[Key]):
 
 @dataclass
 class ProblemPlace:
-    """Connections with the same problem at the same address, as `Group`."""
+    """Connections with the same problem at the same address, as a `Group` that can be sent and merged."""
 
-    number: int
+    number: int  # of connections
     first: int  # the least number of a connection
     advice: str
-    shown: list[tuple[int, list[str]]]  # the first of them: number, and what is said of each
+    shown: list[tuple[int, list[str]]]  # the first of them: number, and lines of the summary
 
     def merge(self, other: ProblemPlace, most: int | None) -> None:
-        """Add what another shard has."""
+        """Add the connections of another shard, and show at most `most`."""
         self.number += other.number
         if other.first < self.first:
             self.first, self.advice = other.first, other.advice
@@ -99,7 +96,7 @@ class ProblemPlace:
 
 @dataclass(slots=True)
 class Numerous(Group):
-    """A group of which only the number is known here."""
+    """A group whose connections are elsewhere: only their number is known."""
 
     size: int = 0
 
@@ -110,7 +107,7 @@ class Numerous(Group):
 
 @dataclass
 class Totals:
-    """What the connections of some shards come to."""
+    """All that the summary says about the connections of some shards."""
 
     connections: int = 0
     selected: int = 0  # of these, those that are asked for
@@ -119,12 +116,13 @@ class Totals:
     findings: MergedCounts[str] = field(default_factory=MergedCounts)
     shapes: MergedCounts[str] = field(default_factory=MergedCounts)
     notices: MergedCounts[tuple[str, str]] = field(default_factory=MergedCounts)
-    troubles: dict[tuple[str, End | None, Address | None], ProblemPlace] = field(default_factory=dict)
+    close_waits: MergedCounts[tuple[End, Address]] = field(default_factory=MergedCounts)
+    problems: dict[tuple[str, End | None, Address | None], ProblemPlace] = field(default_factory=dict)
     faults: Faults = field(default_factory=Faults)
 
     @classmethod
     def of(cls, selection: Selection, style: Style, most: int | None) -> Totals:
-        """Return what is selected of one shard comes to.
+        """Return the totals of one shard.
 
         Args:
             selection: of the shard.
@@ -141,10 +139,12 @@ class Totals:
                 made.findings.add(code, number, (first, 0))
             for place, notice in enumerate(notices_of(outcome)):
                 made.notices.add(notice, number, (first, place))
+        for waiting, indices in close_waits(selection).items():
+            made.close_waits.add(waiting, len(indices), (numbers[min(indices)], 0))
         groups, _ = gather(selection, None)
         for group in groups:
             shown = group.connections[:most]
-            made.troubles[group.code, group.end, group.address] = ProblemPlace(
+            made.problems[group.code, group.end, group.address] = ProblemPlace(
                 group.number,
                 group.connections[0].id,
                 advice_of(group),
@@ -154,18 +154,18 @@ class Totals:
         return made
 
     def merge(self, other: Totals, most: int | None) -> None:
-        """Add what another shard comes to."""
+        """Add the totals of another shard."""
         self.connections += other.connections
         self.selected += other.selected
         one, two, three = (a + b for a, b in zip(self.losses, other.losses, strict=True))
         self.losses = one, two, three
-        for name in ("verdicts", "findings", "shapes", "notices"):
+        for name in ("verdicts", "findings", "shapes", "notices", "close_waits"):
             getattr(self, name).merge(getattr(other, name))
-        for key, trouble in other.troubles.items():
-            if key in self.troubles:
-                self.troubles[key].merge(trouble, most)
+        for key, problem in other.problems.items():
+            if key in self.problems:
+                self.problems[key].merge(problem, most)
             else:
-                self.troubles[key] = trouble
+                self.problems[key] = problem
         self.faults.merge(other.faults)
 
     def summary(
@@ -175,12 +175,14 @@ class Totals:
         yield from what_was_read(_Stand(self, reading, settings, wanted).selection, style)
         if not self.selected:
             return
-        found = sorted(self.troubles.items(), key=lambda item: (-item[1].number, item[1].first))
-        groups = [Numerous(*key, size=trouble.number) for key, trouble in found]
-        sizes = [trouble.number for _, trouble in found]
+        found = sorted(self.problems.items(), key=lambda item: (-item[1].number, item[1].first))
+        groups = [Numerous(*key, size=problem.number) for key, problem in found]
+        sizes = [problem.number for _, problem in found]
         shares = sizes if most is None else allot(sizes, most)
         yield ""
-        yield from blame(groups, sum(sizes), style, _unnoted)
+        yield from blame(groups, sum(sizes), style, _reraise)
+        if not groups:
+            yield from still_open(self.close_waits.ordered(), style)
         yield ""
         yield from how_they_ended(self.verdicts.ordered(), style)
         yield from noticed(self.notices.ordered(), style)
@@ -190,20 +192,20 @@ class Totals:
             return
         yield ""
         yield style.paint("Problems", "heading")
-        for group, (_, trouble), share in zip(groups, found, shares, strict=True):
+        for group, (_, problem), share in zip(groups, found, shares, strict=True):
             if share:
-                yield from titled(group, trouble.advice, style)
-                for _, lines in trouble.shown[:share]:
+                yield from titled(group, problem.advice, style)
+                for _, lines in problem.shown[:share]:
                     yield from lines
         yield from not_shown(sum(sizes) - sum(shares), style)
 
 
-def _unnoted(_indices: object, fault: Exception) -> None:
+def _reraise(_indices: object, fault: Exception) -> None:
     raise fault
 
 
 class _Stand:
-    """Stands for an analysis whose connections are elsewhere, where the summary says what was read."""
+    """Stands for an analysis whose connections are elsewhere, for `what_was_read`."""
 
     def __init__(self, totals: Totals, reading: Reading, settings: Settings, wanted: Wanted) -> None:
         self.reading, self.settings, self.losses = reading, settings, totals.losses
@@ -226,13 +228,13 @@ class _Selected:
         return self._length
 
 
-FORMS = ("summary", "jsonl", "csv")  # in which parts can stand side by side
+FORMS = ("summary", "jsonl", "csv")  # that can be written in parts
 SUMMARY = "summary.txt"
 
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What is to be made of every shard."""
+    """What every worker has to make of a shard."""
 
     settings: Settings
     reading: Reading
@@ -243,7 +245,7 @@ class Order:
 
 
 def handed_on(order: Order, folder: str | None) -> Held:
-    """Return an order as what every task is given: a list of many files need not go along with each."""
+    """Store an order where every task can read it: it may list many files."""
     return put(folder, "order", pickle.dumps(order))
 
 
@@ -254,10 +256,10 @@ def _order(held: Held) -> Order:
 
 
 def part(held: Held, numbered: Numbered, url: str | None) -> Totals:
-    """Judge the connections of a shard, write their records to a URL, and return what they come to.
+    """Judge the connections of a shard, write their records to a URL, and return their totals.
 
     Args:
-        held: the order, as `handed_on` gave it.
+        held: the order, from `handed_on`.
         numbered: the shard.
         url: of the file to write; None for none.
     """

@@ -35,7 +35,7 @@ over a path between two network namespaces. They are made by
 
     sudo scripts/record_captures [NAME...]
 
-which carries the experiments of `closeseq lab` out, each in a network namespace of its own, and writes this
+which runs the experiments of `closeseq lab`, each in a network namespace of its own, and writes this
 page. Packets are captured with their first 128 bytes (on a path, 256 bytes of raw IP), in nanoseconds.
 
 Beside each capture, `NAME.kernel.jsonl` holds what the kernel's socket table said after each step of the
@@ -110,15 +110,15 @@ def section(captures: Path, one: Experiment) -> Iterator[str]:
     yield "\n".join(
         f"    {shape}{f'   ({times} connections)' * (times > 1)}" for shape, times in shapes.items()
     )
-    yield "\n".join(told(found))
+    yield "\n".join(lines(found))
     answers = Answers.read(path.with_suffix(".kernel.jsonl"))
     agreed = agreement(Recording(path, one.settings), answers)
-    for what, why in agreed.untold.items():
-        yield filled(f"Packets cannot tell that the {what}: {why}.")
+    for what, why in agreed.hidden.items():
+        yield filled(f"No packet shows that the {what}: {why}.")
     yield filled(f"{'. '.join(verdict_of(agreed))}.")
 
 
-def told(found: list[Connection]) -> Iterator[str]:
+def lines(found: list[Connection]) -> Iterator[str]:
     """Yield verdicts and findings as a list; of connections that closed alike only the first one's."""
     alike: dict[tuple[str, str], list[Connection]] = {}
     for each in found:

@@ -1,10 +1,10 @@
-"""The command `closeseq`. Only here is click known, and only here is a clock read.
+"""The command `closeseq`. Only this package uses click and reads a clock.
 
-One file a command has its options and its help, and loads nothing else, so that `--help` answers at once.
-What it runs lies beside it:
+Each command's module has its options and help, and imports nothing else, so that `--help` is quick. What the
+command runs is in the modules named after it:
 
     main         the command and its subcommands; exit statuses
-    analyze      `analyze`, `timeline`; analyze_run: one run of them; cluster_run: by a Dask cluster
+    analyze      `analyze`, `timeline`; analyze_run: one run; cluster_run: one run on a Dask cluster
     states       `states`; states_run
     live         `live`, `follow`; live_setup: capture, files, privileges; live_run: the loop;
                  live_output: what is written, and how much of it
@@ -13,10 +13,10 @@ What it runs lies beside it:
 
 Shared:
 
-    options      options and kinds of values
-    output       where the report goes: standard output, or a file that appears whole or not at all
-    status       exit statuses, and messages on standard error
-    terminal     width, progress bar, status line
+    options      options, and the types of their values
+    requests     what each command was asked, as typed values
+    output       where the report goes: standard output, or a file that is replaced as a whole
+    terminal     help, exit statuses, messages on standard error, progress bar, status line
     privileges   how to get the right to capture, and how to give it up
-    timings      `--timings`: where the time of a run went
+    timings      `--timings`: how long each stage of a run took
 """

@@ -39,7 +39,7 @@ Examples:
 """
 
 
-@click.command(epilog=ANALYZE_EPILOG)
+@click.command(epilog=ANALYZE_EPILOG, short_help="Show how each connection closed, and which program to fix.")
 @CAPTURES
 @click.option(
     *("-f", "--format", "form"),
@@ -52,9 +52,9 @@ Examples:
 @click.option(
     "--cluster",
     metavar="ADDRESS",
-    help="Let the workers of this Dask scheduler do it; -o is then a directory or URL, written in parts.",
+    help="Use the workers of this Dask scheduler; -o is then a directory or URL, written in parts.",
 )
-@click.option("--timings", "timed", is_flag=True, help="Say on standard error where the time went.")
+@click.option("--timings", "timed", is_flag=True, help="Print on standard error how long each stage took.")
 @click.pass_context
 def analyze(
     ctx: click.Context,
@@ -66,36 +66,40 @@ def analyze(
     timed: bool,
     **given: Any,
 ) -> None:
-    """Tell how every connection in these captures closed, and who is to blame for those that did not.
+    """Show how each connection in a capture closed, and which program to fix.
 
-    CAPTURE is a pcap or pcapng file, also compressed, a directory of them or a pattern for their names; a URL
-    such as s3://bucket/ring-*.pcap; - reads standard input: a capture, or a list of names.
+    CAPTURE is a pcap or pcapng file, also compressed; a directory of them or a pattern for their names; a URL
+    such as s3://bucket/ring-*.pcap; or - for standard input: a capture, or a list of names.
 
     Files that follow one another in time are one capture, in the order of their times: #3:17 is then packet
-    17 of the third file. Files that overlap in time are of different places, and each is analysed by itself.
+    17 of the third file. Files that overlap in time are from different capture points, and each is analysed
+    by itself.
     """
-    from closeseq.cli.analyze_run import Job, Request
+    from closeseq.cli.analyze_run import Job
+    from closeseq.cli.requests import AnalyzeRequest
     from closeseq.cli.timings import timings
 
+    request = AnalyzeRequest.of(captures, form, given)
     if cluster is not None:
         from closeseq.cli.cluster_run import ClusterJob
 
-        ctx.exit(ClusterJob(Request.of(captures, form, given)).run_on(cluster))
+        ctx.exit(ClusterJob(request).run_on(cluster))
     with timings(wanted=timed):
-        status = Job(Request.of(captures, form, given)).run()
+        status = Job(request).run()
     ctx.exit(status)
 
 
-@click.command(epilog=TIMELINE_EPILOG)
+@click.command(epilog=TIMELINE_EPILOG, short_help="Show the close of each connection packet by packet.")
 @CAPTURES
 @options(CHOOSING, READING, TOGETHER, WORKING, SHOWING, WRITING)
 @click.pass_context
 def timeline(ctx: click.Context, /, captures: tuple[str, ...], **given: Any) -> None:
-    """Show the close of each connection packet by packet, with the states of both ends.
+    """Show the close of each connection packet by packet, with both endpoints' states.
 
-    Of more connections than --limit those with a problem are shown first. Of several files that continue each
-    other #3:17 is packet 17 of the third one.
+    Of more connections than --limit, those with a problem come first. In a capture of several files,
+    #3:17 is packet 17 of the third file.
     """
-    from closeseq.cli.analyze_run import Job, Request
+    from closeseq.cli.analyze_run import Job
+    from closeseq.cli.requests import AnalyzeRequest
 
-    ctx.exit(Job(Request.of(captures, "timeline", given)).run())
+    ctx.exit(Job(AnalyzeRequest.of(captures, "timeline", given)).run())

@@ -1,8 +1,7 @@
-"""The six formats of a report: pieces of text for one capture after the other.
+"""One run of `analyze` or `timeline`: read captures one after the other, and report on each.
 
-One run of `analyze` or `timeline`: read captures one after the other and report on each.
-
-A capture is a chain of files that continue each other, often of one.
+First the report in each of its six formats, then the run. A capture is a chain of files that continue each
+other, often only one.
 """
 
 from __future__ import annotations
@@ -10,19 +9,19 @@ from __future__ import annotations
 import itertools
 import json
 from collections import Counter
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from closeseq.analysis import Analysis, analyze_chain, settings_of
+from closeseq.analysis import Analysis, analyze_chain
 from closeseq.capture.chains import Chain, find_chains
 from closeseq.capture.names import files_named
 from closeseq.cli.output import Output, opened
+from closeseq.cli.requests import AnalyzeRequest, ReadOptions
 from closeseq.cli.terminal import Progress, Refusal, Status, complain, fault_in
 from closeseq.errors import CaptureError
 from closeseq.report.containment import bare_lines, contained
 from closeseq.report.records import SCHEMA, csv_header, csv_lines, json_object, jsonl
-from closeseq.report.selection import Selection, Wanted
+from closeseq.report.selection import Selection
 from closeseq.report.summary import nothing, remarks_on_files, summary, title
 from closeseq.report.table import table
 from closeseq.report.timeline_text import format_timeline
@@ -43,10 +42,10 @@ def pieces(
 
     Args:
         form: the format.
-        selections: what is to be shown of each capture, as they are read one after the other.
+        selections: the connections of each capture to show, as captures are read one after the other.
         style: how text may look.
-        most: of how many problem connections, or timelines; None for all.
-        several: whether more than one capture was asked for, whatever became of them.
+        most: how many problem connections, or timelines, to show; None for all.
+        several: whether more than one capture was named, readable or not.
     """
     if form == "json":
         yield from _json(selections, several=several)
@@ -114,100 +113,30 @@ def timelines(selection: Selection, style: Style, most: int | None) -> Iterator[
         yield text
     if most is not None and number > most and not named:
         yield ""
-        rest = (
-            f"{number - most:,} more of {number:,} connections are not shown, those with a problem come first"
-        )
-        yield from style.wrap(f"{rest}: --all shows every one, --connection ID one of them")
+        rest = f"{number - most:,} of {number:,} connections are not shown; those with a problem come first"
+        yield from style.wrap(f"{rest}: --all shows all, --connection ID shows one")
 
 
 def first_of(selection: Selection, most: int) -> list[Sequence[int]]:
-    """Return which connections to show of too many: those with a problem, then others as they come."""
+    """Return the connections to show of too many: those with a problem, then others in their order."""
     problems = selection.problems()[:most]
     shown = set(problems)
     others = (index for index in selection.indices if index not in shown)
     return [problems, list(itertools.islice(others, most - len(problems)))]
 
 
-GLANCE = 10_000  # connections looked at to tell which ports a capture has
-
-
-@dataclass(frozen=True)
-class ReadOptions:
-    """How captures are to be read and judged: the arguments of `closeseq.analyze`."""
-
-    port: tuple[int, ...] = ()
-    host: tuple[str, ...] = ()
-    count: int | None = None
-    stuck_after: float = 60.0
-    os: str = "linux"
-    time_wait: float | None = None
-    fin_timeout: float | None = None
-
-    @classmethod
-    def of(cls, given: dict[str, Any]) -> ReadOptions:
-        """Return what the options of READING say."""
-        return cls(**{name: given[name] for name in cls.__dataclass_fields__})
-
-    @property
-    def narrowed(self) -> bool:
-        """Whether only some addresses or ports are asked for."""
-        return bool(self.port or self.host)
-
-
-def wanted(given: dict[str, Any]) -> Wanted:
-    """Return what the options of CHOOSING say."""
-    return Wanted(
-        verdicts=frozenset().union(*given["verdict"]),
-        findings=frozenset().union(*given["finding"]),
-        ids=frozenset(given["connection"]),
-    )
-
-
-@dataclass(frozen=True)
-class Request:
-    """Everything that `analyze` and `timeline` are asked."""
-
-    captures: tuple[str, ...]
-    form: str
-    reading: ReadOptions = field(default_factory=ReadOptions)
-    wanted: Wanted = field(default_factory=Wanted)
-    most: int | None = 20
-    fail_on: frozenset[str] = frozenset()
-    output: str | None = None
-    force: bool = False
-    ascii: bool = False
-    each: bool = False
-    jobs: int | None = None  # processes; None for as many as there are processors, if it is worth while
-
-    @classmethod
-    def of(cls, captures: tuple[str, ...], form: str, given: dict[str, Any]) -> Request:
-        """Make a request of what click hands to a command."""
-        if captures.count("-") > 1:
-            raise Refusal("standard input can be read only once")
-        return cls(
-            captures,
-            form,
-            ReadOptions.of(given),
-            wanted(given),
-            None if given["show_all"] else given["limit"],
-            frozenset().union(*given["fail_on"]),
-            given["output"],
-            given["force"],
-            given["ascii_only"],
-            given["each"],
-            given["jobs"],
-        )
+GLANCE = 10_000  # connections read to list a capture's ports
 
 
 class Job:
-    """What was asked, and what has come of it so far."""
+    """One run, and what it has met so far."""
 
-    def __init__(self, request: Request) -> None:
+    def __init__(self, request: AnalyzeRequest) -> None:
         self.request = request
-        self.found = False
-        self.unread = False
-        self.failed = False
-        self.broken: list[str] = []  # what could not be read at all: a line each
+        self.found = False  # something named with --fail-on
+        self.unread = False  # a capture could not be read, or not to its end
+        self.failed = False  # closeseq itself
+        self.broken: list[str] = []  # errors of captures that could not be read at all
 
     def run(self) -> Status:
         """Read and report; return the exit status."""
@@ -224,7 +153,7 @@ class Job:
 
     @property
     def status(self) -> Status:
-        """The exit status that what has come of it so far makes."""
+        """The exit status so far."""
         if self.failed:
             return Status.BUG
         if self.unread:
@@ -232,7 +161,7 @@ class Job:
         return Status.FOUND if self.found else Status.DONE
 
     def chains(self, named: NamedFiles) -> list[Chain]:
-        """Return which files are to be analysed together, and complain of those that cannot be read."""
+        """Return which files are analysed together, and report those that cannot be read."""
         if self.request.each:
             found, broken = [Chain((path,)) for path in named.paths], named.broken
         else:
@@ -245,7 +174,7 @@ class Job:
         return found
 
     def selections(self, chains: Iterable[Chain], output: Output) -> Iterator[Selection]:
-        """Yield what is to be shown of each capture that can be read, and complain of the others."""
+        """Yield the connections to show of each capture that can be read, and report the other captures."""
         for chain in chains:
             try:
                 analysis = analyzed(chain, self.request.reading, self.request.jobs)
@@ -261,7 +190,7 @@ class Job:
             self.conclude(selection)
 
     def conclude(self, selection: Selection) -> None:
-        """Take in what a capture that has been reported on means for the exit status."""
+        """Update the exit status from a capture that has been reported."""
         for error in selection.analysis.reading.files.errors():
             complain(str(error))
             self.unread = True
@@ -275,7 +204,7 @@ class Job:
 
 
 def meant(captures: Iterable[str]) -> NamedFiles:
-    """Return the files that are meant by what was named, and say what was left out."""
+    """Return the files of paths, directories, patterns and lists, and report what was left out."""
     named = files_named(captures)
     for notice in named.notices:
         complain(notice)
@@ -283,7 +212,7 @@ def meant(captures: Iterable[str]) -> NamedFiles:
 
 
 def mention(selection: Selection) -> None:
-    """Say of the files, and why there is nothing to see, where the format itself has no place for it."""
+    """Report gaps between files, and why nothing is shown, for formats that have no place for it."""
     path, number = selection.analysis.path, len(selection.analysis)
     for remark in remarks_on_files(selection.analysis.reading):
         complain(f"{path}: {remark}")
@@ -296,22 +225,14 @@ def mention(selection: Selection) -> None:
 def analyzed(chain: Chain, reading: ReadOptions, jobs: int | None = 1) -> Analysis:
     """Analyse one capture, with a progress bar if it takes long. Raises CaptureError."""
     progress = Progress(chain.paths[0])
-    settings = settings_of(
-        port=reading.port,
-        host=reading.host,
-        stuck_after=reading.stuck_after,
-        os=reading.os,
-        time_wait=reading.time_wait,
-        fin_timeout=reading.fin_timeout,
-    )
     try:
-        return analyze_chain(chain, settings, count=reading.count, progress=progress, jobs=jobs)
+        return analyze_chain(chain, reading.settings, count=reading.count, progress=progress, jobs=jobs)
     finally:
         progress.clear()
 
 
 def ports_seen(chain: Chain) -> str:
-    """Return which servers a capture does have, for someone who asked for another; empty if it has none."""
+    """Return the server ports in a capture, for a user who asked for another port; empty if it has none."""
     if not all(path != "-" and Path(path).is_file() for path in chain.paths):
         return ""
     try:

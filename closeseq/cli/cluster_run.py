@@ -9,7 +9,6 @@ import sys
 from concurrent.futures import Executor
 from typing import TYPE_CHECKING, Any
 
-from closeseq.analysis import settings_of
 from closeseq.cli.analyze_run import Job, meant
 from closeseq.cli.output import streamed
 from closeseq.cli.terminal import Progress, Refusal, Status, complain, fault_in
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
     from closeseq.capture.chains import Chain
 
 INSTALL = "pip install 'closeseq[cluster]', here and where its workers run"
-PATIENCE = "10s"  # for the scheduler's answer
+CONNECT_TIMEOUT = "10s"  # of the scheduler
 
 
 class ClusterJob(Job):
@@ -69,18 +68,12 @@ class ClusterJob(Job):
             between = [""]
 
     def _summary(self, executor: Executor, chain: Chain, folder: Folder | None) -> list[str]:
-        request, given = self.request, self.request.reading
-        settings = settings_of(
-            port=given.port,
-            host=given.host,
-            stuck_after=given.stuck_after,
-            os=given.os,
-            time_wait=given.time_wait,
-            fin_timeout=given.fin_timeout,
-        )
+        request, settings = self.request, self.request.reading.settings
         progress, handed = Progress(chain.paths[0]), None if folder is None else folder.handed
         try:
-            whole = shared_out(executor, chain, settings, folder=handed, count=given.count, progress=progress)
+            whole = shared_out(
+                executor, chain, settings, folder=handed, count=request.reading.count, progress=progress
+            )
         finally:
             progress.clear()
         style = Style(100, request.ascii)
@@ -187,7 +180,7 @@ def connected(address: str) -> Iterator[Executor]:
     for name in ("distributed", "distributed.client"):  # they have levels of their own once it is loaded
         logging.getLogger(name).setLevel(logging.CRITICAL)  # what went wrong is said once
     try:
-        client = connect(address, timeout=PATIENCE, set_as_default=False)
+        client = connect(address, timeout=CONNECT_TIMEOUT, set_as_default=False)
     except (OSError, ValueError) as error:
         raise Refusal(f"no Dask scheduler answers at {address}: is it running there?") from error
     try:

@@ -1,4 +1,4 @@
-"""`closeseq lab`: make each way of closing happen with real sockets, and watch."""
+"""`closeseq lab`: make each way of closing happen with real sockets, and compare with the kernel."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ Examples:
   closeseq lab run leaky-server --keep .    and then: closeseq timeline leaky-server.pcap
   closeseq lab run all --quiet
 
-Exit status: 0 inference and kernel agree in every experiment; 1 they do not in some,
-or some could not be carried out; 2 wrong usage; 5 not permitted.
+Exit status: 0 inference and kernel agree in every experiment; 1 they disagree in one,
+or one could not be run; 2 wrong usage; 5 not permitted.
 """
 ALL = "all"
 
 
-@click.group(epilog=EPILOG)
+@click.group(epilog=EPILOG, short_help="Make closes happen with real sockets.")
 def lab() -> None:
-    """Make each way of closing happen with real sockets, and hold what packets tell against the kernel.
+    """Make each way of closing happen with real sockets, and compare inference and kernel.
 
-    Every experiment runs in a network namespace of its own, apart from the machine's network; root is not
-    needed where the system lets users make namespaces.
+    Every experiment runs in a network namespace of its own, apart from the machine's network. Root is not
+    needed where users may create namespaces.
     """
 
 
@@ -42,32 +42,33 @@ def list_() -> None:
     listing()
 
 
-@lab.command(epilog=EPILOG)
+@lab.command(epilog=EPILOG, short_help="Run experiments, and show each step.")
 @click.argument("names", nargs=-1, required=True, metavar="NAME...|all")
 @click.option(
     "--keep",
     type=click.Path(file_okay=False, path_type=Path),
     metavar="DIR",
-    help="Save NAME.pcap, and what the kernel said as NAME.kernel.jsonl, there.",
+    help="Save packets as NAME.pcap, and the kernel's answers as NAME.kernel.jsonl, in this directory.",
 )
-@click.option("--force", is_flag=True, help="With --keep: overwrite files that are there already.")
+@click.option("--force", is_flag=True, help="With --keep: overwrite existing files.")
 @click.option(
     "--jobs",
     type=click.IntRange(min=1),
     metavar="N",
-    help="Carry out at most N experiments at once; 6 for each processor unless given.",
+    help="Run at most N experiments at once; by default 6 for each processor.",
 )
-@click.option("-q", "--quiet", is_flag=True, help="Tell what came of each experiment, and not its story.")
+@click.option("-q", "--quiet", is_flag=True, help="Print only the outcome of each experiment.")
 @click.option("--ascii", "ascii_only", is_flag=True, help="Draw without line-drawing characters.")
 @click.pass_context
 def run(ctx: click.Context, /, names: tuple[str, ...], **given: Any) -> None:
-    """Carry out experiments, and tell what happens: packets, both ends' states, and what the kernel says.
+    """Run experiments, and show each step: packets, both endpoints' states, and the kernel's states.
 
-    One experiment tells its story as it goes; of several each tells it when it has ended.
+    One experiment is shown as it runs; of several, each is shown when it has ended.
     """
     from closeseq.cli.lab_run import carry_out
+    from closeseq.cli.requests import LabRequest
 
-    ctx.exit(carry_out(chosen(names), **given))
+    ctx.exit(carry_out(LabRequest(chosen(names), **given)))
 
 
 def chosen(names: tuple[str, ...]) -> list[Experiment]:

@@ -1,4 +1,4 @@
-"""One run of `closeseq lab`: carry experiments out, and report what came of them."""
+"""One run of `closeseq lab`: run experiments, and report their outcomes."""
 
 from __future__ import annotations
 
@@ -18,17 +18,18 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
+    from closeseq.cli.requests import LabRequest
     from closeseq.lab.registry import Experiment
     from closeseq.lab.run import ExperimentResult
     from closeseq.report.text import Style
 
 
-SAID = {
+OUTCOMES = {
     ExperimentOutcome.AGREED: "inference and kernel agree",
-    ExperimentOutcome.AGREED_WHERE_TOLD: "inference and kernel agree wherever packets can tell",
-    ExperimentOutcome.DISAGREED: "NOT AS IT SHOULD BE",
+    ExperimentOutcome.AGREED_WHERE_SHOWN: "inference and kernel agree wherever packets can show it",
+    ExperimentOutcome.DISAGREED: "inference and kernel disagree",
     ExperimentOutcome.LEFT_OUT: "left out",
-    ExperimentOutcome.FAILED: "could not be carried out",
+    ExperimentOutcome.FAILED: "could not be run",
 }
 
 
@@ -44,65 +45,58 @@ def listing() -> None:
             output.write(f"{line}\n" for line in style.wrap(one.summary, first=f"{one.name:{width}}"))
 
 
-def carry_out(
-    chosen: list[Experiment],
-    *,
-    keep: Path | None,
-    force: bool,
-    jobs: int | None,
-    quiet: bool,
-    ascii_only: bool,
-) -> Status:
-    """Carry experiments out, and return the exit status."""
+def carry_out(request: LabRequest) -> Status:
+    """Run experiments and report them; return the exit status."""
     from closeseq.lab.run import Run
 
-    if keep is not None:
-        prepare(keep, chosen, force=force)
+    chosen, quiet = request.experiments, request.quiet
+    if request.keep is not None:
+        prepare(request.keep, chosen, force=request.force)
     outcomes: Counter[ExperimentOutcome] = Counter()
     with opened(None) as output:
-        style = output.style(ascii_only=ascii_only)
+        style = output.style(ascii_only=request.ascii_only)
         alone = len(chosen) == 1 and not quiet
-        run = Run(chosen, style, folder=keep, jobs=jobs or 0, aloud=alone)
+        run = Run(chosen, style, folder=request.keep, jobs=request.jobs or 0, aloud=alone)
         with closing(run.results()) as results:
             for result in results:
                 outcomes[result.outcome] += 1
                 if result.outcome is ExperimentOutcome.NOT_PERMITTED:
                     complain(refusal(result.complaint))
                     return Status.NOT_PERMITTED
-                tell(output, result, style, quiet=quiet, alone=alone)
+                report(output, result, style, quiet=quiet, alone=alone)
         if len(chosen) > 1:
             output.write(f"{line}\n" for line in style.wrap(total(outcomes), then="  "))
     return Status.DONE if all(outcome.good for outcome in outcomes) else Status.FOUND
 
 
 def refusal(complaint: str) -> str:
-    """Say that there is no network of our own to be had, and what helps."""
+    """Return why no network namespace can be made, and the command that works."""
     return complaint if os.geteuid() == 0 else f"{complaint}; this works: {needed_command(sys.argv[1:])}"
 
 
-def tell(output: Output, result: ExperimentResult, style: Style, *, quiet: bool, alone: bool) -> None:
-    """Tell the story of an experiment, or only what came of it, and what went wrong."""
+def report(output: Output, result: ExperimentResult, style: Style, *, quiet: bool, alone: bool) -> None:
+    """Write the story of an experiment, or only its outcome; report on standard error what went wrong."""
     name = result.experiment.name
     if quiet:
         paint = "good" if result.outcome.good else "problem"
-        lines = style.wrap(SAID[result.outcome], first=f"{name:26} ")
+        lines = style.wrap(OUTCOMES[result.outcome], first=f"{name:26} ")
         output.write([style.paint(line, paint) + "\n" for line in lines])
     elif not alone:
         output.write([result.story, "\n\n"])
     if result.complaint:
         complain(f"{name}: {' / '.join(result.complaint.splitlines())}")
     elif result.outcome is ExperimentOutcome.FAILED:
-        complain(f"{name}: could not be carried out to its end")
+        complain(f"{name}: did not run to its end")
 
 
 def total(outcomes: Counter[ExperimentOutcome]) -> str:
-    """Return a line that counts what came of the experiments."""
-    parts = [f"{number} {SAID[outcome]}" for outcome, number in sorted(outcomes.items())]
+    """Return a line that counts the outcomes."""
+    parts = [f"{number} {OUTCOMES[outcome]}" for outcome, number in sorted(outcomes.items())]
     return f"{count(outcomes.total(), 'experiment')}: {'; '.join(parts)}"
 
 
 def prepare(keep: Path, chosen: Iterable[Experiment], *, force: bool) -> None:
-    """Make the folder for what is kept; raises Refusal if that would overwrite something."""
+    """Make the folder for captures and kernel answers. Raises Refusal if that would overwrite a file."""
     there = [
         path
         for one in chosen
@@ -110,5 +104,5 @@ def prepare(keep: Path, chosen: Iterable[Experiment], *, force: bool) -> None:
         if path.exists()
     ]
     if there and not force:
-        raise Refusal(f"{there[0]} is there already; --force overwrites it")
+        raise Refusal(f"{there[0]} exists already; --force overwrites it")
     keep.mkdir(parents=True, exist_ok=True)

@@ -33,15 +33,15 @@ WATCHING = (
         type=click.Choice(FORMATS),
         default="timeline",
         show_default=True,
-        help="What to print of each connection that closes or is stuck; summary: only the end's.",
+        help="What to print for each connection that closes or is stuck; summary: only one at the end.",
     ),
     click.option(
         "--every",
         type=seconds,
         metavar="SECONDS",
-        help="Print how many sockets are in which state, this often.",
+        help="Print a table of sockets by state every so many seconds.",
     ),
-    click.option("--duration", type=seconds, metavar="SECONDS", help="Stop after so long."),
+    click.option("--duration", type=seconds, metavar="SECONDS", help="Stop after so many seconds."),
     click.option(
         "--until-close", type=click.IntRange(min=1), metavar="N", help="Stop after N connections have closed."
     ),
@@ -51,7 +51,7 @@ WATCHING = (
         default=1 << 17,
         show_default=True,
         metavar="N",
-        help="Remember at most N connections; of more, the longest idle are given up and counted.",
+        help="Keep at most N connections; when full, the longest-idle ones are dropped, and counted.",
     ),
     *FAILING,
     click.option("--ascii", "ascii_only", is_flag=True, help="Draw without line-drawing characters."),
@@ -65,62 +65,65 @@ OF_THE_MACHINE = (
         default=("lo",),
         show_default=True,
         metavar="NAME",
-        help="Where to capture; any: everywhere. May be given more than once.",
+        help="Capture on this interface; any: on all. May be given more than once.",
     ),
+    click.option("-w", "--write", metavar="FILE", help="Save the packets as pcapng; - is standard output."),
     click.option(
-        "-w", "--write", metavar="FILE", help="Save what is captured as pcapng; - is standard output."
-    ),
-    click.option(
-        "--rotate", metavar="SIZE|TIME", help="With -w: go on in another file after 100MB, say, or 10m."
+        "--rotate", metavar="SIZE|TIME", help="With -w: start a new file after this size or time: 100MB, 10m."
     ),
     click.option("--force", is_flag=True, help="With -w: overwrite the file."),
     click.option(
         "--kernel/--no-kernel",
         default=None,
-        help="Ask the kernel too: each socket's state, queues and owner. By default where that can be.",
+        help="Also ask the kernel for each socket's state, queues and owner. By default if possible.",
     ),
     click.option("--netns", metavar="NAME", help="Capture in this network namespace."),
     click.option(
-        "--pid", type=click.IntRange(min=1), metavar="PID", help="Capture in this process's namespace."
+        "--pid",
+        type=click.IntRange(min=1),
+        metavar="PID",
+        help="Capture in this process's network namespace.",
     ),
     click.option(
         "--source",
         type=click.Choice(["auto", "ring", "scapy"]),
         default="auto",
         show_default=True,
-        help="How to capture: Linux's ring of memory, or scapy's socket, which is slower.",
+        help="How to capture: with Linux's packet ring (PACKET_MMAP), or scapy's socket, which is slower.",
     ),
     click.option("--user", metavar="NAME", help="Become this user once the capture is open."),
-    click.option("--no-drop", is_flag=True, help="Stay root."),
+    click.option("--no-drop", is_flag=True, help="Keep root's privileges."),
 )
 
 
-@click.command(epilog=LIVE_EPILOG)
+@click.command(epilog=LIVE_EPILOG, short_help="Show connections as they close or get stuck.")
 @click.argument("expression", nargs=-1, metavar="[EXPRESSION...]")
 @options(OF_THE_MACHINE, WATCHING, CHOOSING[:2], READING)
 @click.pass_context
 def live(ctx: click.Context, /, expression: tuple[str, ...], **given: Any) -> None:
-    """Watch connections close as they do: each one's timeline, and who is stuck since when.
+    """Show connections as they close or get stuck, and which program owns a stuck socket.
 
-    EXPRESSION is a filter as tcpdump has it. Ctrl-C ends with a summary; a second one at once. Once the
-    capture is open, root is given up for the user who called sudo.
+    EXPRESSION is a capture filter in tcpdump's syntax. Ctrl-C ends with a summary, a second one at once. Once
+    the capture is open, root's privileges are dropped for those of the user who called sudo.
     """
-    from closeseq.cli.live_setup import capture
+    from closeseq.cli.live_setup import run_live
+    from closeseq.cli.requests import LiveRequest
 
-    ctx.exit(capture(expression, given))
+    ctx.exit(run_live(LiveRequest.of(expression, given)))
 
 
-@click.command(epilog=FOLLOW_EPILOG)
+@click.command(epilog=FOLLOW_EPILOG, short_help="Do as live for a capture file that still grows.")
 @click.argument("path", metavar="CAPTURE", type=click.Path(allow_dash=True))
 @options(WATCHING, CHOOSING[:2], READING)
 @click.pass_context
 def follow(ctx: click.Context, /, path: str, **given: Any) -> None:
-    """Watch the connections of a capture file that something else is still writing, as `live` does.
+    """Do as `live` for a capture file that another program is still writing.
 
-    CAPTURE is a pcap or pcapng file, or - for standard input. Time goes on from its newest packet. Of a
-    rotation (tcpdump -C or -G, dumpcap -b, live --rotate) the next file is followed after this one;
-    #3:17 is then packet 17 of the third file.
+    CAPTURE is a pcap or pcapng file, or - for standard input. The time runs on from its newest packet. In a
+    rotation (tcpdump -C or -G, dumpcap -b, live --rotate) the next file is followed after this one; #3:17 is
+    then packet 17 of the third file.
     """
-    from closeseq.cli.live_setup import following
+    from closeseq.cli.live_setup import run_follow
+    from closeseq.cli.requests import MonitorRequest
 
-    ctx.exit(following(path, given))
+    ctx.exit(run_follow(path, MonitorRequest.of(given)))

@@ -1,10 +1,8 @@
-"""How much is written of many connections, so that a person can read it and what is grave stays in sight.
+"""What `live` writes of its updates: blocks of text, lines of JSON or CSV, or nothing before the summary.
 
-A busy server closes thousands of connections a second, nearly all alike. Of those that say the same, a few
-are shown with their timelines and some more in a line each; the others are counted, and the counts written
-now and then. What has a problem has room of its own.
-
-What a watch says, written as it comes: blocks of text, lines of JSON or CSV, or nothing but a summary.
+A busy server closes thousands of connections a second, nearly all alike, and a person reads the text. So
+text is throttled: of updates that are alike, a few are shown with their timelines and some more in a line
+each; the others are counted, and the counts written now and then. Problems have an allowance of their own.
 """
 
 from __future__ import annotations
@@ -26,21 +24,21 @@ if TYPE_CHECKING:
     from closeseq.connections.conversation import End
     from closeseq.report.selection import Wanted
     from closeseq.report.text import Style
-    from closeseq.watch.kernel_view import KernelAnswer, Witness
+    from closeseq.watch.kernel_view import KernelAnswer, KernelView
     from closeseq.watch.updates import Pattern, Update, Updates
 
-SECONDS = 10.0  # in which there is so much room as follows, and after which counts are written
-ALIKE = 3  # blocks that say the same
-BLOCKS = {False: 12, True: 24}  # blocks of all kinds, without and with a problem
+SECONDS = 10.0  # for which the following allowances are, and after which counts are written
+ALIKE = 3  # blocks of updates that are alike: of the same kind and pattern
+BLOCKS = {False: 12, True: 24}  # blocks in all, without and with a problem
 LINES = {False: 50, True: 100}
-LAST_BLOCKS = {False: 8, True: 8}  # at the end, when somebody waits for the summary
+LAST_BLOCKS = {False: 8, True: 8}  # at the end, when a person waits for the summary
 LAST_LINES = {False: 16, True: 32}
-CROWD = 16  # so many at once that say the same: one block has to do, and no lines
-COUNTS = 8  # kinds of connections of which a count is written; the others are counted together
-MOST_KINDS = 1000  # remembered
+CROWD = 16  # with more alike updates at once, only one block is written, and no lines
+COUNTS = 8  # patterns with a count of their own; the others are counted together
+MOST_KINDS = 1000  # kinds and patterns whose allowance is kept
 
 
-class Room:
+class Allowance:
     """How much may still be written within `SECONDS`."""
 
     def __init__(self, most: int) -> None:
@@ -53,7 +51,7 @@ class Room:
         return bool(self._times)
 
     def left(self) -> int:
-        """Return how much there is."""
+        """Return how much is left now."""
         since = time.monotonic() - SECONDS
         while self._times and self._times[0] <= since and len(self._times) > 1:
             self._times.popleft()
@@ -64,25 +62,25 @@ class Room:
         self._times.extend([time.monotonic()] * min(number, self._most))
 
 
-class Crowd:
-    """Shares out the room, and counts what has none."""
+class Throttle:
+    """Decides which updates are shown in blocks and lines, and counts the others."""
 
     def __init__(self) -> None:
-        self._alike: dict[tuple[UpdateKind, Pattern], Room] = {}
+        self._alike: dict[tuple[UpdateKind, Pattern], Allowance] = {}
         self._rest: Counter[tuple[UpdateKind, Pattern]] = Counter()
         self._next_counts = 0.0
-        self._blocks = {grave: Room(most) for grave, most in BLOCKS.items()}
-        self._lines = {grave: Room(most) for grave, most in LINES.items()}
+        self._blocks = {grave: Allowance(most) for grave, most in BLOCKS.items()}
+        self._lines = {grave: Allowance(most) for grave, most in LINES.items()}
 
-    def share(self, news: Updates) -> tuple[int, int]:
+    def share(self, updates: Updates) -> tuple[int, int]:
         """Return how many of these connections to show in a block each, and then how many in a line each."""
         if len(self._alike) > MOST_KINDS:
-            self._alike = {key: room for key, room in self._alike.items() if room.left() < ALIKE}
-        key, number = (news.kind, news.label), len(news)
-        grave = is_grave(news)
-        alike = self._alike.setdefault(key, Room(ALIKE))
+            self._alike = {key: alike for key, alike in self._alike.items() if alike.left() < ALIKE}
+        key, number = (updates.kind, updates.pattern), len(updates)
+        grave = is_grave(updates)
+        alike = self._alike.setdefault(key, Allowance(ALIKE))
         blocks = min(alike.left(), self._blocks[grave].left(), 1 if number > CROWD else number)
-        if news.kind is UpdateKind.OPEN and self._was_shown(UpdateKind.STUCK, news.label):
+        if updates.kind is UpdateKind.OPEN and self._was_shown(UpdateKind.STUCK, updates.pattern):
             blocks = 0  # it was shown, with its timeline, when it was found stuck
         lines = 0 if number > CROWD else min(number - blocks, self._lines[grave].left())
         alike.take(blocks)
@@ -91,9 +89,9 @@ class Crowd:
         self._rest[key] += number - blocks - lines
         return blocks, lines
 
-    def _was_shown(self, kind: UpdateKind, label: Pattern) -> bool:
-        room = self._alike.get((kind, label))
-        return room is not None and room.used
+    def _was_shown(self, kind: UpdateKind, pattern: Pattern) -> bool:
+        alike = self._alike.get((kind, pattern))
+        return alike is not None and alike.used
 
     @property
     def due(self) -> bool:
@@ -101,88 +99,88 @@ class Crowd:
         return bool(+self._rest) and time.monotonic() >= self._next_counts
 
     def counts(self, style: Style) -> Iterator[str]:
-        """Yield how many connections were only counted since the last time, what is grave first."""
+        """Yield how many connections were only counted since the last time, the grave ones first."""
         found = sorted((+self._rest).items(), key=lambda one: (not _is_grave(*one[0]), -one[1]))
         self._rest.clear()
         self._next_counts = time.monotonic() + SECONDS
-        for (kind, label), number in found[:COUNTS]:
-            yield from others(kind, label, number, style)
+        for (kind, pattern), number in found[:COUNTS]:
+            yield from others(kind, pattern, number, style)
         if len(found) > COUNTS:
             number = sum(number for _, number in found[COUNTS:])
             text = f"and {number:,} more connections in {len(found) - COUNTS:,} other ways"
             yield from style.wrap(text, first="    ")
 
     def end(self) -> None:
-        """Make room for what is said at the end, whatever was said before."""
-        self._blocks = {grave: Room(most) for grave, most in LAST_BLOCKS.items()}
-        self._lines = {grave: Room(most) for grave, most in LAST_LINES.items()}
+        """Renew the allowances for the end."""
+        self._blocks = {grave: Allowance(most) for grave, most in LAST_BLOCKS.items()}
+        self._lines = {grave: Allowance(most) for grave, most in LAST_LINES.items()}
         self._next_counts = 0.0
 
 
-def is_grave(news: Updates) -> bool:
-    """Return whether a person has to see this."""
-    return _is_grave(news.kind, news.label)
+def is_grave(updates: Updates) -> bool:
+    """Return whether a person has to see these: stuck, revised, or with a problem."""
+    return _is_grave(updates.kind, updates.pattern)
 
 
-def _is_grave(kind: UpdateKind, label: Pattern) -> bool:
-    return kind in {UpdateKind.REVISED, UpdateKind.STUCK} or bool(label.problems)
+def _is_grave(kind: UpdateKind, pattern: Pattern) -> bool:
+    return kind in {UpdateKind.REVISED, UpdateKind.STUCK} or bool(pattern.problems)
 
 
-BUDGET = 0.2  # seconds that writing records may take before packets are looked at again
-PROMPT = 0.05  # seconds that a record may wait for others, to be written together with them
+BUDGET = 0.2  # seconds that writing records may take before packets are read again
+PROMPT = 0.05  # seconds that a record may wait for others, to be written together
 FEWEST = 4  # records at a time, however slow the output is
 ORDER = (UpdateKind.REVISED, UpdateKind.STUCK, UpdateKind.CLOSED, UpdateKind.OPEN, UpdateKind.MORE)
 
 
-class Teller:
-    """Writes news in one of the formats of `live`.
+class UpdateWriter:
+    """Writes updates in one of the formats of `live`.
 
     Args:
         form: timeline, jsonl, csv or summary.
-        output: where to.
+        output: where to write.
         style: how text may look.
-        wanted: which connections.
-        witness: the kernel's word on them; None if it is not asked.
+        wanted: the connections to write.
+        kernel: the kernel's view; None if it is not asked.
     """
 
     def __init__(
-        self, form: str, output: Output, style: Style, wanted: Wanted, witness: Witness | None
+        self, form: str, output: Output, style: Style, wanted: Wanted, kernel: KernelView | None
     ) -> None:
         self.form = form
         self.output = output
         self.style = style
         self.wanted = wanted
-        self.witness = witness
-        self.told: Counter[UpdateKind] = Counter()
+        self.kernel = kernel
+        self.written: Counter[UpdateKind] = Counter()
         self._records_a_second = 500.0
-        self._crowd = Crowd()
+        self._throttle = Throttle()
         if form == "csv":
             output.write([csv_header()])
 
     @property
     def most(self) -> int | None:
-        """How many connections to be told of at once: as many as can be written meanwhile; None for all."""
+        """How many updates to take at once: as many as can be written within BUDGET; None for all."""
         if self.form not in {"jsonl", "csv"}:
             return None
         return max(FEWEST, round(self._records_a_second * BUDGET))
 
     def seconds_for(self, number: int) -> float:
-        """Return how long writing of so many connections will take; 0 where only some of them are shown."""
+        """Return how many seconds writing so many connections takes; 0 if only some are shown."""
         return 0.0 if self.most is None else number / self._records_a_second
 
     @property
     def due(self) -> bool:
-        """Whether there is something to write although there is no news."""
-        return self.form == "timeline" and self._crowd.due
+        """Whether there is something to write without a new update."""
+        return self.form == "timeline" and self._throttle.due
 
-    def tell(self, news: Iterable[Updates], *, last: bool = False) -> None:
-        """Write what there is to say; of what is said last nothing waits for another time."""
-        chosen = sorted((one for one in news if self.wanted.of_label(one.label)), key=_order)
+    def write(self, updates: Iterable[Updates], *, last: bool = False) -> None:
+        """Write updates; `last`: there will be no others, so everything is written now."""
+        chosen = sorted((one for one in updates if self.wanted.of_pattern(one.pattern)), key=_order)
         for one in chosen:
-            self.told[one.kind] += len(one)
-        if self.form == "timeline":  # for a person, what changes nothing is no news
+            self.written[one.kind] += len(one)
+        if self.form == "timeline":  # for a person, updates that change nothing are left out
             if last:
-                self._crowd.end()
+                self._throttle.end()
             self.output.write(self._text([one for one in chosen if one.kind is not UpdateKind.MORE]))
         elif self.form != "summary":
             began, number = time.monotonic(), sum(len(one) for one in chosen)
@@ -190,14 +188,14 @@ class Teller:
             if number:
                 self._records_a_second = number / max(time.monotonic() - began, 1e-6)
 
-    def _records(self, news: Iterable[Updates]) -> Iterator[str]:
-        for seen in (seen for one in news for seen in one):
+    def _records(self, updates: Iterable[Updates]) -> Iterator[str]:
+        for seen in (seen for one in updates for seen in one):
             yield csv_record(seen) if self.form == "csv" else contained(seen, self._line, bare_line)
 
-    def _text(self, news: list[Updates]) -> Iterator[str]:
-        """Yield blocks; of what is alike and of too much single lines, or how many more there are."""
-        for one in news:
-            blocks, lines = self._crowd.share(one)
+    def _text(self, updates: list[Updates]) -> Iterator[str]:
+        """Yield blocks, then single lines, then counts, as the throttle allows."""
+        for one in updates:
+            blocks, lines = self._throttle.share(one)
             for seen in islice(one, blocks):
                 yield from _lines(contained(seen, self._block, self._bare))
                 yield "\n"
@@ -205,30 +203,30 @@ class Teller:
                 yield from _lines(contained(one[at], self._headline, self._bare))
             if lines:
                 yield "\n"
-        if self._crowd.due:
-            yield from _lines(self._crowd.counts(self.style))
+        if self._throttle.due:
+            yield from _lines(self._throttle.counts(self.style))
             yield "\n"
 
     def _line(self, seen: Update) -> str:
-        return line(seen, self._testimony(seen) if self.witness else None)
+        return line(seen, self._answers(seen) if self.kernel else None)
 
     def _block(self, seen: Update) -> list[str]:
-        return list(block(seen, self._testimony(seen), self.style))
+        return list(block(seen, self._answers(seen), self.style))
 
     def _headline(self, seen: Update) -> list[str]:
-        return list(headline(seen, self._testimony(seen) if seen.has_problem else {}, self.style))
+        return list(headline(seen, self._answers(seen) if seen.has_problem else {}, self.style))
 
     def _bare(self, seen: Update) -> list[str]:
         return bare_lines(seen, self.style)
 
-    def _testimony(self, seen: Update) -> Mapping[End, KernelAnswer]:
-        if self.witness is None:
+    def _answers(self, seen: Update) -> Mapping[End, KernelAnswer]:
+        if self.kernel is None:
             return {}
-        return self.witness.testimony(seen, patience=0.1 if seen.has_problem else 0.0)
+        return self.kernel.answers(seen, wait=0.1 if seen.has_problem else 0.0)
 
 
-def _order(news: Updates) -> tuple[int, bool]:
-    return ORDER.index(news.kind), not is_grave(news)
+def _order(updates: Updates) -> tuple[int, bool]:
+    return ORDER.index(updates.kind), not is_grave(updates)
 
 
 def _lines(lines: Iterable[str]) -> Iterator[str]:

@@ -1,6 +1,6 @@
-"""How a signal ends what goes on until someone has seen enough.
+"""One run of `live` or `follow`: report connections until there is a reason to stop, then sum up.
 
-One run of `live` or `follow`: watch until it is enough, say what there is to say, end in good order.
+First how a signal asks it to stop.
 """
 
 from __future__ import annotations
@@ -13,9 +13,10 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from closeseq.cli.terminal import Status, complain, fault_in, picture, remark
+from closeseq.cli.terminal import Status, StatusLine, complain, fault_in, remark, status_text
 from closeseq.errors import CaptureError, DeviceError
 from closeseq.report.live_text import clock, closing, named, states
+from closeseq.report.summary import asked_for
 from closeseq.report.text import printable
 from closeseq.units import count, span
 from closeseq.watch.updates import UpdateKind
@@ -24,10 +25,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import FrameType
 
-    from closeseq.cli.live_output import Teller
-    from closeseq.cli.terminal import StatusLine
+    from closeseq.cli.live_output import UpdateWriter
+    from closeseq.cli.requests import MonitorRequest
     from closeseq.report.summary import Group
-    from closeseq.watch.kernel_view import Witness
+    from closeseq.watch.kernel_view import KernelView
     from closeseq.watch.session import Session
     from closeseq.watch.updates import Updates
 
@@ -36,14 +37,14 @@ NAMES = ("SIGINT", "SIGTERM", "SIGHUP")
 
 @dataclass
 class Stop:
-    """Whether someone has seen enough."""
+    """Whether a signal asked to stop."""
 
     asked: bool = False
 
 
 @contextlib.contextmanager
 def stopped_by_signals() -> Iterator[Stop]:
-    """Let the first SIGINT, SIGTERM or SIGHUP ask to stop, and a second one end it at once."""
+    """Make the first SIGINT, SIGTERM or SIGHUP ask to stop, and a second one end the process at once."""
     stop = Stop()
 
     def first(number: int, _frame: FrameType | None) -> None:
@@ -62,69 +63,50 @@ def stopped_by_signals() -> Iterator[Stop]:
             signal.signal(number, handler)
 
 
-LONG = 2.0  # seconds of writing at the end, from which on it is said
-ASKING = 1.0  # seconds for each of the groups of problems, of which there are five
-MOST_ASKED = 1000  # sockets whose owners are looked for at the end
+LONG = 2.0  # seconds of writing at the end from which it is announced
+ASKING = 1.0  # seconds to ask the kernel about each group of problems, of which five are shown
+MOST_ASKED = 1000  # sockets whose owners are asked for at the end
 
 
-@dataclass(frozen=True)
-class Until:
-    """When it is enough, besides Ctrl-C."""
-
-    duration: float | None = None  # seconds
-    closes: int | None = None  # connections
-
-
-class Watching:
-    """A session being told about.
+class LiveRun:
+    """A session that is reported until it is enough.
 
     Args:
-        session: is closed at the end.
-        teller: writes what there is to say.
-        status: the line on the terminal.
-        stop: tells when someone has seen enough.
-        until: when it is enough.
-        every: seconds between two tables of states; None for none.
-        asked: the ports and hosts that were asked for, in words.
-        witness: the kernel's word; None if it is not asked.
-        fail_on: codes of verdicts and findings that make the exit status.
+        request: what was asked.
+        session: packets and monitor; not closed here.
+        writer: writes updates.
+        stop: whether a signal came.
+        kernel: the kernel's view; None if it is not asked.
     """
 
     def __init__(
         self,
+        request: MonitorRequest,
         session: Session,
-        teller: Teller,
-        status: StatusLine,
+        writer: UpdateWriter,
         stop: Stop,
-        until: Until,
-        *,
-        every: float | None = None,
-        asked: str = "",
-        witness: Witness | None = None,
-        fail_on: frozenset[str] = frozenset(),
+        kernel: KernelView | None = None,
     ) -> None:
+        self.request = request
         self.session = session
-        self.teller = teller
-        self.status = status
+        self.writer = writer
         self.stop = stop
-        self.until = until
-        self.every = every
-        self.asked = asked
-        self.witness = witness
-        self.fail_on = fail_on
-        self.trouble = False  # the capture ended, or could not be saved, against our will
+        self.kernel = kernel
+        self.status = StatusLine()
+        self.asked = asked_for(session.monitor.settings)
+        self.trouble = False  # the capture failed, or could not be saved
         self._began = time.monotonic()
-        self._next_table = self._began + (every or 0.0)
+        self._next_table = self._began + (request.every or 0.0)
         self._noticed = 0
         self._unsaved = False
 
     def run(self) -> Status:
-        """Watch, then tell what is left and sum up; return the exit status."""
+        """Report until it is enough, then what is left and a summary; return the exit status."""
         asked = f", {self.asked}" if self.asked else ""
-        path = self.session.watch.reading.path
+        path = self.session.monitor.reading.path
         complain(f"watching {'standard input' if path == '-' else path}{asked}; Ctrl-C ends it")
         try:
-            self._watch()
+            self._follow()
             self._finish()
         except BrokenPipeError:  # nobody reads any more; what was captured is still to be saved
             self.status.clear()
@@ -138,28 +120,28 @@ class Watching:
             return Status.CAPTURE
         return Status.FOUND if self._found() else Status.DONE
 
-    def _watch(self) -> None:
+    def _follow(self) -> None:
         while not (self.stop.asked or self.session.over or self._enough()):
             try:
-                news = self.session.step(self.teller.most)
+                updates = self.session.step(self.writer.most)
             except (DeviceError, CaptureError) as error:
                 self._complain(str(error))
                 self.trouble = True
                 return
             self._notice()
-            if self.witness is not None:
-                self.witness.look()
-            if news or self.teller.due:
+            if self.kernel is not None:
+                self.kernel.look()
+            if updates or self.writer.due:
                 self.status.clear()
-                self.teller.tell(news)
-            if self.every is not None and time.monotonic() >= self._next_table:
-                self._next_table += self.every
+                self.writer.write(updates)
+            if self.request.every is not None and time.monotonic() >= self._next_table:
+                self._next_table += self.request.every
                 self._table()
             if self.status.due:
-                self.status.draw(self._picture())
+                self.status.draw(self._status_text())
 
     def _finish(self) -> None:
-        """Tell what had not been told, and sum up."""
+        """Report the rest, and sum up."""
         self.status.clear()
         last = self.session.end(hurried=self.stop.asked)
         if self.session.unread is not None:
@@ -167,75 +149,75 @@ class Watching:
             self.trouble = True
         self._notice()
         self._announce(last)
-        self.teller.tell(last, last=True)
-        if self.teller.form in {"timeline", "summary"}:
+        self.writer.write(last, last=True)
+        if self.writer.form in {"timeline", "summary"}:
             unfinished = [one for one in last if one.kind is UpdateKind.OPEN]
-            lines = closing(self.session.watch, unfinished, self.asked, self.teller.style, self._owners)
-            self.teller.output.write(f"{row}\n" for row in lines)
+            lines = closing(self.session.monitor, unfinished, self.asked, self.writer.style, self._owners)
+            self.writer.output.write(f"{row}\n" for row in lines)
 
     def _announce(self, last: list[Updates]) -> None:
-        """Say what takes so long, where it does."""
-        if unjudged := self.session.watch.unjudged:
-            self._complain(f"{count(unjudged, 'connection')} seen and not judged, for lack of time")
+        """Announce what takes long or was left out."""
+        if unjudged := self.session.monitor.unjudged:
+            self._complain(f"{count(unjudged, 'connection')} seen but not judged: there was no time")
         number = sum(len(one) for one in last)
-        if self.teller.seconds_for(number) > LONG:
-            self._complain(f"writing {number:,} more records; Ctrl-C once more ends it at once")
+        if self.writer.seconds_for(number) > LONG:
+            self._complain(f"writing {number:,} more records; a second Ctrl-C ends it at once")
 
     def _owners(self, group: Group) -> Counter[str]:
-        """Return which programs hold the sockets that a group of problems is about, and how many."""
+        """Return the programs that own the sockets of a group of problems, with their number of sockets."""
         found: Counter[str] = Counter()
-        if self.witness is None or group.end is None:
+        if self.kernel is None or group.end is None:
             return found
         until = time.monotonic() + ASKING
         for index in group.indices[:MOST_ASKED]:
             if time.monotonic() > until:
                 break
-            seen = self.session.watch.connection(index, UpdateKind.OPEN)
-            one = self.witness.testimony(seen, patience=0.1).get(group.end)
+            seen = self.session.monitor.connection(index, UpdateKind.OPEN)
+            one = self.kernel.answers(seen, wait=0.1).get(group.end)
             if one is not None and not one.remembered:
                 found.update(named(owner) for owner in one.owners[:1])
         return found
 
     def _enough(self) -> bool:
-        """Whether it has been long enough, or there were closes enough."""
-        duration, closes = self.until.duration, self.until.closes
+        """Whether --duration or --until-close is reached."""
+        duration, closes = self.request.duration, self.request.until_close
         return (duration is not None and time.monotonic() - self._began >= duration) or (
-            closes is not None and self.teller.told[UpdateKind.CLOSED] >= closes
+            closes is not None and self.writer.written[UpdateKind.CLOSED] >= closes
         )
 
     def _table(self) -> None:
         self.status.clear()
         now_ns = self.session.clock.now_ns()
-        rows = [*states(self.session.watch.census(), now_ns, self.teller.style), ""]
-        if self.teller.most is None:
-            self.teller.output.write(f"{row}\n" for row in rows)
-        else:  # no record: a program that reads these would stumble over it
+        rows = [*states(self.session.monitor.counts(), now_ns, self.writer.style), ""]
+        if self.writer.most is None:
+            self.writer.output.write(f"{row}\n" for row in rows)
+        else:  # not among records: a program that reads these could not parse it
             remark("\n".join(rows))
 
-    def _picture(self) -> str:
-        """Return the status line, for a terminal as wide as ours."""
-        watch = self.session.watch
-        census = watch.census()
-        return picture(
-            printable(watch.reading.path),
+    def _status_text(self) -> str:
+        """Return the status line, fitted to the terminal."""
+        monitor = self.session.monitor
+        counts = monitor.counts()
+        return status_text(
+            printable(monitor.reading.path),
             clock(time.time_ns())[:8],
-            packets=watch.reading.packets,
+            packets=monitor.reading.packets,
             lost=self.session.source.dropped,
-            open_=census.open,
-            sockets=census.client + census.server,
-            backlog=watch.backlog,
+            open_=counts.open,
+            sockets=counts.client + counts.server,
+            backlog=monitor.backlog,
             width=self.status.width,
         )
 
     def _notice(self) -> None:
-        """Say what happened to the source or the clock while it goes on."""
+        """Report what happened to the source, the file or the clock."""
         failed = self.session.unsaved
         if failed is not None and not self._unsaved:
             self._unsaved = self.trouble = True
             if failed.errno == errno.EPIPE:
-                self.stop.asked = True  # whoever reads has seen enough
+                self.stop.asked = True  # the reader has closed the pipe
             else:
-                self._complain(f"{failed}; going on without saving")
+                self._complain(f"{failed}; continuing without saving")
         notices = self.session.source.notices
         for notice in notices[self._noticed :]:
             self._complain(notice)
@@ -244,24 +226,26 @@ class Watching:
         if jump_ns:
             way = "forward" if jump_ns > 0 else "back"
             self._complain(
-                f"the clock went {span(abs(jump_ns))} {way} at once: it was set, or the machine slept; "
-                "waits measured across that moment are wrong by as much"
+                f"the clock jumped {span(abs(jump_ns))} {way}: it was set, or the machine slept; "
+                "waits measured across that moment are wrong by that much"
             )
-        if self.witness is not None and self.witness.problem is not None:
-            self._complain(f"the kernel is not asked any more: {self.witness.problem}")
-            self.witness = self.teller.witness = None
+        if self.kernel is not None and self.kernel.problem is not None:
+            self._complain(f"the kernel is no longer asked: {self.kernel.problem}")
+            self.kernel = self.writer.kernel = None
 
     def _complain(self, text: str) -> None:
         self.status.clear()
         complain(text)
 
     def _failed(self) -> bool:
-        """Say at how many connections closeseq itself failed, if at any; return whether it did."""
-        faults = self.session.watch.faults
+        """Report at how many connections closeseq itself failed; return whether it did at any."""
+        faults = self.session.monitor.faults
         if faults:
             self._complain(fault_in(faults))
         return bool(faults)
 
     def _found(self) -> bool:
-        census = self.session.watch.census()
-        return any(census.verdicts[c] or census.problems[c] or census.notices[c] for c in self.fail_on)
+        counts = self.session.monitor.counts()
+        return any(
+            counts.verdicts[c] or counts.problems[c] or counts.notices[c] for c in self.request.fail_on
+        )

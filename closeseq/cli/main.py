@@ -1,4 +1,4 @@
-"""The command `closeseq` with its subcommands, and what becomes of its exit status."""
+"""The command `closeseq` with its subcommands, and its exit statuses."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ from closeseq.cli.explain import explain
 from closeseq.cli.lab import lab
 from closeseq.cli.live import follow, live
 from closeseq.cli.states import states
-from closeseq.cli.terminal import Status, complain, help_settings, with_our_help
+from closeseq.cli.terminal import Status, complain, help_settings, use_help_formatter
 from closeseq.errors import WorkerError
 
 EPILOG = """\b
 Examples:
-  closeseq analyze web.pcap              which program leaves its sockets open?
+  closeseq analyze web.pcap              which program does not close its sockets?
   closeseq analyze web.pcap -p 8080 --finding stuck-close-wait -f timeline
   closeseq timeline web.pcap --connection 12
   closeseq states web.pcap --at 12.5     netstat, 12.5 s into the capture
   closeseq analyze *.pcapng -f jsonl -o records.jsonl
   closeseq analyze ci.pcap --fail-on stuck-close-wait,data-after-close
-  sudo closeseq live -p 8080             closes as they happen, and who holds the stuck sockets
-  closeseq lab run leaky-server          see one happen, with the kernel's own word beside it
+  sudo closeseq live -p 8080             closes as they happen, and who owns the stuck sockets
+  closeseq lab run leaky-server          make one happen, and compare with the kernel's states
   closeseq explain CLOSE_WAIT
 
 Exit status: 0 done; 1 done, and something named with --fail-on was found;
-2 wrong usage; 3 a capture could not be read or taken, or not to its end (what was
-read is still reported); 4 the filter expression is wrong; 5 not permitted, with the
-command that would be; 70 a fault in closeseq (what it does not concern is still reported);
-71 a process that did a part of the work was killed; 130 interrupted.
+2 wrong usage; 3 a capture could not be read or made, or not to its end (what was
+read is still reported); 4 the filter expression is wrong; 5 not permitted (the message
+has a command that is); 70 a fault in closeseq (other connections are still reported);
+71 a worker process was killed; 130 interrupted.
 """
 
 
@@ -58,15 +58,15 @@ def _print_version(ctx: click.Context, _parameter: click.Parameter, wanted: bool
     help="Show the version and exit.",
 )
 def cli() -> None:
-    """Tell how TCP connections closed, who closed them, and who is to blame if they are not closed.
+    """Show how TCP connections closed, who closed them, and which program to fix if one did not close.
 
-    closeseq answers from the packets alone, says how sure it is, and shows its evidence.
+    closeseq infers this from packets alone, with the certainty and the evidence.
     """
 
 
 for command in (analyze, timeline, states, live, follow, lab, explain):
     cli.add_command(command)
-with_our_help(cli)
+use_help_formatter(cli)
 
 
 def main() -> None:
@@ -76,8 +76,8 @@ def main() -> None:
     status = run(sys.argv[1:])
     try:
         sys.stderr.flush()
-    except OSError:  # met here, as the interpreter would make a status of its own of it
-        _forget(sys.stderr)
+    except OSError:  # caught here: the interpreter would exit with a status of its own
+        _discard(sys.stderr)
     sys.exit(status)
 
 
@@ -92,7 +92,7 @@ def run(arguments: list[str]) -> int:
             error.show()
         return Status.USAGE
     except BrokenPipeError:
-        _forget(sys.stdout)  # whoever reads has seen enough, as with `| head`
+        _discard(sys.stdout)  # the reader has closed the pipe, as `| head` does
         return Status.DONE
     except (click.Abort, KeyboardInterrupt):
         complain("interrupted")
@@ -100,11 +100,11 @@ def run(arguments: list[str]) -> int:
     except WorkerError as error:
         complain(str(error))
         return Status.WORKER
-    except OSError as error:  # of captures CaptureError tells; this one is of the output
+    except OSError as error:  # of the output; errors of captures are CaptureErrors
         complain(f"{error.filename or 'output'}: {error.strerror}")
-        _forget(sys.stdout)
+        _discard(sys.stdout)
         return Status.USAGE
-    except Exception:  # noqa: BLE001 - a bug, with everything needed to mend it
+    except Exception:  # noqa: BLE001 - a bug, with everything needed to fix it
         traceback.print_exc()
         return Status.BUG
 
@@ -117,19 +117,19 @@ def _run(arguments: list[str]) -> int:
             cli.invoke(ctx)
         return Status.DONE
     finally:
-        # here, so that a closed pipe is met here and not while the interpreter shuts down
+        # so that a closed pipe is noticed here and not while the interpreter shuts down
         sys.stdout.flush()
 
 
 def _replace_closed_streams() -> None:
-    """Send to nowhere what would go to a standard stream that is closed, as by `>&-`."""
+    """Replace standard streams that are closed (`>&-`) by /dev/null."""
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
             setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115 - stays open
 
 
 def _clean_up_when_terminated() -> None:
-    """Let SIGTERM and SIGHUP (a closed terminal; nohup ignores it) leave no half-written files behind."""
+    """Make SIGTERM and SIGHUP (a closed terminal; nohup ignores it) remove half-written files."""
     for name in ("SIGTERM", "SIGHUP"):
         number = getattr(signal, name, None)  # Windows has no SIGHUP
         if number is not None and signal.getsignal(number) is signal.SIG_DFL:
@@ -141,8 +141,8 @@ def _leave(number: int, _frame: object) -> NoReturn:
     raise SystemExit(128 + number)  # as a shell reports it
 
 
-def _forget(stream: TextIO) -> None:
-    """Send what is still buffered for a closed pipe or a full disk nowhere."""
+def _discard(stream: TextIO) -> None:
+    """Discard what is still buffered for a closed pipe or a full disk."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, stream.fileno())
     os.close(nowhere)

@@ -1,4 +1,4 @@
-"""The options that commands share, and the kinds of values they take."""
+"""The options that commands share, and the types of their values."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def seconds(text: str | float) -> float:
-    """Return a length of time in seconds: zero or more, and finite. Raises BadParameter."""
+    """Return a length of time in seconds: finite, not negative. Raises BadParameter."""
     try:
         number = float(text)
     except ValueError as error:
@@ -39,11 +39,11 @@ def host(text: str) -> str:
 
 
 def codes(*kinds: str) -> Callable[[str], frozenset[str]]:
-    """Return what converts codes of these kinds of words, separated by commas, and refuses others."""
+    """Return a converter of comma-separated codes that refuses codes of other kinds."""
 
     def convert(text: str) -> frozenset[str]:
         words = [word.strip() for word in text.split(",") if word.strip()]
-        if not words:  # an empty variable of a script would else choose everything, and fail on nothing
+        if not words:  # an empty shell variable would otherwise select everything, and fail on nothing
             raise click.BadParameter(f"no {' or '.join(kinds)} is named")
         return frozenset(code(word, kinds) for word in words)
 
@@ -71,14 +71,14 @@ READING = (
         "--port",
         type=click.IntRange(0, 65535),
         multiple=True,
-        help="Only connections of this port, at either end. May be given more than once.",
+        help="Only connections with this port, client's or server's. May be given more than once.",
     ),
     click.option(
         "--host",
         type=host,
         metavar="ADDRESS",
         multiple=True,
-        help="Only connections of this IP address, at either end. May be given more than once.",
+        help="Only connections with this IP address, client's or server's. May be given more than once.",
     ),
     click.option(
         "-c", "--count", type=click.IntRange(min=1), metavar="N", help="Stop after reading N packets."
@@ -89,7 +89,7 @@ READING = (
         metavar="SECONDS",
         default=60.0,
         show_default=True,
-        help="From when on a wait counts as stuck.",
+        help="A wait of this length counts as stuck.",
     ),
     click.option(
         "--os",
@@ -97,19 +97,19 @@ READING = (
         type=click.Choice(sorted(BY_SYSTEM)),
         default="linux",
         show_default=True,
-        help="Whose timers end TIME_WAIT and FIN_WAIT_2.",
+        help="The system whose timers end TIME_WAIT and FIN_WAIT_2.",
     ),
     click.option(
         "--time-wait",
         type=seconds,
         metavar="SECONDS",
-        help="How long TIME_WAIT lasts (2MSL), instead of what --os says.",
+        help="Length of TIME_WAIT (2MSL), instead of the system's.",
     ),
     click.option(
         "--fin-timeout",
         type=seconds,
         metavar="SECONDS",
-        help="How long FIN_WAIT_2 lasts without an owner, instead of what --os says.",
+        help="Length of FIN_WAIT_2 without an owner, instead of the system's.",
     ),
     click.option(
         "-n",
@@ -122,7 +122,7 @@ READING = (
 
 TOGETHER = (
     click.option(
-        "--each", is_flag=True, help="Analyse each file by itself, also where they continue each other."
+        "--each", is_flag=True, help="Analyse each file by itself, also if files continue each other."
     ),
 )
 
@@ -131,7 +131,7 @@ WORKING = (
         *("-j", "--jobs"),
         type=click.IntRange(min=1),
         metavar="N",
-        help="Work in N processes, with the same output; by default as many as there are processors.",
+        help="Use N processes; the output is the same. By default as many as there are processors.",
     ),
 )
 
@@ -141,7 +141,7 @@ CHOOSING = (
         type=codes("verdict"),
         metavar="CODE,...",
         multiple=True,
-        help="Only connections that ended so, e.g. reset,closing.",
+        help="Only connections with one of these verdicts, e.g. reset,closing.",
     ),
     click.option(
         "--finding",
@@ -165,7 +165,7 @@ WRITING = (
         "--output",
         type=click.Path(allow_dash=True),
         metavar="FILE",
-        help="Write to this file, which must not be there yet.",
+        help="Write to this file, which must not exist yet.",
     ),
     click.option("--force", is_flag=True, help="With -o: overwrite the file."),
     click.option("--ascii", "ascii_only", is_flag=True, help="Draw without line-drawing characters."),
@@ -223,13 +223,13 @@ FOREVER = 10**12  # seconds
 
 @dataclass(frozen=True)
 class Moment:
-    """A moment of a capture: so long after its first packet, or a time, or (neither) its end."""
+    """A moment of a capture: an offset from its first packet, or a time, or (neither) its end."""
 
     offset_ns: int | None = None
     time_ns: int | None = None
 
     def within(self, first_ns: int, last_ns: int) -> int:
-        """Return the moment since the Unix epoch, for a capture of these first and last packets."""
+        """Return the moment since the Unix epoch, for a capture with these first and last packets."""
         if self.time_ns is not None:
             return self.time_ns
         return last_ns if self.offset_ns is None else first_ns + self.offset_ns

@@ -1,4 +1,4 @@
-"""Where the report goes: standard output as it is, or a file that appears whole or not at all."""
+"""Where the report goes: standard output, or a file that is replaced as a whole or not at all."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ AT_ONCE = 1 << 16  # characters that are written together, where more follow
 
 
 class Output:
-    """An open place to write to. A file is kept only if something asked for it to be."""
+    """An open stream or file. A file is kept only if `keep` is set."""
 
     def __init__(self, stream: TextIO, path: str | None) -> None:
         self.stream = stream
@@ -33,7 +33,7 @@ class Output:
         self.keep = False
 
     def write(self, pieces: Iterable[str], *, within: float = math.inf) -> None:
-        """Write pieces of text as they come: many together, where they come within so many seconds."""
+        """Write pieces of text, together those that come within so many seconds."""
         waiting: list[str] = []
         size, until = 0, time.monotonic() + within
         try:
@@ -51,8 +51,8 @@ class Output:
     def _put(self, text: str) -> None:
         """Write all of a text.
 
-        With PYTHONUNBUFFERED, as container images set it, Python's own streams do not look how much of a text
-        write(2) has taken: when a signal comes while the pipe is full, the rest is lost.
+        With PYTHONUNBUFFERED, which container images set, Python's streams do not check how much write(2) has
+        taken: if a signal comes while the pipe is full, the rest is lost.
         """
         self.stream.flush()
         try:
@@ -68,7 +68,7 @@ class Output:
             rest = rest[os.write(descriptor, rest) :]
 
     def style(self, *, ascii_only: bool) -> Style:
-        """Return how text may look here: colour and the whole width only on a terminal."""
+        """Return the style for this stream: colour and the whole width only on a terminal."""
         terminal = self.path is None and self.stream.isatty()
         width = columns(self.stream, 100) if terminal else 100
         color = terminal and "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb"
@@ -83,7 +83,7 @@ class Output:
 
 
 def streamed(stream: TextIO) -> Output:
-    """Return an output that is a stream as it is, for what is written bit by bit as it comes."""
+    """Return an output to a stream."""
     if hasattr(stream, "reconfigure"):
         stream.reconfigure(errors="backslashreplace")
     return Output(stream, None)
@@ -91,10 +91,10 @@ def streamed(stream: TextIO) -> Output:
 
 @contextmanager
 def opened(path: str | None, *, force: bool = False, captures: Iterable[str] = ()) -> Iterator[Output]:
-    """Open the output; raises Refusal if it cannot be or would overwrite something.
+    """Open the output. Raises Refusal if that is not possible, or would overwrite a file.
 
-    A regular file is written under another name beside it, and renamed when the block ends with `keep`
-    set: a run that fails leaves no half file and does not harm the one that was there.
+    A regular file is written under another name beside it, and renamed when the block ends with `keep` set: a
+    run that fails leaves no half file, and does not change an existing one.
     """
     if path is None or path == "-":
         yield streamed(sys.stdout)
@@ -138,7 +138,7 @@ def _refuse(path: str, target: Path, *, force: bool, captures: Iterable[str]) ->
     if any(capture != "-" and Path(capture).exists() and target.samefile(capture) for capture in captures):
         raise Refusal(f"{name} is one of the captures; nothing was written")
     if not force:
-        raise Refusal(f"{name} is there already; --force overwrites it")
+        raise Refusal(f"{name} exists already; --force overwrites it")
 
 
 def _mode(target: Path) -> int:

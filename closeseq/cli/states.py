@@ -1,4 +1,4 @@
-"""`closeseq states`: the socket table as netstat would have shown it at a moment of the capture."""
+"""`closeseq states`: the socket table that netstat would have shown at a moment of the capture."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from closeseq.cli.options import CAPTURES, CHOOSING, READING, WRITING, Moment, moment, options
+from closeseq.cli.options import CAPTURES, CHOOSING, READING, WRITING, moment, options
 
 EPILOG = """\b
 Examples:
@@ -17,7 +17,7 @@ Examples:
 """
 
 
-@click.command(epilog=EPILOG)
+@click.command(epilog=EPILOG, short_help="Show the socket table at a moment, as netstat.")
 @CAPTURES
 @click.option(
     "--at",
@@ -40,16 +40,17 @@ Examples:
     "--all",
     "show_all",
     is_flag=True,
-    help="Also the ends that have no socket: CLOSED, or not yet reached by the SYN.",
+    help="Also show endpoints without a socket: CLOSED, or not yet reached by the SYN.",
 )
 @options(CHOOSING, READING, WRITING)
 @click.pass_context
-def states(ctx: click.Context, /, captures: tuple[str, ...], at: Moment, form: str, **given: Any) -> None:
-    """Show the socket table of both ends as netstat would have shown it at a moment of the capture.
+def states(ctx: click.Context, /, captures: tuple[str, ...], **given: Any) -> None:
+    """Show the socket table that netstat would have shown at a moment of the capture.
 
-    The state of an end is told from packets; the column Certainty says how surely. Of several files that
-    continue each other the moment is counted from the first one's beginning.
+    States are inferred from packets; the column Certainty shows how surely. In a capture of several files,
+    the moment is counted from the beginning of the first file.
     """
+    from closeseq.cli.requests import StatesRequest
     from closeseq.cli.states_run import show
 
-    ctx.exit(show(captures, at, form, given))
+    ctx.exit(show(StatesRequest.of(captures, given)))

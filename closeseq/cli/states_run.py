@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from closeseq.capture.chains import find_chains
-from closeseq.cli.analyze_run import ReadOptions, analyzed, meant, mention, wanted
+from closeseq.cli.analyze_run import analyzed, meant, mention
 from closeseq.cli.output import opened
 from closeseq.cli.terminal import Refusal, Status, complain, fault_in
 from closeseq.errors import CaptureError
 from closeseq.report.selection import Selection
-from closeseq.report.socket_states import census_json, census_table
+from closeseq.report.socket_states import states_json, states_table
 from closeseq.units import span
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from closeseq.cli.options import Moment
-    from closeseq.reading import Reading as Found
+    from closeseq.cli.requests import StatesRequest
+    from closeseq.reading import Reading
     from closeseq.report.text import Style
 
 
-def show(captures: tuple[str, ...], at: Moment, form: str, given: dict[str, Any]) -> Status:
+def show(request: StatesRequest) -> Status:
     """Write the table; return the exit status."""
-    named = meant(captures)
+    named = meant(request.captures)
     chains, broken = find_chains(named.paths)
     broken = named.broken + broken
     for one in broken:
@@ -33,37 +34,37 @@ def show(captures: tuple[str, ...], at: Moment, form: str, given: dict[str, Any]
         raise Refusal(f"{first} and {then} overlap in time; states shows one capture: name only its files")
     if not chains:
         return Status.CAPTURE
-    with opened(given["output"], force=given["force"], captures=named.paths) as output:
+    with opened(request.output, force=request.force, captures=named.paths) as output:
         try:
-            selection = Selection(analyzed(chains[0], ReadOptions.of(given)), wanted(given))
+            selection = Selection(analyzed(chains[0], request.reading), request.wanted)
         except CaptureError as error:
             complain(str(error))
             return Status.CAPTURE
         output.keep = True
-        found = selection.analysis.reading
-        at_ns = clamped(at, found, chains[0].paths[0])
-        style = output.style(ascii_only=given["ascii_only"])
-        output.write(_census(selection, at_ns, form, style, everything=given["show_all"]))
+        reading = selection.analysis.reading
+        at_ns = clamped(request.at, reading, chains[0].paths[0])
+        style = output.style(ascii_only=request.ascii)
+        output.write(_states(selection, at_ns, request.form, style, everything=request.show_all))
         mention(selection)
-        for unread in found.files.errors():
+        for unread in reading.files.errors():
             complain(str(unread))
         if selection.analysis.failed:
             complain(f"{chains[0].paths[0]}: {fault_in(selection.analysis.faults)}")
             return Status.BUG
-        return Status.CAPTURE if broken or found.error is not None else Status.DONE
+        return Status.CAPTURE if broken or reading.error is not None else Status.DONE
 
 
-def _census(selection: Selection, at_ns: int, form: str, style: Style, *, everything: bool) -> Iterator[str]:
+def _states(selection: Selection, at_ns: int, form: str, style: Style, *, everything: bool) -> Iterator[str]:
     if form == "json":
-        yield census_json(selection, at_ns, everything=everything) + "\n"
+        yield states_json(selection, at_ns, everything=everything) + "\n"
         return
-    for line in census_table(selection, at_ns, style, everything=everything):
+    for line in states_table(selection, at_ns, style, everything=everything):
         yield line + "\n"
 
 
-def clamped(at: Moment, found: Found, capture: str) -> int:
+def clamped(at: Moment, reading: Reading, capture: str) -> int:
     """Return the moment to show; after the end of the capture nothing is known, so its end is shown."""
-    first_ns, last_ns = found.first_ns or 0, found.end_ns or 0
+    first_ns, last_ns = reading.first_ns or 0, reading.end_ns or 0
     at_ns = at.within(first_ns, last_ns)
     if at_ns > last_ns:
         complain(f"{capture}: the capture ended {span(at_ns - last_ns)} before that moment; shown is its end")

@@ -1,10 +1,7 @@
-"""How wide the terminal is, and help that fits it.
+"""The terminal: help that fits its width, and all that goes to standard error.
 
-Exit statuses, and how anything is said on standard error: in one line.
-
-A progress bar on standard error, for reading that takes long enough to ask oneself.
-
-One line on standard error that is drawn again and again, and never stands in the way of the report.
+Top to bottom: width and help; exit statuses and one-line messages; the progress bar of a long read; the
+status line of `live`, which is redrawn in place and cleared before anything else is written.
 """
 
 from __future__ import annotations
@@ -37,7 +34,7 @@ EXAMPLE = re.compile(r"(?P<indent> *)(?P<command>\S.*?\S) {2,}(?P<comment>[^ #].
 
 
 def columns(stream: TextIO, otherwise: int = 80) -> int:
-    """Return how wide the terminal is that a stream goes to; COLUMNS says it before the terminal does."""
+    """Return the columns of the terminal that a stream goes to; COLUMNS takes precedence."""
     named = os.environ.get("COLUMNS", "")
     if named.isdecimal() and int(named):
         return int(named)
@@ -48,7 +45,7 @@ def columns(stream: TextIO, otherwise: int = 80) -> int:
 
 
 def help_settings() -> dict[str, Any]:
-    """Return click's settings for how help looks, also where it has to be narrower than click has it."""
+    """Return click's settings for help, also for terminals narrower than click's minimum."""
     settings: dict[str, Any] = {
         "help_option_names": ["-h", "--help"],
         "max_content_width": WIDEST_HELP,
@@ -58,14 +55,14 @@ def help_settings() -> dict[str, Any]:
 
 
 class HelpFormatter(click.HelpFormatter):
-    """Help whose columns are shared out by the terminal's width, and whose words stay whole."""
+    """Help that fits the terminal's width, and breaks no word at a hyphen."""
 
     def write_text(self, text: str) -> None:
-        """Write a text; of examples, what is said of them goes below where it has no room."""
+        """Write a text; the comments of examples go on lines of their own where they do not fit."""
         super().write_text(_whole(fitted(text, self.width - self.current_indent)))
 
     def write_dl(self, rows: Iterable[tuple[str, str]], col_max: int = 30, col_spacing: int = 2) -> None:
-        """Write a list of terms with their definitions; a third of the width is enough for the terms."""
+        """Write a list of terms with their definitions; the terms get a third of the width at most."""
         whole = [(term, _whole(text)) for term, text in rows]
         super().write_dl(whole, min(col_max, self.width // 3), col_spacing)
 
@@ -75,27 +72,27 @@ class HelpFormatter(click.HelpFormatter):
 
 
 class Context(click.Context):
-    """click's, with our help."""
+    """click's context, with this module's help."""
 
     formatter_class = HelpFormatter
 
 
-def with_our_help(command: click.Command) -> None:
-    """Let a command, and those below it, write their help so."""
+def use_help_formatter(command: click.Command) -> None:
+    """Make a command and its subcommands write their help with `HelpFormatter`."""
     command.context_class = Context
     for below in getattr(command, "commands", {}).values():
-        with_our_help(below)
+        use_help_formatter(below)
 
 
 def _whole(text: str) -> str:
-    """Return the text with hyphens at which click breaks no line."""
+    """Return the text with non-breaking hyphens."""
     return text.replace("-", UNBROKEN)
 
 
 def fitted(epilog: str, width: int) -> str:
-    """Return examples so that what is said of a command stands under it where it has no room beside it.
+    """Return examples with each comment under its command where it does not fit beside it.
 
-    The commands themselves stay in one piece, to be copied.
+    Commands are not broken, so that they can be copied.
     """
     lines = []
     for line in epilog.split("\n"):
@@ -112,7 +109,7 @@ def fitted(epilog: str, width: int) -> str:
 
 
 class Status(IntEnum):
-    """How the command ended."""
+    """Exit statuses."""
 
     DONE = 0
     FOUND = 1  # done, and something named with --fail-on was found
@@ -120,25 +117,25 @@ class Status(IntEnum):
     CAPTURE = 3  # a capture could not be read, or not to its end
     FILTER = 4  # a filter expression is wrong, or cannot be compiled here
     NOT_PERMITTED = 5
-    BUG = 70  # ours; not 1, which would pass for FOUND
-    WORKER = 71  # a process that did a part of the work was killed
+    BUG = 70  # in closeseq; not 1, which would pass for FOUND
+    WORKER = 71  # a worker process was killed
     INTERRUPTED = 130
 
 
 class Refusal(click.ClickException):
-    """Wrong usage that is said in one line, without the command's synopsis."""
+    """Wrong usage that is reported in one line, without the command's synopsis."""
 
     exit_code = Status.USAGE
 
     def show(self, file: IO[Any] | None = None) -> None:  # noqa: ARG002 - click's signature
-        """Say it on standard error."""
+        """Write it to standard error."""
         complain(self.message)
 
 
 def complain(text: str, *, whole: bool = False) -> None:
-    """Say one line on standard error, if anyone can hear it.
+    """Write one line to standard error, if that is open.
 
-    On a terminal that is narrower it goes on under itself, unless it has to stay `whole` to be copied.
+    On a narrow terminal it is wrapped, unless `whole`: it contains a command to be copied.
     """
     line = f"closeseq: {printable(text)}"
     if not whole and sys.stderr.isatty():
@@ -147,49 +144,49 @@ def complain(text: str, *, whole: bool = False) -> None:
 
 
 def fault_in(faults: Faults) -> str:
-    """Return what is said where closeseq itself failed at some connections."""
+    """Return the message about connections at which closeseq itself failed."""
     from closeseq.verdict.fault import REPORT  # hardly ever needed
 
     number = len(faults)
     named = "; ".join([*faults.named, *(["others"] if number > len(faults.named) else [])])
     return (
-        f"{count(number, 'connection')} could not be judged, a fault in closeseq ({named}); all others are. "
+        f"{count(number, 'connection')} could not be judged, a fault in closeseq ({named}); all others were. "
         f"{REPORT}"
     )
 
 
 def remark(text: str) -> None:
-    """Write lines for a person on standard error, as they are, if anyone can hear it."""
+    """Write lines for a person to standard error, as they are, if that is open."""
     with contextlib.suppress(OSError):
         click.echo(text, err=True)
 
 
-PATIENCE = 0.5  # seconds before anything is shown
-PROGRESS_INTERVAL = 0.1  # seconds between two pictures
+QUIET = 0.5  # seconds before a progress bar is shown
+PROGRESS_INTERVAL = 0.1  # seconds between two drawings
 BAR = 30
 
 
 class Progress:
-    """Call it with the position reached and the size, both in bytes; size None if it is not known.
+    """A progress bar on standard error, if that is a terminal.
 
-    Draws only where standard error is a terminal.
+    Called with the position and the size in bytes; size None if it is not known.
     """
 
     def __init__(self, path: str) -> None:
         self.name = "standard input" if path == "-" else printable(PurePath(path).name)
         self.wanted = sys.stderr.isatty()
-        self.due = time.monotonic() + PATIENCE
+        self.due = time.monotonic() + QUIET
         self.drawn = 0
 
     def __call__(self, position: int, size: int | None) -> None:
-        """Draw how far reading has come, if it is time to."""
+        """Draw the bar, if it is time to."""
         now = time.monotonic()
         if self.wanted and now >= self.due:
             self.due = now + PROGRESS_INTERVAL
-            self._draw(progress_picture(self.name, position, size, columns(sys.stderr) - 1))
+            self._draw(progress_text(self.name, position, size, columns(sys.stderr) - 1))
 
     def clear(self) -> None:
-        """Remove the bar, so that nothing of it stands before the report."""
+        """Remove the bar, so that nothing of it is left before the report."""
         if self.drawn:
             self._draw("")
             sys.stderr.write("\r")
@@ -202,8 +199,8 @@ class Progress:
         self.drawn = len(text)
 
 
-def progress_picture(name: str, position: int, size: int | None, width: int = 80) -> str:
-    """Return one line: `reading x.pcap [#####-----]  50 %`; where it has no room, the bar goes first."""
+def progress_text(name: str, position: int, size: int | None, width: int = 80) -> str:
+    """Return one line: `reading x.pcap [#####-----]  50%`; without the bar where it does not fit."""
     if not size:
         whole, short = f"reading {name}  {position / 1e6:,.1f} MB", f"{position / 1e6:,.1f} MB read"
         return whole if len(whole) <= width else short
@@ -214,11 +211,11 @@ def progress_picture(name: str, position: int, size: int | None, width: int = 80
     return next((text for text in parts if len(text) <= width), parts[-1])
 
 
-INTERVAL = 0.5  # seconds between two pictures
+INTERVAL = 0.5  # seconds between two drawings
 
 
 class StatusLine:
-    """Draws only where standard error is a terminal. Clear it before anything else is written."""
+    """A line on standard error, if that is a terminal. Clear it before anything else is written."""
 
     def __init__(self) -> None:
         self.wanted = sys.stderr.isatty()
@@ -232,17 +229,17 @@ class StatusLine:
 
     @property
     def due(self) -> bool:
-        """Whether it is time for another picture."""
+        """Whether it is time for another drawing."""
         return self.wanted and time.monotonic() >= self._due
 
     def draw(self, text: str) -> None:
-        """Draw this text instead of what stood there."""
+        """Draw this text in place of the last one."""
         if self.wanted:
             self._due = time.monotonic() + INTERVAL
             self._write(text[: self.width])
 
     def clear(self) -> None:
-        """Remove the line; the next picture is due at once."""
+        """Remove the line; the next drawing is due at once."""
         if self._drawn:
             self._write("")
             self._due = 0.0
@@ -254,8 +251,8 @@ class StatusLine:
         self._drawn = len(text)
 
 
-# What a person has to see of the sockets, first what is most likely wrong: CLOSE_WAIT is a program's fault,
-# TIME_WAIT is nobody's, and there are thousands of it.
+# The states in the status line, the most likely faulty first: CLOSE_WAIT is a program's fault, TIME_WAIT is
+# nobody's, and occurs by the thousand.
 ORDER = (
     *(State.CLOSE_WAIT, State.FIN_WAIT_2, State.LAST_ACK, State.CLOSING, State.FIN_WAIT_1),
     *(State.SYN_SENT, State.SYN_RECEIVED, State.ESTABLISHED, State.UNKNOWN, State.TIME_WAIT),
@@ -263,7 +260,7 @@ ORDER = (
 HARMLESS = frozenset({State.ESTABLISHED, State.UNKNOWN, State.TIME_WAIT})
 
 
-def picture(
+def status_text(
     name: str,
     clock: str,
     *,
@@ -279,16 +276,16 @@ def picture(
     `lo 12:18:06  84,012 packets, 0 lost  37 connections open  sockets: CLOSE_WAIT 3, TIME_WAIT 1,204`
 
     Connections and sockets are counted apart: a connection has two sockets, and one that is over may still
-    have one in TIME_WAIT. What has no room is left out whole: first TIME_WAIT, then ESTABLISHED, then what is
-    known anyway, and at last the other states.
+    have one in TIME_WAIT. What does not fit is left out whole: first TIME_WAIT, then ESTABLISHED, then what
+    the user knows anyway, and at last the other states.
 
     Args:
-        name, clock: what is watched, and the time of day.
-        packets, lost: seen so far, and those that the capture lost.
+        name, clock: of the interface or file, and the time of day.
+        packets, lost: captured so far, and lost by the capture.
         open_: connections that are not over.
-        sockets: how many are in which state.
+        sockets: their number in each state.
         backlog: connections that are still to be written.
-        width: columns there are.
+        width: columns available.
     """
     waits = [f"{backlog:,} to be written"] if backlog else []
     seen = f"{count(packets, 'packet')}, {lost:,} lost"

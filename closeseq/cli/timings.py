@@ -1,7 +1,7 @@
-"""Where the time of a run went, stage by stage (`analyze --timings`).
+"""How long each stage of a run took (`analyze --timings`).
 
-Nothing before `cli` reads a clock for it: while a run is timed, the few functions below, each the door to a
-stage, are replaced by ones that read the clock as well. Otherwise they cost nothing.
+No package but `cli` reads a clock for it: while a run is timed, the functions in DOORS, each the entry to a
+stage, are replaced by ones that also read the clock. Otherwise they cost nothing.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 STARTING, OTHER = "starting", "everything else"
-# What of a stage runs within another one's counts for that stage alone.
+# Time of a stage that runs within another one counts for the inner stage only.
 DOORS = (
     ("reading", "closeseq.capture.source", "Source.more"),
     ("walking along the records", "closeseq.capture.pcap", "PcapWalker.walk"),
@@ -78,7 +78,7 @@ class Stopwatch:
 
 
 class Reports:
-    """What workers say of their seconds, each in a line of a pipe that they share."""
+    """The workers' seconds by stage: a line each, through a pipe that they share."""
 
     def __init__(self, stopwatch: Stopwatch) -> None:
         self._stopwatch = stopwatch
@@ -87,7 +87,7 @@ class Reports:
         os.set_blocking(self._theirs, False)  # a report too many is lost
 
     def reporting(self, work: Callable[..., None]) -> Callable[..., None]:
-        """Return what a worker does, with its report at the end."""
+        """Return a worker's function with a report at its end."""
 
         @wraps(work)
         def call(*args: Any) -> None:
@@ -112,14 +112,14 @@ class Reports:
 
 @contextmanager
 def timings(*, wanted: bool, stream: TextIO | None = None) -> Iterator[None]:
-    """Say at the end of the block, on standard error, how long each stage of it took.
+    """Print at the end of the block, on standard error, how many seconds each stage of it took.
 
-    Starting, that is Python and what is loaded before the block, is told in seconds of CPU. What other
-    processes do at the same time stands beside it, of all of them together.
+    Starting (Python, and imports before the block) is in seconds of CPU. Beside each stage are the seconds of
+    all worker processes together, which run at the same time.
 
     Args:
-        wanted: whether at all.
-        stream: where to say it instead.
+        wanted: False to do nothing.
+        stream: where to print instead.
     """
     if not wanted:
         yield

@@ -1,6 +1,6 @@
-"""What clients and servers do with their sockets, where it needs no program of its own.
+"""Actions of experiments: with sockets of this process, and with segments that no socket would send.
 
-Segments that no socket would send, made with scapy from what the capture shows so far.
+Such segments are made with scapy from what the capture shows so far.
 """
 
 from __future__ import annotations

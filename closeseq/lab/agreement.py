@@ -1,14 +1,14 @@
-"""What closeseq infers from the packets, held against what the kernel said, end by end.
+"""Compares what closeseq infers from packets with what the kernel reports, endpoint by endpoint.
 
-It is looked at in three ways:
+In three ways:
 
-- at every step, with the packets until then: nothing that is wrong may be called observed or proved;
-- at every step again, with all packets of the experiment, since later packets tell of earlier ones: both
-  ends' states must be the kernel's;
-- each end's whole sequence of states, where the kernel's tracepoint could be read.
+- at every step, with the packets until then: no wrong transition may be called observed or proved;
+- at every step, with all packets of the experiment, since later packets correct earlier inferences: both
+  endpoints' states must be the kernel's;
+- each endpoint's whole sequence of states, where the kernel's tracepoint could be read.
 
-Not everything the kernel does has a packet. An experiment says at which steps that may be so, of which end,
-and why; there, and only there, the two may differ, and at one of them they have to.
+Not everything the kernel does causes a packet. An experiment declares at which steps a state is hidden, of
+which endpoint, and why; only there the two may differ, and at one of these steps they must.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ CLOCKED = (State.TIME_WAIT, State.FIN_WAIT_2)
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """One end of one connection at one moment, as inferred and as the kernel had it."""
+    """One endpoint of one connection at one moment, as inferred and in the kernel."""
 
     connection: Connection
     end: End
@@ -52,21 +52,21 @@ class View:
     entry: SocketEntry | None  # None where the kernel had no socket
 
     @property
-    def said(self) -> State:
+    def kernel(self) -> State:
         """The kernel's state."""
         return self.entry.state if self.entry else State.CLOSED
 
     @property
     def agrees(self) -> bool:
-        """Whether it is the same state; of a listener, no socket belongs to this connection yet."""
-        return self.said is (State.CLOSED if self.inferred is State.LISTEN else self.inferred)
+        """Whether the states are the same; a listener's socket does not belong to this connection yet."""
+        return self.kernel is (State.CLOSED if self.inferred is State.LISTEN else self.inferred)
 
     @property
-    def untold(self) -> str:
-        """Why no packet can tell; empty where one can."""
+    def hidden(self) -> str:
+        """Why no packet shows the state; empty if one does."""
         if self.inferred is State.UNKNOWN:
             return "its beginning was not captured"
-        return self.moment.untold.get(self.end, "")
+        return self.moment.hidden.get(self.end, "")
 
     @property
     def clock_ns(self) -> int | None:
@@ -78,29 +78,29 @@ class View:
 
     @property
     def clocks_differ(self) -> bool:
-        """Whether both know when the state will end, and mean another time."""
+        """Whether inference and kernel expect the state to end at different times."""
         if not self.agrees or self.clock_ns is None or self.expiry_ns is None:
             return False
         return abs(self.clock_ns - self.expiry_ns) > CLOCK_NS
 
     def __str__(self) -> str:
         inferred = f"{self.inferred} ({self.certainty})" if self.certainty else str(self.inferred)
-        return f"#{self.connection.id} {self.end}: inferred {inferred}, kernel {self.said}"
+        return f"#{self.connection.id} {self.end}: inferred {inferred}, kernel {self.kernel}"
 
 
 @dataclass
 class Agreement:
-    """What came of the comparison."""
+    """The result of the comparison."""
 
-    moments: int = 0  # ends looked at, over all steps
+    moments: int = 0  # endpoints' states compared, over all steps
     sequences: int | None = None  # whole sequences compared; None without the tracepoint
-    revised: int = 0  # ends about which an assumption was put right by later packets
-    untold: dict[str, str] = field(default_factory=dict)  # "server: FIN_WAIT_1" -> why packets cannot tell
+    revised: int = 0  # states whose assumption was corrected by later packets
+    hidden: dict[str, str] = field(default_factory=dict)  # "server: FIN_WAIT_1" -> why packets cannot tell
     wrong: list[str] = field(default_factory=list)  # everything that should not be
 
 
 class Recording:
-    """A capture that was read once, to be analysed as far as it went at any moment.
+    """A capture that is read once, and can be analysed up to any moment.
 
     Args:
         path: of the capture.
@@ -132,12 +132,12 @@ class Recording:
 
 
 def views(connections: Iterable[Connection], moment: TableMoment) -> list[View]:
-    """Return both ends of each connection that there was at a moment."""
+    """Return both endpoints of each connection that existed at a moment."""
     return [_view(one, end, moment) for one in connections if _present(one, moment.time_ns) for end in ENDS]
 
 
 def agreement(recording: Recording, answers: Answers) -> Agreement:
-    """Compare a capture with what the kernel said meanwhile."""
+    """Compare a capture with the kernel's answers."""
     result = Agreement()
     whole = recording.until(now_ns=answers.moments[-1].time_ns if answers.moments else None)
     for moment in answers.moments:
@@ -184,16 +184,16 @@ def _view(one: Connection, end: End, moment: TableMoment) -> View:
 
 
 def _compare_moment(result: Agreement, then: list[View], hindsight: list[View], moment: TableMoment) -> None:
-    """Add a step: as it was told then, and as it is told with all packets."""
+    """Compare the states after a step: inferred then, and with all packets."""
     when = f"after {moment.after!r}"
     for early, late in zip(then, hindsight, strict=False):
         result.moments += 1
-        if late.untold and not (early.agrees and late.agrees):
-            result.untold[f"{late.end} is in {late.said}"] = late.untold
+        if late.hidden and not (early.agrees and late.agrees):
+            result.hidden[f"{late.end} is in {late.kernel}"] = late.hidden
         elif not late.agrees:
             result.wrong.append(f"{when}: {late}")
-        elif taken_back := _taken_back(early, late):
-            result.wrong.append(f"{when}: {early}: {taken_back}")
+        elif withdrawn := _withdrawn(early, late):
+            result.wrong.append(f"{when}: {early}: {withdrawn}")
         elif early.clocks_differ and not moment.clock:
             result.wrong.append(f"{when}: {early}: {_clocks(early)}")
         elif not early.agrees:
@@ -201,32 +201,32 @@ def _compare_moment(result: Agreement, then: list[View], hindsight: list[View], 
 
 
 def _needless(result: Agreement, answers: Answers) -> Iterator[str]:
-    """Yield what was said to be untold, and is told at all the steps of which that was said."""
-    for why in {why for moment in answers.moments for why in moment.untold.values()}:
-        if why not in result.untold.values():
-            yield f"packets do tell, though it was said that they cannot: {why}"
+    """Yield the states that were declared hidden, and were inferred at every such step."""
+    for why in {why for moment in answers.moments for why in moment.hidden.values()}:
+        if why not in result.hidden.values():
+            yield f"packets show a state that was declared hidden: {why}"
 
 
-def _taken_back(early: View, late: View) -> str:
-    """Say what had been called observed or proved, and is not told any more; empty if nothing."""
-    told = {(t.packet, t.after) for t in late.connection.timeline.transitions if t.endpoint is late.end}
+def _withdrawn(early: View, late: View) -> str:
+    """Return which transition was called observed or proved, and is no longer inferred; empty if none."""
+    kept = {(t.packet, t.after) for t in late.connection.timeline.transitions if t.endpoint is late.end}
     for one in early.connection.timeline.transitions:
-        if one.endpoint is early.end and one.certainty in CERTAIN and (one.packet, one.after) not in told:
-            return f"{one.after} was called {one.certainty}, and is taken back"
+        if one.endpoint is early.end and one.certainty in CERTAIN and (one.packet, one.after) not in kept:
+            return f"{one.after} was called {one.certainty}, and is withdrawn"
     return ""
 
 
 def _clocks(view: View) -> str:
-    """Say when a state ends, as both see it."""
+    """Return in words when a state ends, by inference and kernel."""
     assert view.clock_ns is not None, "the kernel has a timer"
     assert view.expiry_ns is not None, "so has the inference"
     left = [(clock - view.moment.time_ns) / SECOND for clock in (view.expiry_ns, view.clock_ns)]
-    return f"it will last {left[0]:.1f} s more, the kernel says {left[1]:.1f} s"
+    return f"inferred to last {left[0]:.1f} s more, in the kernel {left[1]:.1f} s"
 
 
 @dataclass(frozen=True, slots=True)
 class Sequence:
-    """One end's states from beginning to end, as inferred and as the kernel had them."""
+    """One endpoint's states from beginning to end, as inferred and in the kernel."""
 
     connection: Connection
     end: End
@@ -235,7 +235,7 @@ class Sequence:
 
     @classmethod
     def of(cls, one: Connection, end: End, answers: Answers) -> Sequence:
-        """Pick what belongs to one end of one connection, as far as packets reach."""
+        """Return the sequence of one endpoint of one connection, until its last packet."""
         c, timeline, moves = one.conversation, one.timeline, answers.moves or []
         local, peer = c.address(end).port, c.address(end.peer).port
         # On a slow line a connection's first packet is captured some time after it was sent.
@@ -246,7 +246,7 @@ class Sequence:
         inferred = [
             t for t in timeline.transitions if t.endpoint is end and t.certainty is not Certainty.TIMER
         ]
-        return cls(one, end, tuple(_comparable([timeline.first_state(end), *own])), tuple(inferred))
+        return cls(one, end, tuple(comparable([timeline.first_state(end), *own])), tuple(inferred))
 
     @property
     def inferred(self) -> tuple[State, ...]:
@@ -255,11 +255,11 @@ class Sequence:
     def states(self, count: int) -> tuple[State, ...]:
         """Return the states of the first so many inferred transitions."""
         first = self.connection.timeline.first_state(self.end)
-        return tuple(_comparable([first, *(t.after for t in self.transitions[:count])]))
+        return tuple(comparable([first, *(t.after for t in self.transitions[:count])]))
 
     @property
     def first_wrong(self) -> Transition | None:
-        """The first inferred transition after which the kernel's states no longer begin alike."""
+        """The first inferred transition after which the states no longer begin the kernel's sequence."""
         for number, transition in enumerate(self.transitions, 1):
             states = self.states(number)
             if states != self.kernel[: len(states)]:
@@ -281,16 +281,17 @@ def _compare_sequence(result: Agreement, sequence: Sequence, answers: Answers) -
     wrong = sequence.first_wrong
     if wrong is not None and wrong.certainty in CERTAIN:
         result.wrong.append(f"{sequence}; {wrong.after} was called {wrong.certainty}")
-    elif not any(sequence.end in moment.untold for moment in answers.moments):
+    elif not any(sequence.end in moment.hidden for moment in answers.moments):
         result.wrong.append(str(sequence))
 
 
-def _comparable(states: Iterable[State]) -> Iterator[State]:
-    """Even a sequence of states out, so that the kernel's and closeseq's can be compared.
+def comparable(states: Iterable[State]) -> Iterator[State]:
+    """Yield a sequence of states without what kernel and packets cannot show alike.
 
-    The kernel replaces a socket that enters TIME_WAIT, or one in FIN_WAIT_2 that nobody holds, by a
-    smaller one, and its tracepoint calls that CLOSED; which of the two it was, the socket table tells. It
-    knows nothing of a server's end before the handshake is complete; a listener is no end of a connection.
+    The kernel replaces a socket that enters TIME_WAIT, or one in FIN_WAIT_2 without an owner, by a smaller
+    one, and its tracepoint reports that as CLOSED; only the socket table shows which of the two it was. The
+    kernel has no socket for a server's endpoint before the handshake is complete, and a listener belongs to
+    no connection.
     """
     merged = [State.CLOSED if state in (State.TIME_WAIT, State.LISTEN) else state for state in states]
     merged = [

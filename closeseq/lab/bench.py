@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Self
 from closeseq.connections.conversation import ENDS, End
 from closeseq.lab import network
 from closeseq.lab.agreement import Recording, views
-from closeseq.lab.kernel_answers import Answers, TableMoment, entry
+from closeseq.lab.kernel_answers import PORT, Answers, TableMoment, entry
 from closeseq.lab.path import PathNetwork
 from closeseq.lab.processes import Program
 from closeseq.lab.tap import PathTap, Tap
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from closeseq.tcp.states import State
     from closeseq.verdict.model import Finding
 
-PORT = 8080  # of every server
 CLIENTS = 100  # ports that an experiment has for clients; the first is for those who want to come back
 PAUSE = 0.1  # seconds; longer than Linux delays an ACK (40 ms), so that a step's packets belong to it
 UNSETTLED_NS = SECOND // 100  # around a packet, in which the socket table may show either state
@@ -134,7 +133,7 @@ class Bench:
         what: str,
         *,
         wait: float = PAUSE,
-        untold: Mapping[End, str] | None = None,
+        hidden: Mapping[End, str] | None = None,
         clock: str = "",
     ) -> None:
         """Let the packets of what was just done go by, then look at both ends.
@@ -142,13 +141,13 @@ class Bench:
         Args:
             what: was done, as a sentence.
             wait: seconds.
-            untold: the ends whose state no packet shows now, and why not.
+            hidden: the ends whose state no packet shows now, and why not.
             clock: why the kernel's timers will run out at another time than is inferred.
         """
         began = time.monotonic()
         self.story.act(what)
         self.tap.listen(wait)
-        moment = self._look(what, dict(untold or {}), clock)
+        moment = self._look(what, dict(hidden or {}), clock)
         self.answers.moments.append(moment)
         self.connections = Recording(self.path, self.experiment.settings).until(moment.time_ns)
         self.views = views(self.connections, moment)
@@ -171,7 +170,7 @@ class Bench:
         """Return one end of the newest connection as it stood after the last step."""
         return [view for view in self.views if view.end is end][-1]
 
-    def _look(self, what: str, untold: dict[End, str], clock: str) -> TableMoment:
+    def _look(self, what: str, hidden: dict[End, str], clock: str) -> TableMoment:
         """Ask the kernel for its table, at a moment that is not too near to a packet."""
         for _ in range(LOOKS):
             before = time.time_ns()
@@ -183,7 +182,7 @@ class Bench:
             if not self.tap.near(now, UNSETTLED_NS + now - before):
                 break
         entries = tuple(entry(one, next(iter(held_by.get(one.inode, [])), None)) for one in sockets)
-        return TableMoment(now, what, entries, untold, clock)
+        return TableMoment(now, what, entries, hidden, clock)
 
     # ------------------------------------------------------------------------------- programs
 
@@ -233,7 +232,7 @@ class Bench:
 
     def keep(self, kept: socket.socket) -> socket.socket:
         """Hold on to a socket until the capture has ended."""
-        kept.settimeout(network.PATIENCE)
+        kept.settimeout(network.TIMEOUT)
         self._kept.append(kept)
         return kept
 

@@ -1,6 +1,6 @@
-"""One experiment from beginning to end, in the namespace that this process is in.
+"""The process of one experiment: it enters its namespaces, runs the experiment, and writes the story.
 
-The process of one experiment: it moves to its namespaces, carries the experiment out, and tells of it.
+First the experiment from beginning to end, then the forked process around it.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def conduct(
         answers.write(folder / f"{experiment.name}.kernel.jsonl")
     if agreed.wrong or complaints:
         return ExperimentOutcome.DISAGREED
-    return ExperimentOutcome.AGREED_WHERE_TOLD if agreed.untold else ExperimentOutcome.AGREED
+    return ExperimentOutcome.AGREED_WHERE_SHOWN if agreed.hidden else ExperimentOutcome.AGREED
 
 
 def busy(bench: Bench, connections: Sequence[Connection]) -> bool:

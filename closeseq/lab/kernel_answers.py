@@ -1,11 +1,11 @@
-"""What the kernel said during an experiment, and the file that keeps it: `NAME.kernel.jsonl`.
+"""The kernel's answers during an experiment, and the file that keeps them: `NAME.kernel.jsonl`.
 
-One line a step: the time in nanoseconds since the epoch, what had been done, and each socket of the table,
-listening ones left out. A socket that is not listed is CLOSED. Then, if the tracepoint could be read, one
-line with every transition, where packets were made by hand one that says so, and where they took a path one
-that says how far the capture point was from either end.
+The file has one line a step: the time in nanoseconds since the epoch, what had been done, and each socket of
+the table except listening ones. A socket that is not listed is CLOSED. Then, if the tracepoint could be read,
+one line with every transition; if packets were made by hand, one with their endpoints; if there was a path,
+one with the one-way delays between either endpoint and the capture point.
 
-The kernel's own transitions of an experiment's sockets, where it lets itself be traced.
+At the end of the module: the trace of all transitions, where the kernel permits it.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
     from closeseq.linux.owners import Owner
     from closeseq.linux.socket_table import Socket
+
+PORT = 8080  # of every server in the lab
 
 Json = dict[str, Any]
 
@@ -54,7 +56,7 @@ class TableMoment:
     time_ns: int  # since the epoch
     after: str  # what had been done
     sockets: tuple[SocketEntry, ...]
-    untold: dict[End, str] = field(default_factory=dict)  # ends whose state no packet shows, and why not
+    hidden: dict[End, str] = field(default_factory=dict)  # endpoints whose state no packet shows, and why
     clock: str = ""  # why the time left is not what is inferred
 
     def entry(self, local: Address, peer: Address) -> SocketEntry | None:
@@ -76,7 +78,7 @@ class Move:
 
 @dataclass
 class Answers:
-    """All that the kernel said during one experiment."""
+    """All of the kernel's answers during one experiment."""
 
     moments: list[TableMoment] = field(default_factory=list)
     moves: list[Move] | None = None  # None where the tracepoint was not to be had
@@ -133,8 +135,8 @@ def entry(socket: Socket, owner: Owner | None) -> SocketEntry:
 def _moment(moment: TableMoment) -> Json:
     line: Json = {"time_ns": moment.time_ns, "after": moment.after}
     line["sockets"] = [_entry(one) for one in moment.sockets]
-    if moment.untold:
-        line["untold"] = {str(end): why for end, why in moment.untold.items()}
+    if moment.hidden:
+        line["untold"] = {str(end): why for end, why in moment.hidden.items()}
     if moment.clock:
         line["clock"] = moment.clock
     return line
@@ -149,8 +151,8 @@ def _entry(one: SocketEntry) -> Json:
 
 def _read_moment(line: Json) -> TableMoment:
     sockets = tuple(_read_entry(one) for one in line["sockets"])
-    untold = {End(end): why for end, why in line.get("untold", {}).items()}
-    return TableMoment(line["time_ns"], line["after"], sockets, untold, line.get("clock", ""))
+    hidden = {End(end): why for end, why in line.get("untold", {}).items()}
+    return TableMoment(line["time_ns"], line["after"], sockets, hidden, line.get("clock", ""))
 
 
 def _read_entry(line: Json) -> SocketEntry:
@@ -171,21 +173,23 @@ def _read_move(line: Json) -> Move:
     return Move(line["time_ns"], line["local"], line["peer"], State(line["from"]), State(line["to"]))
 
 
-PORT = 8080  # of every server
-
-
 class Trace:
-    """Follows the tracepoint of socket states, if that is permitted; it is root's."""
+    """Records the kernel's transitions of TCP sockets, where it permits that: only root may trace.
 
-    def __init__(self) -> None:
-        self._found: list[SocketTransition] = []
+    Args:
+        ports: of the sockets to trace, at either endpoint.
+    """
+
+    def __init__(self, ports: Collection[int] = (PORT,)) -> None:
+        self.transitions: list[SocketTransition] = []  # taken in so far, of all network namespaces
+        self.refusal = ""  # why nothing is traced
+        self._ports = frozenset(ports)
         self._open = contextlib.ExitStack()
-        self.refusal = ""  # why it is not followed
         self._tracepoint: Tracepoint | None = None
 
     def __enter__(self) -> Self:
         try:
-            self._tracepoint = self._open.enter_context(Tracepoint(frozenset({PORT})))
+            self._tracepoint = self._open.enter_context(Tracepoint(self._ports))
         except KernelError as error:
             self.refusal = str(error)
         return self
@@ -195,22 +199,22 @@ class Trace:
 
     @property
     def doubt(self) -> str:
-        """Why the transitions may not be all, or not at the right times; empty if nothing speaks for that."""
+        """Why transitions may be missing or have wrong times; empty if there is no reason."""
         if self._tracepoint is not None and self._tracepoint.lost:
-            return f"the kernel had no room for {self._tracepoint.lost} transitions"
+            return f"the kernel's trace lost {self._tracepoint.lost} transitions"
         if self._tracepoint is not None and self._tracepoint.clock_was_set:
-            return "somebody set the machine's clock meanwhile"
+            return "the system's clock was set meanwhile"
         return ""
 
     def catch_up(self) -> None:
-        """Take in what the kernel has told by now."""
+        """Take in the transitions until now."""
         if self._tracepoint is not None:
-            self._found += self._tracepoint.transitions()
+            self.transitions += self._tracepoint.transitions()
 
     def moves(self, clients: Collection[int]) -> list[Move] | None:
-        """Return the transitions of the connections of these clients' ports; None if they are not known.
+        """Return the transitions of the connections from these client ports to PORT; None if not traced.
 
-        The tracepoint tells of all network namespaces, and experiments run side by side.
+        The tracepoint reports sockets of all network namespaces, and experiments run side by side.
         """
         self.catch_up()
         if self._tracepoint is None:
@@ -218,7 +222,7 @@ class Trace:
         return sorted(
             (
                 Move(one.time_ns, local, remote, one.before, one.after)
-                for (local, remote), moves in by_ends(self._found).items()
+                for (local, remote), moves in by_ends(self.transitions).items()
                 for one in moves
                 if PORT in (local, remote) and {local, remote} - {PORT} <= set(clients) and local != remote
             ),
@@ -229,8 +233,8 @@ class Trace:
 def by_ends(transitions: Iterable[SocketTransition]) -> dict[tuple[int, int], list[SocketTransition]]:
     """Return the transitions of each socket by its two ports, the local one first, in time order.
 
-    A client's port is not known yet at its first transition, nor to a server's socket at its first one: there
-    the socket itself, which is the same in the next one, tells whose it is.
+    At its first transition a client's socket has no port yet, and a server's has no remote port: it is
+    attributed by the socket itself, which is the same in the next transition.
     """
     lives: list[list[SocketTransition]] = []
     newest: dict[int, list[SocketTransition]] = {}
@@ -247,5 +251,5 @@ def by_ends(transitions: Iterable[SocketTransition]) -> dict[tuple[int, int], li
 
 
 def _is_birth(one: SocketTransition) -> bool:
-    """Whether it is a socket's first transition; the kernel uses a dead one's memory again."""
+    """Whether it is a socket's first transition: the kernel reuses the memory of a closed socket."""
     return one.before is State.CLOSED or (one.before, one.after) == (State.LISTEN, State.SYN_RECEIVED)

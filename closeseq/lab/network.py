@@ -1,12 +1,12 @@
-"""A network and processes of our own: namespaces without a name, which end with the last process in them.
+"""Namespaces for an experiment's network and processes, and what can be done to that network.
 
-A namespace under /run/netns, as `ip netns add` makes it, would outlive a run that is killed. These do not:
-the kernel removes them with all that is in them, filter rules, settings, sockets in TIME_WAIT, when their
-first process ends; and this one ends with the process that waits for it (PR_SET_PDEATHSIG).
+The namespaces have no name. One under /run/netns, as `ip netns add` makes it, would outlive a run that is
+killed. These do not: the kernel removes them with all that is in them, filter rules, settings, sockets in
+TIME_WAIT, when their first process ends; and that one ends with the process that waits for it
+(PR_SET_PDEATHSIG).
 
-What can be done to the network that we are in: lose packets, slow it down, mirror it, set timers.
-
-All of it belongs to the namespace and ends with it.
+In the second half: lose packets, slow the line down, mirror it, set timers. All of this belongs to the
+namespace and ends with it.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ FORBIDDEN = {
 
 
 class NoNamespaceError(CloseseqError):
-    """The system does not let us have a network of our own; the text says what is missing."""
+    """The system does not permit a network namespace; the text says what is missing."""
 
 
 def enter(*, processes: bool = False) -> None:
@@ -67,7 +67,7 @@ def enter(*, processes: bool = False) -> None:
             the first one is the root: with it all others end.
 
     Raises:
-        NamespaceError: neither is possible.
+        NoNamespaceError: neither is possible.
     """
     if sys.platform != "linux":
         raise NoNamespaceError("the lab needs Linux: it works in network namespaces")
@@ -88,7 +88,7 @@ def run_apart(work: Callable[[], int]) -> int:
     signal, the work ends, and all processes that it has started.
 
     Raises:
-        NamespaceError: not permitted.
+        NoNamespaceError: not permitted.
     """
     enter(processes=True)
     gone, alive = os.pipe()
@@ -178,7 +178,7 @@ def _call(name: str, *arguments: object) -> None:
         raise OSError(code, f"{name}: {os.strerror(code)}")
 
 
-PATIENCE = 20.0  # seconds until what should have happened is given up
+TIMEOUT = 20.0  # seconds until something that should have happened counts as failed
 # Where commands are that only root has in the search path.
 EVERYWHERE = "/usr/local/sbin:/usr/sbin:/sbin"
 PACKAGES = {"nft": "nftables"}  # commands that experiments call, and the package that has each
@@ -210,7 +210,7 @@ class Loss:
 
     def wait_for(self, packets: int) -> None:
         """Wait until so many packets have been lost. Raises TimeoutError."""
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + TIMEOUT
         while (lost := self.count()) < packets:
             if time.monotonic() > deadline:
                 raise TimeoutError(f"only {lost} of {packets} packets were lost")
@@ -279,7 +279,7 @@ def _nft(*arguments: str) -> str:
     path = command("nft")
     assert path, "an experiment that loses packets says that it needs nft"
     done = subprocess.run(  # noqa: S603 - rules of ours
-        [path, *arguments], check=False, capture_output=True, text=True, timeout=PATIENCE
+        [path, *arguments], check=False, capture_output=True, text=True, timeout=TIMEOUT
     )
     if done.returncode:
         raise RuntimeError(f"nft: {done.stderr.strip().splitlines()[0]}")

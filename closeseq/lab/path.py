@@ -44,7 +44,7 @@ PREFIXES = {4: 24, 6: 64}
 RAW_IP = 101  # LINKTYPE_RAW
 SNAP_LENGTH = 256  # bytes
 LARGEST = 65536  # bytes of a packet
-PATIENCE = 20.0  # seconds until a relay that does not answer is given up
+TIMEOUT = 20.0  # seconds for an answer of the relay
 PR_SET_TIMERSLACK = 29  # linux/prctl.h
 NICE = -15  # the relay has little to do, and must do it in time
 
@@ -66,7 +66,7 @@ class Injection:
 
     def wait_for(self, segments: int) -> None:
         """Wait until it has met so many segments. Raises TimeoutError."""
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + TIMEOUT
         while (met := self.count()) < segments:
             if time.monotonic() > deadline:
                 raise TimeoutError(f"the fault has met only {met} of {segments} segments")
@@ -207,8 +207,8 @@ class _RelayProcess:
         """Have the relay do something, and return its answer, once it has done it. Raises PathError."""
         try:
             self._line.send(question)
-            if not self._line.poll(PATIENCE):
-                raise PathError(f"the relay did not answer within {PATIENCE:.0f} s")
+            if not self._line.poll(TIMEOUT):
+                raise PathError(f"the relay did not answer within {TIMEOUT:.0f} s")
             answer = self._line.recv()
         except (EOFError, OSError) as error:
             raise PathError("the relay has ended") from error

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 PACKAGES = Path(__file__).resolve().parent.parent.parent  # the folder that closeseq is in
-PATIENCE = 20.0  # seconds until a program that says nothing is given up; it may have to share a processor
+TIMEOUT = 20.0  # seconds until a program that says nothing is given up; it may have to share a processor
 
 
 class Program:
@@ -63,14 +63,14 @@ class Program:
     def hear(self) -> str:
         """Return the next line that it prints. Raises TimeoutError."""
         assert self._process.stdout, "its standard output is a pipe"
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + TIMEOUT
         while b"\n" not in self._heard:
             left = deadline - time.monotonic()
             if left <= 0 or not select.select([self._process.stdout], [], [], left)[0]:
-                raise TimeoutError(f"{self} said nothing for {PATIENCE:.0f} s")
+                raise TimeoutError(f"{self} said nothing for {TIMEOUT:.0f} s")
             part = os.read(self._process.stdout.fileno(), 4096)
             if not part:
-                raise RuntimeError(f"{self} ended with status {self._process.wait(PATIENCE)}")
+                raise RuntimeError(f"{self} ended with status {self._process.wait(TIMEOUT)}")
             self._heard += part
         line, _, self._heard = self._heard.partition(b"\n")
         return line.decode()
@@ -79,27 +79,27 @@ class Program:
         """End its input, at which it quits, and wait for that."""
         assert self._process.stdin, "its standard input is a pipe"
         self._process.stdin.close()
-        self._process.wait(PATIENCE)
+        self._process.wait(TIMEOUT)
 
     def interrupt(self) -> None:
         """Send it SIGINT, as Ctrl-C does, and wait until it has ended."""
         self._process.send_signal(signal.SIGINT)
-        self._process.wait(PATIENCE)
+        self._process.wait(TIMEOUT)
 
     def kill(self) -> None:
         """Send it SIGKILL, which it never learns of, and wait until it has ended."""
         self._process.kill()
-        self._process.wait(PATIENCE)
+        self._process.wait(TIMEOUT)
 
     def wait(self) -> int:
         """Wait until it has ended by itself, and return its exit status."""
-        return self._process.wait(PATIENCE)
+        return self._process.wait(TIMEOUT)
 
     def end(self) -> None:
         """Make sure that it has ended."""
         if self._process.poll() is None:
             self._process.kill()
-            self._process.wait(PATIENCE)
+            self._process.wait(TIMEOUT)
         for pipe in (self._process.stdin, self._process.stdout):
             if pipe is not None:
                 with contextlib.suppress(OSError):

@@ -1,7 +1,4 @@
-"""What can come of an experiment.
-
-The experiments by name, each with what it is expected to show.
-"""
+"""The experiments by name, with what each is expected to show, and the outcomes they can have."""
 
 from __future__ import annotations
 
@@ -25,24 +22,24 @@ if TYPE_CHECKING:
 
 
 class ExperimentOutcome(IntEnum):
-    """What can come of an experiment; it is the exit status of the process that carries it out."""
+    """The outcome of an experiment, and the exit status of its process."""
 
-    AGREED = 0  # inference and kernel agree, and all that was expected is so
+    AGREED = 0  # inference and kernel agree, and the expectations hold
     DISAGREED = 1
-    AGREED_WHERE_TOLD = 3  # likewise, wherever packets can tell
-    NOT_PERMITTED = 5  # there is no network of our own to be had
+    AGREED_WHERE_SHOWN = 3  # likewise, wherever packets can show the state
+    NOT_PERMITTED = 5  # no network namespace can be made
     LEFT_OUT = 6  # a command that it needs is not installed
-    FAILED = 70  # it could not be carried out to its end
+    FAILED = 70  # it did not run to its end
 
     @property
     def good(self) -> bool:
-        """Whether it is as it should be."""
-        return self in (ExperimentOutcome.AGREED, ExperimentOutcome.AGREED_WHERE_TOLD)
+        """Whether inference and kernel agree."""
+        return self in (ExperimentOutcome.AGREED, ExperimentOutcome.AGREED_WHERE_SHOWN)
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """One way of closing, or of failing to: what to run, and what has to come of it."""
+    """One way of closing, or of failing to close: what to run, and what has to be found."""
 
     name: str
     run: Run
@@ -54,7 +51,7 @@ class Experiment:
     keep: Keep | None = None  # which of the captured segments are kept: all, if not said
     stuck_after: float | None = None  # seconds, as the option of `analyze`; here waits are short
     fin_timeout: float | None = None  # seconds, likewise: what the namespace's setting is
-    path: PathSettings | None = None  # between client and server, which have loopback in common if not said
+    path: PathSettings | None = None  # between client and server; None: loopback
 
     @property
     def text(self) -> str:

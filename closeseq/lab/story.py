@@ -1,4 +1,4 @@
-"""The story of an experiment, told as it goes: what is done, the packets of it, and both ends' states."""
+"""The story of an experiment, printed as it runs: each step, its packets, and both endpoints' states."""
 
 from __future__ import annotations
 
@@ -24,47 +24,47 @@ if TYPE_CHECKING:
 GOT_FIN = {State.CLOSE_WAIT}
 SENT_FIN = {State.FIN_WAIT_1, State.CLOSING, State.LAST_ACK}
 
-END, INFERRED = 9, 15  # columns of the table of both ends
-REVISED = "seen again in the light of these:"
+END, INFERRED = 9, 15  # columns of the table of both endpoints
+REVISED = "revised by these packets:"
 
 
 class Story:
-    """Tells one experiment.
+    """Writes the story of one experiment.
 
     Args:
         style: how text may look.
-        write: is given each line.
+        write: is called with each line.
     """
 
     def __init__(self, style: Style, write: Callable[[str], None]) -> None:
         self._style = style
         self._write = write
-        self._told: dict[tuple[int, object], str] = {}  # (connection, what) -> as it was drawn
-        self._heading = 0  # number of the connection whose columns were named last
+        self._drawn: dict[tuple[int, object], str] = {}  # (connection, block) -> its text when last drawn
+        self._heading = 0  # id of the connection whose columns were named last
 
     def begin(self, experiment: Experiment) -> None:
-        """Say what the experiment is, and what it shows."""
+        """Write the name of the experiment, and what it shows."""
         title = f"{experiment.name}: {experiment.summary}"
         self._lines(self._style.wrap(title, then="  "), "heading")
         for paragraph in experiment.explanation.split("\n\n") if experiment.explanation else ():
             self._lines(self._style.wrap(" ".join(paragraph.split()), first="  "), "dim")
 
     def act(self, what: str) -> None:
-        """Say what is being done."""
+        """Write what was done in a step."""
         self._write("")
         self._lines(self._style.wrap(what, first="> ", then="  "), "heading")
 
     def note(self, what: str) -> None:
-        """Say something that came of it: what a program printed, what was found to be so."""
+        """Write a remark on a step, such as what a program printed."""
         self._lines(self._style.wrap(printable(what), first="  . ", then="    "))
 
     def fact(self, what: str, *, holds: bool) -> None:
-        """Say what has to be so, and whether it is."""
+        """Write an expectation, and whether it holds."""
         words = f"{'checked' if holds else 'CONTRARY TO EXPECTATION'}: {printable(what)}"
         self._lines(self._style.wrap(words, first="  . ", then="    "), "good" if holds else "problem")
 
     def packets(self, connections: Sequence[Connection]) -> None:
-        """Draw the packets that were not told yet, and those of which more is known now."""
+        """Draw the packets that are new, and those that are revised."""
         alike: dict[tuple[object, ...], list[Connection]] = {}
         for one in connections:
             if fresh := tuple(block.like for block in self._fresh(one)):
@@ -75,7 +75,7 @@ class Story:
             self._remember(one)
 
     def ends(self, views: Sequence[View]) -> None:
-        """Show both ends' states, as inferred and as the kernel has them."""
+        """Show both endpoints' states, inferred and in the kernel."""
         if not views:
             return
         several = len({view.connection.id for view in views}) > 1
@@ -92,13 +92,13 @@ class Story:
         *,
         untraced: str,
     ) -> None:
-        """Tell how it ended, what deserves attention, and whether the kernel agrees."""
+        """Write verdicts and findings, and whether inference and kernel agree."""
         self._write("")
         for _, alike in groupby(connections, key=lambda one: (one.verdict, one.shape)):
             self._ending(list(alike), several=len(connections) > 1)
         self._write("")
-        for what, why in agreement.untold.items():
-            self._lines(self._style.wrap(f"Packets cannot tell that the {what}: {printable(why)}", then="  "))
+        for what, why in agreement.hidden.items():
+            self._lines(self._style.wrap(f"No packet shows that the {what}: {printable(why)}", then="  "))
         for line in (*agreement.wrong, *complaints):
             self._lines(self._style.wrap(f"WRONG: {printable(line)}", then="  "), "problem")
         good = not agreement.wrong and not complaints
@@ -113,15 +113,15 @@ class Story:
             self._write(self._style.paint(line, style) if style else line)
 
     def _fresh(self, one: Connection) -> list[Block]:
-        """Return what there is to draw of a connection: what is new, and what looks different now."""
+        """Return the blocks of a connection that are new, or look different now."""
         return [
-            block for block in _blocks(one, self._style) if self._told.get((one.id, block.key)) != block.text
+            block for block in _blocks(one, self._style) if self._drawn.get((one.id, block.key)) != block.text
         ]
 
     def _draw(self, one: Connection, likewise: list[int], *, several: bool) -> None:
-        """Draw one connection, and say of which others the same can be told."""
+        """Draw what is new of one connection, and name the others for which it is alike."""
         fresh = self._fresh(one)
-        again = [block for block in fresh if (one.id, block.key) in self._told and not block.grows]
+        again = [block for block in fresh if (one.id, block.key) in self._drawn and not block.grows]
         if self._heading != one.id:
             self._heading = one.id
             if several:
@@ -140,13 +140,13 @@ class Story:
 
     def _remember(self, one: Connection) -> None:
         for block in _blocks(one, self._style):
-            self._told[one.id, block.key] = block.text
+            self._drawn[one.id, block.key] = block.text
 
     def _end(self, views: list[View], *, several: bool) -> None:
-        """Show one end, or the same end of several connections that stand alike."""
+        """Show one endpoint, or the same one of several connections if it is alike in all."""
         view = views[0]
         inferred = f"{view.inferred}{'?' if view.certainty is Certainty.ASSUMED else ''}"
-        mark = "packets cannot tell" if view.untold else "not told by packets so far"
+        mark = "no packet shows it" if view.hidden else "no packet shows it so far"
         who = f"  ({numbers([each.connection.id for each in views])})" if several else ""
         first = f"    {view.end:{END}}{inferred:{INFERRED}}"
         rest = f"{who}{'' if view.agrees else f'   {mark}'}"
@@ -168,8 +168,8 @@ class Story:
 class Block:
     """The lines of one step of a timeline, or of a timer that ran out."""
 
-    key: object  # names it within its connection
-    like: object  # what it is like, without times, ports and packet numbers
+    key: object  # identifies it within its connection
+    like: object  # the block without times, ports and packet numbers
     lines: list[str]
     grows: bool  # traffic, of which more may come
 
@@ -199,27 +199,27 @@ def _timer(drawing: Drawing, transition: Transition) -> Block:
 
 
 def verdict_of(agreement: Agreement) -> list[str]:
-    """Say how far inference and kernel agree, about single states and about whole sequences of them."""
-    looked = f"{count(agreement.moments, 'state')} looked at"
+    """Return in words how far inference and kernel agree, on single states and on whole sequences."""
+    compared = f"{count(agreement.moments, 'state')} compared"
     if agreement.wrong:
-        return [f"Inference and kernel DISAGREE: {count(len(agreement.wrong), 'difference')}, {looked}"]
-    told = " wherever packets can tell" if agreement.untold else ""
-    revised = f", {agreement.revised} of them put right by later packets" if agreement.revised else ""
-    said = [f"Inference and kernel agree{told}: {looked}{revised}"]
+        return [f"Inference and kernel DISAGREE: {count(len(agreement.wrong), 'difference')}, {compared}"]
+    where = " wherever packets can show it" if agreement.hidden else ""
+    revised = f", {agreement.revised} corrected by later packets" if agreement.revised else ""
+    lines = [f"Inference and kernel agree{where}: {compared}{revised}"]
     if agreement.sequences is not None:
-        said.append(f"Whole sequences of states agree{told}: {agreement.sequences} compared")
-    return said
+        lines.append(f"Whole sequences of states agree{where}: {agreement.sequences} compared")
+    return lines
 
 
 def _row(view: View) -> tuple[str, ...]:
-    """Return what tells a row of the table from another, without its numbers."""
+    """Return the row of an endpoint without its numbers: rows that are equal are shown as one."""
     entry = view.entry
     owner = (entry.owner or "", str(entry.orphaned), str(bool(entry.receive_queue))) if entry else ()
-    return (str(view.end), str(view.inferred), str(view.certainty), str(view.said), *owner)
+    return (str(view.end), str(view.inferred), str(view.certainty), str(view.kernel), *owner)
 
 
 def _kernel(views: list[View]) -> str:
-    """Say what the kernel has of an end."""
+    """Return the kernel's socket of an endpoint in words."""
     entry = views[0].entry
     if entry is None:
         return "no socket"
@@ -244,10 +244,10 @@ def _kernel(views: list[View]) -> str:
 
 
 def _queue(numbers: list[int], fin_is: str, *, fin: bool) -> str:
-    """Say what a queue holds, of one end or of several that stand alike."""
+    """Return what a queue holds in words, of one endpoint or of several alike ones."""
     data = sorted(number - fin for number in numbers)
-    told = _between([count(number, "byte") for number in data]) if data[-1] else ""
-    return f"{told} and {fin_is}" if told and fin else told or fin_is
+    text = _between([count(number, "byte") for number in data]) if data[-1] else ""
+    return f"{text} and {fin_is}" if text and fin else text or fin_is
 
 
 def _between(texts: list[str]) -> str:
@@ -255,7 +255,7 @@ def _between(texts: list[str]) -> str:
 
 
 def numbers(ids: list[int]) -> str:
-    """Name connections: `#1`, `#1 and #3`, `#1 to #5`."""
+    """Return connections' numbers as text: `#1`, `#1 and #3`, `#1 to #5`."""
     if len(ids) > 2 and ids == list(range(ids[0], ids[-1] + 1)):  # noqa: PLR2004 - two are named singly
         return f"#{ids[0]} to #{ids[-1]}"
     return listed([f"#{number}" for number in ids])

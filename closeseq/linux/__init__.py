@@ -1,12 +1,12 @@
 """What Linux itself reports about its sockets, beside what the packets show.
 
-    socket_table   all TCP sockets at one moment: state, queues, timer, inode; begin reading here
+    socket_table   all TCP sockets at one moment: state, queues, timer, inode; start reading here
     sock_diag      how the kernel is asked for them: sock_diag(7) over netlink(7)
     tracepoint     every transition of a socket, as it happens
-    tracing        how the kernel is made to record it, and how nothing is left of that
-    owners         which processes hold a socket
-    owner_service  the same without waiting, and without root's powers in the process that asks
-    owner_server   the process behind it, which keeps two of those powers
+    tracing        the tracefs instance that records it, and its removal
+    owners         which processes own a socket
+    owner_service  the same without waiting, and without root's privileges in the process that asks
+    owner_server   the process behind it, which keeps two capabilities
     namespaces     enter the network namespace of a container
 
 Linux only. Nothing is loaded here: each module is imported where it is used.

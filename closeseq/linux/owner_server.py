@@ -1,16 +1,14 @@
-"""Give up root, but for a few of its powers (capabilities(7)).
+"""The process behind OwnerService: it finds the owners of sockets, with two of root's capabilities.
 
-Python has no such calls, and the libraries that have them need a compiler, or libcap's headers, to be
-installed; the three system calls are these.
+Each line in is a JSON list of socket inode numbers; each line out is a JSON object with their owners. It ends
+if anything else comes in.
 
-The process behind OwnerService: it keeps two of the powers that the capture gives up, and does one thing.
+Of root's capabilities (capabilities(7)) it keeps those to read any folder, as /proc/PID/fd is one, and to
+inspect any process: without the second the kernel does not show where the links in that folder lead
+(proc_fd_access_allowed()). It becomes the user nobody, so that it cannot write root's files either.
 
-Each line in is a JSON list of socket inode numbers; each line out is a JSON object that says who holds them.
-Anything else in, and it ends.
-
-Of root's powers it keeps reading any folder, as /proc/PID/fd is one, and looking into any process: without
-the second the kernel does not show where the links in that folder lead (proc_fd_access_allowed()). It
-becomes the user nobody, so that it cannot write what is root's either.
+First the dropping of the other capabilities. Python has no calls for it, and the libraries that have need a
+compiler or libcap's headers; it takes the three system calls below.
 """
 
 from __future__ import annotations

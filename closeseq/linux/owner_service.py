@@ -1,4 +1,4 @@
-"""Ask who holds a socket without root's powers, and without waiting."""
+"""Finds the owners of sockets without root's privileges in this process, and without waiting."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ ENDS_WITHIN = 2.0  # seconds; it takes some milliseconds
 
 
 class OwnerService:
-    """A process of its own that looks for the owners of sockets; make it before giving up root.
+    """A separate process that finds the owners of sockets; make it before dropping root's privileges.
 
-    A live capture gives up root before it looks at any packet, but only root may look into the processes of
-    other users. This process keeps, of the privileges it is started with, the two that takes. It understands
-    nothing but lists of inode numbers, ends with us however we end, and takes at most 5 % of one processor:
-    after each search it rests in proportion to what that took.
+    A live capture drops root's privileges before it decodes any packet, but only root may inspect the
+    processes of other users. The separate process keeps the two capabilities that this takes. It accepts only
+    lists of inode numbers, ends with this process however that ends, and takes at most 5 % of one processor:
+    after each search it rests in proportion to its time.
 
-    `Owner.namespace` is relative to the network namespace in which the service was made, or to the one that
-    we had entered when `moved` was called.
+    `Owner.namespace` is relative to the network namespace in which the service was made, or to the one
+    entered before `moved` was called.
 
     Raises:
         KernelError: it cannot be started.
@@ -54,14 +54,14 @@ class OwnerService:
                 ) from None
         self._home = self._here = _network_namespace()
         self._peer.setblocking(False)
-        self._waiting: dict[int, None] = {}  # asked by our user, not yet sent, in order
+        self._waiting: dict[int, None] = {}  # asked by the caller, not yet sent, in order
         self._sent: frozenset[int] = frozenset()  # sent, not yet answered; one question at a time
         self._unsent = b""
         self._received = b""
         self._open = True
 
     def close(self) -> None:
-        """End the process; again does no harm."""
+        """End the process. May be called again."""
         self._open = False
         self._peer.close()
         # It may be another user's by now: it cannot be killed, but ends by itself.
@@ -84,18 +84,18 @@ class OwnerService:
         return self._peer.fileno()
 
     def moved(self) -> None:
-        """Take in that we have entered another network namespace: owners there are no strangers any more."""
+        """Note that this process has entered another network namespace, so that owners there are local."""
         self._here = _network_namespace()
 
     def ask(self, inodes: Iterable[int]) -> None:
-        """Ask who holds these sockets, and do not wait. Without an inode (0) there is nothing to ask."""
+        """Ask for the owners of these sockets, by inode, without waiting; 0 is no inode and is left out."""
         for inode in inodes:
             if len(self._waiting) < MOST_WAITING and inode and inode not in self._sent:
                 self._waiting[inode] = None
         self._send()
 
     def answers(self) -> dict[int, list[Owner]]:
-        """Return what has been found since the last call, and do not wait; lists as `owners` gives them."""
+        """Return the owners found since the last call, by inode, without waiting."""
         found = {}
         for line in self._receive():
             found.update(self._read_answer(line))
@@ -104,7 +104,7 @@ class OwnerService:
         return found
 
     def owners(self, inodes: Iterable[int], timeout: float) -> dict[int, list[Owner]]:
-        """Ask, and wait at most so many seconds. What is missing then is for `answers` later."""
+        """Ask, and wait at most so many seconds. Owners found later are returned by `answers`."""
         import select
 
         asked = {inode for inode in inodes if inode}
@@ -119,9 +119,9 @@ class OwnerService:
         return found
 
     def _read_answer(self, line: bytes) -> dict[int, list[Owner]]:
-        said: dict[str, Any] = json.loads(line)
-        processes = {one["pid"]: self._from_here(Owner(**one)) for one in said["processes"]}
-        return {int(inode): [processes[pid] for pid in pids] for inode, pids in said["holders"].items()}
+        answer: dict[str, Any] = json.loads(line)
+        processes = {one["pid"]: self._from_here(Owner(**one)) for one in answer["processes"]}
+        return {int(inode): [processes[pid] for pid in pids] for inode, pids in answer["holders"].items()}
 
     def _from_here(self, owner: Owner) -> Owner:
         if self._here == self._home:

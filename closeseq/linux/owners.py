@@ -1,6 +1,6 @@
-"""Which processes hold a socket: read from /proc, as `ss -p` and `lsof` do.
+"""Which processes own a socket, from /proc, as `ss -p` and `lsof` do.
 
-Only root may look into the processes of other users; without it, theirs are left out.
+Only root may inspect the processes of other users; without root, these are left out.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ COMMAND_LENGTH = 80  # characters
 CONTAINER_DIGITS = 12  # of a container's id, as `docker ps` shows it
 
 SOCKET = "socket:["
-# The id stands in the names of its control groups, whoever made it: docker-ID.scope, cri-containerd-ID.scope,
-# libpod-ID.scope, kubepods/.../ID. conmon only watches over a container.
+# A container's id is in the names of its control groups, whatever made it: docker-ID.scope,
+# cri-containerd-ID.scope, libpod-ID.scope, kubepods/.../ID. conmon only supervises a container.
 CONTAINER = re.compile(r"(?<!conmon-)(?<![0-9a-f])([0-9a-f]{64})(?![0-9a-f])")
 
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """A process that holds a socket."""
+    """A process that owns a socket: it has an open descriptor of it."""
 
     pid: int
     name: str

@@ -1,8 +1,7 @@
-"""Sets of ports, as ranges for the kernel to compare with.
+"""The kernel's table of TCP sockets, by sock_diag: what `ss` prints, as values.
 
-The kernel's table of TCP sockets, by sock_diag: what `ss` prints, as values.
-
-It shows what no program holds any more too: TIME_WAIT, and FIN_WAIT_2 with the time it has left.
+It includes sockets that no program owns any more: those in TIME_WAIT, and in FIN_WAIT_2 with the time left.
+First, sets of ports as ranges, which the kernel filters by.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""Every transition of the machine's TCP sockets, as its tracepoint sock:inet_sock_set_state tells it.
+"""Every transition of the machine's TCP sockets, from the tracepoint sock:inet_sock_set_state.
 
-It knows of whole sockets only. One that enters TIME_WAIT, or FIN_WAIT_2 without an owner, is replaced by a
-smaller one: the tracepoint says that it is CLOSED then, and the table of sockets shows what it became. A
-half-open connection is small too: the tracepoint knows it from the ACK that completes the handshake, when
-the listener makes a socket of it (LISTEN to SYN_RECEIVED to ESTABLISHED).
+The tracepoint reports full sockets only. One that enters TIME_WAIT, or FIN_WAIT_2 without an owner, is
+replaced by a smaller one: the tracepoint reports CLOSED then, and the socket table shows what it became. A
+half-open connection is a small one too: it is reported from the ACK that completes the handshake, when the
+listener makes a full socket of it (LISTEN to SYN_RECEIVED to ESTABLISHED).
 """
 
 from __future__ import annotations

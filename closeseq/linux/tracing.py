@@ -1,21 +1,19 @@
-"""The folder of tracefs, the kernel's tracing, where it is mounted and where it is not.
+"""The events of one tracepoint, read from an instance of the kernel's tracing (tracefs) of our own.
 
-A process that removes our instance of the kernel's tracing when we are no more, however we ended.
+The instance has its own buffers, so that no other tracing is disturbed. perf_event_open(2) would need no
+instance, and no removal afterwards. But it sometimes loses events without reporting it, seen on Linux 6.18 in
+softirqs of an idle processor, mostly while another program traces the same tracepoint.
 
-Pages of the kernel's trace buffers, as the files trace_pipe_raw give them.
+From top to bottom:
 
-The files events/header_page and events/header_event of tracefs describe them. A page begins with the time
-of its first event and the length of what is used of it. An event is a word, of which five bits say what it is
-and the others how many nanoseconds it is later than the one before; then its data.
-
-One tracepoint followed in an instance of the kernel's tracing that is ours alone.
-
-The instance has buffers of its own, so that nobody else's tracing is disturbed. perf_event_open(2) needs no
-instance, and nothing would have to be removed afterwards. But it loses events now and then without saying so,
-seen on Linux 6.18 in softirqs of an idle processor, mostly while somebody else follows the same tracepoint.
-
-Instances of programs that were killed together with their guardians are removed by the next program.
-Who uses an instance has its buffers open: then the kernel refuses to remove it.
+- the folder of tracefs, where it is mounted and where it is not;
+- the guardian, a process that removes the instance when this process has ended, however it ended;
+- the pages of the trace buffers, as the files trace_pipe_raw give them. events/header_page and
+  events/header_event of tracefs describe them: a page begins with the time of its first event and the length
+  in use; an event is a word, of which five bits are its type and the others the nanoseconds since the event
+  before, followed by its data;
+- the instance. Instances of programs that were killed together with their guardians are removed by the next
+  program. The kernel refuses to remove one that is in use: its buffers are open.
 """
 
 from __future__ import annotations
@@ -46,7 +44,7 @@ FSOPEN, FSCONFIG, FSMOUNT = 430, 431, 432
 CREATE = 6  # FSCONFIG_CMD_CREATE
 CLOEXEC = 1
 
-REFUSED = "only root may use the kernel's tracing (tracefs), which tells the transitions of sockets"
+REFUSED = "only root may use the kernel's tracing (tracefs), which reports the transitions of sockets"
 
 
 def open_tracefs() -> int:
@@ -74,7 +72,7 @@ def _is_of_use(folder: int) -> bool:
 
 
 def _mount() -> int:
-    """Mount tracefs where no path leads to, so that nothing is left and nobody else sees it."""
+    """Mount tracefs without a path, so that nothing is left and no other process sees it."""
     libc = ctypes.CDLL(None, use_errno=True)
 
     def call(number: int, *arguments: object) -> int:
@@ -103,11 +101,11 @@ ENDS_WITHIN = 5.0  # seconds that we wait for it; it takes some hundredths
 
 
 class Guardian:
-    """Removes an instance when it is told to, or when nobody is left that could tell it.
+    """A process that removes an instance when asked to, or when no process is left that could ask.
 
     It is forked from this process, keeps none of its descriptors, is in a session of its own and is not
-    ended by signals that can be blocked. It ends with the process namespace that it is made in: there, make
-    it before the work that has to be cleaned up after moves to a namespace of its own.
+    ended by signals that can be blocked. It ends with the process namespace that it is made in: make it
+    before the work that it cleans up after moves to a namespace of its own.
 
     Args:
         tracefs: a descriptor of the folder of tracefs.

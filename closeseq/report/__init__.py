@@ -1,16 +1,16 @@
-"""What a person or a program reads: text, tables, records. Nothing is computed here that is not shown.
+"""Reports: text and tables for people, records for programs. Nothing is computed here that is not shown.
 
-text           words, numbers and times, safe for a terminal
+text           text, numbers and times, safe for a terminal
 selection      which connections of an analysis are asked for
-summary        what was read, what to fix, how the connections closed
+summary        what was read, which program to fix, how the connections closed
 table          one line a connection
 diagram        the state diagram of RFC 9293, drawn from the transition table
 timeline_text  the close, packet by packet, with both endpoints' states
-endpoints      how each endpoint stands at the end: what it waits for, which timer runs
+endpoints      each endpoint at the end: what it waits for, which timer runs, what was found
 socket_states  the socket table as netstat would have shown it at a moment
 live_text      what `live` prints: a block a connection, a table of states, a summary at the end
 records        one object a connection, for programs: json, jsonl, csv
 rows           the fields of these objects
-aka            the words of Zeek and Wireshark for the same connection
-containment    a fault while one connection is drawn costs that connection alone
+aka            Zeek's and Wireshark's terms for the same connection
+containment    a fault while one connection is drawn affects only that connection
 """

@@ -1,12 +1,11 @@
-"""The words that Zeek and Wireshark have for a connection, for people who come from there.
+"""Zeek's and Wireshark's terms for a connection: `conn_state`, `history` and `tcp.completeness`.
 
-Zeek gives each end one of seven states of its own, moved by the flags of what is captured, in whatever
-order and whether or not it arrived; `conn_state` is a function of the two. `history` has a letter for
-each kind of packet when it is first seen. Wireshark's completeness is a sum of bits.
+Zeek gives each endpoint one of seven states, moved by the flags of captured segments, in whatever order and
+whether or not they arrived; `conn_state` is a function of the two. `history` has a letter for each kind of
+packet when it is first seen. Wireshark's completeness is a sum of bits.
 
-Where stretches of ordinary traffic are known by their digest only, an end that sent data in one is
-taken to have sent nothing else in it. Zeek's letters about quality (c g t w) and its marks that depend on
-its configuration (^) are left out.
+Where only a digest of ordinary traffic is kept, an endpoint that sent data in it counts as sending nothing
+else. Zeek's letters about quality (c g t w) and its mark that depends on configuration (^) are left out.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class Zeek(StrEnum):
-    """The states Zeek knows of an end."""
+    """The states Zeek knows of an endpoint."""
 
     INACTIVE = "inactive"
     SYN_SENT = "SYN sent"
@@ -48,9 +47,9 @@ class Completeness(IntFlag):
 
 
 class ToolSegment(NamedTuple):
-    """What one segment, or one end's part of a stretch of traffic, looks like to the other tools.
+    """One segment, or one endpoint's part of a stretch of traffic, as the other tools see it.
 
-    It tells no number of the connection, so that those which went the same way look the same.
+    It has no numbers, so that connections that went the same way are equal.
     """
 
     sender: End
@@ -121,58 +120,60 @@ class ZeekConnection:
     before: dict[End, Zeek] = field(default_factory=lambda: dict.fromkeys(End, Zeek.INACTIVE))
     history: str = ""
 
-    def see(self, sight: ToolSegment) -> None:
+    def see(self, segment: ToolSegment) -> None:
         """Take in one more packet."""
-        self._write(sight)
-        own = self.state[sight.sender]
+        self._write(segment)
+        own = self.state[segment.sender]
         if own is Zeek.INACTIVE:
-            self._begin(sight)
+            self._begin(segment)
         elif own in (Zeek.SYN_SENT, Zeek.SYN_ACK_SENT):
-            self._move(sight.sender, _ended(sight.flags))
+            self._move(segment.sender, _ended(segment.flags))
         elif own in (Zeek.ESTABLISHED, Zeek.PARTIAL):
-            self._go_on(sight)
-        elif own is Zeek.CLOSED and sight.flags & RST and self.state[sight.sender.peer] is not Zeek.CLOSED:
-            self._move(sight.sender, Zeek.RESET)
+            self._go_on(segment)
+        elif (
+            own is Zeek.CLOSED and segment.flags & RST and self.state[segment.sender.peer] is not Zeek.CLOSED
+        ):
+            self._move(segment.sender, Zeek.RESET)
 
-    def _write(self, sight: ToolSegment) -> None:
-        letter = sight.code
-        code = letter if sight.sender is End.CLIENT else letter.lower()
-        if letter and (code not in self.history or (letter in "SHFR" and not sight.again)):
+    def _write(self, segment: ToolSegment) -> None:
+        letter = segment.code
+        code = letter if segment.sender is End.CLIENT else letter.lower()
+        if letter and (code not in self.history or (letter in "SHFR" and not segment.again)):
             self.history += code
 
     def _move(self, end: End, state: Zeek | None) -> None:
         if state is not None and state is not self.state[end]:
             self.before[end], self.state[end] = self.state[end], state
 
-    def _begin(self, sight: ToolSegment) -> None:
-        """Take in the first packet of an end."""
-        end, peer = sight.sender, sight.sender.peer
-        if sight.flags & SYN:
+    def _begin(self, segment: ToolSegment) -> None:
+        """Take in the first packet of an endpoint."""
+        end, peer = segment.sender, segment.sender.peer
+        if segment.flags & SYN:
             if end is End.CLIENT:
-                self._move(end, Zeek.SYN_ACK_SENT if sight.flags & ACK else Zeek.SYN_SENT)
+                self._move(end, Zeek.SYN_ACK_SENT if segment.flags & ACK else Zeek.SYN_SENT)
             else:
                 if self.state[peer] in (Zeek.SYN_SENT, Zeek.SYN_ACK_SENT):
                     self._move(peer, Zeek.ESTABLISHED)
                 self._move(end, Zeek.ESTABLISHED)
-        self._move(end, _ended(sight.flags))
+        self._move(end, _ended(segment.flags))
         if self.state[end] is not Zeek.INACTIVE:
             return
-        if end is End.SERVER and not sight.data and self.state[peer] is Zeek.SYN_SENT:
+        if end is End.SERVER and not segment.data and self.state[peer] is Zeek.SYN_SENT:
             return  # some answer a SYN with a bare ACK first
-        established = sight.flags & ACK and self.state[peer] is Zeek.ESTABLISHED
+        established = segment.flags & ACK and self.state[peer] is Zeek.ESTABLISHED
         self._move(end, Zeek.ESTABLISHED if established else Zeek.PARTIAL)
 
-    def _go_on(self, sight: ToolSegment) -> None:
-        """Take in a packet of an end whose connection is running."""
-        end, peer = sight.sender, sight.sender.peer
+    def _go_on(self, segment: ToolSegment) -> None:
+        """Take in a packet of an endpoint whose connection is running."""
+        end, peer = segment.sender, segment.sender.peer
         alone = self.state[end] is Zeek.PARTIAL and self.state[peer] is Zeek.INACTIVE
-        if sight.flags & (SYN | ACK) == SYN and alone:
+        if segment.flags & (SYN | ACK) == SYN and alone:
             self._move(end, Zeek.SYN_SENT)
-        if sight.flags & FIN and not sight.flags & RST:
+        if segment.flags & FIN and not segment.flags & RST:
             self._move(end, Zeek.CLOSED)
             if self.state[peer] is Zeek.RESET and self.before[peer] is Zeek.CLOSED:
                 self._move(peer, Zeek.CLOSED)  # FIN, then RST, then this FIN: a normal end after all
-        if sight.flags & RST:
+        if segment.flags & RST:
             self._move(end, Zeek.RESET)
 
 
@@ -181,7 +182,7 @@ def _ended(flags: int) -> Zeek | None:
 
 
 class Words(NamedTuple):
-    """What the other tools call a connection."""
+    """The other tools' terms for a connection."""
 
     zeek_conn_state: str
     zeek_history: str
@@ -189,18 +190,18 @@ class Words(NamedTuple):
 
 
 def words(conversation: Conversation) -> Words:
-    """Return what the other tools call a connection."""
+    """Return the other tools' terms for a connection."""
     silent = not conversation.client_bytes and not conversation.server_bytes
     return _words(tuple(looks(conversation)), silent)
 
 
 @lru_cache(maxsize=1 << 12)
 def _words(seen: tuple[int, ...], silent: bool) -> Words:
-    """Return the words for these looks; `silent` tells that neither end sent data."""
-    watch, sights = ZeekConnection(), [ToolSegment.of(look) for look in seen]
-    for sight in sights:
-        watch.see(sight)
-    return Words(_conn_state(watch, silent), watch.history, _completeness(sights))
+    """Return the words for these looks; `silent`: neither endpoint sent data."""
+    zeek, segments = ZeekConnection(), [ToolSegment.of(look) for look in seen]
+    for segment in segments:
+        zeek.see(segment)
+    return Words(_conn_state(zeek, silent), zeek.history, _completeness(segments))
 
 
 def zeek_history(conversation: Conversation) -> str:
@@ -222,8 +223,8 @@ def wireshark_completeness(conversation: Conversation) -> int:
     return words(conversation).wireshark_completeness
 
 
-def _conn_state(watch: ZeekConnection, silent: bool) -> str:
-    client, server = watch.state[End.CLIENT], watch.state[End.SERVER]
+def _conn_state(zeek: ZeekConnection, silent: bool) -> str:
+    client, server = zeek.state[End.CLIENT], zeek.state[End.SERVER]
     unseen = (Zeek.INACTIVE, Zeek.PARTIAL)
     if server is Zeek.RESET:
         if client in (Zeek.SYN_SENT, Zeek.SYN_ACK_SENT) or (client is Zeek.RESET and silent):
@@ -232,7 +233,7 @@ def _conn_state(watch: ZeekConnection, silent: bool) -> str:
     if client is Zeek.RESET:
         if server not in unseen:
             return "RSTO"
-        return "RSTOS0" if re.match(r"S[^HAFGIQ]*R", watch.history) else "OTH"
+        return "RSTOS0" if re.match(r"S[^HAFGIQ]*R", zeek.history) else "OTH"
     if client is Zeek.CLOSED and server is Zeek.CLOSED:
         return "SF"
     if client is Zeek.CLOSED:
@@ -244,20 +245,20 @@ def _conn_state(watch: ZeekConnection, silent: bool) -> str:
     return "S1" if client is server is Zeek.ESTABLISHED else "OTH"
 
 
-def _completeness(sights: list[ToolSegment]) -> int:
+def _completeness(segments: list[ToolSegment]) -> int:
     complete = Completeness(0)
-    for index, sight in enumerate(sights):
-        kind = sight.flags & (SYN | ACK)
-        if index == 0 and sight.single:
+    for index, segment in enumerate(segments):
+        kind = segment.flags & (SYN | ACK)
+        if index == 0 and segment.single:
             if kind == SYN:
-                complete |= Completeness.SYN | (Completeness.DATA if sight.data else Completeness(0))
+                complete |= Completeness.SYN | (Completeness.DATA if segment.data else Completeness(0))
             continue
         if kind == SYN | ACK:
             complete |= Completeness.SYN_ACK
         if kind == ACK:
-            complete |= Completeness.DATA if sight.data else Completeness.ACK
-        if sight.flags & FIN and sight.flags & ACK:
+            complete |= Completeness.DATA if segment.data else Completeness.ACK
+        if segment.flags & FIN and segment.flags & ACK:
             complete |= Completeness.FIN
-        if sight.flags & RST:
+        if segment.flags & RST:
             complete |= Completeness.RST
     return int(complete)

@@ -1,7 +1,7 @@
-"""A fault in closeseq while it draws one connection costs what is said of that connection, and nothing else.
+"""A fault in closeseq while it draws one connection affects the report on that connection only.
 
-The connection is drawn once more as one that could not be judged. If even that fails, the little is said that
-needs hardly any code: who it is, which packets it has, and where closeseq failed.
+The connection is drawn again as not judged. If that fails too, a bare form is used that needs little code:
+its addresses, its packets, and where closeseq failed.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ def contained(
     """Return what `draw` makes of a connection.
 
     Args:
-        connection: one that is judged, or not.
+        connection: judged or not.
         draw: must not write anything itself, and not leave anything to be computed later.
-        bare: what to make of the connection where `draw` fails even if nothing is known of it.
+        bare: makes the bare form, where `draw` fails even for the connection as not judged.
     """
     try:
         return draw(connection)
@@ -47,25 +47,25 @@ def contained(
 
 
 def bare_lines(connection: Connection, style: Style) -> list[str]:
-    """Return a connection as text: who it is, where closeseq failed, and its packets."""
+    """Return the bare form as text."""
     conversation = connection.conversation
     who = f"#{connection.id}  {conversation.client} {style.to} {conversation.server}"
-    said = style.wrap(f"{who}  {connection.verdict}: {connection.summary}", then="    ")
+    heading = style.wrap(f"{who}  {connection.verdict}: {connection.summary}", then="    ")
     numbers = packets((step.packet for step in conversation.steps), 20)
-    return [*(style.paint(line, "heading") for line in said), *style.wrap(numbers, first="    ")]
+    return [*(style.paint(line, "heading") for line in heading), *style.wrap(numbers, first="    ")]
 
 
 def bare_row(connection: Connection) -> tuple[str, ...]:
-    """Return a connection as the cells of table.HEADERS."""
+    """Return the bare form as the cells of table.HEADERS."""
     conversation = connection.conversation
     who = str(connection.id), str(conversation.client), str(conversation.server)
     return (*who, CODE, connection.initiator.value, UNKNOWN, UNKNOWN, "", "")
 
 
 def bare_record(connection: Connection) -> dict[str, Any]:
-    """Return a connection as a record that says as little as the schema allows.
+    """Return the bare form as a record: the least that the schema allows.
 
-    What other tools would say of it is what they say of a connection of which they saw nothing.
+    `aka` is as for a connection of which those tools saw nothing.
     """
     conversation = connection.conversation
     start_ns = conversation.first_ns

@@ -1,4 +1,4 @@
-"""How things stand at the end of a timeline: what still waits, which clocks run, what was found."""
+"""The end of a timeline: what each endpoint still waits for, which timers run, and the findings."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from closeseq.packets.frames import Files
     from closeseq.tcp.timeline import Transition
 
-# What an end has been waiting since, by the state it waits in.
+# The segment since which an endpoint waits, by its state.
 SINCE = {
     State.SYN_SENT: "its SYN",
     State.SYN_RECEIVED: "the SYN",
@@ -33,7 +33,7 @@ TIMED = (State.TIME_WAIT, State.FIN_WAIT_2)
 
 
 def standing(connection: Connection, style: Style) -> Iterator[str]:
-    """Yield what still waits when the capture ends, and until when the clocks run."""
+    """Yield what each endpoint waits for when the capture ends, and when its timer expires."""
     for end in End:
         for text in _standing(connection, end):
             yield from style.wrap(connection.files.text(text), first="    ", then=" " * 12)
@@ -48,7 +48,7 @@ def found(connection: Connection, style: Style) -> Iterator[str]:
 
 
 def _standing(connection: Connection, end: End) -> Iterator[str]:
-    """Yield what one end still waits for when the capture ends."""
+    """Yield what one endpoint waits for when the capture ends."""
     timeline = connection.timeline
     now, state = timeline.now_ns, timeline.state(end)
     entered = entry(connection, end)
@@ -59,7 +59,7 @@ def _standing(connection: Connection, end: End) -> Iterator[str]:
     if state in TIMED and expiry is not None and expiry > now:
         began, since = _started(connection, expiry, entered)
         left = f"that is {span(expiry - now)} {'from now' if timeline.ongoing else 'after the capture ended'}"
-        owner = ", if its owner has gone" if state is State.FIN_WAIT_2 else ""
+        owner = ", if no program owns it" if state is State.FIN_WAIT_2 else ""
         yield f"{end}: {state} until {span(expiry - began)} after {since}{owner}; {left}"
     elif state in SINCE and not _reported(connection, end, state):
         successor = connection.conversation.successor
@@ -73,7 +73,7 @@ def _standing(connection: Connection, end: End) -> Iterator[str]:
 
 
 def _started(connection: Connection, expiry: int, entered: Transition) -> tuple[int, str]:
-    """Return when a running timer was last started, and the packet that did it (a FIN again, for one)."""
+    """Return when a running timer was last started, and by which packet (a retransmitted FIN restarts it)."""
     timers = connection.settings.timers
     length = timers.time_wait_ns if entered.after is State.TIME_WAIT else timers.fin_timeout_ns
     for step in connection.timeline.steps:
@@ -83,7 +83,7 @@ def _started(connection: Connection, expiry: int, entered: Transition) -> tuple[
 
 
 def entry(connection: Connection, end: End, at_ns: int | None = None) -> Transition | None:
-    """Return the transition by which an end came into its state at a moment, by default the last."""
+    """Return the transition by which an endpoint entered its state at a moment; by default, at the end."""
     entered = None
     for transition in connection.timeline.transitions:
         if transition.endpoint is end and (at_ns is None or transition.time_ns <= at_ns):
@@ -92,7 +92,7 @@ def entry(connection: Connection, end: End, at_ns: int | None = None) -> Transit
 
 
 def _reported(connection: Connection, end: End, state: State) -> bool:
-    """Whether a finding already says that this end is stuck in this state."""
+    """Whether a finding already reports that this endpoint is stuck in this state."""
     code = "stuck-" + state.value.lower().replace("_", "-")
     return any(f.code == code and f.endpoint in (None, end) for f in connection.findings)
 

@@ -1,7 +1,4 @@
-"""What is said while a capture goes on: a block a connection with the kernel's word, a table of states.
-
-What is printed when a live capture ends: what was seen, what is not over, who is to blame, the counts.
-"""
+"""What `live` prints: a block or line for each update, the table of states, and the summary at the end."""
 
 from __future__ import annotations
 
@@ -43,7 +40,7 @@ if TYPE_CHECKING:
 WORDS = {
     UpdateKind.CLOSED: "closed",
     UpdateKind.STUCK: "stuck",
-    UpdateKind.REVISED: "revised: later packets tell otherwise than was said",
+    UpdateKind.REVISED: "revised: later packets contradict the earlier report",
     UpdateKind.OPEN: "not over when the capture ended",
     UpdateKind.MORE: "more packets came, and changed nothing",
 }
@@ -51,33 +48,33 @@ MILLISECOND = 1_000_000
 FIN_TAKEN = frozenset({State.CLOSE_WAIT, State.LAST_ACK, State.CLOSING})
 
 
-def block(seen: Update, kernel: Mapping[End, KernelAnswer], style: Style) -> Iterator[str]:
-    """Yield the lines about one connection: why it is shown, its timeline, what the kernel says."""
+def block(seen: Update, answers: Mapping[End, KernelAnswer], style: Style) -> Iterator[str]:
+    """Yield the lines about one connection: why it is reported, its timeline, the kernel's answers."""
     mark = "problem" if seen.has_problem else "heading"
     for row in style.wrap(f"{clock(seen.as_of_ns)}  {WORDS[seen.kind]}", then="    "):
         yield style.paint(row, mark)
     drawn = format_timeline(seen, width=style.width, ascii=style.ascii, color=style.color)
     yield from drawn.removesuffix("\n").split("\n")
-    yield from testimonies(kernel, style)
+    yield from kernel_lines(answers, style)
 
 
-def headline(seen: Update, kernel: Mapping[End, KernelAnswer], style: Style) -> Iterator[str]:
-    """Yield one connection in one line, and who holds what of it is stuck."""
+def headline(seen: Update, answers: Mapping[End, KernelAnswer], style: Style) -> Iterator[str]:
+    """Yield one connection in one line, with the owners of its sockets if it has a problem."""
     c = seen.conversation
     text = f"#{seen.id}  {c.client} {style.to} {c.server}  {seen.verdict}: "
     text += printable(seen.files.text(seen.summary))
-    for end, one in kernel.items():
+    for end, one in answers.items():
         if seen.has_problem and one.owners and not one.remembered:
             text += f"; {end} held by {', '.join(named(owner) for owner in one.owners)}"
     yield from style.wrap(f"{clock(seen.as_of_ns)}  {seen.kind}  {text}", then="    ")
 
 
-def others(kind: UpdateKind, label: Pattern, number: int, style: Style) -> Iterator[str]:
-    """Yield a line for so many more connections of which the same is to be said."""
-    states = f"client {label.client}, server {label.server}"
-    codes = sorted({code for code, _ in label.problems})
+def others(kind: UpdateKind, pattern: Pattern, number: int, style: Style) -> Iterator[str]:
+    """Yield a line for so many more connections with this kind of update and this pattern."""
+    states = f"client {pattern.client}, server {pattern.server}"
+    codes = sorted({code for code, _ in pattern.problems})
     problems = f" ({', '.join(codes)})" if codes else ""
-    said = f"{label.verdict}{problems}; {states}"
+    said = f"{pattern.verdict}{problems}; {states}"
     yield from style.wrap(f"and {count(number, 'more connection')} {kind} the same way: {said}", first="    ")
 
 
@@ -86,37 +83,37 @@ def clock(time_ns: int) -> str:
     return moment(time_ns, 3)[11:-1]
 
 
-def testimonies(kernel: Mapping[End, KernelAnswer], style: Style) -> Iterator[str]:
-    """Yield what the kernel says of each end that is on this machine."""
-    for end, one in kernel.items():
-        mark = "" if one.agrees or one.inferred is State.UNKNOWN else "  (the packets tell otherwise)"
-        yield from style.wrap(f"{end}: {told(one)}{mark}", first="    kernel  ", then=" " * 14)
+def kernel_lines(answers: Mapping[End, KernelAnswer], style: Style) -> Iterator[str]:
+    """Yield the kernel's answer about each endpoint on this machine."""
+    for end, one in answers.items():
+        mark = "" if one.agrees or one.inferred is State.UNKNOWN else "  (inference and kernel disagree)"
+        yield from style.wrap(f"{end}: {kernel_text(one)}{mark}", first="    kernel  ", then=" " * 14)
         if one.why:
-            yield from style.wrap(f"packets tell {one.inferred}: {one.why}", first=" " * 14)
+            yield from style.wrap(f"inferred {one.inferred}; perhaps {one.why}", first=" " * 14)
 
 
-def told(one: KernelAnswer) -> str:
-    """Return what the kernel says of one end, in one line."""
+def kernel_text(one: KernelAnswer) -> str:
+    """Return the kernel's answer about one endpoint, in one line."""
     socket = one.socket
     owners = ", ".join(named(owner) for owner in one.owners)
     if socket is None:
-        return f"no socket{f'; it was held by {owners}' if owners else ''}"
+        return f"no socket{f'; last owner {owners}' if owners else ''}"
     parts = [socket.state.value]
     parts += unread(socket)
     parts += [f"{count(socket.send_queue, 'byte')} not acknowledged"] if socket.send_queue else []
     if socket.timer is not None and socket.timer.kind == "time-wait":
         parts.append(f"{span(socket.timer.expires_ms * MILLISECOND)} left")
     if socket.unaccepted:
-        parts.append("not accepted yet: it waits in the listener's queue")
+        parts.append("not accepted yet: in the listener's accept queue")
     elif socket.orphaned:
         parts.append(f"no owner: the program has closed it{f' ({owners})' if owners else ''}")
     else:
-        parts.append(f"held by {owners}" if owners else "its owner is not to be seen from here")
+        parts.append(f"held by {owners}" if owners else "owner not visible from this namespace")
     return ", ".join(parts)
 
 
 def unread(socket: Socket) -> list[str]:
-    """Return what the program has not read. Linux counts the peer's FIN in the queue until it has."""
+    """Return what the program has not read. Linux counts the peer's FIN as a byte of the receive queue."""
     number, fin = socket.receive_queue, socket.state in FIN_TAKEN
     if not fin:
         return [f"{count(number, 'byte')} not read"] if number else []
@@ -126,29 +123,29 @@ def unread(socket: Socket) -> list[str]:
 
 
 def named(owner: Owner) -> str:
-    """Return a process as a person would look for it."""
+    """Return a process by name, pid, user, and container or namespace if it is in another one."""
     inside = f", container {owner.container}" if owner.container else ""
     if owner.namespace is not None:
         inside += f", network namespace {owner.namespace}"
     return f"{printable(owner.name)} (pid {owner.pid}, user {printable(owner.user)}{inside})"
 
 
-def line(seen: Update, kernel: Mapping[End, KernelAnswer] | None) -> str:
-    """Return one connection as a line of JSON: its record, with why there is one under `live`."""
-    row = live_record(seen, kernel)
+def line(seen: Update, answers: Mapping[End, KernelAnswer] | None) -> str:
+    """Return one connection as a line of JSON: its record, with the reason for the update under `live`."""
+    row = live_record(seen, answers)
     if seen.files.several:
         return json.dumps(in_files(to_builtins(row), seen.files)) + "\n"
     return encode(row) + "\n"
 
 
-def live_record(seen: Update, kernel: Mapping[End, KernelAnswer] | None) -> rows.FullRecord:
-    """Return the record of a connection as it stands; `kernel` is None where the kernel was not asked."""
-    asked = None if kernel is None else {end.value: _testimony(kernel.get(end)) for end in ENDS}
+def live_record(seen: Update, answers: Mapping[End, KernelAnswer] | None) -> rows.FullRecord:
+    """Return the record of a connection as it stands; `answers` is None where the kernel was not asked."""
+    asked = None if answers is None else {end.value: _kernel_row(answers.get(end)) for end in ENDS}
     return replace(draw(seen), live=_live(seen, asked))
 
 
 def bare_line(seen: Update) -> str:
-    """Return as a line of JSON a connection at which closeseq itself fails."""
+    """Return a connection at which closeseq itself fails as a line of JSON."""
     return encode(bare_record(seen) | {"live": _live(seen, None)}) + "\n"
 
 
@@ -156,7 +153,7 @@ def _live(seen: Update, asked: Record | None) -> rows.LiveRow:
     return rows.LiveRow(seen.kind, moment(seen.as_of_ns), asked)
 
 
-def _testimony(one: KernelAnswer | None) -> Record | None:
+def _kernel_row(one: KernelAnswer | None) -> Record | None:
     if one is None:
         return None
     socket = one.socket
@@ -174,70 +171,70 @@ def _testimony(one: KernelAnswer | None) -> Record | None:
     }
 
 
-def states(census: SocketCounts, now_ns: int, style: Style) -> Iterator[str]:
+def states(counts: SocketCounts, now_ns: int, style: Style) -> Iterator[str]:
     """Yield the table of states: how many sockets of clients and servers are in each."""
     from tabulate import tabulate  # costs 50 ms, and only tables need it
 
-    for row in style.wrap(f"{clock(now_ns)}  {counted(census)}", then="    "):
+    for row in style.wrap(f"{clock(now_ns)}  {counted(counts)}", then="    "):
         yield style.paint(row, "heading")
     rows = [
-        (state.value, census.client[state], census.server[state])
+        (state.value, counts.client[state], counts.server[state])
         for state in State
-        if census.client[state] or census.server[state]
+        if counts.client[state] or counts.server[state]
     ]
     if rows:
         yield from tabulate(rows, ("state", "clients", "servers"), tablefmt="plain").split("\n")
 
 
-def counted(census: SocketCounts) -> str:
-    """Return how many connections there were, and how many are not over."""
-    text = f"{count(census.seen, 'connection')} seen, {census.open:,} not over"
-    if census.evicted:
-        text += f"; {census.evicted:,} given up, the longest idle (--max-connections)"
+def counted(counts: SocketCounts) -> str:
+    """Return how many connections were seen, and how many are not over."""
+    text = f"{count(counts.seen, 'connection')} seen, {counts.open:,} not over"
+    if counts.evicted:
+        text += f"; {counts.evicted:,} longest-idle ones dropped (--max-connections)"
     return text
 
 
 def closing(
-    watch: Monitor,
+    monitor: Monitor,
     last: Sequence[Updates],
     asked: str,
     style: Style,
     owners: Callable[[Group], Mapping[str, int]],
 ) -> Iterator[str]:
-    """Yield the lines of the summary.
+    """Yield the lines of the summary at the end.
 
     Args:
-        watch: that has ended.
-        last: what it said at its end: the connections that are not over.
-        asked: the ports and hosts that were asked for, for when there was nothing.
+        monitor: ended.
+        last: its last updates: the connections that are not over.
+        asked: the ports and hosts that were asked for; printed if no connection was seen.
         style: how text may look.
-        owners: tells which programs hold the sockets that a group of problems is about, and how many.
+        owners: returns the programs that own the sockets of a group of problems, with their number.
     """
-    census, reading = watch.census(), watch.reading
-    yield from _seen(census, reading, asked, style)
-    if not census.seen:
+    counts, reading = monitor.counts(), monitor.reading
+    yield from _seen(counts, reading, asked, style)
+    if not counts.seen:
         return
-    groups = _gather(watch, last)
+    groups = _gather(monitor, last)
     if groups:
         yield ""
-        yield from blame(groups, sum(group.number for group in groups), style, watch.failed_at)
+        yield from blame(groups, sum(group.number for group in groups), style, monitor.failed_at)
         for group in groups[:MOST_GROUPS]:
             for owner, number in owners(group).items():
                 text = f"held by {owner}: {count(number, 'socket')}"
                 yield from style.wrap(text, first=" " * 9)
-    yield from _over(census, last, style)
+    yield from _over(counts, last, style)
     yield ""
-    yield from how_they_ended(census.verdicts, style)
+    yield from how_they_ended(counts.verdicts, style)
     yield ""
-    yield from their_shapes(dict(census.shapes.most_common()), style, all_of_them=False)
+    yield from their_shapes(dict(counts.shapes.most_common()), style, all_of_them=False)
 
 
-def _over(census: SocketCounts, last: Sequence[Updates], style: Style) -> Iterator[str]:
+def _over(counts: SocketCounts, last: Sequence[Updates], style: Style) -> Iterator[str]:
     """Yield the problems of the connections that are over."""
-    rest = Counter(census.problems)
-    for news in last:
-        for code in {code for code, _ in news.label.problems}:
-            rest[code] -= len(news)
+    rest = Counter(counts.problems)
+    for updates in last:
+        for code in {code for code, _ in updates.pattern.problems}:
+            rest[code] -= len(updates)
     rest = +rest
     if rest:
         yield ""
@@ -246,56 +243,56 @@ def _over(census: SocketCounts, last: Sequence[Updates], style: Style) -> Iterat
         yield from style.wrap(f"{code}: {vocabulary.lookup(code).meaning}", first=f"{number:>7,}  ")
 
 
-def _seen(census: SocketCounts, reading: Reading, asked: str, style: Style) -> Iterator[str]:
+def _seen(counts: SocketCounts, reading: Reading, asked: str, style: Style) -> Iterator[str]:
     lasted = ""
     if reading.first_ns is not None and reading.last_ns is not None:
         lasted = f" in {span(reading.last_ns - reading.first_ns)}"
     text = f"{printable(reading.path)}: {count(reading.packets, 'packet')}{lasted}, "
-    text += count(census.seen, "TCP connection")
+    text += count(counts.seen, "TCP connection")
     yield from (style.paint(row, "heading") for row in style.wrap(text, then="  "))
     for remark in remarks_on(reading):
         yield from style.wrap(remark, first="  ", then="    ")
-    if not reading.dropped and census.seen:
+    if not reading.dropped and counts.seen:
         yield "  no packet was lost"
-    if census.evicted:
-        given_up = f"{count(census.evicted, 'connection')} given up unfinished, the longest idle"
-        yield from style.wrap(f"{given_up} (--max-connections)", first="  ", then="    ")
-    if not census.seen:
+    if counts.evicted:
+        dropped = f"{count(counts.evicted, 'longest-idle connection')} dropped before the end"
+        yield from style.wrap(f"{dropped} (--max-connections)", first="  ", then="    ")
+    if not counts.seen:
         yield from style.wrap(f"no TCP connection{f' of {asked}' if asked else ''}", first="  ", then="    ")
-    if census.open:
+    if counts.open:
         ends = [
-            f"{state} {census.client[state] + census.server[state]:,}"
+            f"{state} {counts.client[state] + counts.server[state]:,}"
             for state in State
-            if _any(census, state)
+            if _any(counts, state)
         ]
         yield from style.wrap(
-            f"{census.open:,} not over; sockets: {', '.join(ends)}", first="  ", then="    "
+            f"{counts.open:,} not over; sockets: {', '.join(ends)}", first="  ", then="    "
         )
 
 
-def _any(census: SocketCounts, state: State) -> bool:
-    return bool(census.client[state] or census.server[state])
+def _any(counts: SocketCounts, state: State) -> bool:
+    return bool(counts.client[state] or counts.server[state])
 
 
-def _gather(watch: Monitor, last: Iterable[Updates]) -> list[Group]:
-    """Return the problems of connections that are not over, by what and where, the most frequent first."""
+def _gather(monitor: Monitor, last: Iterable[Updates]) -> list[Group]:
+    """Return the groups of problems of connections that are not over, the most frequent first."""
     found: dict[Place, Group] = {}
-    for news in last:
+    for updates in last:
         try:
-            placed = _placed(watch, news)
-        except Exception as fault:  # noqa: BLE001 - it costs what is said of these connections alone
-            watch.failed_at(news.indices, fault)
-            placed = [((CODE, None, None), news.indices)]
+            placed = _placed(monitor, updates)
+        except Exception as fault:  # noqa: BLE001 - only these connections are affected
+            monitor.failed_at(updates.indices, fault)
+            placed = [((CODE, None, None), updates.indices)]
         for key, indices in placed:
             found.setdefault(key, Group(*key)).indices += indices
     return sorted(found.values(), key=lambda group: -group.number)
 
 
-def _placed(watch: Monitor, news: Updates) -> list[tuple[Place, Sequence[int]]]:
-    """Return what is wrong with connections, and where; nothing if they have no problem."""
-    if not news.label.problems:
+def _placed(monitor: Monitor, updates: Updates) -> list[tuple[Place, Sequence[int]]]:
+    """Return the problem of connections by place; nothing if they have none."""
+    if not updates.pattern.problems:
         return []
-    code, end = min(news.label.problems, key=lambda one: (one[0] not in FIRST_BLAME, one[0]))
+    code, end = min(updates.pattern.problems, key=lambda one: (one[0] not in FIRST_BLAME, one[0]))
     if end is None:
-        return [((code, None, None), news.indices)]
-    return [((code, end, where), indices) for where, indices in watch.places(news.indices, end)]
+        return [((code, None, None), updates.indices)]
+    return [((code, end, where), indices) for where, indices in monitor.places(updates.indices, end)]

@@ -1,6 +1,6 @@
-"""One object a connection, for programs. Field names are stable; `record.schema.json` describes them.
+"""Records: one object a connection, as JSON, JSON lines or CSV. `record.schema.json` describes the fields.
 
-Numbers are numbers, absent is null, times are seconds since the connection's start.
+Field names are stable. Absent values are null, times are seconds since the connection's start.
 """
 
 from __future__ import annotations
@@ -52,7 +52,14 @@ def schema() -> Record:
 
 
 def record(connection: Connection) -> Record:
-    """Return everything known of one connection."""
+    """Return the record of one connection, as plain dictionaries, lists, numbers and text.
+
+    Args:
+        connection: of an analysis, or an update of `live`.
+
+    Returns:
+        fields as in `record.schema.json`; times in seconds since `start`.
+    """
     plain: Record = to_builtins(draw(connection))
     return in_files(plain, connection.files) if connection.files.several else plain
 
@@ -63,7 +70,7 @@ def _line(connection: Connection) -> str:
 
 
 def draw(connection: Connection) -> rows.FullRecord:
-    """Return everything known of one connection in one file, as what `encode` writes."""
+    """Return the record of one connection as a row for `encode`; without the fields of several files."""
     conversation, timeline = connection.conversation, connection.timeline
     start = conversation.first_ns
     return rows.FullRecord(
@@ -79,7 +86,7 @@ def draw(connection: Connection) -> rows.FullRecord:
 
 
 def encode(row: rows.Row | Record) -> str:
-    """Return a row as JSON in one line, in ASCII whatever is in it: every terminal and reader takes that."""
+    """Return a row as JSON in one line, in ASCII, which every terminal and reader takes."""
     try:
         text = json_format(_ENCODER.encode(row), indent=0).decode()
     except UnicodeEncodeError:  # half a surrogate pair, as in a name that is no UTF-8
@@ -121,7 +128,7 @@ def _head(connection: Connection) -> Head:
 def community_id(client: Address, server: Address) -> str:
     """Return the Community ID (version 1, seed 0) of a connection's addresses and ports.
 
-    That is the SHA-1 of both ends, the smaller one first (github.com/corelight/community-id-spec).
+    That is the SHA-1 of both endpoints, the smaller one first (github.com/corelight/community-id-spec).
     """
     low, high = sorted((_packed(end.address), end.port) for end in (client, server))
     ports = low[1].to_bytes(2, "big") + high[1].to_bytes(2, "big")
@@ -232,7 +239,7 @@ def _transition(transition: Transition, start: int) -> rows.TransitionRow:
 
 
 def header(reading: Reading, connections: int) -> Record:
-    """Return what was read of one capture."""
+    """Return the header of a capture: what was read, and how many connections follow."""
     return {
         "schema": SCHEMA,
         "capture": named(reading.path),
@@ -257,7 +264,7 @@ def jsonl(selection: Selection) -> Iterator[str]:
 
 
 def json_record(connection: Connection) -> str:
-    """Return a connection's record as JSON in one line; as not judged if closeseq itself fails at it."""
+    """Return a connection's record as JSON in one line; see `contained` for faults."""
     return contained(connection, _line, lambda one: encode(bare_record(one)))
 
 
@@ -272,7 +279,7 @@ def json_object(selection: Selection) -> Iterator[str]:
     yield ("\n  ]" if between == ",\n" else "]") + "\n}"
 
 
-FORMULA = ("=", "+", "-", "@", "\t", "\r")  # how what spreadsheets compute begins
+FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a formula of a spreadsheet begins with
 CSV_ENDPOINT = ("address", "port", "state", "role", "packets", "bytes", "expires")
 CSV_COLUMNS = (
     *("capture", "id", "incarnation", "community_id", "start", "duration", "packets", "opener"),
@@ -293,7 +300,7 @@ def csv_lines(selection: Selection) -> Iterator[str]:
 
 
 def csv_record(connection: Connection) -> str:
-    """Return a connection as a line of CSV; as not judged if closeseq itself fails at it."""
+    """Return a connection as a line of CSV; see `contained` for faults."""
     return contained(connection, csv_line, lambda one: _csv_line(_bare_cells(one)))
 
 
@@ -301,7 +308,7 @@ def csv_line(connection: Connection) -> str:
     """Return the record without its lists as a line of CSV, codes of findings space-separated.
 
     Text that a spreadsheet would take for a formula (it begins with =, +, -, @, a tab or a carriage return)
-    has an apostrophe before it; numbers, also those below zero, are as they are.
+    has an apostrophe before it; numbers, also negative ones, have none.
     """
     one = rows.Brief(*_head(connection))
     return _csv_line(
@@ -347,8 +354,8 @@ _WRITER: Any = csv.writer(_Text(), lineterminator="\n")
 
 
 def _harmless(text: str) -> str:
-    """Return text that no spreadsheet takes for a formula: an apostrophe comes before what begins one.
+    """Return the text with an apostrophe before what a spreadsheet would take for a formula.
 
-    Whoever names a capture or an interface could otherwise have it run. Numbers are left as they are.
+    A capture's or interface's name could otherwise run one.
     """
     return f"'{text}" if text.startswith(FORMULA) else text

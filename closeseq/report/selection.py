@@ -1,4 +1,4 @@
-"""Which connections of an analysis are asked for, and what they come to."""
+"""The connections of an analysis that are asked for, and their counts."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Wanted:
-    """What is asked for. Within a field any one will do, every field that is not empty must hold."""
+    """What is asked for: connections that match any entry of each field that is not empty."""
 
     verdicts: frozenset[str] = frozenset()
     findings: frozenset[str] = frozenset()
@@ -33,16 +33,18 @@ class Wanted:
         return bool(self.verdicts or self.findings or self.ids)
 
     def of_class(self, outcome: Outcome) -> bool:
-        """Whether the connections of this class are asked for, as far as verdicts and findings go."""
+        """Whether connections with this outcome are asked for; `ids` are not looked at."""
         if self.verdicts and outcome.verdict not in self.verdicts:
             return False
         return not self.findings or any(outcome.has(code) for code in self.findings)
 
-    def of_label(self, label: Pattern) -> bool:
-        """Whether connections of which this is told are asked for."""
-        if self.verdicts and label.verdict not in self.verdicts:
+    def of_pattern(self, pattern: Pattern) -> bool:
+        """Whether connections with this pattern are asked for; `ids` are not looked at."""
+        if self.verdicts and pattern.verdict not in self.verdicts:
             return False
-        return not self.findings or bool(self.findings & {code for code, _ in label.problems | label.notices})
+        return not self.findings or bool(
+            self.findings & {code for code, _ in pattern.problems | pattern.notices}
+        )
 
     def __str__(self) -> str:
         named = [f"--connection {number}" for number in sorted(self.ids)]
@@ -55,7 +57,7 @@ class Wanted:
 class Selection:
     """The connections of one analysis that are asked for, in the order of their first packets.
 
-    Whatever can be told of a whole class is told by its outcome; a capture may have a million connections.
+    Counts come from the outcomes of classes, not from single connections: a capture may have a million.
     """
 
     analysis: Analysis
@@ -67,13 +69,13 @@ class Selection:
 
     @property
     def indices(self) -> Sequence[int]:
-        """Which ones of the analysis they are, ascending."""
+        """Their indices in the analysis, ascending."""
         if not self.wanted:
             return range(len(self.analysis))
         return self._indices()
 
     def _indices(self, *, troubled: bool = False) -> list[int]:
-        """Return the indices of all that are asked for, or of those with something to mend."""
+        """Return the indices of all that are asked for, or of those with a problem."""
         found = [members for outcome, members in self.classes if outcome.has_problem or not troubled]
         return self.analysis.ordered(found)
 
@@ -86,9 +88,9 @@ class Selection:
 
     @property
     def classes(self) -> Iterator[tuple[Outcome, Sequence[int]]]:
-        """What is said of each class, and the indices of those members that are asked for.
+        """The outcome of each class, and the indices of its members that are asked for.
 
-        It is made anew each time, for every connection may be in a class of its own.
+        Not kept: every connection may be in a class of its own.
         """
         for one in self.analysis.classes:
             if not self.wanted.of_class(one.outcome):
@@ -120,7 +122,7 @@ class Selection:
         return dict(counts.most_common())
 
     def problems(self) -> list[int]:
-        """Return which connections have something to mend, by index, ascending."""
+        """Return the indices of the connections with a problem, ascending."""
         return self._indices(troubled=True)
 
 
@@ -129,15 +131,15 @@ def troubles(judged: Connection) -> list[Finding]: ...
 @overload
 def troubles(judged: Outcome) -> list[FindingOutcome]: ...
 def troubles(judged: Connection | Outcome) -> Sequence[Finding | FindingOutcome]:
-    """Return the findings of a connection, or of a class, that are something to mend."""
+    """Return the problems among the findings of a connection or class."""
     return [finding for finding in judged.findings if finding.severity is Severity.PROBLEM]
 
 
-# Of several problems of one connection the one that names the end to mend comes first: where an end is
-# stuck in CLOSE_WAIT, that its peer is stuck in FIN_WAIT_2 is only the consequence.
+# The problem that names the program to fix comes first: where one endpoint is stuck in CLOSE_WAIT, the
+# FIN_WAIT_2 of its peer is only the consequence.
 FIRST_BLAME = ("stuck-close-wait",)
 
 
 def gravity(finding: Finding | FindingOutcome) -> tuple[bool, bool]:
-    """Return what sorts findings by how much they matter to who is to mend something."""
+    """Return the key that sorts findings: problems first, and of these FIRST_BLAME."""
     return finding.severity is not Severity.PROBLEM, finding.code not in FIRST_BLAME

@@ -1,4 +1,4 @@
-"""The socket table as `netstat -ant` on both machines would have shown it at a moment of the capture."""
+"""The socket table that `netstat -ant` on both machines would have shown at a moment of the capture."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ HEADERS = ("Proto", "Local Address", "Foreign Address", "State", "Certainty", "C
 
 @dataclass(frozen=True, slots=True)
 class EndpointSocket:
-    """One end of one connection at a moment."""
+    """One endpoint of one connection at a moment."""
 
     proto: str  # tcp or tcp6
     local: str
     foreign: str
     state: str
-    certainty: str | None  # None where no packet has told it: the state it began in
+    certainty: str | None  # None: the state in which the connection began
     connection: int
     end: str
 
 
 def sockets(selection: Selection, at_ns: int, *, everything: bool = False) -> Iterator[EndpointSocket]:
-    """Yield the ends of all connections begun by `at_ns` (since the Unix epoch).
+    """Yield the endpoints of all connections that began by `at_ns` (since the Unix epoch).
 
-    Ends without a socket (CLOSED, or not yet reached by the SYN) only where `everything` is asked for.
+    Endpoints without a socket (CLOSED, or not yet reached by the SYN) only with `everything`.
     """
     for connection in selection:
         if connection.conversation.first_ns > at_ns:
@@ -54,7 +54,7 @@ def _sockets(connection: Connection, at_ns: int) -> list[EndpointSocket]:
 
 
 def _bare_sockets(connection: Connection) -> list[EndpointSocket]:
-    """Return the ends of a connection at which closeseq itself fails: nothing is known of them."""
+    """Return the endpoints of a connection at which closeseq itself fails, in the state UNKNOWN."""
     client, server = (str(connection.conversation.address(end)) for end in End)
     unknown, number = State.UNKNOWN.value, connection.id
     return [
@@ -78,10 +78,10 @@ def _socket(connection: Connection, end: End, at_ns: int) -> EndpointSocket:
     )
 
 
-def census_table(
+def states_table(
     selection: Selection, at_ns: int, style: Style, *, everything: bool = False
 ) -> Iterator[str]:
-    """Yield the lines of the table, and what was counted."""
+    """Yield the lines of the table, after one with the moment and the number of sockets."""
     from tabulate import tabulate  # costs 50 ms, and only tables need it
 
     found = list(sockets(selection, at_ns, everything=everything))
@@ -105,13 +105,13 @@ def census_table(
 
 
 def _stacked(socket: EndpointSocket, style: Style) -> Iterator[str]:
-    """Yield the lines of one socket where a row has no room."""
+    """Yield the lines of one socket where a row does not fit."""
     state = f"{socket.state} ({socket.certainty})" if socket.certainty else socket.state
     yield from style.wrap(f"{socket.proto} {socket.local} {style.to} {socket.foreign}", then="    ")
     yield from style.wrap(f"{state}  #{socket.connection} {socket.end}", first="    ")
 
 
-def census_json(selection: Selection, at_ns: int, *, everything: bool = False) -> str:
+def states_json(selection: Selection, at_ns: int, *, everything: bool = False) -> str:
     """Return the table as one JSON object."""
     first_ns = selection.analysis.reading.first_ns or 0
     found = [asdict(socket) for socket in sockets(selection, at_ns, everything=everything)]

@@ -1,7 +1,7 @@
-"""What `analyze` prints: what was read, what to mend and where, how the connections closed.
+"""The summary that `analyze` prints: what was read, which program to fix, how the connections closed.
 
-The first screen must tell which program to fix, so the blame stands before the counts: the problems are
-gathered by what is wrong and at whose address, since one faulty program makes many stuck connections.
+The first screen must show which program to fix, so problems come before counts. They are grouped by finding
+and address, since one faulty program makes many stuck connections.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from closeseq.connections.conversation import Address, End
 from closeseq.report.containment import bare_lines, contained
 from closeseq.report.selection import gravity, troubles
 from closeseq.report.text import Style, evidence, printable, when
+from closeseq.tcp.states import State
 from closeseq.units import count, span
 from closeseq.verdict import vocabulary
 from closeseq.verdict.fault import CODE, place
@@ -26,11 +27,13 @@ if TYPE_CHECKING:
     from closeseq.connection import Connection
     from closeseq.reading import Reading
     from closeseq.report.selection import Selection
+    from closeseq.settings import Settings
     from closeseq.verdict.model import Finding
 
-    Notice = tuple[str, str]  # its code, and where
-    Place = tuple[str, End | None, Address | None]  # what is wrong, and where
-    Failed = Callable[[Iterable[int], Exception], None]  # notes that closeseq failed at these connections
+    Notice = tuple[str, str]  # its code, and at which endpoint
+    Place = tuple[str, End | None, Address | None]  # code of a problem, and where
+    Waiting = tuple[End, Address]  # where a program has not closed yet
+    Failed = Callable[[Iterable[int], Exception], None]  # records that closeseq failed at these connections
 
 MOST_GROUPS = 5  # of problems, named at the top
 MOST_SHAPES = 10
@@ -61,6 +64,9 @@ def summary(selection: Selection, style: Style, most: int | None) -> Iterator[st
     groups, number = gather(selection, most)
     yield ""
     yield from blame(groups, number, style, selection.analysis.failed_at)
+    if not groups:
+        waits = sorted(close_waits(selection).items(), key=lambda one: (-len(one[1]), min(one[1])))
+        yield from still_open({where: len(indices) for where, indices in waits}, style)
     yield ""
     yield from how_they_ended(selection.verdicts, style)
     yield from _notices(selection, style)
@@ -72,7 +78,7 @@ def summary(selection: Selection, style: Style, most: int | None) -> Iterator[st
 
 
 def what_was_read(selection: Selection, style: Style) -> Iterator[str]:
-    """Yield what the capture held, what was skipped and why, and what the capture lost."""
+    """Yield what the capture holds, what was skipped and why, and what the capture lost."""
     analysis = selection.analysis
     reading = analysis.reading
     lasted = ""
@@ -90,7 +96,7 @@ def what_was_read(selection: Selection, style: Style) -> Iterator[str]:
 
 
 def title(reading: Reading) -> str:
-    """Return what a capture is called: its file, or the first and the last of them."""
+    """Return the name of a capture: its file, or the first and the last of its files."""
     paths = [file.path for file in reading.files.files]
     if len(paths) < 2:  # noqa: PLR2004 - one, or none
         return printable(reading.path)
@@ -98,7 +104,7 @@ def title(reading: Reading) -> str:
 
 
 def _files(reading: Reading) -> str:
-    """Return which files a capture goes on through."""
+    """Return the names of a capture's files, with their numbers."""
     named = [f"{number} {printable(file.path)}" for number, file in enumerate(reading.files.files, 1)]
     if len(named) > MOST_FILES:
         named = [*named[: MOST_FILES - 1], "...", named[-1]]
@@ -106,7 +112,7 @@ def _files(reading: Reading) -> str:
 
 
 def remarks_on_files(reading: Reading) -> Iterator[str]:
-    """Yield where nothing was captured between files, and what is no part of their capture."""
+    """Yield the gaps between a capture's files, and the files that do not belong to it."""
     files = reading.files
     gaps = [
         f"{span(gap.to_ns - gap.from_ns)} between {files.text(f'#{gap.before} and #{gap.after}')}"
@@ -122,11 +128,11 @@ def remarks_on_files(reading: Reading) -> Iterator[str]:
         others = [printable(path) for path in reading.beside[:MOST_GAPS]]
         if len(reading.beside) > MOST_GAPS:
             others.append(f"{len(reading.beside) - MOST_GAPS} more")
-        yield f"overlaps in time, so is of another capture point and analysed by itself: {', '.join(others)}"
+        yield f"overlaps in time (another capture point), so analysed by itself: {', '.join(others)}"
 
 
 def remarks_on(reading: Reading) -> Iterator[str]:
-    """Yield what a reader must know of the reading before trusting what follows."""
+    """Yield what limits the analysis: files, gaps, read errors, lost, skipped and duplicate packets."""
     if reading.files.several:
         yield _files(reading)
     yield from remarks_on_files(reading)
@@ -138,16 +144,17 @@ def remarks_on(reading: Reading) -> Iterator[str]:
     if reading.skipped:
         yield f"skipped: {_named(reading.skipped)}"
     if reading.copies:
-        yield f"copies: {count(reading.copies, 'packet')} captured or delivered more than once, counted once"
+        copies = count(reading.copies, "packet")
+        yield f"duplicates: {copies} captured or delivered more than once, counted once"
     if reading.notes:
-        yield f"noted: {_named(reading.notes)}"
+        yield f"notes: {_named(reading.notes)}"
 
 
 def on_the_path(clients: int, servers: int, reordered: int) -> Iterator[str]:
-    """Yield what was lost, and on which side of the capture point, and what came out of order."""
+    """Yield how many segments were lost on either side of the capture point, and how many out of order."""
     if clients or servers:
         yield (
-            f"lost and sent again: {count(clients, 'segment')} between the clients and the capture point, "
+            f"lost and retransmitted: {count(clients, 'segment')} between the clients and the capture point, "
             f"{servers:,} between it and the servers"
         )
     if reordered:
@@ -156,10 +163,7 @@ def on_the_path(clients: int, servers: int, reordered: int) -> Iterator[str]:
 
 def nothing(selection: Selection) -> str:
     """Return why an analysis has no connection, in one line."""
-    reading, settings = selection.analysis.reading, selection.analysis.settings
-    asked = [f"port {port}" for port in sorted(settings.ports)] + [
-        f"host {host}" for host in sorted(settings.hosts)
-    ]
+    reading, asked = selection.analysis.reading, asked_for(selection.analysis.settings)
     if not reading.packets:
         return "the capture holds no packets"
     if not reading.segments:
@@ -167,8 +171,14 @@ def nothing(selection: Selection) -> str:
         return f"no TCP in this capture{instead}"
     if asked:
         instead = f"; {selection.instead}" if selection.instead else ""
-        return f"no TCP packets of {' or '.join(asked)}{instead}"
+        return f"no TCP packets of {asked}{instead}"
     return "no TCP connection in this capture"
+
+
+def asked_for(settings: Settings) -> str:
+    """Return the ports and hosts that are asked for: `port 80 or host 10.0.0.1`; empty for all."""
+    ports = [f"port {port}" for port in sorted(settings.ports)]
+    return " or ".join([*ports, *(f"host {host}" for host in sorted(settings.hosts))])
 
 
 def _named(counts: Mapping[str, int]) -> str:
@@ -176,16 +186,16 @@ def _named(counts: Mapping[str, int]) -> str:
 
 
 def gather(selection: Selection, most: int | None) -> tuple[list[Group], int]:
-    """Return the problems by what and where, the most frequent first, and how many connections have one.
+    """Return the groups of problems, the most frequent first, and how many connections have a problem.
 
-    Of the connections only so many are kept as will be shown, a share of each group.
+    Each group keeps only the connections that will be shown: its share of `most`.
     """
     analysis = selection.analysis
     found: dict[Place, Group] = {}
     for outcome, members in selection.classes:
         try:
             placed = _placed(selection, outcome, members)
-        except Exception as fault:  # noqa: BLE001 - it costs what is said of these connections alone
+        except Exception as fault:  # noqa: BLE001 - only these connections are affected
             analysis.failed_at(map(int, members), fault)
             placed = [((CODE, None, None), list(map(int, members)))]
         for key, indices in placed:
@@ -198,7 +208,7 @@ def gather(selection: Selection, most: int | None) -> tuple[list[Group], int]:
 
 
 def _placed(selection: Selection, outcome: Outcome, members: Sequence[int]) -> list[tuple[Place, list[int]]]:
-    """Return what is wrong with the members of a class, and where; nothing if they have no problem."""
+    """Return the problem of the members of a class by place; nothing if they have none."""
     if not outcome.has_problem:
         return []
     worst = worst_of(outcome)
@@ -214,22 +224,22 @@ def worst_of(judged: Connection) -> Finding: ...
 @overload
 def worst_of(judged: Outcome) -> FindingOutcome: ...
 def worst_of(judged: Connection | Outcome) -> Finding | FindingOutcome:
-    """Return the finding that tells best what is to be mended, of those that are something to mend."""
+    """Return the problem that best shows what to fix."""
     return min(troubles(judged), key=gravity)
 
 
 def of_group(group: Group, draw: Callable[[Group], list[str]], style: Style, failed: Failed) -> list[str]:
-    """Return what `draw` says of a group; if closeseq itself fails at it, only that, and that is noted."""
+    """Return what `draw` makes of a group; a line about the fault if closeseq itself fails at it."""
     try:
         return draw(group)
-    except Exception as fault:  # noqa: BLE001 - it costs what is said of this group alone
+    except Exception as fault:  # noqa: BLE001 - only this group is affected
         failed(group.indices, fault)
         text = f"{group.code}: closeseq failed to show this: {place(fault)}"
         return style.wrap(text, first=f"{group.number:>7,}  ")
 
 
 def blame(groups: Sequence[Group], number: int, style: Style, failed: Failed) -> Iterator[str]:
-    """Yield what is wrong and where, most frequent first."""
+    """Yield the problems and where they are, the most frequent first."""
     if not groups:
         yield style.paint("No problems found.", "good")
         return
@@ -248,10 +258,37 @@ def _blamed(group: Group, style: Style) -> list[str]:
 
 
 def _where(group: Group) -> str:
-    if group.address is None:
-        return "both ends"
-    host = group.address.address if group.end is End.CLIENT else str(group.address)
-    return f"the {group.end} {host}"
+    if group.address is None or group.end is None:
+        return "both endpoints"
+    return _program(group.end, group.address)
+
+
+def _program(end: End, address: Address) -> str:
+    """Return where a program is: a client's address, a server's address and port."""
+    return f"the {end} {address.address if end is End.CLIENT else address}"
+
+
+def close_waits(selection: Selection) -> dict[Waiting, list[int]]:
+    """Return the connections that end in CLOSE_WAIT and have no problem, by index, for each program."""
+    found: dict[Waiting, list[int]] = {}
+    for outcome, members in selection.classes:
+        for end, state in ((End.CLIENT, outcome.client_state), (End.SERVER, outcome.server_state)):
+            if state is State.CLOSE_WAIT and not outcome.has_problem:
+                for address, indices in selection.analysis.places(members, end):
+                    found.setdefault((end, address), []).extend(indices)
+    return found
+
+
+def still_open(counts: Mapping[Waiting, int], style: Style) -> Iterator[str]:
+    """Yield which programs had not closed when the capture ended: no problem yet, but perhaps a leak."""
+    if not counts:
+        return
+    yield from style.wrap(
+        "Waiting for close() when the capture ended; a problem only after --stuck-after SECONDS:"
+    )
+    for (end, address), number in list(counts.items())[:MOST_GROUPS]:
+        text = f"CLOSE_WAIT at {_program(end, address)}: {vocabulary.lookup('CLOSE_WAIT').meaning}"
+        yield from style.wrap(text, first=f"{number:>7,}  ")
 
 
 def how_they_ended(verdicts: Mapping[str, int], style: Style) -> Iterator[str]:
@@ -264,7 +301,7 @@ def how_they_ended(verdicts: Mapping[str, int], style: Style) -> Iterator[str]:
 
 
 def _notices(selection: Selection, style: Style) -> Iterator[str]:
-    """Yield what else there is to know, and at which end, by number of connections."""
+    """Yield the notices, the most frequent first."""
     counts: Counter[Notice] = Counter()
     for outcome, members in selection.classes:
         for key in notices_of(outcome):
@@ -273,24 +310,24 @@ def _notices(selection: Selection, style: Style) -> Iterator[str]:
 
 
 def notices_of(outcome: Outcome) -> Iterable[Notice]:
-    """Return what there is to know of the connections of a class, and where; each once, in their order."""
+    """Return the notices of the connections of a class, and at which endpoint; each once, in their order."""
     found = [f for f in outcome.findings if f.severity is Severity.NOTICE]
     return dict.fromkeys((f.code, f" at the {f.endpoint}" if f.endpoint else "") for f in found)
 
 
 def noticed(counts: Mapping[Notice, int], style: Style) -> Iterator[str]:
-    """Yield what else there is to know; it comes in the order in which it is shown."""
+    """Yield notices, in the order of the mapping."""
     if not counts:
         return
     yield ""
-    yield style.paint("Notices (the timeline tells more)", "heading")
+    yield style.paint("Notices (details: closeseq timeline)", "heading")
     for (code, where), number in counts.items():
         text = f"{code}{where}: {vocabulary.lookup(code).meaning}"
         yield from style.wrap(text, first=f"{number:>7,}  ")
 
 
 def their_shapes(shapes: Mapping[str, int], style: Style, *, all_of_them: bool) -> Iterator[str]:
-    """Yield the shapes of connections, of too many the most frequent; they come in that order."""
+    """Yield the shapes of connections in the order of the mapping, the first MOST_SHAPES unless all."""
     total = sum(shapes.values())
     for line in style.wrap("Shapes (C client, S server, ~ traffic)", then="  "):
         yield style.paint(line, "heading")
@@ -305,7 +342,7 @@ def their_shapes(shapes: Mapping[str, int], style: Style, *, all_of_them: bool) 
 
 
 def _details(groups: list[Group], number: int, style: Style, failed: Failed) -> Iterator[str]:
-    """Yield a line for each problem connection that is kept, under what is to be done about it."""
+    """Yield a line for each problem connection that a group keeps, under the advice for the group."""
     yield style.paint("Problems", "heading")
     for group in (group for group in groups if group.connections):
         yield from of_group(group, lambda one: titled(one, advice_of(one), style), style, failed)
@@ -315,7 +352,7 @@ def _details(groups: list[Group], number: int, style: Style, failed: Failed) -> 
 
 
 def detail(connection: Connection, style: Style) -> list[str]:
-    """Return the lines on a problem connection."""
+    """Return the lines about a problem connection."""
     return contained(
         connection,
         lambda one: _problem(one, style),
@@ -324,21 +361,21 @@ def detail(connection: Connection, style: Style) -> list[str]:
 
 
 def not_shown(number: int, style: Style) -> Iterator[str]:
-    """Yield how many more problem connections there are."""
+    """Yield how many problem connections are not shown."""
     if number:
         text = f"{number:,} more problem connections; --all shows them, --limit N the first N"
         yield from style.wrap(text, first="  ", then="    ")
 
 
 def advice_of(group: Group) -> str:
-    """Return what is to be done about a group's connections."""
+    """Return the advice for a group's connections."""
     if troubles(group.connections[0]):
         return printable(worst_of(group.connections[0]).advice)
     return printable(vocabulary.lookup(group.code).advice)
 
 
 def titled(group: Group, advice: str, style: Style) -> list[str]:
-    """Return what is wrong with a group's connections, where, and what is to be done about it."""
+    """Return a group's problem, where it is, and the advice."""
     where = f" at {_where(group)}" if group.end is not None else ""
     title = f"{group.code}{where} ({count(group.number, 'connection')})"
     return [
@@ -361,7 +398,7 @@ def _problem(connection: Connection, style: Style) -> list[str]:
 
 
 def allot(sizes: list[int], most: int) -> list[int]:
-    """Return how many of each group to show so that `most` are shown and each group has its share."""
+    """Return how many of each group to show, so that `most` are shown in all and each group has a share."""
     shares = [0] * len(sizes)
     while most and shares != sizes:
         for i, size in enumerate(sizes):

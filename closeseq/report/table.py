@@ -1,4 +1,4 @@
-"""One line a connection."""
+"""The table: one line a connection; columns that do not fit are left out, or rows are stacked."""
 
 from __future__ import annotations
 
@@ -45,9 +45,9 @@ def table(selection: Selection, style: Style) -> Iterator[str]:
 
 
 def fitting(page: list[tuple[str, ...]], style: Style) -> list[int]:
-    """Return the numbers of the columns to show: where the width is short, some can be done without.
+    """Return the columns to show, by number: in a narrow terminal without the dispensable ones.
 
-    None if even the others do not fit: then each connection gets lines of its own.
+    Empty if the others do not fit either: then each connection gets lines of its own.
     """
     widths = [
         max(len(HEADERS[i]), *(len(_plain(cells[i])) for cells in page)) + 2 for i in range(len(HEADERS))
@@ -60,7 +60,7 @@ def fitting(page: list[tuple[str, ...]], style: Style) -> list[int]:
 
 
 def stacked(cells: tuple[str, ...], style: Style) -> Iterator[str]:
-    """Yield the lines of one connection where a row has no room: who, how it closed, and its problems."""
+    """Yield the lines of one connection where a row does not fit: addresses, verdict, states, problems."""
     said = dict(zip(HEADERS, (_plain(cell) for cell in cells), strict=True))
     first = f"{said['client']} {style.to} {said['server']}"
     yield from (

@@ -1,4 +1,4 @@
-"""Words, numbers and times as people read them, and nothing that a terminal could obey."""
+"""Text, numbers and times for people, without characters that a terminal would interpret."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ STYLES = {"problem": "1;31", "good": "32", "lost": "31", "state": "1", "dim": "2
 
 @dataclass(frozen=True, slots=True)
 class Style:
-    """How text may look: how wide, with which characters, in colour or not."""
+    """How text may look: its width, whether only ASCII, whether coloured."""
 
     width: int = 100
     ascii: bool = False
@@ -43,10 +43,10 @@ class Style:
         return "->" if self.ascii else "→"
 
     def wrap(self, text: str, *, first: str = "", then: str | None = None) -> list[str]:
-        """Return the text in lines of at most `width`, the first and the later ones indented as given.
+        """Return the text in lines of at most `width`, with the given starts of the first and later lines.
 
-        Where that leaves too few columns for the text, it is indented less, under what comes first. A word
-        is never broken: one that is longer than a line sticks out.
+        Where these leave too few columns, the text goes under `first`, indented less. Words are not broken:
+        one that is longer than a line sticks out.
         """
         later = " " * len(first) if then is None else then
         most = max(0, self.width - READABLE)  # columns to indent by
@@ -72,10 +72,10 @@ class Style:
 
 
 def printable(text: str) -> str:
-    r"""Return the text with every character that is not plainly visible written as an escape.
+    r"""Return the text with every character that is not printable written as an escape.
 
-    File names and the like come from anywhere: escape sequences, line ends, characters that turn the
-    direction of writing, and bytes that are no UTF-8 must not reach a terminal as they are.
+    Names come from anywhere: escape sequences, line ends, characters that change the direction of writing,
+    and bytes that are not UTF-8 must not reach a terminal as they are.
     """
     if text.isprintable():
         return text
@@ -84,12 +84,12 @@ def printable(text: str) -> str:
 
 @lru_cache(maxsize=64)
 def named(path: str) -> str:
-    """Return a file's name as text that every reader of JSON takes, bytes that are no UTF-8 as escapes."""
+    """Return a file's name as text for JSON, with bytes that are not UTF-8 as escapes."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def seconds(ns: int) -> float:
-    """Return nanoseconds as seconds: the float nearest to them, so no digit is printed that is not known."""
+    """Return nanoseconds as seconds: the nearest float, so that no digits are printed beyond them."""
     return ns / NS
 
 
@@ -112,9 +112,9 @@ def when(ns: int, digits: int = 6) -> str:
 
 
 def evidence(finding: Finding, most: int = 6) -> str:
-    """Return the packets that show a finding, without those that its summary names itself."""
-    said = {int(number) for number in re.findall(r"#(\d+)", finding.summary)}
-    return packets((number for number in finding.packets if number not in said), most)
+    """Return the packets that show a finding, without those in its summary."""
+    named = {int(number) for number in re.findall(r"#(\d+)", finding.summary)}
+    return packets((number for number in finding.packets if number not in named), most)
 
 
 def packets(numbers: Iterable[int], most: int = 6) -> str:

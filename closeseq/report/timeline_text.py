@@ -29,9 +29,9 @@ if TYPE_CHECKING:
 
 WORDS = ((SYN, "SYN"), (FIN, "FIN"), (RST, "RST"), (PSH, "PSH"), (ACK, "ACK"))
 POSITIONS = {
-    Position.RETRANSMISSION: "sent again",
-    Position.OVERLAP: "sent again, with more",
-    Position.GAP: "something before it is missing so far",
+    Position.RETRANSMISSION: "retransmission",
+    Position.OVERLAP: "retransmission with new data",
+    Position.GAP: "previous segment not captured so far",
     Position.PROBE: "keepalive or window probe",
     Position.REORDERED: "out of order",
 }
@@ -41,7 +41,7 @@ ARROW = {"long": 19, "usual": 15, "short": 12}  # columns; a short one has just 
 NOTE = 36  # columns that a note needs to stand beside its packet
 LEGEND = {
     "?": "? assumed: nothing in the capture contradicts it, and nothing proves it",
-    "x": "x did not arrive, or nothing shows that it did",
+    "x": "x did not arrive, or no packet shows that it did",
 }
 
 
@@ -56,8 +56,8 @@ def format_timeline(
 
     Args:
         connection: one connection of an analysis.
-        width: columns to fill; at least 40 are used. Where both ends' columns have no room side by side,
-            the states stand under their packets.
+        width: columns to fill; at least 40 are used. Where both endpoints' columns do not fit side by side,
+            the states are under their packets.
         ascii: draw with `-`, `<` and `>` instead of line-drawing characters.
         color: colour the text with ANSI escape sequences.
     """
@@ -136,14 +136,14 @@ class Drawing:
             yield f"{'':{self.clock + 4}}{left:{STATE + self.arrow + 3}}{right}"
 
     def on_the_path(self) -> Iterator[str]:
-        """Yield what was lost, and on which side of the capture point, and what came out of order."""
+        """Yield how many segments were lost on either side of the capture point, or came out of order."""
         conversation = self.connection.conversation
         lost = {end: conversation.lost_near(end) for end in End}
         parts = [
             f"{number} between the {end} and the capture point" for end, number in lost.items() if number
         ]
         if parts:
-            yield f"lost and sent again: {', '.join(parts)}"
+            yield f"lost and retransmitted: {', '.join(parts)}"
         reordered = sum(conversation.path(end).reordered for end in End)
         if reordered:
             yield f"out of order: {count(reordered, 'segment')}"
@@ -167,7 +167,7 @@ class Drawing:
         yield from self.below(states)
 
     def timer(self, transition: Transition) -> Iterator[str]:
-        """Draw what a clock did, without a packet."""
+        """Draw a transition made by a timer."""
         self.shown[transition.endpoint] = transition.after
         states = {end: str(transition.after) if end is transition.endpoint else "" for end in End}
         row = self.row(self.time(transition.time_ns), states, "timer".center(self.arrow))
@@ -176,7 +176,7 @@ class Drawing:
         yield from self.below(states)
 
     def state(self, step: Step, end: End, *, first: bool) -> str:
-        """Return the state to print for an end: empty where it did not change."""
+        """Return the state to print for an endpoint: empty where it did not change."""
         now = step.client if end is End.CLIENT else step.server
         moves = [t for t in step.transitions if t.endpoint is end]
         changed = now is not self.shown[end] or moves
@@ -189,7 +189,7 @@ class Drawing:
         return str(now)
 
     def row(self, time: str, states: dict[End, str], arrow: str, *, lost: bool = False) -> str:
-        """Lay out a line: the time, the client's state, what passed, the server's state."""
+        """Return a line: the time, the client's state, the segment, the server's state."""
         style = self.style
         if self.narrow:
             clock = style.paint(f"{time:>{self.clock}}", "dim")
@@ -201,7 +201,7 @@ class Drawing:
         return f"  {clock}  {client} {style.paint(drawn, 'lost') if lost else drawn}  {server}"
 
     def below(self, states: dict[End, str]) -> Iterator[str]:
-        """Where they have no room beside the packet, lay out the states that changed under it."""
+        """Yield the states that changed, under their packet, where they do not fit beside it."""
         if self.narrow and any(states.values()):
             named = [f"{end}: {states[end]}" for end in End if states[end]]
             for row in self.style.wrap(", ".join(named), first=" " * 6, then=" " * 6):
@@ -236,7 +236,7 @@ class Drawing:
         label = " ".join(
             word for bit, word in WORDS if event.flags & bit and (bit != PSH or not event.length)
         )
-        if lost:  # the arrow stops short of the other end
+        if lost:  # the arrow stops short of the receiver
             left, right = "  x", "x  "
         free = self.arrow - len(label) - 2 - len(right)
         if event.sender is End.CLIENT:
@@ -244,7 +244,7 @@ class Drawing:
         return f"{left}{line * (free - 2)} {label} {line * 2}"
 
     def digest(self, step: Step, traffic: Traffic) -> Iterator[str]:
-        """Tell of a stretch of traffic."""
+        """Draw a stretch of traffic in one line."""
         up, down = traffic.client, traffic.server
         parts = [count(traffic.segments, "segment")]
         parts += [f"{count(up.bytes, 'byte')} up"] if up.bytes else []
@@ -271,7 +271,7 @@ def where(connection: Connection) -> str:
 
 
 def remarks(step: Step, style: Style) -> str:
-    """Return what else is to be said of a packet: its data, its note, the states it only passed through."""
+    """Return the remarks on a packet: its data, its note, the states that an endpoint only passed through."""
     event = step.event
     notes = [count(event.length, "byte")] if event is not None and event.length else []
     if step.note:
@@ -282,5 +282,5 @@ def remarks(step: Step, style: Style) -> str:
     for end in End:
         passed = [t.after for t in step.transitions if t.endpoint is end and t.after is not t.before][:-1]
         if passed:
-            notes.append(f"{end} by way of {f' {style.to} '.join(passed)}")
+            notes.append(f"{end} via {f' {style.to} '.join(passed)}")
     return "; ".join(notes)

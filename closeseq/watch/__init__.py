@@ -1,13 +1,13 @@
-"""Connections watched as time passes: the same pipeline as for a file, run in small steps.
+"""Live monitoring: the pipeline of `analysis` run incrementally; finished connections are dropped.
 
 In the order the data goes:
 
-    session      a source of packets and a monitor, driven together
-    monitor      batches and the clock in, updates out; drops what is over
-    updates      connections of which there is something new to report
+    session      a packet source and a monitor, driven together by a clock
+    monitor      batches of packets and the time in, updates out
+    updates      connections with something new to report
     counts       how many sockets are in which state, and how connections closed
-    kernel_view  the kernel's own state of the sockets, and which process owns them
-    live         all of it for programs: connections as they close
+    kernel_view  the kernel's own state of the sockets, and which process owns each
+    live         the API: an iterator of connections as they close
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
-"""Sockets in TIME_WAIT whose connections are forgotten: all that is still known is how many, until when.
+"""Counts at one moment: sockets by state, and connections by how they closed.
 
-How many sockets are in which state, and what became of all connections seen.
+A busy server has many more sockets in TIME_WAIT than connections that are worth keeping: of dropped
+connections only the number of their sockets is kept, and until when (`TimeWaitCounts`).
 """
 
 from __future__ import annotations
@@ -22,51 +23,49 @@ if TYPE_CHECKING:
 
 
 class TimeWaitCounts:
-    """Counts of forgotten connections by label, in which a clock still runs."""
+    """Dropped connections whose TIME_WAIT (or FIN_WAIT_2) timer still runs: their number by pattern."""
 
     def __init__(self) -> None:
-        self._until: Counter[tuple[int, int]] = Counter()  # (second since the epoch, label) -> connections
+        self._until: Counter[tuple[int, int]] = Counter()  # (second since the epoch, pattern) -> connections
 
-    def add(self, label: np.ndarray, until_ns: np.ndarray) -> None:
-        """Take in connections that are being forgotten: their labels, and when their clocks run out."""
+    def add(self, pattern: np.ndarray, until_ns: np.ndarray) -> None:
+        """Add connections that are being dropped: their patterns, and when their timers expire."""
         runs = until_ns != FAR_NS
-        pairs = np.stack([until_ns[runs] // SECOND, label[runs]], axis=1)
+        pairs = np.stack([until_ns[runs] // SECOND, pattern[runs]], axis=1)
         rows, counts = np.unique(pairs, axis=0, return_counts=True)
         for (second, number), count in zip(rows.tolist(), counts.tolist(), strict=True):
             self._until[second, number] += count
 
-    def labels(self) -> set[int]:
-        """Return the numbers of the labels that are counted."""
+    def patterns(self) -> set[int]:
+        """Return the patterns that are counted, by number."""
         return {number for _, number in self._until}
 
     def renumber(self, new: np.ndarray) -> None:
-        """Let labels have other numbers: by old number the new one."""
+        """Give patterns new numbers: `new` holds them by old number."""
         self._until = Counter(
             {(second, int(new[number])): count for (second, number), count in self._until.items()}
         )
 
     def counts(self, now_ns: int) -> Iterator[tuple[int, int]]:
-        """Yield labels, with how many connections still have theirs; those that ran out are let go."""
+        """Yield each pattern's number with its connections; those whose timer expired are dropped."""
         for key in [key for key in self._until if key[0] * SECOND <= now_ns]:
             del self._until[key]
         for (_, number), count in self._until.items():
             yield number, count
 
 
-MOST_SHAPES = (
-    10_000  # of connections that are forgotten, counted apart; there are a few dozen but for attacks
-)
+MOST_SHAPES = 10_000  # of dropped connections, counted apart; a few dozen occur except in attacks
 OTHER_SHAPES = "(other shapes)"
 
 
 @dataclass
 class SocketCounts:
-    """Counts at one moment. Sockets are the ends of connections that are not over, or in TIME_WAIT."""
+    """Counts at one moment. A socket is an endpoint of a connection that is open, or is in TIME_WAIT."""
 
-    seen: int = 0  # connections since the watch began
-    held: int = 0  # connections that are still looked at
+    seen: int = 0  # connections since monitoring began
+    held: int = 0  # connections that are kept
     open: int = 0  # of these: not over
-    evicted: int = 0  # given up unfinished, to stay within --max-connections
+    evicted: int = 0  # dropped unfinished, to stay within --max-connections
     client: Counter[State] = field(default_factory=Counter)  # sockets of clients in each state
     server: Counter[State] = field(default_factory=Counter)
     verdicts: Counter[str] = field(default_factory=Counter)  # of all connections seen
@@ -75,41 +74,41 @@ class SocketCounts:
     notices: Counter[str] = field(default_factory=Counter)
 
     def copy_past(self, past: SocketCounts) -> None:
-        """Begin with what became of connections that were counted before."""
+        """Add how connections closed that were counted before."""
         self.seen += past.seen
         for name in ("verdicts", "shapes", "problems", "notices"):
             getattr(self, name).update(getattr(past, name))
 
     def shorten(self) -> None:
-        """Keep the most frequent shapes apart, and count the others together."""
+        """Count the rarer half of too many shapes together."""
         if len(self.shapes) > MOST_SHAPES:
             named = Counter({shape: n for shape, n in self.shapes.items() if shape != OTHER_SHAPES})
             kept = Counter(dict(named.most_common(MOST_SHAPES // 2)))
             kept[OTHER_SHAPES] = self.shapes.total() - kept.total()
             self.shapes = kept
 
-    def stand(self, numbers: Iterable[tuple[Pattern, int]]) -> None:
-        """Count connections that are still looked at: so many of each label."""
-        for label, number in numbers:
+    def add_held(self, numbers: Iterable[tuple[Pattern, int]]) -> None:
+        """Count connections that are kept, and their sockets: so many of each pattern."""
+        for pattern, number in numbers:
             self.held += number
-            self.open += 0 if label.ended else number
-            self._count(label, number)
+            self.open += 0 if pattern.ended else number
+            self._count(pattern, number)
 
-    def ebb(self, numbers: Iterable[tuple[Pattern, int]]) -> None:
-        """Count sockets whose connections are no longer looked at: so many of each label."""
-        for label, number in numbers:
-            self._count(label, number)
+    def add_time_wait(self, numbers: Iterable[tuple[Pattern, int]]) -> None:
+        """Count the sockets of dropped connections: so many of each pattern."""
+        for pattern, number in numbers:
+            self._count(pattern, number)
 
-    def _count(self, label: Pattern, number: int) -> None:
-        for counts, state in ((self.client, label.client), (self.server, label.server)):
+    def _count(self, pattern: Pattern, number: int) -> None:
+        for counts, state in ((self.client, pattern.client), (self.server, pattern.server)):
             if state not in NO_SOCKET:
                 counts[state] += number
 
-    def add(self, numbers: Iterable[tuple[Pattern, int]]) -> None:
-        """Count what became of connections: so many of each label."""
-        for label, number in numbers:
-            self.verdicts[label.verdict] += number
-            self.shapes[label.shape] += number
-            for codes, counts in ((label.problems, self.problems), (label.notices, self.notices)):
+    def add_closes(self, numbers: Iterable[tuple[Pattern, int]]) -> None:
+        """Count verdicts, shapes and findings of connections: so many of each pattern."""
+        for pattern, number in numbers:
+            self.verdicts[pattern.verdict] += number
+            self.shapes[pattern.shape] += number
+            for codes, counts in ((pattern.problems, self.problems), (pattern.notices, self.notices)):
                 for code in {code for code, _ in codes}:
                     counts[code] += number

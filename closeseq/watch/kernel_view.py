@@ -1,7 +1,7 @@
-"""The kernel's own word on the connections that are watched, and who owns their sockets.
+"""The kernel's own state of the monitored connections' sockets, and which processes own them.
 
-The owner of a socket is no longer to be found once the program has closed it, so the owners of the sockets
-that are there are looked for now and then, and remembered.
+The owner of a socket cannot be found any more once the program has closed it. So the owners of all open
+sockets are looked up now and then, and kept.
 """
 
 from __future__ import annotations
@@ -28,34 +28,33 @@ if TYPE_CHECKING:
 
 Pair = tuple[Address, Address]  # local, remote
 
-LOOK_AGAIN = 1.0  # seconds between two looks at the table
+LOOK_AGAIN = 1.0  # seconds between two looks at the socket table
 SHARE = 0.03  # of one processor that looking may take
-MOST_REMEMBERED = 100_000  # sockets
+MOST_KEPT = 100_000  # sockets
 
-NOT_BELIEVED = "the RST has not arrived, or was not believed (RFC 5961 3)"
+NOT_ACCEPTED = "the RST has not arrived, or was not accepted (RFC 5961 3)"
 
-# What explains that the kernel's state is another one, by (inferred, kernel's); None stands for any, or for
-# no socket at all.
+# Why the kernel's state may differ, by (inferred state, kernel's state); None: no socket at all.
 WHY = {
-    (State.LAST_ACK, None): "an ACK of its FIN has arrived after all, though nothing captured shows it",
-    (State.TIME_WAIT, None): "its TIME_WAIT has ended early, or the socket was in another network namespace",
-    (State.CLOSED, State.ESTABLISHED): NOT_BELIEVED,
-    (State.CLOSED, State.FIN_WAIT_1): NOT_BELIEVED,
-    (State.CLOSED, State.CLOSE_WAIT): NOT_BELIEVED,
-    (State.CLOSED, State.FIN_WAIT_2): "its FIN_WAIT_2 lasts longer than is assumed (--fin-timeout), or a "
+    (State.LAST_ACK, None): "an ACK of its FIN has arrived, and no captured packet shows it",
+    (State.TIME_WAIT, None): "its TIME_WAIT ended early, or the socket was in another network namespace",
+    (State.CLOSED, State.ESTABLISHED): NOT_ACCEPTED,
+    (State.CLOSED, State.FIN_WAIT_1): NOT_ACCEPTED,
+    (State.CLOSED, State.CLOSE_WAIT): NOT_ACCEPTED,
+    (State.CLOSED, State.FIN_WAIT_2): "its FIN_WAIT_2 lasts longer than assumed (--fin-timeout), or a "
     "program owns it",
-    (State.CLOSED, State.LAST_ACK): "the final ACK has not arrived, though nothing captured shows it",
-    (State.CLOSED, State.TIME_WAIT): "2MSL began later than the packets tell, or the RST did not end it "
-    "(tcp_rfc1337)",
-    (State.SYN_SENT, None): "its kernel, or its program, has given up",
-    (State.ESTABLISHED, State.FIN_WAIT_1): "the program has closed it; its FIN waits behind data that the "
-    "peer has no window for",
+    (State.CLOSED, State.LAST_ACK): "the final ACK has not arrived, and no captured packet shows it",
+    (State.CLOSED, State.TIME_WAIT): "its 2MSL timer started later than the packets show, or the RST did not "
+    "end it (tcp_rfc1337)",
+    (State.SYN_SENT, None): "its kernel or its program has given up",
+    (State.ESTABLISHED, State.FIN_WAIT_1): "the program has closed it; its FIN waits behind data that does "
+    "not fit the peer's window",
     (State.CLOSE_WAIT, State.LAST_ACK): "the program has closed it; its FIN waits behind unsent data",
     (State.CLOSE_WAIT, State.ESTABLISHED): "the peer's FIN has not arrived",
-    (State.ESTABLISHED, State.CLOSE_WAIT): "a FIN came in this moment, or was not captured",
+    (State.ESTABLISHED, State.CLOSE_WAIT): "a FIN arrived at this moment, or was not captured",
 }
-GONE = "it is gone: closed by a timer or a RST that was not captured, or in another network namespace"
-OTHERWISE = "what made the difference was not captured"
+GONE = "closed by a timer or a RST that was not captured, or in another network namespace"
+NOT_CAPTURED = "the segment that made the difference was not captured"
 
 
 K = TypeVar("K")
@@ -63,12 +62,12 @@ K = TypeVar("K")
 
 @value
 class KernelAnswer:
-    """What the kernel says of one end, and how that lies to what the packets say."""
+    """The kernel's answer about one endpoint, beside the state inferred from packets."""
 
     inferred: State
     socket: Socket | None  # None: there is no such socket
-    owners: tuple[Owner, ...]  # that hold it, or held it when last seen
-    remembered: bool  # the owners are known from before; nobody holds it now
+    owners: tuple[Owner, ...]  # processes that own it, or owned it when last seen
+    remembered: bool  # the owners are from an earlier look; no process owns it now
 
     @property
     def state(self) -> State:
@@ -77,25 +76,25 @@ class KernelAnswer:
 
     @property
     def agrees(self) -> bool:
-        """Whether packets and kernel tell the same. An end in LISTEN has no socket of its own."""
+        """Whether inference and kernel agree. An endpoint in LISTEN has no socket of its own."""
         return self.state is (State.CLOSED if self.inferred is State.LISTEN else self.inferred)
 
     @property
     def why(self) -> str:
-        """What explains a disagreement; empty if there is none."""
+        """What may explain a disagreement; empty if there is none."""
         if self.agrees or self.inferred is State.UNKNOWN:
             return ""
         found = None if self.socket is None else self.socket.state
-        return WHY.get((self.inferred, found)) or (GONE if found is None else OTHERWISE)
+        return WHY.get((self.inferred, found)) or (GONE if found is None else NOT_CAPTURED)
 
 
-class Witness:
+class KernelView:
     """Looks at the kernel's socket table now and then, and answers for single connections.
 
     Args:
-        table: of the network namespace that is captured in.
-        service: looks for owners; None where that is not possible.
-        addresses: the namespace's own addresses; only ends there, or on loopback, have a socket here.
+        table: the socket table of the network namespace in which packets are captured.
+        service: finds owners; None where that is not possible.
+        addresses: the namespace's own addresses; only endpoints there, or on loopback, have a socket here.
         ports: only sockets with one of these ports are looked at; empty: all.
     """
 
@@ -113,26 +112,26 @@ class Witness:
         self._inodes: dict[Pair, int] = {}
         self._owners: dict[int, tuple[Owner, ...]] = {}
         self.problem: str | None = None  # why the kernel cannot be asked any more
-        self._remember()  # the first time also loads what asks, which is no measure of what looking costs
+        self._read_table()  # the first time also imports modules, so it does not count as a look's cost
         self._next_look = time.monotonic() + LOOK_AGAIN
 
     def close(self) -> None:
-        """Let go of the table and the service."""
+        """Close the table and the service."""
         self._table.close()
         if self._service is not None:
             self._service.close()
 
     def look(self) -> None:
-        """Look at the table if it is time to, and remember who owns what."""
-        self._hear()
+        """Read the table if it is time to, and keep who owns which socket."""
+        self._take_owners()
         if time.monotonic() < self._next_look or self.problem is not None:
             return
         began = time.process_time()
-        self._remember()
+        self._read_table()
         self._next_look = time.monotonic() + max(LOOK_AGAIN, (time.process_time() - began) / SHARE)
 
-    def _remember(self) -> None:
-        """Take in what the table shows, and ask for the owners that are not known."""
+    def _read_table(self) -> None:
+        """Read the table, and ask for the owners that are not known yet."""
         try:
             sockets = self._table.sockets(self._ports, time_wait=False)
         except KernelError as error:
@@ -148,16 +147,16 @@ class Witness:
         _shorten(self._inodes)
         _shorten(self._owners)
 
-    def testimony(self, connection: Connection, *, patience: float = 0.0) -> dict[End, KernelAnswer]:
-        """Return what the kernel says of the ends of a connection that are here.
+    def answers(self, connection: Connection, *, wait: float = 0.0) -> dict[End, KernelAnswer]:
+        """Return the kernel's answer for each endpoint of a connection that is on this machine.
 
         Args:
             connection: as it stands now.
-            patience: how many seconds to wait for the names of owners that are not known yet.
+            wait: seconds to wait for the names of owners that are not known yet.
         """
         found: dict[End, KernelAnswer] = {}
         if connection.conversation.successor is not None:
-            return found  # the addresses are the next connection's by now
+            return found  # the addresses belong to the next connection by now
         for end in ENDS:
             local = connection.conversation.address(end)
             remote = connection.conversation.address(end.peer)
@@ -167,22 +166,22 @@ class Witness:
                 except KernelError as error:
                     self.problem = str(error)
                     break
-                found[end] = self._about(connection.timeline.state(end), socket, (local, remote), patience)
+                found[end] = self._about(connection.timeline.state(end), socket, (local, remote), wait)
         return found
 
-    def _about(self, inferred: State, socket: Socket | None, pair: Pair, patience: float) -> KernelAnswer:
+    def _about(self, inferred: State, socket: Socket | None, pair: Pair, wait: float) -> KernelAnswer:
         held = socket is not None and socket.inode
         inode = socket.inode if socket is not None and socket.inode else self._inodes.get(pair, 0)
         if held:
             self._inodes[pair] = inode
             if inode not in self._owners and self._service is not None:
-                self._take(self._service.owners([inode], patience))
+                self._take(self._service.owners([inode], wait))
         return KernelAnswer(inferred, socket, self._owners.get(inode, ()), remembered=not held)
 
     def _is_here(self, address: str) -> bool:
         return address in self._addresses or is_loopback(address)
 
-    def _hear(self) -> None:
+    def _take_owners(self) -> None:
         if self._service is not None:
             self._take(self._service.answers())
 
@@ -192,12 +191,12 @@ class Witness:
 
 @lru_cache(maxsize=4096)
 def is_loopback(address: str) -> bool:
-    """Return whether an address is one of the loopback device."""
+    """Return whether this is a loopback address."""
     return ip_address(address).is_loopback
 
 
 def own_addresses() -> set[str]:
-    """Return the IP addresses of the network namespace that we are in."""
+    """Return the IP addresses of the network namespace of this process."""
     import psutil
 
     found = psutil.net_if_addrs()
@@ -210,7 +209,7 @@ def own_addresses() -> set[str]:
     }
 
 
-def _shorten(remembered: dict[K, Any]) -> None:
-    """Forget the oldest of what is too much."""
-    for oldest in list(islice(remembered, max(0, len(remembered) - MOST_REMEMBERED))):
-        del remembered[oldest]
+def _shorten(kept: dict[K, Any]) -> None:
+    """Drop the oldest entries beyond MOST_KEPT."""
+    for oldest in list(islice(kept, max(0, len(kept) - MOST_KEPT))):
+        del kept[oldest]

@@ -1,4 +1,4 @@
-"""Live capture for programs: connections as they close, one after the other."""
+"""The live API: an iterator of connections as they close."""
 
 from __future__ import annotations
 
@@ -31,49 +31,49 @@ def live(
     fin_timeout: float | None = None,
     max_connections: int = MOST_CONNECTIONS,
 ) -> Live:
-    """Watch connections close as they do. The capture begins at once, and ends with the iteration.
+    """Report connections as they close. The capture begins at once, and ends with the iteration.
 
     Args:
         interface: where to capture; several, or "any", on Linux.
-        port: look only at connections with one of these ports, and take it for the server's where the
+        port: only connections with one of these ports, which is the server's port where the
             beginning of a connection was not captured.
-        host: look only at connections with one of these IP addresses.
-        expression: a filter expression as tcpdump has it (needs libpcap).
-        duration: end after so many seconds; by default when whoever iterates has seen enough.
-        stuck_after: from how many seconds on a wait counts as stuck.
+        host: only connections with one of these IP addresses.
+        expression: a capture filter in tcpdump's syntax (needs libpcap).
+        duration: end after so many seconds; None: until `stop` or `close`.
+        stuck_after: seconds from which a wait counts as stuck.
         os: whose timers apply: linux, macos, bsd or windows.
         time_wait: seconds that TIME_WAIT lasts (2MSL, RFC 9293 3.6.1), instead of the system's.
         fin_timeout: seconds that FIN_WAIT_2 lasts without an owner, instead of the system's.
-        max_connections: how many to remember at most; of more, the longest idle are given up.
+        max_connections: how many to keep at most; when full, the longest-idle connections are dropped.
 
     Returns:
         an iterator, also for `async for`, and a context manager. It gives a connection when it has closed,
-        when an end is stuck, when later packets tell otherwise than was said, and in the end those that
-        are not over; `kind` says which, and `as_of_ns` when.
+        when an endpoint is stuck, when later packets contradict an earlier report, and in the end those
+        that are not over; `kind` says which, and `as_of_ns` when.
 
     Raises:
         NotPermittedError: the process may not capture.
-        DeviceError: no device has this name, or it is down; also from the iterator, when it goes away.
+        DeviceError: no device has this name, or it is down; also from the iterator, when it disappears.
         FilterError: the expression is wrong, or libpcap is missing.
-        ValueError: a host that is no IP address, a time below zero, or a system that is not known.
+        ValueError: a host that is no IP address, a negative time, or an unknown system.
     """
     settings = settings_of(
         port=port, host=host, stuck_after=stuck_after, os=os, time_wait=time_wait, fin_timeout=fin_timeout
     )
     names = [interface] if isinstance(interface, str) else list(interface)
     source = open_live(names, ports=settings.ports, hosts=settings.hosts, expression=expression)
-    watch = Monitor(settings, capture=",".join(names), most=max_connections)
-    return Live(Session(source, watch, SystemClock()), duration)
+    monitor = Monitor(settings, capture=",".join(names), most=max_connections)
+    return Live(Session(source, monitor, SystemClock()), duration)
 
 
 class Live:
-    """A live capture being iterated over. See `live`."""
+    """A running live capture: an iterator of updates, as `live` returns it."""
 
     def __init__(self, session: Session, duration: float | None = None) -> None:
         self._session = session
         self._clock = session.clock
         self._ends_ns = None if duration is None else self._clock.now_ns() + round(duration * 1e9)
-        self._news: deque[Update] = deque()
+        self._updates: deque[Update] = deque()
         self._ended = False
         self._closed = False
 
@@ -93,63 +93,63 @@ class Live:
         self.close()
 
     @property
-    def census(self) -> SocketCounts:
-        """How many sockets are in which state now, and what became of all connections so far."""
-        return self._session.watch.census()
+    def counts(self) -> SocketCounts:
+        """How many sockets are in which state now, and how all connections so far closed."""
+        return self._session.monitor.counts()
 
     @property
     def dropped(self) -> int:
-        """Packets that the capture has lost so far."""
+        """How many packets the capture has lost so far."""
         return self._session.source.dropped
 
     def stop(self) -> None:
-        """Let it be enough: what was captured is still given, then the iteration ends."""
+        """End the capture: what was captured is still reported, then the iteration ends."""
         self._ends_ns = 0
         self._session.wake()
 
     def close(self) -> None:
-        """Let go of the capture. The iteration is over."""
+        """Close the capture at once; the iteration is over."""
         if not self._closed:
             self._closed = self._ended = True
-            self._news.clear()
+            self._updates.clear()
             self._session.close()
 
     def __iter__(self) -> Self:
         return self
 
     def __next__(self) -> Update:
-        while not self._news and not self._ended:
+        while not self._updates and not self._ended:
             self._step()
-        if not self._news:
+        if not self._updates:
             self._leave()
             raise StopIteration
-        return self._news.popleft()
+        return self._updates.popleft()
 
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> Update:
-        while not self._news and not self._ended:
+        while not self._updates and not self._ended:
             await asyncio.sleep(TICK)
             self._session.wake()  # it has waited
             self._step()
-        if not self._news:
+        if not self._updates:
             self._leave()
             raise StopAsyncIteration
-        return self._news.popleft()
+        return self._updates.popleft()
 
     def _leave(self) -> None:
-        """Close it when all has been said, and raise what happened to the device at the end."""
+        """Close the capture when all is reported, and raise why the device could not be read to the end."""
         self.close()
         if self._session.unread is not None:
             raise self._session.unread
 
     def _step(self) -> None:
-        """Take in what there is to say; materialise it, since the next step moves the columns."""
+        """Take in the next updates; as objects, since the next step moves the columns."""
         if self._ends_ns is not None and self._clock.now_ns() >= self._ends_ns:
             self._ended = True
-            news: Any = self._session.end()
+            updates: Any = self._session.end()
         else:
-            news = self._session.step()
-        for one in news:
-            self._news.extend(one)
+            updates = self._session.step()
+        for one in updates:
+            self._updates.extend(one)

@@ -1,12 +1,10 @@
-"""What is remembered of each connection that is watched.
+"""All connections of a live capture: batches of packets and the clock go in, updates come out.
 
-Batches of packets and the clock go in, news of connections comes out.
+A connection is judged when it has been quiet for a moment, when a timer may change its verdict, and at the
+latest a while after its last event. Many connections are judged at once, and the replay of one holds for all
+that go the same way, also later (see classes/).
 
-A connection is judged when it has been quiet for a moment, when the time comes at which a clock may change
-what is said of it, and at the latest a while after its last event. Judging takes many connections at once,
-and the replay of one holds for all that go the same way, also later (see classes/).
-
-Memory is bounded: what is over is forgotten after a while, and of what is too much the longest idle.
+Memory is bounded: finished connections are dropped after a while, and when full, the longest idle.
 """
 
 from __future__ import annotations
@@ -26,7 +24,7 @@ from closeseq.segments.decode import narrow
 from closeseq.settings import SECOND, Settings
 from closeseq.verdict.fault import Faults
 from closeseq.watch.counts import SocketCounts, TimeWaitCounts
-from closeseq.watch.updates import Labels, Update, UpdateKind, Updates
+from closeseq.watch.updates import Patterns, Update, UpdateKind, Updates
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -35,41 +33,41 @@ if TYPE_CHECKING:
     from closeseq.packets.segments import Segments
     from closeseq.watch.updates import Pattern
 
-UNTOLD, TOLD_STUCK, TOLD_CLOSED = 0, 1, 2
-# What there is to say of a connection, in the order in which it is said when not all can be at once.
-NOTHING, NEWS_REVISED, NEWS_STUCK, NEWS_PROBLEM, NEWS_CLOSED = 0, 1, 2, 3, 4
+UNREPORTED, REPORTED_STUCK, REPORTED_CLOSED = 0, 1, 2
+# The update that is due for a connection. Where not all can be reported at once, lower ones come first.
+NOTHING, PENDING_REVISED, PENDING_STUCK, PENDING_PROBLEM, PENDING_CLOSED = 0, 1, 2, 3, 4
 
 
 class Tracked(ColumnTable):
-    """One row a connection, as in `Connections`."""
+    """What is kept of each connection: one row each, as in `Connections`."""
 
-    label: np.ndarray = column(np.int32, -1)  # index into Labels; -1: not judged yet
+    pattern: np.ndarray = column(np.int32, -1)  # index into Patterns; -1: not judged yet
     due_ns: np.ndarray = column(np.int64, FAR_NS)  # when to judge it again, since the Unix epoch
-    clock_ns: np.ndarray = column(np.int64, FAR_NS)  # of what is over: when the clock of its last socket ends
+    timer_ns: np.ndarray = column(np.int64, FAR_NS)  # if finished: when the timer of its last socket ends
     judged_ns: np.ndarray = column(np.int64)  # when it was judged last
-    event: np.ndarray = column(np.int64, -1)  # its last event when it was looked at
-    news: np.ndarray = column(np.uint8, NOTHING)  # what is to be said of it and has not been
-    told: np.ndarray = column(np.uint8, UNTOLD)  # what was said of it
-    told_label: np.ndarray = column(np.int32, -1)  # its label then
-    told_last_ns: np.ndarray = column(np.int64)  # the time of its last packet then
+    event: np.ndarray = column(np.int64, -1)  # its last event when it was judged
+    pending: np.ndarray = column(np.uint8, NOTHING)  # the update that is due
+    reported: np.ndarray = column(np.uint8, UNREPORTED)  # the last update that was reported
+    reported_pattern: np.ndarray = column(np.int32, -1)  # its pattern then
+    reported_last_ns: np.ndarray = column(np.int64)  # the time of its last packet then
 
 
-SETTLE_NS = 300_000_000  # of silence, until a close is told: a lost FIN comes again sooner (Linux: 200 ms)
+SETTLE_NS = 300_000_000  # of silence before a close is reported: a lost FIN is resent sooner (Linux: 200 ms)
 FIRST_LOOK_NS = 1 * SECOND  # after which a connection is judged even if it is never quiet
 ROUTINE_NS = 5 * SECOND  # after which one with nothing but traffic is judged again
-LINGER_NS = 10 * SECOND  # how long what is over is surely remembered, in case a late packet comes
+LINGER_NS = 10 * SECOND  # for which a finished connection is kept at least, in case a late packet comes
 MOST_CONNECTIONS = 1 << 17
-MOST_LABELS = 4096
-SMALL = 16_384  # connections; with fewer there is no point in forgetting any
+MOST_PATTERNS = 4096
+SMALL = 16_384  # connections; with fewer there is no point in dropping any
 
 
 class Monitor:
-    """All connections that are going on, and those that ended a moment ago.
+    """Follows all connections that are going on, and those that ended a moment ago.
 
     Args:
-        settings: what to look at, and when a wait or a timer counts as over.
+        settings: ports, hosts, limits and timers; the defaults if None.
         capture: the name of the interface or file.
-        most: how many connections to remember at most.
+        most: how many connections to keep at most.
     """
 
     def __init__(
@@ -77,20 +75,20 @@ class Monitor:
     ) -> None:
         self.settings = settings or Settings()
         self.reading = Reading(capture)
-        self.evicted = 0  # connections given up unfinished
+        self.evicted = 0  # connections dropped unfinished
         self._most = max(most, 1)
-        self._room = min(self._most, SMALL)  # connections, until it is looked for some to forget
+        self._room = min(self._most, SMALL)  # connections; with more, some are dropped if possible
         self._connections = Connections(ports=self.settings.ports)
         self._tracked = Tracked()
         self.faults = Faults()  # of closeseq itself
         self._classes = Classes(self.settings, kept=True, faults=self.faults)
         self._judgements = Classes(self.settings, faults=self.faults, worded=True)
-        self._labels = Labels()
-        self._label_of: list[int] = []  # of each outcome of the classes
-        self._gone: Counter[int] = Counter()  # labels of connections that were forgotten
-        self._past = SocketCounts()  # those whose labels were forgotten too
-        self._most_labels = MOST_LABELS
-        self._ebbing = TimeWaitCounts()
+        self._patterns = Patterns()
+        self._pattern_of: list[int] = []  # of each outcome of the classes
+        self._dropped: Counter[int] = Counter()  # connections that were dropped, by pattern
+        self._past = SocketCounts()  # those whose patterns were dropped too
+        self._most_patterns = MOST_PATTERNS
+        self._time_wait = TimeWaitCounts()
         self._ongoing = True
         self._now_ns = 0
 
@@ -100,7 +98,7 @@ class Monitor:
     # ------------------------------------------------------------------------------------ packets
 
     def feed(self, packets: int, segments: Segments) -> None:
-        """Add a batch: how many packets it had, and the TCP segments in them."""
+        """Add a batch: its number of packets, and the TCP segments in them."""
         self.reading.add(packets, segments)
         if not len(segments):
             return
@@ -113,53 +111,52 @@ class Monitor:
         replaced = self._connections.replaced
         self._tracked.due_ns[replaced] = np.minimum(self._tracked.due_ns[replaced], last + SETTLE_NS)
         if len(self) > self._room:
-            self._forget(last)
+            self._make_room(last)
 
     def _touch(self, touched: np.ndarray) -> None:
-        """Note when to judge the connections to which a batch added."""
+        """Schedule the judging of the connections to which a batch added."""
         connections, tracked = self._connections, self._tracked
         tracked.grow(len(self) - len(tracked))
         if not len(touched):
             return
         last_ns, event = connections.last_ns[touched], connections.last_event[touched]
-        unjudged = tracked.label[touched] < 0
+        unjudged = tracked.pattern[touched] < 0
         eventful = unjudged | (event != tracked.event[touched])
         tracked.event[touched] = event
         latest = np.where(unjudged, connections.first_ns[touched], tracked.judged_ns[touched]) + FIRST_LOOK_NS
         quiet = np.minimum(last_ns + SETTLE_NS, np.maximum(latest, last_ns))
         routine = np.minimum(tracked.due_ns[touched], last_ns + ROUTINE_NS)
         tracked.due_ns[touched] = np.where(eventful, quiet, routine)
-        tracked.news[touched[eventful]] = NOTHING  # as far as it was judged
+        tracked.pending[touched[eventful]] = NOTHING  # as far as it was judged
 
     # ---------------------------------------------------------------------------------- the clock
 
     @property
     def unjudged(self) -> int:
-        """Connections that nobody has looked at so far."""
-        return int(np.count_nonzero(self._tracked.label < 0))
+        """How many connections have not been judged at all so far."""
+        return int(np.count_nonzero(self._tracked.pattern < 0))
 
     @property
     def backlog(self) -> int:
-        """Connections of which there is something to say that has not been said."""
-        return int(np.count_nonzero(self._tracked.news))
+        """How many connections have an update that is due and not reported."""
+        return int(np.count_nonzero(self._tracked.pending))
 
     def tick(self, now_ns: int, most: int | None = None) -> list[Updates]:
-        """Let time pass; return what there is to say.
+        """Judge what is due, and return updates: `judge`, then `report`.
 
         Args:
             now_ns: since the Unix epoch.
-            most: tell of at most so many connections: first what is revised, then what is stuck, then
-                those that closed with a problem, and of each the longest quiet. The others wait.
+            most: as in `report`.
         """
         self.judge(now_ns)
-        return self.tell(most)
+        return self.report(most)
 
     def judge(self, now_ns: int, most: int | None = None) -> int:
-        """Let time pass; look at the connections for which it is time, and return at how many.
+        """Judge the connections that are due, and return their number.
 
         Args:
             now_ns: since the Unix epoch.
-            most: look at so many, the longest due; the others stay due.
+            most: judge at most so many, the longest due; the others stay due.
         """
         self._now_ns = now_ns
         due = np.flatnonzero(self._tracked.due_ns <= now_ns)
@@ -167,48 +164,50 @@ class Monitor:
             due = np.sort(due[np.argpartition(self._tracked.due_ns[due], most)[:most]])
         if len(due):
             self._judge(due, now_ns)
-        if len(self._labels) > self._most_labels:
-            self._forget_labels()
+        if len(self._patterns) > self._most_patterns:
+            self._drop_patterns()
         return len(due)
 
     def end(self, now_ns: int) -> list[Updates]:
-        """End the watch; return what had not been said, last of it the connections that are not over."""
+        """End monitoring: `begin_end`, `judge`, and `last_updates`."""
         self.begin_end(now_ns)
         self.judge(now_ns)
-        return self.last_news()
+        return self.last_updates()
 
     def begin_end(self, now_ns: int) -> None:
-        """Begin to end the watch: all connections are due for `judge`.
+        """Make all connections due for `judge`, as monitoring ends.
 
-        First what was never judged, then what is not over. Whoever has no time for all leaves the others as
-        they were judged last.
+        First those that were never judged, then those that are not over. A caller without time for all may
+        stop: the others stay as they were judged last.
         """
         self._now_ns, self._ongoing = now_ns, False
-        # Everything anew: other connections may have told meanwhile which end of this one is the client.
+        # All are judged again: other connections may meanwhile show which endpoint of this one is the client.
         tracked = self._tracked
-        tracked.due_ns[:] = np.where(tracked.told == TOLD_CLOSED, 1, 0)
-        tracked.due_ns[tracked.label < 0] = -1
+        tracked.due_ns[:] = np.where(tracked.reported == REPORTED_CLOSED, 1, 0)
+        tracked.due_ns[tracked.pattern < 0] = -1
 
-    def last_news(self) -> list[Updates]:
-        """Return what had not been said, last of it the connections that are not over."""
+    def last_updates(self) -> list[Updates]:
+        """Return the updates that were not reported yet, then all open connections, then late packets."""
         tracked = self._tracked
-        news = self.tell()
-        news += self._news(
-            UpdateKind.OPEN, np.flatnonzero((tracked.told != TOLD_CLOSED) & (tracked.label >= 0))
+        updates = self.report()
+        updates += self._updates(
+            UpdateKind.OPEN, np.flatnonzero((tracked.reported != REPORTED_CLOSED) & (tracked.pattern >= 0))
         )
-        return news + list(
-            self._news(
+        return updates + list(
+            self._updates(
                 UpdateKind.MORE,
-                np.flatnonzero((self._connections.last_ns > tracked.told_last_ns) & (tracked.label >= 0)),
+                np.flatnonzero(
+                    (self._connections.last_ns > tracked.reported_last_ns) & (tracked.pattern >= 0)
+                ),
             )
         )
 
     def connection(self, index: int, kind: UpdateKind) -> Update:
-        """Return a connection as it stands."""
-        return next(self.sightings([index], kind))
+        """Return one connection as it stands now."""
+        return next(self.connections([index], kind))
 
-    def sightings(self, indices: Sequence[int], kind: UpdateKind) -> Iterator[Update]:
-        """Yield connections as they stand, given by ascending indices."""
+    def connections(self, indices: Sequence[int], kind: UpdateKind) -> Iterator[Update]:
+        """Yield connections as they stand now, given by ascending indices."""
 
         def seen(conversation: Conversation) -> Update:
             made = Update(
@@ -225,184 +224,193 @@ class Monitor:
             return made
 
         among, reading = np.asarray(indices, np.int64), self.reading
-        if reading.files.gaps():  # texts may tell of one
+        if reading.files.gaps():  # texts may mention one
             return map(seen, self._connections.conversations(among))
         return self._judgements.judge(
             self._connections, among, seen, self._now_ns, dropped=reading.dropped, ongoing=self._ongoing
         )
 
     def failed_at(self, indices: Iterable[int], fault: Exception) -> None:
-        """Note that closeseq itself failed to show these connections, given by index."""
+        """Record a fault of closeseq itself while it showed these connections, given by index."""
         numbers = self._connections.numbers
         self.faults.add_all((int(numbers[index]) for index in indices), fault)
 
     def places(self, indices: Sequence[int], end: End) -> list[tuple[Address, list[int]]]:
-        """Group connections by where the program at one end is, as `Analysis.places` does."""
+        """Group connections by the address of the program at one endpoint, as `Analysis.places` does."""
         return self._connections.places(indices, end, with_port=end is End.SERVER)
 
     def _judge(self, due: np.ndarray, now_ns: int) -> None:
-        """Judge these connections anew (ascending indices), and note what is to be said of them."""
+        """Judge these connections again (ascending indices), and set their updates."""
         tracked, last_ns = self._tracked, self._connections.last_ns
-        until_ns = self._label(due, now_ns)
+        until_ns = self._find_patterns(due, now_ns)
         tracked.judged_ns[due] = now_ns
-        label = tracked.label[due]
-        over = self._of_labels(label, lambda one: one.ended)
-        # A SYN that nothing ever answers has no end of its own.
-        unanswered = self._of_labels(label, lambda one: one.verdict == "unanswered")
+        pattern = tracked.pattern[due]
+        over = self._where(pattern, lambda one: one.ended)
+        # A SYN that is never answered does not end by itself: it counts as over after --stuck-after.
+        unanswered = self._where(pattern, lambda one: one.verdict == "unanswered")
         over |= unanswered & (now_ns - last_ns[due] >= self.settings.limits.stuck_after_ns)
-        stuck = self._of_labels(label, lambda one: bool(one.stuck)) & ~over
-        told = tracked.told[due]
+        stuck = self._where(pattern, lambda one: bool(one.stuck)) & ~over
+        reported = tracked.reported[due]
 
         self._schedule(due, over, until_ns, now_ns)
-        grave = self._of_labels(label, lambda one: bool(one.problems))
-        tracked.news[due] = np.where(
-            over & (told != TOLD_CLOSED), np.where(grave, NEWS_PROBLEM, NEWS_CLOSED), NOTHING
+        grave = self._where(pattern, lambda one: bool(one.problems))
+        tracked.pending[due] = np.where(
+            over & (reported != REPORTED_CLOSED), np.where(grave, PENDING_PROBLEM, PENDING_CLOSED), NOTHING
         )
-        tracked.news[self._more(due[stuck & (told != TOLD_CLOSED)])] = NEWS_STUCK
-        tracked.news[self._otherwise(due[told == TOLD_CLOSED])] = NEWS_REVISED
+        tracked.pending[self._newly_stuck(due[stuck & (reported != REPORTED_CLOSED)])] = PENDING_STUCK
+        tracked.pending[self._contradicted(due[reported == REPORTED_CLOSED])] = PENDING_REVISED
 
-    def tell(self, most: int | None = None) -> list[Updates]:
-        """Return what is to be said of at most so many connections, the gravest first."""
+    def report(self, most: int | None = None) -> list[Updates]:
+        """Return the updates that are due, and mark them as reported.
+
+        Args:
+            most: of at most so many connections: first the revised, then the stuck, then those that closed
+                with a problem, and of each kind those quiet for longest. The others stay due.
+        """
         tracked = self._tracked
-        waiting = np.flatnonzero(tracked.news)
+        waiting = np.flatnonzero(tracked.pending)
         if most is not None and len(waiting) > most:
-            order = np.lexsort((self._connections.last_ns[waiting], tracked.news[waiting]))
+            order = np.lexsort((self._connections.last_ns[waiting], tracked.pending[waiting]))
             waiting = np.sort(waiting[order[:most]])
-        news, what = list[Updates](), tracked.news[waiting]
+        updates, what = list[Updates](), tracked.pending[waiting]
         for kind, codes, state in (
-            (UpdateKind.REVISED, (NEWS_REVISED,), TOLD_CLOSED),
-            (UpdateKind.STUCK, (NEWS_STUCK,), TOLD_STUCK),
-            (UpdateKind.CLOSED, (NEWS_PROBLEM, NEWS_CLOSED), TOLD_CLOSED),
+            (UpdateKind.REVISED, (PENDING_REVISED,), REPORTED_CLOSED),
+            (UpdateKind.STUCK, (PENDING_STUCK,), REPORTED_STUCK),
+            (UpdateKind.CLOSED, (PENDING_PROBLEM, PENDING_CLOSED), REPORTED_CLOSED),
         ):
             indices = waiting[np.isin(what, codes)]
-            news += self._news(kind, indices)
-            tracked.told[indices] = state
-        tracked.news[waiting] = NOTHING
-        return news
+            updates += self._updates(kind, indices)
+            tracked.reported[indices] = state
+        tracked.pending[waiting] = NOTHING
+        return updates
 
-    def _label(self, due: np.ndarray, now_ns: int) -> np.ndarray:
-        """Give connections their labels; return until when these hold, if no packet comes."""
+    def _find_patterns(self, due: np.ndarray, now_ns: int) -> np.ndarray:
+        """Set the patterns of connections; return until when these hold if no packet comes."""
         found = self._classes.find(
             self._connections, now_ns, among=due, dropped=self.reading.dropped, ongoing=self._ongoing
         )
-        for outcome in self._classes.outcomes[len(self._label_of) :]:
-            self._label_of.append(self._labels.number(outcome))
-        self._tracked.label[due] = np.array(self._label_of, np.int32)[found.outcome]
+        for outcome in self._classes.outcomes[len(self._pattern_of) :]:
+            self._pattern_of.append(self._patterns.number(outcome))
+        self._tracked.pattern[due] = np.array(self._pattern_of, np.int32)[found.outcome]
         return found.until_ns
 
     def _schedule(self, due: np.ndarray, over: np.ndarray, until_ns: np.ndarray, now_ns: int) -> None:
-        """Note when to look at judged connections again, though no packet comes."""
+        """Schedule when to judge connections again though no packet comes."""
         tracked, timers = self._tracked, self.settings.timers
-        gone = self._of_labels(tracked.label[due], lambda one: one.gone)
+        gone = self._where(tracked.pattern[due], lambda one: one.gone)
         tracked.due_ns[due] = np.where(gone, FAR_NS, until_ns)
         waits = (timers.time_wait_ns, timers.fin_timeout_ns)
-        tracked.clock_ns[due] = FAR_NS
+        tracked.timer_ns[due] = FAR_NS
         running = due[over & ~gone]
-        tracked.clock_ns[running] = self._connections.times(running, now_ns, waits)
+        tracked.timer_ns[running] = self._connections.times(running, now_ns, waits)
 
-    def _more(self, stuck: np.ndarray) -> np.ndarray:
-        """Return those connections of which it has not been told that they are stuck, or not how.
+    def _newly_stuck(self, stuck: np.ndarray) -> np.ndarray:
+        """Return those of these connections that were not reported as stuck, or as stuck in another way.
 
-        What time alone adds is no news: where an end is stuck in CLOSE_WAIT, its peer soon is in FIN_WAIT_2.
+        What only time adds is not reported again: where one endpoint is stuck in CLOSE_WAIT, its peer soon is
+        in FIN_WAIT_2.
         """
         tracked = self._tracked
-        fresh = tracked.told[stuck] == UNTOLD
-        fresh |= (self._connections.last_ns[stuck] > tracked.told_last_ns[stuck]) & self._differ(
+        new = tracked.reported[stuck] == UNREPORTED
+        new |= (self._connections.last_ns[stuck] > tracked.reported_last_ns[stuck]) & self._differ(
             stuck, lambda was, now: bool(now.stuck - was.stuck)
         )
-        more: np.ndarray = stuck[fresh]
-        return more
+        found: np.ndarray = stuck[new]
+        return found
 
-    def _otherwise(self, told: np.ndarray) -> np.ndarray:
-        """Return those connections of which later packets tell otherwise than was said."""
-        later = told[self._connections.last_ns[told] > self._tracked.told_last_ns[told]]
-        otherwise: np.ndarray = later[self._differ(later, lambda was, now: was.said != now.said)]
-        return otherwise
+    def _contradicted(self, reported: np.ndarray) -> np.ndarray:
+        """Return those of these connections whose later packets contradict what was reported."""
+        later = reported[self._connections.last_ns[reported] > self._tracked.reported_last_ns[reported]]
+        found: np.ndarray = later[self._differ(later, lambda was, now: was.claims != now.claims)]
+        return found
 
-    def _news(self, kind: UpdateKind, indices: np.ndarray) -> Iterator[Updates]:
-        """Yield news of these connections, those with the same label together, and remember it as told."""
+    def _updates(self, kind: UpdateKind, indices: np.ndarray) -> Iterator[Updates]:
+        """Yield the updates of these connections, one for each pattern, and mark them as reported."""
         tracked = self._tracked
-        label = tracked.label[indices]
-        tracked.told_label[indices] = label
-        tracked.told_last_ns[indices] = self._connections.last_ns[indices]
-        _, group, sizes = np.unique(label, return_inverse=True, return_counts=True)
+        pattern = tracked.pattern[indices]
+        tracked.reported_pattern[indices] = pattern
+        tracked.reported_last_ns[indices] = self._connections.last_ns[indices]
+        _, group, sizes = np.unique(pattern, return_inverse=True, return_counts=True)
         groups = np.split(indices[np.argsort(group, kind="stable")], np.cumsum(sizes)[:-1])
         for members in sorted((one for one in groups if len(one)), key=lambda one: int(one[0])):
-            yield Updates(kind, self._labels[tracked.label[members[0]]], members.tolist(), self.sightings)
+            yield Updates(
+                kind, self._patterns[tracked.pattern[members[0]]], members.tolist(), self.connections
+            )
 
-    def _of_labels(self, label: np.ndarray, holds: Callable[[Pattern], bool]) -> np.ndarray:
-        """Return a mask of where something holds of the label."""
-        numbers, place = np.unique(label, return_inverse=True)
-        result: np.ndarray = np.array([holds(self._labels[n]) for n in numbers.tolist()], np.bool_)[place]
+    def _where(self, pattern: np.ndarray, holds: Callable[[Pattern], bool]) -> np.ndarray:
+        """Return a mask of the places whose pattern satisfies a condition."""
+        numbers, place = np.unique(pattern, return_inverse=True)
+        result: np.ndarray = np.array([holds(self._patterns[n]) for n in numbers.tolist()], np.bool_)[place]
         return result
 
     def _differ(self, indices: np.ndarray, holds: Callable[[Pattern, Pattern], bool]) -> np.ndarray:
-        """Return a mask of where something holds of the label that was told and the present one."""
-        tracked, labels = self._tracked, self._labels
-        pairs = list(zip(tracked.told_label[indices].tolist(), tracked.label[indices].tolist(), strict=True))
-        found = {pair: pair[0] >= 0 and holds(labels[pair[0]], labels[pair[1]]) for pair in set(pairs)}
+        """Return a mask of the connections whose reported and present patterns satisfy a condition."""
+        tracked, patterns = self._tracked, self._patterns
+        both = (tracked.reported_pattern[indices].tolist(), tracked.pattern[indices].tolist())
+        pairs = list(zip(*both, strict=True))
+        found = {pair: pair[0] >= 0 and holds(patterns[pair[0]], patterns[pair[1]]) for pair in set(pairs)}
         return np.array([found[pair] for pair in pairs], np.bool_)
 
     # ------------------------------------------------------------------------------------- memory
 
-    def _forget(self, now_ns: int) -> None:
-        """Forget what is over and quiet, then what is too much: what is over first, then the longest idle."""
+    def _make_room(self, now_ns: int) -> None:
+        """Drop connections: those over and quiet; then, of too many, the finished and the longest idle."""
         tracked, last_ns = self._tracked, self._connections.last_ns
-        over = tracked.told == TOLD_CLOSED
+        over = tracked.reported == REPORTED_CLOSED
         keep = ~(over & (last_ns < now_ns - LINGER_NS))
-        target = self._most - self._most // 8  # so that it is not to do again at once
+        target = self._most - self._most // 8  # so that there is room for some time
         for sort in (over, ~over):
             if (surplus := int(np.count_nonzero(keep)) - target) <= 0 or len(self) <= self._most:
                 break
             candidates = np.flatnonzero(keep & sort)
             oldest = candidates[np.argsort(last_ns[candidates], kind="stable")[:surplus]]
             keep[oldest] = False
-        self._judge_before_leaving(np.flatnonzero(~keep & (tracked.label < 0)), now_ns)
+        self._judge_before_dropping(np.flatnonzero(~keep & (tracked.pattern < 0)), now_ns)
         stays = self._connections.forget(keep)
         left = np.ones(len(tracked), np.bool_)
         left[stays] = False
         self.evicted += int(np.count_nonzero(left & ~over))
-        numbers, counts = np.unique(tracked.label[left], return_counts=True)
-        self._gone.update(dict(zip(numbers.tolist(), counts.tolist(), strict=True)))
-        self._ebbing.add(tracked.label[left & over], tracked.clock_ns[left & over])
+        numbers, counts = np.unique(tracked.pattern[left], return_counts=True)
+        self._dropped.update(dict(zip(numbers.tolist(), counts.tolist(), strict=True)))
+        self._time_wait.add(tracked.pattern[left & over], tracked.timer_ns[left & over])
         tracked.keep(stays)
         if self.faults:
             self.faults.forget(set(self._connections.numbers.tolist()))
         self._room = min(self._most, max(2 * len(stays), SMALL))
 
-    def _forget_labels(self) -> None:
-        """Forget labels that no connection has any more; strange traffic makes ever new ones."""
-        tracked, labels = self._tracked, self._labels
-        self._past.seen += self._gone.total()
-        self._past.add((labels[number], count) for number, count in self._gone.items())
+    def _drop_patterns(self) -> None:
+        """Drop patterns that no connection has any more; strange traffic keeps making new ones."""
+        tracked, patterns = self._tracked, self._patterns
+        self._past.seen += self._dropped.total()
+        self._past.add_closes((patterns[number], count) for number, count in self._dropped.items())
         self._past.shorten()
-        self._gone.clear()
-        used = np.union1d(tracked.label, tracked.told_label)
-        used = np.union1d(used, np.array(sorted(self._ebbing.labels()), used.dtype))
-        new = labels.keep(used[used >= 0])
-        tracked.label[:], tracked.told_label[:] = new[tracked.label], new[tracked.told_label]
-        self._ebbing.renumber(new)
-        # They learn anew.
-        self._classes, self._label_of = Classes(self.settings, kept=True, faults=self.faults), []
+        self._dropped.clear()
+        used = np.union1d(tracked.pattern, tracked.reported_pattern)
+        used = np.union1d(used, np.array(sorted(self._time_wait.patterns()), used.dtype))
+        new = patterns.keep(used[used >= 0])
+        tracked.pattern[:], tracked.reported_pattern[:] = new[tracked.pattern], new[tracked.reported_pattern]
+        self._time_wait.renumber(new)
+        # These refer to patterns by their old numbers, so they start again.
+        self._classes, self._pattern_of = Classes(self.settings, kept=True, faults=self.faults), []
         self._judgements = Classes(self.settings, faults=self.faults, worded=True)
-        self._most_labels = max(MOST_LABELS, 2 * len(labels))
+        self._most_patterns = max(MOST_PATTERNS, 2 * len(patterns))
 
-    def _judge_before_leaving(self, indices: np.ndarray, now_ns: int) -> None:
-        """Judge connections that no one has looked at yet, so that they are counted."""
+    def _judge_before_dropping(self, indices: np.ndarray, now_ns: int) -> None:
+        """Judge connections that were never judged, so that they are counted."""
         if len(indices):
-            self._label(indices, now_ns)
+            self._find_patterns(indices, now_ns)
 
     # ------------------------------------------------------------------------------------- counts
 
-    def census(self) -> SocketCounts:
-        """Return how many sockets are in which state, and what became of all connections so far."""
-        census = SocketCounts(seen=len(self) + self._gone.total(), evicted=self.evicted)
-        census.copy_past(self._past)
-        label = self._tracked.label[self._tracked.label >= 0]
-        numbers, counts = np.unique(label, return_counts=True)
-        present = [(self._labels[n], c) for n, c in zip(numbers.tolist(), counts.tolist(), strict=True)]
-        census.stand(present)
-        census.ebb((self._labels[n], c) for n, c in self._ebbing.counts(self._now_ns))
-        census.add(present)
-        census.add((self._labels[n], c) for n, c in self._gone.items())
-        return census
+    def counts(self) -> SocketCounts:
+        """Return how many sockets are in which state, and how all connections so far closed."""
+        counts = SocketCounts(seen=len(self) + self._dropped.total(), evicted=self.evicted)
+        counts.copy_past(self._past)
+        pattern = self._tracked.pattern[self._tracked.pattern >= 0]
+        numbers, sizes = np.unique(pattern, return_counts=True)
+        held = [(self._patterns[n], size) for n, size in zip(numbers.tolist(), sizes.tolist(), strict=True)]
+        counts.add_held(held)
+        counts.add_time_wait((self._patterns[n], size) for n, size in self._time_wait.counts(self._now_ns))
+        counts.add_closes(held)
+        counts.add_closes((self._patterns[n], size) for n, size in self._dropped.items())
+        return counts

@@ -1,6 +1,6 @@
-"""What time it is for a watch.
+"""One live session: a packet source and a monitor, driven by a clock: read, decode, feed, report.
 
-A source of packets and a watch, driven together: read, decode, feed, and tick when it is time.
+First the two clocks (of the system, or of the packets in a file), then the session.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ JUMP_NS = 1_000_000_000  # more than any clock is corrected at once by NTP's sle
 
 
 class SystemClock:
-    """The clock that the kernel stamps live packets with."""
+    """The system's clock, with which the kernel stamps live packets."""
 
     def __init__(self) -> None:
         self._apart_ns = time.time_ns() - time.monotonic_ns()
@@ -37,9 +37,9 @@ class SystemClock:
         """Take in the times of packets; this clock needs none."""
 
     def jump_ns(self) -> int:
-        """Return by how much the clock has leapt since it was asked last: it was set, or the machine slept.
+        """Return by how much the clock has jumped since the last call: it was set, or the machine slept.
 
-        A machine's monotonic clock stands still while it sleeps, as its TCP timers do.
+        The monotonic clock stops while a machine sleeps, as its TCP timers do.
         """
         apart_ns = time.time_ns() - time.monotonic_ns()
         jump, self._apart_ns = apart_ns - self._apart_ns, apart_ns
@@ -47,9 +47,9 @@ class SystemClock:
 
 
 class PacketClock:
-    """A clock that goes on from the newest packet: for a file that something else is writing.
+    """A clock that runs on from the newest packet: for a file that another program is writing.
 
-    For a file of the present it is about the system's clock; for an old one it is the time within it.
+    In a file that is written now, it is close to the system's clock; in an old file, it is the time there.
     """
 
     def __init__(self) -> None:
@@ -68,16 +68,16 @@ class PacketClock:
             self._seen_ns = time.monotonic_ns()
 
     def jump_ns(self) -> int:
-        """Return 0: this clock does not leap."""
+        """Return 0: this clock does not jump."""
         return 0
 
 
-TICK = 0.25  # seconds between two looks at the source and the clock
-NAP = 0.05  # seconds after which someone who wants to end it is noticed
-LAST_JUDGED = 1.5  # seconds for judging at the end, when somebody waits for it
+TICK = 0.25  # seconds between two reads of the source
+NAP = 0.05  # seconds within which `wake` takes effect
+LAST_JUDGED = 1.5  # seconds for judging at the end, when a person waits
 MOMENT = 0.1  # seconds that a portion of judging should take
 SMALLEST_PORTION = 8  # connections
-LAST_WAIT = 0.5  # seconds for what was captured and has not been handed over
+LAST_WAIT = 0.5  # seconds for packets that were captured and not handed over yet
 
 
 class DeviceFrames(Protocol):
@@ -85,7 +85,7 @@ class DeviceFrames(Protocol):
 
     @property
     def frames(self) -> Frames:
-        """Good until the next `read`."""
+        """Valid until the next `read`."""
 
     @property
     def device(self) -> int:
@@ -104,61 +104,61 @@ class PacketSource(Protocol):
 
     @property
     def dropped(self) -> int:
-        """Packets that were lost so far."""
+        """How many packets were lost so far."""
 
     def read(self, timeout: float) -> DeviceFrames | None:
-        """Return what has come; None if nothing did for so many seconds."""
+        """Return the next batch; None if none came for so many seconds."""
 
     def release(self) -> None:
         """Take back the last batch."""
 
     def stop(self) -> None:
-        """Let nothing more in; what was captured can still be read."""
+        """Capture nothing more; what was captured can still be read."""
 
     def close(self) -> None:
-        """Let go."""
+        """Close the device or file."""
 
 
 class Clock(Protocol):
-    """What time it is."""
+    """A clock for the monitor's timers."""
 
     def now_ns(self) -> int:
-        """Since the Unix epoch."""
+        """Return the time since the Unix epoch."""
 
     def see(self, frames: Frames) -> None:
         """Take in the times of packets."""
 
     def jump_ns(self) -> int:
-        """By how much it leapt since it was asked last."""
+        """Return by how much it jumped since the last call."""
 
 
 class Session:
-    """A source being watched, until someone has seen enough.
+    """Feeds a monitor from a packet source, and asks it for updates.
 
     Args:
-        source: is closed with the session.
-        watch: is fed what comes.
-        clock: what time it is.
-        save: is called with each batch, before anyone looks into it.
+        source: of packets; closed with the session.
+        monitor: is fed the packets.
+        clock: sets the time for the monitor's timers.
+        save: is called with each batch and its device, before it is decoded.
         count: stop after so many packets.
     """
 
     def __init__(
         self,
         source: PacketSource,
-        watch: Monitor,
+        monitor: Monitor,
         clock: Clock,
         *,
         save: Callable[[Frames, int], None] | None = None,
         count: int | None = None,
     ) -> None:
         self.source = source
-        self.watch = watch
+        self.monitor = monitor
         self.clock = clock
         self._decoder = Decoder()
-        self.over = False  # nothing more will come
-        self.unsaved: SaveError | None = None  # why what comes is no longer saved
-        self.unread: CloseseqError | None = None  # why what had come by the end could not be read
+        self.over = False  # no more packets will come
+        self.unsaved: SaveError | None = None  # why packets are no longer saved
+        self.unread: CloseseqError | None = None  # why the last packets could not be read
         self._save = save
         self._left = count
         self._next_tick = time.monotonic() + TICK
@@ -167,13 +167,13 @@ class Session:
         self._age_ns = 0  # of the newest packet when it was read; below zero if its clock is another
 
     def step(self, most: int | None = None) -> list[Updates]:
-        """Wait for the next tick, take in what has come, and let time pass.
+        """Wait for the next tick, read what was captured, and return updates.
 
         Args:
-            most: tell of at most so many connections now, the gravest first. The others are told by the
-                next steps, which then do not wait.
+            most: of at most so many connections, the gravest first. The next steps return the others, and do
+                not wait.
         """
-        if not self.watch.backlog:
+        if not self.monitor.backlog:
             self._rest()
         until, behind = self._next_tick + TICK, False
         while self._read() and time.monotonic() < until:
@@ -185,34 +185,34 @@ class Session:
 
     @property
     def _is_present(self) -> bool:
-        """Whether what was read last had just come: what has come since can wait for the next tick.
+        """Whether the last batch was recent: later packets can then wait for the next tick.
 
         Few large batches cost less than many small ones.
         """
         return 0 <= self._age_ns < TICK * SECOND
 
     def _rest(self) -> None:
-        """Wait for the next tick. What comes meanwhile waits too: few large batches cost less than many."""
+        """Wait for the next tick, or for `wake`."""
         while not self._awake and (left := self._next_tick - time.monotonic()) > 0:
             time.sleep(min(left, NAP))
         self._awake = False
 
     def tick(self, most: int | None = None) -> list[Updates]:
-        """Let time pass. What cannot be judged in a moment stays due, so that packets are looked at too."""
+        """Judge what is due for at most TICK seconds, so that packets are read too; return updates."""
         now_ns = self.clock.now_ns()
         if not now_ns:
             return []
         self._judge(now_ns, time.monotonic() + TICK)
-        return self.watch.tell(most)
+        return self.monitor.report(most)
 
     def end(self, *, hurried: bool = False) -> list[Updates]:
-        """Take in what was captured until now, and let the watch say the rest.
+        """Read what was captured until now, and return all remaining updates.
 
         If that cannot all be read, `unread` says why.
 
         Args:
-            hurried: somebody waits: judge for a moment only. The connections that were never judged then are
-                not told of; `Watch.unjudged` counts them.
+            hurried: a person waits: judge for LAST_JUDGED seconds only. Connections that were never judged
+                by then are not reported; `Monitor.unjudged` counts them.
         """
         self.source.stop()
         try:
@@ -221,19 +221,18 @@ class Session:
         except (CaptureError, DeviceError) as error:
             self.unread = error
         now_ns = self.clock.now_ns()
-        self.watch.begin_end(now_ns)
+        self.monitor.begin_end(now_ns)
         self._judge(now_ns, time.monotonic() + LAST_JUDGED if hurried else math.inf)
-        return self.watch.last_news()
+        return self.monitor.last_updates()
 
     def _judge(self, now_ns: int, until: float) -> None:
-        """Judge what is due, in portions that take a moment each, until then.
+        """Judge what is due until then (monotonic time), in portions of MOMENT seconds.
 
-        A connection that closed as others did costs next to nothing, one with strange packets some
-        milliseconds.
+        A connection that closed like others costs next to nothing, one with strange packets milliseconds.
         """
         while True:
             asked, began = self._portion, time.monotonic()
-            judged = self.watch.judge(now_ns, asked)
+            judged = self.monitor.judge(now_ns, asked)
             now = time.monotonic()
             if now - began > MOMENT:
                 self._portion = max(SMALLEST_PORTION, asked // 4)
@@ -243,15 +242,15 @@ class Session:
                 return
 
     def wake(self) -> None:
-        """Let a `step` that waits go on. For signal handlers and other threads."""
+        """End the wait of `step`. For signal handlers and other threads."""
         self._awake = True
 
     def close(self) -> None:
-        """Let go of the source."""
+        """Close the source."""
         self.source.close()
 
     def _read(self, timeout: float = 0.0) -> bool:
-        """Take in one batch; return whether there was one."""
+        """Read one batch and feed it to the monitor; return whether there was one."""
         if self.over:
             return False
         batch = self.source.read(timeout)
@@ -266,13 +265,13 @@ class Session:
         self._keep(frames, batch.device)
         self.clock.see(frames)
         self._age_ns = time.time_ns() - int(frames.time_ns.max()) if len(frames) else -1
-        self.watch.reading.dropped = self.source.dropped
-        self.watch.feed(len(frames), self._decoder.decode(frames))
+        self.monitor.reading.dropped = self.source.dropped
+        self.monitor.feed(len(frames), self._decoder.decode(frames))
         self.source.release()
         return True
 
     def _keep(self, frames: Frames, device: int) -> None:
-        """Save a batch, as long as that is possible."""
+        """Save a batch, unless saving has failed before."""
         if self._save is None or self.unsaved is not None:
             return
         try:

@@ -1,7 +1,4 @@
-"""What is told of connections that closed alike, whatever their addresses and times.
-
-What a watch tells: connections of which there is something new to say.
-"""
+"""Updates: connections with something new to report, grouped by the pattern of their judgement."""
 
 from __future__ import annotations
 
@@ -22,24 +19,24 @@ if TYPE_CHECKING:
     from closeseq.connections.conversation import End
 
 ENDED = frozenset({"graceful", "simultaneous", "reset", "refused", "aborted-open", "replaced"})
-STUCK = frozenset({"half-open"})  # the problems that time brings to light; with all that are named stuck-...
+STUCK = frozenset({"half-open"})  # problems that only time shows, besides those named stuck-...
 
 
 @dataclass(frozen=True, slots=True)
 class Pattern:
-    """What a judgement says but for addresses, packets and times."""
+    """A judgement without addresses, packets and times: equal for connections that closed alike."""
 
     verdict: str
     initiator: str
     shape: str
     client: State
     server: State
-    problems: frozenset[tuple[str, End | None]]  # code, and the end it is about
+    problems: frozenset[tuple[str, End | None]]  # code, and the endpoint it is about
     notices: frozenset[tuple[str, End | None]]
 
     @classmethod
     def of(cls, outcome: Outcome) -> Pattern:
-        """Return what is told of connections with this outcome."""
+        """Return the pattern of connections with this outcome."""
         found = {
             severity: frozenset(
                 (finding.code, finding.endpoint)
@@ -65,86 +62,86 @@ class Pattern:
 
     @property
     def gone(self) -> bool:
-        """Whether no clock changes anything any more."""
+        """Whether the connection is over and no timer runs."""
         return self.ended and self.client is State.CLOSED and self.server is State.CLOSED
 
     @property
     def stuck(self) -> frozenset[tuple[str, End | None]]:
-        """The problems that are news before the connection is over."""
+        """The problems that are reported before the connection is over."""
         return frozenset(
             (code, end) for code, end in self.problems if code in STUCK or code.startswith("stuck-")
         )
 
     @property
-    def said(self) -> tuple[object, ...]:
-        """What would have to be taken back if it changed."""
+    def claims(self) -> tuple[object, ...]:
+        """What makes an earlier report wrong if it changes."""
         return (self.verdict, self.initiator, self.problems, self.notices)
 
 
-class Labels:
-    """All labels that there were, by number."""
+class Patterns:
+    """Patterns, by number."""
 
     def __init__(self) -> None:
         self._number: dict[Pattern, int] = {}
-        self._labels: list[Pattern] = []
+        self._patterns: list[Pattern] = []
 
     def __getitem__(self, number: int) -> Pattern:
-        return self._labels[number]
+        return self._patterns[number]
 
     def __len__(self) -> int:
-        return len(self._labels)
+        return len(self._patterns)
 
     def number(self, outcome: Outcome) -> int:
-        """Return the number of the label of connections with this outcome."""
-        label = Pattern.of(outcome)
-        number = self._number.setdefault(label, len(self._labels))
-        if number == len(self._labels):
-            self._labels.append(label)
+        """Return the number of an outcome's pattern; a new one if it was not seen before."""
+        pattern = Pattern.of(outcome)
+        number = self._number.setdefault(pattern, len(self._patterns))
+        if number == len(self._patterns):
+            self._patterns.append(pattern)
         return number
 
     def keep(self, numbers: np.ndarray) -> np.ndarray:
-        """Keep only these labels, given by their numbers, ascending; they get new ones.
+        """Keep only these patterns, given by ascending numbers, and renumber them.
 
         Returns:
-            by old number the new one, -1 for those that are let go; at -1, which is no number, -1.
+            the new number by the old one, -1 for those that are dropped; at -1, which is no number, -1.
         """
-        new = np.full(len(self._labels) + 1, -1, np.int32)
+        new = np.full(len(self._patterns) + 1, -1, np.int32)
         new[numbers] = np.arange(len(numbers))
-        self._labels = [self._labels[number] for number in numbers.tolist()]
-        self._number = {label: number for number, label in enumerate(self._labels)}
+        self._patterns = [self._patterns[number] for number in numbers.tolist()]
+        self._number = {pattern: number for number, pattern in enumerate(self._patterns)}
         return new
 
 
 class UpdateKind(StrEnum):
-    """Why there is something to say."""
+    """Why a connection is reported."""
 
     CLOSED = "closed"  # it is over, but for TIME_WAIT
-    STUCK = "stuck"  # an end waits in vain
-    REVISED = "revised"  # what was said of it was assumed, and later packets tell otherwise
-    OPEN = "open"  # the watch ends, and the connection has not
-    MORE = "more"  # the watch ends, and more packets have come since it was told; they change nothing
+    STUCK = "stuck"  # an endpoint waits in vain
+    REVISED = "revised"  # the earlier report was an assumption, and later packets contradict it
+    OPEN = "open"  # monitoring ends, and the connection has not
+    MORE = "more"  # monitoring ends; packets came after the last report, and change nothing in it
 
 
 class Update(Connection):
-    """A connection as it stood when there was something to say of it."""
+    """A connection as it stood when it was reported."""
 
     kind: UpdateKind
-    as_of_ns: int  # the moment for which it holds, since the Unix epoch
+    as_of_ns: int  # the moment of the report, since the Unix epoch
 
 
-# Gives the connections with these ascending indices, of which there is that to say.
+# Yields the connections with these ascending indices, as updates of this kind.
 Look: TypeAlias = "Callable[[Sequence[int], UpdateKind], Iterator[Update]]"
 
 
 class Updates:
-    """Connections of which the same is to be said; they are looked at when they are asked for.
+    """Connections with the same kind of update and the same pattern, each made when it is asked for.
 
-    It holds until the watch is fed again.
+    Valid until the monitor is fed again.
     """
 
-    def __init__(self, kind: UpdateKind, label: Pattern, indices: Sequence[int], look: Look) -> None:
+    def __init__(self, kind: UpdateKind, pattern: Pattern, indices: Sequence[int], look: Look) -> None:
         self.kind = kind
-        self.label = label
+        self.pattern = pattern
         self.indices = indices
         self._look = look
 

@@ -1,6 +1,6 @@
-"""Hold what closeseq infers from packets against what the kernel said, endpoint by endpoint.
+"""Compare the states that closeseq infers from packets with those that the kernel reports, by endpoint.
 
-Kernel and packets cannot tell quite the same story, and no one is blamed for that:
+Kernel and packets cannot show quite the same:
 
 - The kernel replaces a socket that enters TIME_WAIT, or an ownerless one in FIN_WAIT_2, by a smaller
   one. The tracepoint shows the first as CLOSED; which of the two it was, the socket table tells.
@@ -15,12 +15,12 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from closeseq.lab.agreement import same_instant_ns
+from closeseq.lab.agreement import comparable, same_instant_ns
 from closeseq.settings import SECOND
+from closeseq.tcp.states import State
 from kernel_truth.programs import SIDES
 
 UNSETTLED = 0.050  # seconds around an event in which the socket table may show either state; and a round trip
@@ -89,14 +89,14 @@ class Endpoint:
     def kernel_states(self) -> list[str]:
         """List the states that packets can tell of, evened out."""
         seen = [new for time, _, new in self.kernel if time <= self.last + self.same_instant]
-        return comparable([FIRST_STATE[self.side], *seen])
+        return _comparable([FIRST_STATE[self.side], *seen])
 
     def inferred_states(self, count: int | None = None) -> list[str]:
         """List the states closeseq tells of, up to the given number of transitions, evened out.
 
         Timers are left out: the tracepoint says nothing of the sockets they belong to.
         """
-        return comparable([FIRST_STATE[self.side], *(one["to"] for one in self.by_packets()[:count])])
+        return _comparable([FIRST_STATE[self.side], *(one["to"] for one in self.by_packets()[:count])])
 
     def by_packets(self) -> list[Json]:
         """Leave the timers out of the inferred transitions."""
@@ -126,18 +126,8 @@ class Endpoint:
         return all(abs(time - event) >= unsettled for event in events)
 
 
-def comparable(states: Iterable[str]) -> list[str]:
-    """Even a sequence of states out, so that the kernel's and closeseq's can be compared.
-
-    TIME_WAIT counts as CLOSED, an end that is CLOSED after FIN_WAIT_2 as still being there (the
-    tracepoint does not tell it from an ownerless FIN_WAIT_2), and a state that is repeated as one.
-    """
-    merged = ["CLOSED" if state == "TIME_WAIT" else state for state in states]
-    return [
-        state
-        for before, state in pairwise(["", *merged])
-        if state != before and (before, state) != ("FIN_WAIT_2", "CLOSED")
-    ]
+def _comparable(states: Iterable[str]) -> list[str]:
+    return [str(state) for state in comparable(map(State, states))]
 
 
 def compare(records_path: Path, truth_path: Path) -> Score:

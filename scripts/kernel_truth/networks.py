@@ -4,7 +4,9 @@ Either is a context: the capture begins with it and ends with it.
 """
 
 import random
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import Protocol
@@ -12,13 +14,14 @@ from typing import Protocol
 from closeseq.connections.conversation import Address, End
 from closeseq.lab.faults import Action, Conditions, Fault, Leg, PathSettings, SegmentKind
 from closeseq.lab.path import PathNetwork
+from closeseq.lab.tap import Tap
 from closeseq.linux.socket_table import SocketTable
 from closeseq.settings import SECOND
 from kernel_truth.loss import Losses
 from kernel_truth.programs import SIDES
-from kernel_truth.tap import tap
 
 HOSTS = {4: "127.0.0.1", 6: "::1"}
+TAKE_IN = 0.1  # seconds that the tap is read at a time
 
 # Where the capture point of a path lies, on the way from client to server.
 TAPS = {"near": 0.02, "mid": 0.5, "far": 0.98, "clean": 0.3}
@@ -55,10 +58,10 @@ class Network(Protocol):
 
 
 class Loopback:
-    """One namespace's loopback interface, with tcpdump on it; nftables drops packets."""
+    """One namespace's loopback interface, with the lab's tap on it; nftables drops packets."""
 
-    def __init__(self, losses: Losses, table: SocketTable, host: str) -> None:
-        self._losses, self._table, self._host = losses, table, host
+    def __init__(self, losses: Losses, table: SocketTable, tap: Tap, host: str) -> None:
+        self._losses, self._table, self._tap, self._host = losses, table, tap, host
 
     def host(self, side: str) -> str:  # noqa: ARG002 - both are the same
         return self._host
@@ -83,7 +86,7 @@ class Loopback:
         return {}
 
     def check(self) -> None:
-        """Nothing: tcpdump says at its end whether it has lost packets."""
+        _check_nothing_lost(self._tap)
 
 
 class OverPath:
@@ -135,10 +138,36 @@ NetworkOf = Callable[[Path, range, int], AbstractContextManager[Network]]
 @contextmanager
 def loopback(capture: Path, ports: range, ip: int) -> Iterator[Network]:
     """Capture on loopback while the block runs."""
-    with ExitStack() as at_end, tap(capture, ports[0], ports[-1]):
+    del ports  # nothing else is on this namespace's loopback
+    with ExitStack() as at_end, Tap(capture, "lo", None) as tap, _read(tap):
         losses = Losses()
         at_end.callback(losses.close)
-        yield Loopback(losses, at_end.enter_context(SocketTable()), HOSTS[ip])
+        yield Loopback(losses, at_end.enter_context(SocketTable()), tap, HOSTS[ip])
+
+
+@contextmanager
+def _read(tap: Tap) -> Iterator[None]:
+    """Have a thread read a tap while the block runs, and all that is left at its end."""
+    over = threading.Event()
+
+    def read() -> None:
+        while not over.is_set():
+            tap.listen(TAKE_IN)
+        tap.catch_up()
+
+    with ThreadPoolExecutor(1) as reader:
+        reading = reader.submit(read)
+        try:
+            yield
+        finally:
+            over.set()
+        reading.result()
+    _check_nothing_lost(tap)
+
+
+def _check_nothing_lost(tap: Tap) -> None:
+    if tap.dropped:
+        raise RuntimeError(f"the capture itself lost {tap.dropped} packets, so it cannot be compared")
 
 
 def over_path(kind: str, dice: random.Random) -> NetworkOf:

@@ -15,16 +15,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from closeseq.lab.kernel_answers import by_ends
+from closeseq.lab.kernel_answers import Trace, by_ends
 from closeseq.lab.network import enter
-from closeseq.linux.tracepoint import SocketTransition, Tracepoint
+from closeseq.linux.tracepoint import SocketTransition
 from kernel_truth.networks import Network, loopback, over_path
 from kernel_truth.programs import PATHS, SIDES, Step, random_program
 
 PORTS = range(10000, 32000)  # of servers: below those the kernel gives to clients
 STARTS = 60  # connections started a second
 WAITS = (0.5, 1.5)  # seconds, after the last step
-PATIENCE = 1.0  # seconds an application waits for data
+RECEIVE_TIMEOUT = 1.0  # seconds an application waits for data
 TIME_LIMIT = 60  # seconds a recording may take after the last start
 ABORT = struct.pack("ii", 1, 0)  # SO_LINGER of no time: close sends RST
 
@@ -65,24 +65,22 @@ def record(capture: Path, *, connections: int, seed: int, loss: str, ip: int, si
         # The sockets left open are closed last: closing them must add neither packets nor transitions.
         for job in jobs:
             at_end.callback(_close_all, job)
-        tracer = at_end.enter_context(Tracepoint(ports))
+        trace = at_end.enter_context(Trace(ports))
         with network_of(capture, ports, ip) as network:
             asyncio.run(_drive(jobs, network))
             network.check()
             capture_end = time.time()
-            transitions = _sound(tracer)
+            transitions = _transitions(trace)
             facts = {job.number: _facts(network, job) for job in jobs}
         return _write_truth(capture, jobs, transitions, facts, capture_end)
 
 
-def _sound(tracer: Tracepoint) -> list[SocketTransition]:
-    """Return all transitions, if the kernel had room for them and nobody set the clock meanwhile."""
-    transitions = tracer.transitions()
-    if tracer.lost:
-        raise RuntimeError(f"the kernel's trace lost {tracer.lost} transitions")
-    if tracer.clock_was_set:
-        raise RuntimeError("the system's clock was set during the recording")
-    return transitions
+def _transitions(trace: Trace) -> list[SocketTransition]:
+    """Return all transitions. Raises RuntimeError if they may be incomplete, or at wrong times."""
+    trace.catch_up()
+    if doubt := trace.refusal or trace.doubt:
+        raise RuntimeError(doubt)
+    return trace.transitions
 
 
 def _allow_open_files(needed: int) -> None:
@@ -128,7 +126,7 @@ class _Driver:
         self._closers = closers
 
     async def run(self, job: Connection) -> None:
-        """Open the connection, take every step of its program, and look on for two seconds more."""
+        """Open the connection, take every step of its program, and keep looking for two seconds more."""
         await self._open(job)
         await asyncio.sleep(0.05)
         self._look(job, "connect")
@@ -144,7 +142,7 @@ class _Driver:
         job.end = time.time()
 
     def _look(self, job: Connection, after: str) -> None:
-        """Note what the socket table shows of both ends now."""
+        """Record both endpoints' states in the socket table now."""
         states = {side: self._network.state(side, *job.ports(side)) for side in SIDES}
         job.snapshots.append({"time": time.time(), **states, "after": after})
 
@@ -178,7 +176,7 @@ class _Driver:
             else:
                 await _act(job, step)
         except OSError as error:
-            return f"{step} !{error.errno}"  # !None when our own patience ended (TimeoutError)
+            return f"{step} !{error.errno}"  # !None when RECEIVE_TIMEOUT ended (TimeoutError)
         return str(step)
 
     def _disturb(self, job: Connection, step: Step) -> None:
@@ -209,7 +207,7 @@ async def _act(job: Connection, step: Step) -> None:
     if step.action == "send":
         own.send(b"x" * step.size)
     elif step.action == "recv":
-        await asyncio.wait_for(asyncio.get_running_loop().sock_recv(own, 1 << 20), PATIENCE)
+        await asyncio.wait_for(asyncio.get_running_loop().sock_recv(own, 1 << 20), RECEIVE_TIMEOUT)
     elif step.action == "shutdown":
         own.shutdown(socket.SHUT_WR)
     else:
@@ -239,13 +237,15 @@ def _write_truth(
                 "snapshots": job.snapshots,
                 "end": job.end,
                 "left_open": sorted(job.sockets),
-                "transitions": {side: [_told(one) for one in of.get(job.ports(side), [])] for side in SIDES},
+                "transitions": {
+                    side: [_transition(one) for one in of.get(job.ports(side), [])] for side in SIDES
+                },
                 "capture_end": capture_end,
             }
             lines.write(json.dumps(truth) + "\n")
     return path
 
 
-def _told(one: SocketTransition) -> tuple[float, str, str]:
+def _transition(one: SocketTransition) -> tuple[float, str, str]:
     """Return the Unix time, the state before, and the one after."""
     return round(one.time_ns / 1e9, 6), str(one.before), str(one.after)

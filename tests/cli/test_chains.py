@@ -108,7 +108,7 @@ def test_captures_that_overlap_are_analysed_side_by_side_and_said_to_be(ring, tm
     said = closeseq("analyze", ring, other).stdout
     assert "(3 files): 17 packets" in " ".join(said.split())
     assert f"\n{other}: 17 packets" in said
-    assert said.count("overlaps in time, so is of another capture point") == 2
+    assert said.count("overlaps in time (another capture point)") == 2
     told = json.loads(closeseq("analyze", ring, other, "-f", "json").stdout)
     assert [one["beside"] for one in told["captures"]] == [[str(other)], [str(ring / "r1.pcap")]]
 

@@ -185,7 +185,7 @@ def test_output_is_never_overwritten_without_force(tmp_path):
     there.write_text("precious")
     done = closeseq("analyze", CLEAN, "-o", there)
     assert done.returncode == 2
-    assert err(done) == f"closeseq: {there} is there already; --force overwrites it\n"
+    assert err(done) == f"closeseq: {there} exists already; --force overwrites it\n"
     assert there.read_text() == "precious"
     assert closeseq("analyze", CLEAN, "-f", "csv", "-o", there, "--force").returncode == 0
     assert there.read_text().startswith("capture,id,")
@@ -237,7 +237,7 @@ def test_a_link_is_written_through_and_stays_a_link(tmp_path):
     assert link.is_symlink()
     assert target.read_text()
     assert err(closeseq("analyze", CLEAN, "-o", link)) == (
-        f"closeseq: {link} is there already; --force overwrites it\n"
+        f"closeseq: {link} exists already; --force overwrites it\n"
     )
 
 

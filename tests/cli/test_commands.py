@@ -13,8 +13,8 @@ from click.testing import CliRunner
 from closeseq import format_timeline
 from closeseq.cli.analyze_run import timelines
 from closeseq.cli.main import cli
-from closeseq.cli.states import Moment, moment
-from closeseq.cli.terminal import Progress, progress_picture
+from closeseq.cli.options import Moment, moment
+from closeseq.cli.terminal import Progress, progress_text
 from closeseq.report.selection import Selection, Wanted
 from closeseq.report.text import Style
 from closeseq.verdict import vocabulary
@@ -134,9 +134,9 @@ def test_states_of_what_cannot_be_read_is_status_3(tmp_path):
 
 
 def test_the_bar_shows_how_much_is_read_or_how_far_if_the_size_is_not_known():
-    assert progress_picture("x.pcap", 50, 100) == f"reading x.pcap [{'#' * 15}{'-' * 15}]  50%"
-    assert progress_picture("x.pcap", 200, 100).endswith("] 100%")
-    assert progress_picture("x.pcap", 12_345_678, None) == "reading x.pcap  12.3 MB"
+    assert progress_text("x.pcap", 50, 100) == f"reading x.pcap [{'#' * 15}{'-' * 15}]  50%"
+    assert progress_text("x.pcap", 200, 100).endswith("] 100%")
+    assert progress_text("x.pcap", 12_345_678, None) == "reading x.pcap  12.3 MB"
 
 
 @contextmanager
@@ -198,7 +198,7 @@ def test_a_few_timelines_are_all_shown_in_order():
 def test_of_too_many_timelines_those_with_a_problem_come_first_and_the_rest_is_counted():
     text = "\n".join(timelines(Selection(many(30)), Style(), 5))
     assert numbers(text.splitlines()) == [7, 18, 1, 2, 3]
-    assert "25 more of 30 connections are not shown" in text
+    assert "25 of 30 connections are not shown" in text
     assert len(numbers("\n".join(timelines(Selection(many(30)), Style(), None)).splitlines())) == 30
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from closeseq.cli import live_output
-from closeseq.cli.live_output import ALIKE, COUNTS, CROWD, LINES, SECONDS, Crowd
+from closeseq.cli.live_output import ALIKE, COUNTS, CROWD, LINES, SECONDS, Throttle
 from closeseq.report.text import Style
 from closeseq.tcp.states import State
 from closeseq.watch.updates import Pattern, UpdateKind, Updates
@@ -24,8 +24,8 @@ def clock(monkeypatch):
     return Clock
 
 
-def news(number, kind=UpdateKind.CLOSED, label=GRACEFUL):
-    return Updates(kind, label, range(number), None)
+def updates(number, kind=UpdateKind.CLOSED, pattern=GRACEFUL):
+    return Updates(kind, pattern, range(number), None)
 
 
 def other(number, problems=frozenset()):
@@ -33,29 +33,29 @@ def other(number, problems=frozenset()):
 
 
 def test_of_what_is_alike_three_blocks_are_shown_in_ten_seconds_however_many_come_at_once(clock):
-    shared = Crowd()
+    shared = Throttle()
     blocks = 0
     for _ in range(40):  # ten seconds of 500 a second
-        shown, lines = shared.share(news(125))
+        shown, lines = shared.share(updates(125))
         blocks += shown
         assert lines == 0
         clock.now += 0.25
     assert blocks == ALIKE
     clock.now += SECONDS
-    assert shared.share(news(125)) == (1, 0)
+    assert shared.share(updates(125)) == (1, 0)
 
 
 def test_a_few_are_shown_singly(clock):
-    shared = Crowd()
-    assert shared.share(news(2)) == (2, 0)
-    assert shared.share(news(5)) == (1, 4)
-    assert shared.share(news(CROWD)) == (0, CROWD)
+    shared = Throttle()
+    assert shared.share(updates(2)) == (2, 0)
+    assert shared.share(updates(5)) == (1, 4)
+    assert shared.share(updates(CROWD)) == (0, CROWD)
     assert not shared.due
 
 
 def test_lines_run_out_too_and_the_rest_is_counted(clock):
-    shared = Crowd()
-    lines = sum(shared.share(news(10))[1] for _ in range(10))
+    shared = Throttle()
+    lines = sum(shared.share(updates(10))[1] for _ in range(10))
     assert lines == LINES[False]
     assert shared.due
     (row,) = shared.counts(Style())
@@ -63,10 +63,10 @@ def test_lines_run_out_too_and_the_rest_is_counted(clock):
 
 
 def test_each_connection_is_shown_or_counted_and_counts_come_every_ten_seconds(clock):
-    shared = Crowd()
+    shared = Throttle()
     shown, rows = 0, []
     for _ in range(100):
-        shown += sum(shared.share(news(125)))
+        shown += sum(shared.share(updates(125)))
         if shared.due:
             rows += shared.counts(Style())
         clock.now += 0.25
@@ -79,19 +79,19 @@ def test_each_connection_is_shown_or_counted_and_counts_come_every_ten_seconds(c
 
 
 def test_a_flood_takes_no_room_from_what_is_stuck(clock):
-    shared = Crowd()
+    shared = Throttle()
     for number in range(200):
-        shared.share(news(500, label=other(number)))
-    assert shared.share(news(2, UpdateKind.STUCK, STUCK)) == (2, 0)
-    assert shared.share(news(3, label=other(0, LEAK))) == (3, 0)
+        shared.share(updates(500, pattern=other(number)))
+    assert shared.share(updates(2, UpdateKind.STUCK, STUCK)) == (2, 0)
+    assert shared.share(updates(3, pattern=other(0, LEAK))) == (3, 0)
 
 
 def test_what_is_grave_is_counted_first_and_few_kinds_by_name(clock):
-    shared = Crowd()
+    shared = Throttle()
     for number in range(30):
-        shared.share(news(100 + number, label=other(number)))
+        shared.share(updates(100 + number, pattern=other(number)))
     for _ in range(2):
-        shared.share(news(500, UpdateKind.STUCK, STUCK))
+        shared.share(updates(500, UpdateKind.STUCK, STUCK))
     first, *_, last = rows = list(shared.counts(Style(width=200)))
     assert len(rows) == COUNTS + 1
     assert "stuck the same way: closing (stuck-close-wait)" in first
@@ -99,24 +99,24 @@ def test_what_is_grave_is_counted_first_and_few_kinds_by_name(clock):
 
 
 def test_what_was_shown_when_it_got_stuck_is_not_drawn_again_at_the_end(clock):
-    shared = Crowd()
-    shared.share(news(1, UpdateKind.STUCK, STUCK))
+    shared = Throttle()
+    shared.share(updates(1, UpdateKind.STUCK, STUCK))
     shared.end()
-    assert shared.share(news(1, UpdateKind.OPEN, STUCK)) == (0, 1)
+    assert shared.share(updates(1, UpdateKind.OPEN, STUCK)) == (0, 1)
 
 
 def test_the_end_has_room_of_its_own(clock):
-    shared = Crowd()
+    shared = Throttle()
     for number in range(200):
-        shared.share(news(5, label=other(number)))
-    assert shared.share(news(1, UpdateKind.OPEN)) == (0, 0)
+        shared.share(updates(5, pattern=other(number)))
+    assert shared.share(updates(1, UpdateKind.OPEN)) == (0, 0)
     shared.end()
-    assert shared.share(news(1, UpdateKind.OPEN, other(1))) == (1, 0)
+    assert shared.share(updates(1, UpdateKind.OPEN, other(1))) == (1, 0)
 
 
 def test_kinds_that_were_never_seen_again_are_forgotten(clock):
-    shared = Crowd()
+    shared = Throttle()
     for number in range(5000):
-        shared.share(news(1, label=other(number)))
+        shared.share(updates(1, pattern=other(number)))
         clock.now += 1
     assert len(shared._alike) <= live_output.MOST_KINDS + 1

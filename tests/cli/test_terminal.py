@@ -11,8 +11,8 @@ import time
 
 import pytest
 
-from closeseq.cli.terminal import picture
-from closeseq.cli.terminal import progress_picture as progress
+from closeseq.cli.terminal import progress_text as progress
+from closeseq.cli.terminal import status_text
 from closeseq.tcp.states import State
 from live_namespace import PATIENCE, ROOT, needs_network
 from live_namespace import net as net  # noqa: PLC0414 - a fixture
@@ -91,7 +91,7 @@ LIVE_SOCKETS = {State.TIME_WAIT: 12_304, State.CLOSE_WAIT: 3, State.ESTABLISHED:
 
 def status(width, **changed):
     told = {"packets": 84_012, "lost": 0, "open_": 37, "sockets": LIVE_SOCKETS, "backlog": 0} | changed
-    return picture("lo", "12:18:06", **told, width=width)
+    return status_text("lo", "12:18:06", **told, width=width)
 
 
 def test_the_status_line_counts_connections_and_sockets_apart():

@@ -81,18 +81,18 @@ def test_a_certain_transition_that_the_kernel_did_not_make_is_told_as_such():
 
 def test_what_packets_cannot_tell_must_be_declared():
     said = answers("fin-behind-window")
-    assert compared("fin-behind-window", said).untold
-    said.moments = [replace(moment, untold={}) for moment in said.moments]
+    assert compared("fin-behind-window", said).hidden
+    said.moments = [replace(moment, hidden={}) for moment in said.moments]
     agreed = compared("fin-behind-window", said)
-    assert not agreed.untold
+    assert not agreed.hidden
     assert "kernel FIN_WAIT_1" in agreed.wrong[0]
 
 
 def test_and_must_not_be_declared_where_packets_do_tell():
     said = answers("slow-close")
-    said.moments = [replace(moment, untold={End.SERVER: "who knows"}) for moment in said.moments]
+    said.moments = [replace(moment, hidden={End.SERVER: "who knows"}) for moment in said.moments]
     assert any(
-        "packets do tell" in line and "who knows" in line for line in compared("slow-close", said).wrong
+        "packets show a state" in line and "who knows" in line for line in compared("slow-close", said).wrong
     )
 
 
@@ -102,7 +102,7 @@ def test_a_timer_that_runs_out_at_another_time_is_a_disagreement():
     (waiting,) = moment.sockets
     assert waiting.state is State.TIME_WAIT
     said.moments[-1] = replace(moment, sockets=(replace(waiting, expires_ms=waiting.expires_ms - 5000),))
-    assert "it will last" in "".join(compared("client-interrupted", said).wrong)
+    assert "inferred to last" in "".join(compared("client-interrupted", said).wrong)
 
 
 def test_an_assumption_that_later_packets_put_right_is_counted():

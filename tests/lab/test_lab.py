@@ -123,8 +123,8 @@ def test_the_story_shows_packets_and_both_ends_as_inferred_and_as_the_kernel_has
 @with_nft
 def test_what_packets_cannot_tell_is_said_plainly(everything):
     told = story(everything, "fin-behind-window")
-    assert "Packets cannot tell that the server is in FIN_WAIT_1: its FIN waits behind" in told
-    assert "agree wherever packets can tell" in told
+    assert "No packet shows that the server is in FIN_WAIT_1: its FIN waits behind" in told
+    assert "agree wherever packets can show it" in told
 
 
 @as_root
@@ -132,8 +132,8 @@ def test_what_packets_cannot_tell_is_said_plainly(everything):
 def test_later_packets_put_right_what_was_told_and_connections_alike_are_told_once(everything):
     told = story(everything, "final-ack-lost")
     first = told.index("> the client closes; the final ACK is lost")
-    assert re.search(r"client +CLOSED\? .*not told by packets so far", told[first:])
-    again = told.index("seen again in the light of these:", told.index("> the path is well again"))
+    assert re.search(r"client +CLOSED\? .*no packet shows it so far", told[first:])
+    again = told.index("revised by these packets:", told.index("> the path is well again"))
     assert re.search(r"x-+ ACK -- +#11  lost", told[again:])
     assert "likewise #2 to #5" in story(everything, "leaky-server")
 

@@ -10,7 +10,7 @@ import pytest
 from closeseq.connections.conversation import Address
 from closeseq.errors import CaptureError
 from closeseq.report.selection import Selection, Wanted
-from closeseq.report.socket_states import census_table, sockets
+from closeseq.report.socket_states import sockets, states_table
 from closeseq.report.summary import allot, nothing, summary
 from closeseq.report.table import table
 from closeseq.report.text import Style
@@ -95,6 +95,15 @@ def test_without_problems_it_says_so():
     assert "Problems" not in text
 
 
+def test_without_problems_yet_it_says_which_program_has_not_closed():
+    text = page(MadeAnalysis([close_wait(number=1), close_wait(number=2), stuck(3)]))
+    assert (
+        "\n      2  CLOSE_WAIT at the server 127.0.0.1:19999: " not in text
+    )  # there is a problem to fix first
+    text = page(MadeAnalysis([close_wait(number=1), close_wait(number=2)]))
+    assert "\n      2  CLOSE_WAIT at the server 127.0.0.1:19999: " in text
+
+
 def test_what_the_capture_lacks_stands_before_what_is_concluded_from_it():
     error = CaptureError("the record is cut short", path="made.pcap", packet=9)
     given = reading(
@@ -105,8 +114,8 @@ def test_what_the_capture_lacks_stands_before_what_is_concluded_from_it():
         "  not read to its end: made.pcap: packet 9: the record is cut short",
         "  the capture lost 15 packets (its own drop counter)",
         "  skipped: not TCP (2)",
-        "  copies: 3 packets captured or delivered more than once, counted once",
-        "  noted: length 0 (1)",
+        "  duplicates: 3 packets captured or delivered more than once, counted once",
+        "  notes: length 0 (1)",
     ]
 
 
@@ -160,7 +169,7 @@ def test_no_line_of_the_summary_is_wider_than_the_terminal(width):
 def test_names_of_files_cannot_steer_the_terminal():
     analysis = MadeAnalysis([stuck(1)], path="\x1b[2J.pcap")
     assert "\x1b" not in page(analysis)
-    assert "\x1b" not in "\n".join(census_table(Selection(analysis), BEGAN, Style()))
+    assert "\x1b" not in "\n".join(states_table(Selection(analysis), BEGAN, Style()))
 
 
 TABLE = [
@@ -190,7 +199,7 @@ def test_the_table_of_nothing_is_nothing():
 
 
 def test_the_census_lists_both_ends_as_netstat_would():
-    lines = list(census_table(Selection(MadeAnalysis([lost_final_ack()])), BEGAN + ns(0.2), Style()))
+    lines = list(states_table(Selection(MadeAnalysis([lost_final_ack()])), BEGAN + ns(0.2), Style()))
     assert lines == [
         "made.pcap at 0.200000 s, 2026-11-20 12:18:06.394806 UTC: 2 sockets",
         "Proto    Local Address    Foreign Address    State       Certainty    Connection",

@@ -41,7 +41,7 @@ LOST_FINAL_ACK = """\
    0.525064  CLOSED?       ◀─────────── ACK ──                #11
     server: TIME_WAIT until 60 s after #10; that is 60 s after the capture ended
     ? assumed: nothing in the capture contradicts it, and nothing proves it
-    x did not arrive, or nothing shows that it did
+    x did not arrive, or no packet shows that it did
 
   ! final-ack-lost (client): final-ack-lost happened [proved, 210 ms; #9 #10]
       mend final-ack-lost
@@ -92,7 +92,7 @@ def test_what_a_clock_did_stands_in_its_place_without_a_packet():
         now=100.0,
     )
     lines = format_timeline(connection).splitlines()
-    row = "    0.200000  TIME_WAIT     ◀─────── FIN ACK ──  LAST_ACK      #5   client by way of FIN_WAIT_2"
+    row = "    0.200000  TIME_WAIT     ◀─────── FIN ACK ──  LAST_ACK      #5   client via FIN_WAIT_2"
     assert row in lines
     assert "   60.200100  CLOSED               timer                       client: 2MSL passed" in lines
 
@@ -131,7 +131,7 @@ def test_a_segment_with_data_and_a_repeated_one_say_so_where_no_note_does():
     )
     text = format_timeline(connection)
     assert "── FIN ACK ───────▶                #4   1,460 bytes" in text
-    assert "#5   1 byte; sent again" in text
+    assert "#5   1 byte; retransmission" in text
 
 
 def test_traffic_that_changes_a_state_shows_the_state():

@@ -55,6 +55,8 @@ class Made:
             return (self.conversation.last_ns - self.conversation.first_ns) / 1e9
         if name == "packets":
             return self.conversation.client_packets + self.conversation.server_packets
+        if name in ("client_state", "server_state"):
+            return self.end(End(name.removesuffix("_state"))).state
         if name in ("client", "server"):
             return self.end(End(name))
         raise AttributeError(name)

@@ -461,7 +461,7 @@ def test_a_full_disk_is_one_line_and_the_watch_goes_on(net, tmp_path):
         out, err = ended(process)
     assert process.returncode == 3
     assert len(err.splitlines()) == 1
-    assert "going on without saving" in err
+    assert "continuing without saving" in err
     assert len(records(out)) == 6
 
 

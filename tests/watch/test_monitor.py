@@ -31,8 +31,8 @@ class Told:
     """A watch that is fed in real time, tick by tick, and what it told."""
 
     def __init__(self, **options):
-        self.watch = Monitor(SETTINGS, **options)
-        self.news = []  # (seconds, kind, connection)
+        self.monitor = Monitor(SETTINGS, **options)
+        self.updates = []  # (seconds, kind, connection)
 
     def play(self, rows, until):
         """Feed rows as their time comes; the clock ticks ten times a second."""
@@ -41,20 +41,20 @@ class Told:
         for tenth in range(round(until * 10) + 1):
             now = START_NS + tenth * SECOND // 10
             due = (rows.time_ns <= now) & (rows.time_ns > now - SECOND // 10)
-            self.watch.feed(int(due.sum()), rows.take(np.flatnonzero(due)))
-            self.note(tenth / 10, self.watch.tick(now))
+            self.monitor.feed(int(due.sum()), rows.take(np.flatnonzero(due)))
+            self.note(tenth / 10, self.monitor.tick(now))
         return self
 
     def end(self, at):
-        self.note(at, self.watch.end(START_NS + round(at * SECOND)))
+        self.note(at, self.monitor.end(START_NS + round(at * SECOND)))
         return self
 
-    def note(self, at, news):
-        self.news += [(at, one.kind, seen) for one in news for seen in one]
+    def note(self, at, updates):
+        self.updates += [(at, one.kind, seen) for one in updates for seen in one]
 
     @property
     def kinds(self):
-        return [kind for _, kind, _ in self.news]
+        return [kind for _, kind, _ in self.updates]
 
 
 def clients(script, count, *, apart_ns=0):
@@ -73,7 +73,7 @@ def clients(script, count, *, apart_ns=0):
 
 def test_a_close_is_told_once_a_moment_after_it():
     told = Told().play(OPEN + "C:FA S:A S:FA C:A", until=70)
-    ((at, kind, connection),) = told.news
+    ((at, kind, connection),) = told.updates
     assert (kind, connection.verdict) == (UpdateKind.CLOSED, "graceful")
     assert at == pytest.approx(0.4, abs=0.1)
     assert connection.client.state is State.TIME_WAIT
@@ -81,7 +81,7 @@ def test_a_close_is_told_once_a_moment_after_it():
 
 def test_a_close_wait_is_told_when_it_has_lasted_too_long_though_no_packet_comes():
     told = Told().play(OPEN + "C:FA S:A", until=20)
-    ((at, kind, connection),) = told.news
+    ((at, kind, connection),) = told.updates
     assert kind is UpdateKind.STUCK
     assert at == pytest.approx(STUCK_AFTER, abs=0.2)
     assert connection.has("stuck-close-wait")
@@ -96,7 +96,7 @@ def test_a_stuck_connection_that_closes_after_all_is_told_again():
 def test_what_was_told_is_revised_when_later_packets_tell_otherwise():
     told = Told().play(OPEN + "C:FA S:A S:FA C:A! +1s S:FA* C:A", until=5)
     assert told.kinds == [UpdateKind.CLOSED, UpdateKind.REVISED]
-    first, second = (connection for _, _, connection in told.news)
+    first, second = (connection for _, _, connection in told.updates)
     assert not first.has("final-ack-lost")
     assert second.has("final-ack-lost")
     assert first.id == second.id
@@ -106,7 +106,7 @@ def test_packets_that_change_nothing_are_no_revision_but_are_in_the_last_word():
     told = Told().play(OPEN + "C:FA S:A S:FA C:A +1s C:A", until=5)
     assert told.kinds == [UpdateKind.CLOSED]
     told.end(6)
-    (_, _, first), (_, kind, last) = told.news
+    (_, _, first), (_, kind, last) = told.updates
     assert kind is UpdateKind.MORE
     assert last.packets == first.packets + 1
     assert last.summary == first.summary
@@ -121,9 +121,12 @@ def test_what_time_alone_adds_to_a_stuck_connection_is_no_news():
 def test_with_a_limit_the_longest_due_are_told_first_and_the_others_next():
     told = Told()
     for one in clients(OPEN + "C:FA S:A S:FA C:A", 30, apart_ns=1000):
-        told.watch.feed(len(one), one)
+        told.monitor.feed(len(one), one)
     now = START_NS + SECOND
-    ports = [[seen.client.port for news in told.watch.tick(now, most=10) for seen in news] for _ in range(4)]
+    ports = [
+        [seen.client.port for updates in told.monitor.tick(now, most=10) for seen in updates]
+        for _ in range(4)
+    ]
     assert [len(some) for some in ports] == [10, 10, 10, 0]
     assert sorted(port for some in ports for port in some) == list(range(10_000, 10_030))
     assert max(ports[0]) < min(ports[1])
@@ -138,22 +141,24 @@ def test_of_a_backlog_what_is_revised_and_stuck_is_told_before_what_closed_well(
     told = Told()
     rows = clients(lost, 3) + clients(stuck, 6)[3:]
     for one in rows:
-        told.watch.feed(5, one.take(np.flatnonzero(one.time_ns < START_NS + SECOND)))
-    assert [len(news) for news in told.watch.tick(START_NS + 7 * SECOND // 10)] == [3]  # they closed well
+        told.monitor.feed(5, one.take(np.flatnonzero(one.time_ns < START_NS + SECOND)))
+    assert [len(updates) for updates in told.monitor.tick(START_NS + 7 * SECOND // 10)] == [
+        3
+    ]  # they closed well
     for one in rows:
-        told.watch.feed(5, one.take(np.flatnonzero(one.time_ns >= START_NS + SECOND)))
+        told.monitor.feed(5, one.take(np.flatnonzero(one.time_ns >= START_NS + SECOND)))
     for one in clients(well, 40)[10:]:
         one.time_ns[:] += SECOND
-        told.watch.feed(len(one), one)
+        told.monitor.feed(len(one), one)
     now, kinds = START_NS + 6 * SECOND, []
     for left in (32, 28, 24, 20):
-        news = told.watch.tick(now, most=4)
-        kinds += [one.kind for one in news for _ in one]
-        assert told.watch.backlog == left
+        updates = told.monitor.tick(now, most=4)
+        kinds += [one.kind for one in updates for _ in one]
+        assert told.monitor.backlog == left
     assert kinds == [UpdateKind.REVISED] * 3 + [UpdateKind.STUCK] * 3 + [UpdateKind.CLOSED] * 10
-    told.watch.tick(now)
-    assert told.watch.backlog == 0
-    assert told.watch.tick(now) == []
+    told.monitor.tick(now)
+    assert told.monitor.backlog == 0
+    assert told.monitor.tick(now) == []
 
 
 def test_what_waits_to_be_told_and_goes_on_is_told_as_it_is_then():
@@ -161,12 +166,12 @@ def test_what_waits_to_be_told_and_goes_on_is_told_as_it_is_then():
     told = Told()
     one = segments(OPEN + "C:FA S:A S:FA C:A! +2s S:FA* C:A")
     first = one.time_ns < START_NS + SECOND
-    told.watch.feed(9, one.take(np.flatnonzero(first)))
-    assert told.watch.tick(START_NS + SECOND, most=0) == []
-    assert told.watch.backlog == 1
-    told.watch.feed(2, one.take(np.flatnonzero(~first)))
-    told.note(2.1, told.watch.tick(START_NS + 21 * SECOND // 10, most=1))
-    ((_, kind, connection),) = told.news
+    told.monitor.feed(9, one.take(np.flatnonzero(first)))
+    assert told.monitor.tick(START_NS + SECOND, most=0) == []
+    assert told.monitor.backlog == 1
+    told.monitor.feed(2, one.take(np.flatnonzero(~first)))
+    told.note(2.1, told.monitor.tick(START_NS + 21 * SECOND // 10, most=1))
+    ((_, kind, connection),) = told.updates
     assert kind is UpdateKind.CLOSED
     assert connection.has("final-ack-lost")
 
@@ -196,13 +201,13 @@ def test_only_who_is_in_a_hurry_is_told_less_than_all(hurried, monkeypatch):
     monkeypatch.setattr("closeseq.watch.session.LAST_JUDGED", 0.0)
     with open_capture(str(CAPTURES / "leaky-server.pcap")) as capture:
         (frames,) = capture.batches()
-        watch = Monitor(SETTINGS)
-        session = Session(Packets(frames), watch, PacketClock())
+        monitor = Monitor(SETTINGS)
+        session = Session(Packets(frames), monitor, PacketClock())
         session._portion = 2
-        news = session.end(hurried=hurried)
-    told = sum(len(one) for one in news)
-    assert told + watch.unjudged == len(watch) == 5
-    assert watch.unjudged == (3 if hurried else 0)
+        updates = session.end(hurried=hurried)
+    told = sum(len(one) for one in updates)
+    assert told + monitor.unjudged == len(monitor) == 5
+    assert monitor.unjudged == (3 if hurried else 0)
 
 
 SCRIPTS = [
@@ -216,9 +221,9 @@ SCRIPTS = [
 ]
 
 
-def test_labels_that_are_forgotten_change_nothing_of_what_is_told_and_counted(monkeypatch):
+def test_patterns_that_are_dropped_change_nothing_of_what_is_told_and_counted(monkeypatch):
     def told(most):
-        monkeypatch.setattr("closeseq.watch.monitor.MOST_LABELS", most)
+        monkeypatch.setattr("closeseq.watch.monitor.MOST_PATTERNS", most)
         monkeypatch.setattr("closeseq.watch.monitor.SMALL", 4)
         watching, seen, sizes = Told(), [], []
         rows = [one for number, script in enumerate(SCRIPTS * 3) for one in clients(script, number + 1)[-1:]]
@@ -228,12 +233,18 @@ def test_labels_that_are_forgotten_change_nothing_of_what_is_told_and_counted(mo
             now = START_NS + second * SECOND
             for one in rows:
                 due = (one.time_ns <= now) & (one.time_ns > now - SECOND)
-                watching.watch.feed(int(due.sum()), one.take(np.flatnonzero(due)))
-            seen += [(second, news.kind, news.label, len(news)) for news in watching.watch.tick(now)]
-            sizes.append(len(watching.watch._labels))
-            seen.append(watching.watch.census())
-        seen += [(news.kind, news.label, len(news)) for news in watching.watch.end(START_NS + 201 * SECOND)]
-        return [*seen, watching.watch.census()], sum(sizes)
+                watching.monitor.feed(int(due.sum()), one.take(np.flatnonzero(due)))
+            seen += [
+                (second, updates.kind, updates.pattern, len(updates))
+                for updates in watching.monitor.tick(now)
+            ]
+            sizes.append(len(watching.monitor._patterns))
+            seen.append(watching.monitor.counts())
+        seen += [
+            (updates.kind, updates.pattern, len(updates))
+            for updates in watching.monitor.end(START_NS + 201 * SECOND)
+        ]
+        return [*seen, watching.monitor.counts()], sum(sizes)
 
     few, kept_of_few = told(most=2)
     all_of_them, kept_of_all = told(most=1 << 20)
@@ -243,101 +254,101 @@ def test_labels_that_are_forgotten_change_nothing_of_what_is_told_and_counted(mo
 
 def test_of_ever_new_shapes_the_frequent_are_counted_apart(monkeypatch):
     monkeypatch.setattr("closeseq.watch.counts.MOST_SHAPES", 4)
-    census = SocketCounts()
-    census.shapes.update({"often": 50, "now and then": 5, "a": 1, "b": 1, "c": 1})
-    census.shorten()
-    assert census.shapes == {"often": 50, "now and then": 5, OTHER_SHAPES: 3}
-    census.shapes.update(["d", "e", "f"])
-    census.shorten()
-    assert census.shapes == {"often": 50, "now and then": 5, OTHER_SHAPES: 6}
+    counts = SocketCounts()
+    counts.shapes.update({"often": 50, "now and then": 5, "a": 1, "b": 1, "c": 1})
+    counts.shorten()
+    assert counts.shapes == {"often": 50, "now and then": 5, OTHER_SHAPES: 3}
+    counts.shapes.update(["d", "e", "f"])
+    counts.shorten()
+    assert counts.shapes == {"often": 50, "now and then": 5, OTHER_SHAPES: 6}
 
 
 def test_time_wait_ends_by_the_clock():
     told = Told().play(OPEN + "C:FA S:A S:FA C:A", until=59)
-    assert told.watch.census().client == {State.TIME_WAIT: 1}
-    told.watch.tick(START_NS + 61 * SECOND)
-    assert told.watch.census().client == {}
+    assert told.monitor.counts().client == {State.TIME_WAIT: 1}
+    told.monitor.tick(START_NS + 61 * SECOND)
+    assert told.monitor.counts().client == {}
 
 
 def test_an_open_connection_is_counted_and_told_at_the_end():
     told = Told().play(OPEN, until=2)
-    assert told.news == []
-    assert told.watch.census().server == {State.ESTABLISHED: 1}
+    assert told.updates == []
+    assert told.monitor.counts().server == {State.ESTABLISHED: 1}
     told.end(3)
-    ((_, kind, connection),) = told.news
+    ((_, kind, connection),) = told.updates
     assert (kind, connection.verdict) == (UpdateKind.OPEN, "open")
     assert "when the capture ended" in connection.summary
 
 
 def test_a_connection_that_never_rests_is_counted_too():
     told = Told().play(OPEN + "C:A+10 S:A+10 +100ms " * 20, until=2)
-    assert told.watch.census().server == {State.ESTABLISHED: 1}
+    assert told.monitor.counts().server == {State.ESTABLISHED: 1}
 
 
 def test_connections_that_closed_alike_are_told_together():
     told = Told()
     rows = clients(OPEN + "C:FA S:A S:FA C:A", 100)
     for one in rows:
-        told.watch.feed(len(one), one)
-    (news,) = told.watch.tick(START_NS + SECOND)
-    assert (news.kind, len(news)) == (UpdateKind.CLOSED, 100)
-    assert {seen.client.port for seen in news} == set(range(10_000, 10_100))
-    assert {seen.verdict for seen in news} == {"graceful"}
+        told.monitor.feed(len(one), one)
+    (updates,) = told.monitor.tick(START_NS + SECOND)
+    assert (updates.kind, len(updates)) == (UpdateKind.CLOSED, 100)
+    assert {seen.client.port for seen in updates} == set(range(10_000, 10_100))
+    assert {seen.verdict for seen in updates} == {"graceful"}
 
 
 def test_what_is_over_is_forgotten_first_and_not_counted_as_evicted():
     told = Told(most=50)
     for one in clients(OPEN + "C:FA S:A S:FA C:A", 200, apart_ns=SECOND):
-        told.watch.feed(len(one), one)
-        told.watch.tick(int(one.time_ns[-1]) + SECOND // 2)
-    census = told.watch.census()
-    assert len(told.watch) <= 50
-    assert (census.seen, census.evicted, census.verdicts) == (200, 0, {"graceful": 200})
+        told.monitor.feed(len(one), one)
+        told.monitor.tick(int(one.time_ns[-1]) + SECOND // 2)
+    counts = told.monitor.counts()
+    assert len(told.monitor) <= 50
+    assert (counts.seen, counts.evicted, counts.verdicts) == (200, 0, {"graceful": 200})
 
 
 def test_sockets_in_time_wait_are_counted_though_their_connections_are_forgotten():
     told = Told(most=50)
     for one in clients(OPEN + "C:FA S:A S:FA C:A", 200, apart_ns=SECOND // 10):
-        told.watch.feed(len(one), one)
-        told.watch.tick(int(one.time_ns[-1]) + SECOND)
-    assert told.watch.census().client == {State.TIME_WAIT: 200}
-    told.watch.tick(START_NS + 71 * SECOND)
-    assert 80 <= told.watch.census().client[State.TIME_WAIT] <= 90  # those of the last nine seconds
-    told.watch.tick(START_NS + 85 * SECOND)
-    assert told.watch.census().client == {}
+        told.monitor.feed(len(one), one)
+        told.monitor.tick(int(one.time_ns[-1]) + SECOND)
+    assert told.monitor.counts().client == {State.TIME_WAIT: 200}
+    told.monitor.tick(START_NS + 71 * SECOND)
+    assert 80 <= told.monitor.counts().client[State.TIME_WAIT] <= 90  # those of the last nine seconds
+    told.monitor.tick(START_NS + 85 * SECOND)
+    assert told.monitor.counts().client == {}
 
 
 def test_of_too_many_unfinished_connections_the_longest_idle_are_given_up_and_counted():
     told = Told(most=50)
     for one in clients(OPEN, 200, apart_ns=SECOND):
-        told.watch.feed(len(one), one)
-        told.watch.tick(int(one.time_ns[-1]) + SECOND // 2)
-    census = told.watch.census()
-    assert census.held <= 50
-    assert census.held + census.evicted == 200
-    assert census.verdicts == {"open": 200}
-    remaining = {told.watch.connection(i, UpdateKind.OPEN).client.port for i in range(len(told.watch))}
+        told.monitor.feed(len(one), one)
+        told.monitor.tick(int(one.time_ns[-1]) + SECOND // 2)
+    counts = told.monitor.counts()
+    assert counts.held <= 50
+    assert counts.held + counts.evicted == 200
+    assert counts.verdicts == {"open": 200}
+    remaining = {told.monitor.connection(i, UpdateKind.OPEN).client.port for i in range(len(told.monitor))}
     assert max(remaining) == 10_199
-    assert min(remaining) == 10_200 - len(told.watch)
+    assert min(remaining) == 10_200 - len(told.monitor)
 
 
 def test_a_syn_without_an_answer_is_told_when_it_has_waited_too_long():
     told = Told().play("C:S +1s C:S* +2s C:S*", until=20)
-    ((at, kind, connection),) = told.news
+    ((at, kind, connection),) = told.updates
     assert (kind, connection.verdict) == (UpdateKind.CLOSED, "unanswered")
     assert at == pytest.approx(3 + STUCK_AFTER, abs=1)
 
 
 def test_each_end_of_the_census_is_a_socket():
     told = Told().play(OPEN + "S:FA C:A", until=2)
-    census = told.watch.census()
-    assert (census.client, census.server) == ({State.CLOSE_WAIT: 1}, {State.FIN_WAIT_2: 1})
-    assert (census.seen, census.open) == (1, 1)
+    counts = told.monitor.counts()
+    assert (counts.client, counts.server) == ({State.CLOSE_WAIT: 1}, {State.FIN_WAIT_2: 1})
+    assert (counts.seen, counts.open) == (1, 1)
 
 
 def test_the_blame_of_what_is_stuck_is_in_the_news():
     told = Told().play(OPEN + "S:FA C:A", until=7)
-    (_, _, connection) = told.news[0]
+    (_, _, connection) = told.updates[0]
     assert [f.endpoint for f in connection.findings if f.code == "stuck-close-wait"] == [End.CLIENT]
 
 
@@ -345,21 +356,21 @@ def test_the_blame_of_what_is_stuck_is_in_the_news():
 @given(soups(), st.integers(1, 12), st.lists(st.integers(0, 90), min_size=1, max_size=6), st.integers(0, 100))
 def test_in_the_end_a_watch_has_seen_what_an_analysis_of_the_whole_finds(rows, size, waits, last):
     """Whatever the batches, and whenever the clock ticks in between."""
-    watch, analysis = Monitor(SETTINGS), Analysis("", SETTINGS)
+    monitor, analysis = Monitor(SETTINGS), Analysis("", SETTINGS)
     now = 0
     for place, first in enumerate(range(0, len(rows), size)):
         batch = rows.take(slice(first, first + size))
         analysis.feed(batch)
-        watch.feed(len(batch), batch)
+        monitor.feed(len(batch), batch)
         now = max(now, int(rows.time_ns[: first + size].max()) + waits[place % len(waits)] * SECOND // 10)
-        watch.tick(now)
+        monitor.tick(now)
     now += last * SECOND
     analysis.reading.ended_ns = now
-    told = [seen for news in watch.end(now) for seen in news]
-    census = watch.census()
-    assert census.verdicts == analysis.verdicts
-    assert census.shapes == analysis.shapes
-    assert census.problems + census.notices == analysis.findings
+    told = [seen for updates in monitor.end(now) for seen in updates]
+    counts = monitor.counts()
+    assert counts.verdicts == analysis.verdicts
+    assert counts.shapes == analysis.shapes
+    assert counts.problems + counts.notices == analysis.findings
     for seen in told:
         assert record(seen) == record(analysis[seen.id - 1])
 
@@ -367,13 +378,13 @@ def test_in_the_end_a_watch_has_seen_what_an_analysis_of_the_whole_finds(rows, s
 @examples(40)
 @given(st.lists(soups(most=12), min_size=1, max_size=6), st.integers(1, 6))
 def test_a_watch_that_must_forget_loses_no_count(several, most):
-    watch = Monitor(SETTINGS, most=most)
+    monitor = Monitor(SETTINGS, most=most)
     for number, rows in enumerate(several):
         rows.time_ns[:] += number * 20 * SECOND
-        watch.feed(len(rows), rows)
-        watch.tick(int(rows.time_ns.max()) + SECOND)
-        assert len(watch) <= max(most, len(rows))
-    watch.end(int(rows.time_ns.max()) + SECOND)
-    census = watch.census()
-    assert sum(census.verdicts.values()) == census.seen
-    assert census.held <= census.seen
+        monitor.feed(len(rows), rows)
+        monitor.tick(int(rows.time_ns.max()) + SECOND)
+        assert len(monitor) <= max(most, len(rows))
+    monitor.end(int(rows.time_ns.max()) + SECOND)
+    counts = monitor.counts()
+    assert sum(counts.verdicts.values()) == counts.seen
+    assert counts.held <= counts.seen

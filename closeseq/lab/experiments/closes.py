@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING
 
 from closeseq.lab.actions import echo, read_to_end
-from closeseq.lab.bench import PORT
+from closeseq.lab.kernel_answers import PORT
 from closeseq.lab.network import occupy_line, slow_line
 from closeseq.lab.registry import experiment
 

@@ -53,8 +53,8 @@ def close_both(bench: Bench) -> None:
     client.close()
     server.close()
     bench.step("both close at once; the FINs cross", wait=SETTLED)
-    said = {bench.end(end).said for end in End}
-    bench.check("both ends are in TIME_WAIT", said == {State.TIME_WAIT})
+    states = {bench.end(end).kernel for end in End}
+    bench.check("both ends are in TIME_WAIT", states == {State.TIME_WAIT})
 
 
 @experiment("graceful", "client", path=IN_THE_MIDDLE)
@@ -159,8 +159,8 @@ def lose_the_clients_first_fin(bench: Bench) -> None:
             "both close at once; the client's FIN is lost before the capture point, and sent again",
             wait=3 * SETTLED,
         )
-    said = {bench.end(end).said for end in End}
-    bench.check("both ends are in TIME_WAIT", said == {State.TIME_WAIT})
+    states = {bench.end(end).kernel for end in End}
+    bench.check("both ends are in TIME_WAIT", states == {State.TIME_WAIT})
 
 
 @experiment("graceful", "client", "reset-cause time-wait-assassinated duplicate-packets", path=IN_THE_MIDDLE)

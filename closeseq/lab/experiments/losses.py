@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from closeseq.connections.conversation import End
 from closeseq.lab.actions import echo, keep_alive, read_to_end
-from closeseq.lab.bench import PORT
+from closeseq.lab.kernel_answers import PORT
 from closeseq.lab.network import losing, set_parameter, slow_line
 from closeseq.lab.registry import experiment
 
@@ -46,8 +46,8 @@ def unanswered(bench: Bench) -> None:
         client = bench.keep(socket.socket())
         client.setblocking(False)
         client.connect_ex(("127.0.0.1", PORT))
-        bench.step("the client connects; all its SYNs get lost", wait=1.5, untold=GIVEN_UP)
-        bench.step("the client's kernel gives up", wait=1.5, untold=GIVEN_UP)
+        bench.step("the client connects; all its SYNs get lost", wait=1.5, hidden=GIVEN_UP)
+        bench.step("the client's kernel gives up", wait=1.5, hidden=GIVEN_UP)
     error = client.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
     bench.check(f"connect() failed with ETIMEDOUT (errno {error})", error == 110)  # noqa: PLR2004 - its number
 
@@ -85,8 +85,8 @@ def fin_unanswered(bench: Bench) -> None:
     with losing(TO_SERVER):
         client.close()
         bench.step("the client closes; its FIN is lost")
-        bench.step("the client sends its FIN again and again", wait=1.7, untold=GIVEN_UP)
-        bench.step("the client's kernel gives up", wait=2.2, untold=GIVEN_UP)
+        bench.step("the client sends its FIN again and again", wait=1.7, hidden=GIVEN_UP)
+        bench.step("the client's kernel gives up", wait=2.2, hidden=GIVEN_UP)
 
 
 @experiment(
@@ -136,7 +136,7 @@ def last_ack_given_up(bench: Bench) -> None:
         client.close()
         bench.step("the client closes; the final ACK is lost")
         why = "whether the last ACK arrived, its silence will not tell from giving up"
-        bench.step("the client sends its FIN again and again", wait=1.7, untold={End.CLIENT: why})
+        bench.step("the client sends its FIN again and again", wait=1.7, hidden={End.CLIENT: why})
         bench.step("the client's kernel gives up", wait=2.2)
 
 
@@ -154,8 +154,8 @@ def half_open(bench: Bench) -> None:
     bench.step("the client has sent a line, and the server has sent it back")
     with losing(TO_SERVER):
         client.sendall(b"anyone there?")
-        bench.step("the path dies; the client sends again and again", wait=2, untold=GIVEN_UP)
-        bench.step("the client's kernel gives up", wait=2.2, untold=GIVEN_UP)
+        bench.step("the path dies; the client sends again and again", wait=2, hidden=GIVEN_UP)
+        bench.step("the client's kernel gives up", wait=2.2, hidden=GIVEN_UP)
     error = client.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
     bench.check(f"the client's next call fails with ETIMEDOUT (errno {error})", error == 110)  # noqa: PLR2004
 

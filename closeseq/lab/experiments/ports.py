@@ -68,7 +68,7 @@ def time_wait_blocks_bind(bench: Bench) -> None:
     bench.step("Ctrl-C at the server", wait=1)
     client.quit()
     bench.step("the client quits")
-    bench.check("the server is in TIME_WAIT", bench.end(End.SERVER).said is State.TIME_WAIT)
+    bench.check("the server is in TIME_WAIT", bench.end(End.SERVER).kernel is State.TIME_WAIT)
     restart(bench)
 
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from closeseq.connections.conversation import End
 from closeseq.lab import actions
 from closeseq.lab.actions import abort, echo, read_to_end
-from closeseq.lab.bench import PORT
 from closeseq.lab.experiments.losses import TO_CLIENT, TO_SERVER
+from closeseq.lab.kernel_answers import PORT
 from closeseq.lab.network import losing
 from closeseq.lab.registry import experiment
 
@@ -96,7 +96,7 @@ def forged_reset(bench: Bench) -> None:
     ack = actions.last_segment(bench, lambda tcp: tcp.dport == PORT)
     actions.send_reset_like(ack)
     why = "the RST was not its own: it knows nothing of it yet"
-    bench.step("a forged RST arrives", untold={End.CLIENT: why})
+    bench.step("a forged RST arrives", hidden={End.CLIENT: why})
     client.sendall(b"still here")
     bench.step("the client sends on")
 
@@ -123,7 +123,7 @@ def client_returns(bench: Bench) -> None:
     echo(client, server)
     bench.step("the client has sent a line, and the server has sent it back")
     crash(client)
-    bench.step("the client's machine crashes", untold={End.CLIENT: "who loses power sends nothing"})
+    bench.step("the client's machine crashes", hidden={End.CLIENT: "who loses power sends nothing"})
     client = bench.connect(port=bench.client_port)
     server = bench.accept(listener)
     bench.step("the client connects again, from the same port")
@@ -147,7 +147,7 @@ def replaced(bench: Bench) -> None:
     bench.step("the client has sent a line, and the server has sent it back")
     crash(client)
     crash(server)
-    bench.step("both machines crash", untold=dict.fromkeys(End, "who loses power sends nothing"))
+    bench.step("both machines crash", hidden=dict.fromkeys(End, "who loses power sends nothing"))
     client = bench.connect(port=bench.client_port)
     server = bench.accept(listener)
     echo(client, server)

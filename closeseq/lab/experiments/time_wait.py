@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from closeseq.connections.conversation import End
 from closeseq.lab import actions
 from closeseq.lab.actions import echo, read_to_end
-from closeseq.lab.bench import PORT
 from closeseq.lab.experiments.losses import PURE_ACK, TO_CLIENT, server_closes_up_to_last_ack
+from closeseq.lab.kernel_answers import PORT
 from closeseq.lab.network import losing, set_parameter, slow_line
 from closeseq.lab.registry import experiment
 from closeseq.settings import SECOND
@@ -121,8 +121,8 @@ def time_wait_protected(bench: Bench) -> None:
     before = bench.end(End.SERVER).clock_ns
     actions.send_again(old)
     why = "tcp_rfc1337 is 1 there: the RST was ignored, and nothing is sent then"
-    bench.step("an old duplicate of the client's question arrives", untold={End.SERVER: why})
-    bench.check("TIME_WAIT is still there", bench.end(End.SERVER).said is State.TIME_WAIT)
+    bench.step("an old duplicate of the client's question arrives", hidden={End.SERVER: why})
+    bench.check("TIME_WAIT is still there", bench.end(End.SERVER).kernel is State.TIME_WAIT)
     check_restarted(bench, End.SERVER, before)
 
 
@@ -146,6 +146,6 @@ def wandering_duplicate(bench: Bench) -> None:
     before = bench.end(End.SERVER).clock_ns
     actions.send_again(old)
     bench.step("an old duplicate of the client's question arrives", wait=0.2, clock=ANY_SEGMENT)
-    said = {end: bench.end(end).said for end in End}
-    bench.check("both ends are still in TIME_WAIT", set(said.values()) == {State.TIME_WAIT})
+    states = {end: bench.end(end).kernel for end in End}
+    bench.check("both ends are still in TIME_WAIT", set(states.values()) == {State.TIME_WAIT})
     check_restarted(bench, End.SERVER, before)

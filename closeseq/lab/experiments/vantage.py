@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from closeseq.connections.conversation import End
 from closeseq.lab.actions import echo, read_to_end
-from closeseq.lab.bench import PORT
+from closeseq.lab.kernel_answers import PORT
 from closeseq.lab.network import mirror
 from closeseq.lab.registry import experiment
 from closeseq.packets.segments import FIN
@@ -30,15 +30,15 @@ def what_the_client_sends(segments: Segments) -> np.ndarray:
     return kept
 
 
-def client_closes_then_server(bench: Bench, untold: str = "") -> None:
-    """Echo, and close one after the other; both ends may be untold then, for a reason."""
+def client_closes_then_server(bench: Bench, hidden: str = "") -> None:
+    """Echo, and close one after the other; both ends may be hidden then, for a reason."""
     client, server = bench.connection()
     echo(client, server)
     client.close()
-    bench.step("the client closes", untold={End.CLIENT: untold} if untold else {})
+    bench.step("the client closes", hidden={End.CLIENT: hidden} if hidden else {})
     read_to_end(server)
     server.close()
-    bench.step("the server closes", untold=dict.fromkeys(End, untold) if untold else {})
+    bench.step("the server closes", hidden=dict.fromkeys(End, hidden) if hidden else {})
 
 
 @experiment("graceful", "client", "capture-incomplete", keep=all_but_the_clients_fin)
@@ -58,7 +58,7 @@ def one_direction(bench: Bench) -> None:
     Its last packet acknowledges one number more than those before: a FIN, as we know, but one byte would
     look alike.
     """
-    client_closes_then_server(bench, untold="what the server sent was not captured")
+    client_closes_then_server(bench, hidden="what the server sent was not captured")
 
 
 @experiment("graceful", "client", "duplicate-packets", device="any", needs="nft")

@@ -84,11 +84,11 @@ def fin_behind_window(bench: Bench) -> None:
     bench.start("sleeping-client", "--buffer", SMALL_BUFFER)
     bench.step("the server writes, the client sleeps", wait=1)
     server.kill()
-    untold = {
+    hidden = {
         End.SERVER: "its FIN waits behind data that the client has no window for, and is not on the wire"
     }
-    bench.step("kill -9 at the server", untold=untold)
-    bench.step("the client still sleeps", wait=2, untold=untold)
+    bench.step("kill -9 at the server", hidden=hidden)
+    bench.step("the client still sleeps", wait=2, hidden=hidden)
 
 
 @experiment("graceful", "server", "bind-blocked fin-with-data")
@@ -106,7 +106,7 @@ def window_reopened(bench: Bench) -> None:
     bench.step("the client sleeps, and the server fills its window", wait=0.3)
     server.close()
     why = "its FIN waits for a window, and is not on the wire"
-    bench.step("the server closes", wait=1, untold={End.SERVER: why})
+    bench.step("the server closes", wait=1, hidden={End.SERVER: why})
     read_to_end(client)
     bench.step("the client reads everything")
     client.close()

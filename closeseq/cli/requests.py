@@ -1,0 +1,207 @@
+"""What each command is asked to do: made once of what click parsed, typed from there on.
+
+Beside `closeseq.cli.options`, which declares the options, so that `--help` need not load this.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any, Literal
+
+from closeseq.analysis import settings_of
+from closeseq.cli.terminal import Refusal
+from closeseq.report.selection import Wanted
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+    from pathlib import Path
+
+    from closeseq.cli.options import Moment
+    from closeseq.lab.registry import Experiment
+    from closeseq.settings import Settings
+
+Given = dict[str, Any]  # click's parameters, by name
+
+
+@dataclass(frozen=True)
+class ReadOptions:
+    """How captures are to be read and judged: the arguments of `closeseq.analyze`."""
+
+    port: tuple[int, ...] = ()
+    host: tuple[str, ...] = ()
+    count: int | None = None
+    stuck_after: float = 60.0
+    os: str = "linux"
+    time_wait: float | None = None
+    fin_timeout: float | None = None
+
+    @classmethod
+    def of(cls, given: Given) -> ReadOptions:
+        """Return the options of READING."""
+        return cls(**_fields(cls, given))
+
+    @property
+    def narrowed(self) -> bool:
+        """Whether only some addresses or ports are asked for."""
+        return bool(self.port or self.host)
+
+    @property
+    def settings(self) -> Settings:
+        """The same as settings of an analysis."""
+        return settings_of(
+            port=self.port,
+            host=self.host,
+            stuck_after=self.stuck_after,
+            os=self.os,
+            time_wait=self.time_wait,
+            fin_timeout=self.fin_timeout,
+        )
+
+
+@dataclass(frozen=True)
+class AnalyzeRequest:
+    """What `analyze` and `timeline` are asked."""
+
+    captures: tuple[str, ...]
+    form: str  # of options.FORMATS
+    reading: ReadOptions = field(default_factory=ReadOptions)
+    wanted: Wanted = field(default_factory=Wanted)
+    most: int | None = 20  # problem connections, or timelines, to show; None for all
+    fail_on: frozenset[str] = frozenset()
+    output: str | None = None
+    force: bool = False
+    ascii: bool = False
+    each: bool = False
+    jobs: int | None = None  # processes; None for as many as there are processors, if it is worth while
+
+    @classmethod
+    def of(cls, captures: tuple[str, ...], form: str, given: Given) -> AnalyzeRequest:
+        """Return the request of a command line. Raises Refusal."""
+        if captures.count("-") > 1:
+            raise Refusal("standard input can be read only once")
+        return cls(
+            captures,
+            form,
+            ReadOptions.of(given),
+            wanted(given),
+            None if given["show_all"] else given["limit"],
+            _codes(given["fail_on"]),
+            given["output"],
+            given["force"],
+            given["ascii_only"],
+            given["each"],
+            given["jobs"],
+        )
+
+
+@dataclass(frozen=True)
+class StatesRequest:
+    """What `states` is asked."""
+
+    captures: tuple[str, ...]
+    at: Moment
+    form: str  # table or json
+    reading: ReadOptions
+    wanted: Wanted
+    show_all: bool  # also endpoints without a socket
+    output: str | None
+    force: bool
+    ascii: bool
+
+    @classmethod
+    def of(cls, captures: tuple[str, ...], given: Given) -> StatesRequest:
+        """Return the request of a command line."""
+        return cls(
+            captures,
+            given["at"],
+            given["form"],
+            ReadOptions.of(given),
+            wanted(given),
+            given["show_all"],
+            given["output"],
+            given["force"],
+            given["ascii_only"],
+        )
+
+
+@dataclass(frozen=True)
+class MonitorRequest:
+    """What `live` and `follow` both are asked."""
+
+    form: str  # of live.FORMATS
+    reading: ReadOptions
+    wanted: Wanted
+    every: float | None  # seconds between two tables of states; None for no table
+    duration: float | None  # seconds until it ends; None for no limit
+    until_close: int | None  # connections that close until it ends; None for no limit
+    max_connections: int
+    fail_on: frozenset[str]
+    ascii: bool
+
+    @classmethod
+    def of(cls, given: Given) -> MonitorRequest:
+        """Return the options that both commands have."""
+        return cls(
+            given["form"],
+            ReadOptions.of(given),
+            wanted(given),
+            given["every"] or None,
+            given["duration"],
+            given["until_close"],
+            given["max_connections"],
+            _codes(given["fail_on"]),
+            given["ascii_only"],
+        )
+
+
+@dataclass(frozen=True)
+class LiveRequest:
+    """What `live` is asked."""
+
+    expression: str | None  # capture filter in tcpdump's syntax
+    monitor: MonitorRequest
+    interface: tuple[str, ...]
+    write: str | None  # file, or - for standard output
+    rotate: str | None  # as it was given: a size or a time
+    force: bool
+    kernel: bool | None  # None: the kernel is asked if that is possible
+    netns: str | None
+    pid: int | None
+    source: Literal["auto", "ring", "scapy"]
+    user: str | None
+    no_drop: bool
+
+    @classmethod
+    def of(cls, expression: tuple[str, ...], given: Given) -> LiveRequest:
+        """Return the request of a command line. Raises Refusal."""
+        if given["rotate"] and given["write"] in {None, "-"}:
+            raise Refusal("--rotate needs -w with the name of a file")
+        other = _fields(cls, given, without=("expression", "monitor"))
+        return cls(" ".join(expression) or None, MonitorRequest.of(given), **other)
+
+
+@dataclass(frozen=True)
+class LabRequest:
+    """What `lab run` is asked."""
+
+    experiments: list[Experiment]
+    keep: Path | None  # folder for captures and kernel answers
+    force: bool
+    jobs: int | None  # experiments at once; None for 6 a processor
+    quiet: bool
+    ascii_only: bool
+
+
+def wanted(given: Given) -> Wanted:
+    """Return the options of CHOOSING; `live` has no --connection."""
+    return Wanted(_codes(given["verdict"]), _codes(given["finding"]), frozenset(given.get("connection", ())))
+
+
+def _codes(several: tuple[frozenset[str], ...]) -> frozenset[str]:
+    """Return the codes of an option that may be given more than once."""
+    return frozenset().union(*several)
+
+
+def _fields(cls: Any, given: Given, without: Collection[str] = ()) -> Given:
+    """Return what was given for the fields of a dataclass that are named as click's parameters."""
+    return {one.name: given[one.name] for one in fields(cls) if one.name not in without}
