@@ -1,9 +1,9 @@
 """Every transition of the machine's TCP sockets, from the tracepoint sock:inet_sock_set_state.
 
 The tracepoint reports full sockets only. One that enters TIME_WAIT, or FIN_WAIT_2 without an owner, is
-replaced by a smaller one: the tracepoint reports CLOSED then, and the socket table shows what it became. A half-open
-connection is a small one too: it is reported from the ACK that completes the handshake, when the listener
-makes a full socket of it (LISTEN to SYN_RECEIVED to ESTABLISHED).
+replaced by a smaller one: the tracepoint reports CLOSED then, and the socket table shows what it became. A
+half-open connection is a small one too: it is reported from the ACK that completes the handshake, when the
+listener makes a full socket of it (LISTEN to SYN_RECEIVED to ESTABLISHED).
 """
 
 from __future__ import annotations
