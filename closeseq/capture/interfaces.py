@@ -14,6 +14,8 @@ import numpy as np
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from numpy.typing import NDArray
+
 SECOND_NS = 1_000_000_000
 INT64 = np.iinfo(np.int64)
 
@@ -52,7 +54,9 @@ class InterfaceClock:
         return tick * SECOND_NS // per_second + self.offset * SECOND_NS
 
 
-def times(resolution: int, offset: np.ndarray, ticks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def times(
+    resolution: int, offset: NDArray[np.int64], ticks: NDArray[np.uint64]
+) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
     """Return the times of ticks of one resolution, and which of them no int64 can hold.
 
     Args:
@@ -83,10 +87,10 @@ def times(resolution: int, offset: np.ndarray, ticks: np.ndarray) -> tuple[np.nd
     return np.array(held, np.int64), np.array(beyond)
 
 
-def _in_64_bits(resolution: int, ticks: np.ndarray) -> np.ndarray | None:
+def _in_64_bits(resolution: int, ticks: NDArray[np.uint64]) -> NDArray[np.uint64] | None:
     """Return ticks in nanoseconds (uint64), or None if 64 bits are too few on the way there."""
     exponent, second = resolution & ~BINARY, np.uint64(SECOND_NS)
-    nanoseconds: np.ndarray | None = None
+    nanoseconds: NDArray[np.uint64] | None = None
     if resolution & BINARY:
         if exponent <= FRACTION_BITS:
             seconds = ticks >> np.uint64(exponent)
@@ -133,12 +137,14 @@ class Interface:
 class InterfaceColumns:
     """What packets need to know of their interfaces, by the interface's place."""
 
-    link_type: np.ndarray  # uint16, LINKTYPE_
-    snaplen: np.ndarray  # int64, bytes
-    resolution: np.ndarray  # uint8, if_tsresol
-    offset: np.ndarray  # int64, seconds
+    link_type: NDArray[np.uint16]  # LINKTYPE_
+    snaplen: NDArray[np.int64]  # bytes
+    resolution: NDArray[np.uint8]  # if_tsresol
+    offset: NDArray[np.int64]  # seconds
 
-    def times(self, interface: np.ndarray, ticks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def times(
+        self, interface: NDArray[np.int64], ticks: NDArray[np.uint64]
+    ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
         """Return each packet's time by its interface's clock, and whether it is beyond int64: as `times`."""
         resolution, offset = self.resolution[interface], self.offset[interface]
         each = np.unique(resolution).tolist()
@@ -201,7 +207,9 @@ class Interfaces:
         self.base = len(self._all)
         self._opened.append((block, self.base))
 
-    def close_sections(self, block: np.ndarray, time_ns: np.ndarray, before_ns: int | None) -> None:
+    def close_sections(
+        self, block: NDArray[np.int64], time_ns: NDArray[np.int64], before_ns: int | None
+    ) -> None:
         """Forget the interfaces of all sections but the open one, at the end of a walk.
 
         Args:
@@ -261,7 +269,7 @@ class Interfaces:
         if lost:
             interface.lost_by_statistics = sum(lost)
 
-    def count_lost(self, interface: np.ndarray, lost: np.ndarray) -> None:
+    def count_lost(self, interface: NDArray[np.int64], lost: NDArray[np.uint64]) -> None:
         """Take in how many packets were lost before each of these packets, by their interfaces' places."""
         said = np.flatnonzero(lost)
         for one, count in zip(interface[said].tolist(), lost[said].tolist(), strict=True):

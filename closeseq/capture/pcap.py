@@ -12,8 +12,12 @@ import struct
 from dataclasses import dataclass
 from enum import Enum, auto
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 from closeseq.capture import walk
 from closeseq.capture.walk import (
@@ -72,7 +76,7 @@ class Form:
             names[2:] = ["wire", "captured"]
         return np.dtype([(name, self.number) for name in names])
 
-    def lengths_of(self, header: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def lengths_of(self, header: NDArray[np.void]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Return the captured lengths and those on the wire, as the headers claim them (int64, bytes)."""
         captured, wire = header["captured"].astype(np.int64), header["wire"].astype(np.int64)
         if self.lengths is Lengths.SMALLER_CAPTURED:
@@ -108,17 +112,17 @@ class Records:
             at += RECORD_HEADER + min(claimed(window, at + captured_at))
         return found, at
 
-    def following(self, at: np.ndarray) -> np.ndarray:
+    def following(self, at: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return where the records behind these begin."""
         within = np.minimum(at, self.last)
         captured, *other = (claimed[within] for claimed in self._claimed)
         if other:
             captured = np.minimum(captured, *other)
-        behind: np.ndarray = at + captured
+        behind: NDArray[np.int64] = at + captured
         behind += RECORD_HEADER
         return behind
 
-    def plausible(self, at: np.ndarray, width: int, sample: np.ndarray) -> np.ndarray:
+    def plausible(self, at: NDArray[np.int64], width: int, sample: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Tell where records may begin: there is a time near the sample's, and sensible lengths."""
         form = self._form
         earliest = gather(self._window, sample[:1], form.number) - np.uint32(DAY)  # wraps, as does the next

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 from closeseq.capture import walk
 from closeseq.capture.interfaces import BlockError, Interfaces
@@ -51,19 +55,19 @@ AHEAD = 2
 class BlockStarts:
     """Where the blocks of a walk begin, as far as their lengths can be believed."""
 
-    parts: list[np.ndarray] = field(default_factory=list)  # int64, of each block, in the window
+    parts: list[NDArray[np.int64]] = field(default_factory=list)  # of each block, in the window
     count: int = 0  # of these blocks
     section: list[int] = field(default_factory=list)  # which of them are section headers
     order: list[str] = field(default_factory=list)  # the byte order of each of these sections
     stop: Walked | None = None  # the section header at which it ended, if that is damaged or not whole
 
-    def add(self, start: np.ndarray) -> None:
+    def add(self, start: NDArray[np.int64]) -> None:
         """Append blocks."""
         self.parts.append(start)
         self.count += len(start)
 
     @property
-    def start(self) -> np.ndarray:
+    def start(self) -> NDArray[np.int64]:
         """Where each block begins: int64."""
         return np.concatenate(self.parts) if self.parts else np.empty(0, np.int64)
 
@@ -243,7 +247,7 @@ class PcapngWalker:
         walked.time_ns = self._with_latest(time_ns, packets.timed)
         self._interfaces.close_sections(packets.row[packets.timed], walked.time_ns[packets.timed], before_ns)
 
-    def _with_latest(self, time_ns: np.ndarray, timed: np.ndarray) -> np.ndarray:
+    def _with_latest(self, time_ns: NDArray[np.int64], timed: NDArray[np.bool_]) -> NDArray[np.int64]:
         """Give the packets that have no time that of the packet before; the epoch if there is none."""
         if timed.any():
             last_ns = int(time_ns[timed].max())

@@ -10,8 +10,12 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass, fields
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 from closeseq.capture.walk import gather, gather_in_order, gather_runs, numbers
 
@@ -44,12 +48,12 @@ class BlockChain:
         return np.dtype([("kind", self._number), ("length", self._number)])
 
     @cached_property
-    def _kind(self) -> np.ndarray:
+    def _kind(self) -> NDArray[np.uint32]:
         """The kind of a block, wherever it begins."""
         return numbers(self._window, self._number, 0, self.last + 1)
 
     @cached_property
-    def _length(self) -> np.ndarray:
+    def _length(self) -> NDArray[np.uint32]:
         return numbers(self._window, self._number, 4, self.last + 1)
 
     def plain(self, at: int, before: int, most: int) -> tuple[list[int], int]:
@@ -67,18 +71,17 @@ class BlockChain:
             at += max(length, SHORTEST)
         return found, at
 
-    def following(self, at: np.ndarray) -> np.ndarray:
+    def following(self, at: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return where the blocks behind these begin; a section header is not passed."""
         within = np.minimum(at, self.last)
         length = np.maximum(self._length[within], SHORTEST)
-        behind: np.ndarray = at + np.where(self._kind[within] == SECTION, 0, length)
-        return behind
+        return at + np.where(self._kind[within] == SECTION, 0, length)
 
-    def plausible(self, at: np.ndarray, width: int, sample: np.ndarray) -> np.ndarray:
+    def plausible(self, at: NDArray[np.int64], width: int, sample: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Tell where blocks may begin: of the last sample's kind, with a sensible length at both ends."""
         window, number = self._window, self._number
         kind = gather(window, sample[-1:], self._head)["kind"]
-        mask: np.ndarray = gather_runs(window, at, width, number) == kind
+        mask: NDArray[np.bool_] = gather_runs(window, at, width, number) == kind
         row, column = np.nonzero(mask)
         start = at[row] + column
         length = gather(window, start, self._head)["length"].astype(np.int64)
@@ -109,17 +112,17 @@ MOST_OPTIONS = 32
 class PacketBlocks:
     """Packet blocks as columns of equal length."""
 
-    row: np.ndarray  # int64, the block's index in the walk
-    offset: np.ndarray  # int64, of the packet's first byte in the window
-    captured: np.ndarray  # int64, bytes
-    room: np.ndarray  # int64, bytes of the block for the packet and its options
-    wire: np.ndarray  # int64, bytes, at least `captured`
-    interface: np.ndarray  # int64, its place among the interfaces of the walk's sections
-    ticks: np.ndarray  # uint64, on the interface's clock; 0 in simple blocks
-    timed: np.ndarray  # bool, false in simple blocks
-    lost: np.ndarray  # uint64, packets lost since the one before it, as far as the block itself says
+    row: NDArray[np.int64]  # the block's index in the walk
+    offset: NDArray[np.int64]  # of the packet's first byte in the window
+    captured: NDArray[np.int64]  # bytes
+    room: NDArray[np.int64]  # bytes of the block for the packet and its options
+    wire: NDArray[np.int64]  # bytes, at least `captured`
+    interface: NDArray[np.int64]  # its place among the interfaces of the walk's sections
+    ticks: NDArray[np.uint64]  # on the interface's clock; 0 in simple blocks
+    timed: NDArray[np.bool_]  # false in simple blocks
+    lost: NDArray[np.uint64]  # packets lost since the one before it, as far as the block itself says
 
-    def take(self, rows: slice | np.ndarray) -> PacketBlocks:
+    def take(self, rows: slice | NDArray[np.int64]) -> PacketBlocks:
         """Return the packets that a slice or an index array selects."""
         return PacketBlocks(*(getattr(self, column.name)[rows] for column in fields(self)))
 
@@ -129,12 +132,12 @@ class Blocks:
     """The blocks of a walk, all of them whole and long enough for their headers."""
 
     window: memoryview
-    big: np.ndarray  # bool, whether its section is big-endian
-    start: np.ndarray  # int64, of each block in the window
-    length: np.ndarray  # int64, bytes from there
-    kind: np.ndarray  # uint32
+    big: NDArray[np.bool_]  # whether its section is big-endian
+    start: NDArray[np.int64]  # of each block in the window
+    length: NDArray[np.int64]  # bytes from there
+    kind: NDArray[np.uint32]
 
-    def packets(self, base: np.ndarray, snaplen: np.ndarray) -> PacketBlocks:
+    def packets(self, base: NDArray[np.int64], snaplen: NDArray[np.int64]) -> PacketBlocks:
         """Return the packets in order.
 
         Args:
@@ -160,7 +163,7 @@ class Blocks:
         )
         return joined.take(np.argsort(joined.row))
 
-    def _timed(self, row: np.ndarray, base: np.ndarray, kind: int) -> PacketBlocks:
+    def _timed(self, row: NDArray[np.int64], base: NDArray[np.int64], kind: int) -> PacketBlocks:
         """Read enhanced blocks, or obsolete ones, which keep a count of losses in half of the id's place."""
         short, long = "<u2", "<u4"
         ids = [("interface", long)] if kind == ENHANCED else [("interface", short), ("lost", short)]
@@ -185,7 +188,9 @@ class Blocks:
             lost=lost,
         )
 
-    def _simple(self, row: np.ndarray, base: np.ndarray, snaplen: np.ndarray) -> PacketBlocks:
+    def _simple(
+        self, row: NDArray[np.int64], base: NDArray[np.int64], snaplen: NDArray[np.int64]
+    ) -> PacketBlocks:
         """Read simple blocks: no time, the first interface, and the captured length is to be inferred."""
         wire = self._gather(row, [("", "V8"), ("wire", "<u4")])["wire"].astype(np.int64)
         most = np.append(snaplen, 0)[np.minimum(base, len(snaplen))]  # 0 where none is declared
@@ -202,10 +207,12 @@ class Blocks:
             lost=nothing,
         )
 
-    def _gather(self, row: np.ndarray, layout: list[tuple[str, str]]) -> np.ndarray:
+    def _gather(self, row: NDArray[np.int64], layout: list[tuple[str, str]]) -> NDArray[np.void]:
         return gather_in_order(self.window, self.start[row], self.big[row], np.dtype(layout))
 
-    def _lost_in_options(self, at: np.ndarray, end: np.ndarray, big: np.ndarray) -> np.ndarray:
+    def _lost_in_options(
+        self, at: NDArray[np.int64], end: NDArray[np.int64], big: NDArray[np.bool_]
+    ) -> NDArray[np.uint64]:
         """Return the epb_dropcount of each block, 0 where it has none; the options lie from `at` to `end`."""
         lost = np.zeros(len(at), np.uint64)
         rows = np.flatnonzero(at + OPTION.itemsize <= end)
@@ -224,7 +231,6 @@ class Blocks:
         return lost
 
 
-def _padded(length: np.ndarray) -> np.ndarray:
+def _padded(length: NDArray[np.int64]) -> NDArray[np.int64]:
     """Return lengths with the padding that brings the next field to a multiple of four."""
-    padded: np.ndarray = length + 3 & ~3
-    return padded
+    return length + 3 & ~3

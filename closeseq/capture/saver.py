@@ -24,6 +24,8 @@ from closeseq.errors import SaveError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from numpy.typing import NDArray
+
     from closeseq.packets.frames import Frames
 
 SECOND_NS = 1_000_000_000
@@ -183,7 +185,7 @@ class Saver:
         """Take in how many packets a device has lost since the capture began."""
         self._dropped[device] = dropped
 
-    def write(self, frames: Frames, device: int | np.ndarray = 0) -> None:
+    def write(self, frames: Frames, device: int | NDArray[np.int64] = 0) -> None:
         """Save packets; nothing of them is kept.
 
         Args:
@@ -199,7 +201,7 @@ class Saver:
         except OSError as error:
             self._fail(error)
 
-    def _write(self, frames: Frames, devices: np.ndarray) -> None:
+    def _write(self, frames: Frames, devices: NDArray[np.int64]) -> None:
         begin = 0
         while begin < len(frames) and self._writer and not self._over:
             rest = part(frames, begin, len(frames))

@@ -17,9 +17,12 @@ time, and nothing else: the plain loop goes on until it meets a stretch that beg
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 # The greatest limit that libpcap has for a packet of any link layer. A record that claims more is damaged,
 # and believing it would let a small file ask for all memory.
@@ -44,7 +47,7 @@ class Trouble:
     remedy: str = DAMAGE_REMEDY
 
 
-def _none(dtype: type[np.generic]) -> np.ndarray:
+def _none(dtype: type[np.generic]) -> NDArray[Any]:
     return np.empty(0, dtype)
 
 
@@ -55,12 +58,12 @@ class Walked:
     end: int  # the first byte of the window that was not used up
     wanted: int  # bytes that must follow from `end` for the next record to be whole, as far as is known
     trouble: Trouble | None = None  # why no walk can go on beyond `end`; None if more bytes may help
-    offset: np.ndarray = field(default_factory=lambda: _none(np.int64))  # int64, into the window
-    captured: np.ndarray = field(default_factory=lambda: _none(np.int64))  # int64, bytes
-    wire: np.ndarray = field(default_factory=lambda: _none(np.int64))  # int64, bytes
-    time_ns: np.ndarray = field(default_factory=lambda: _none(np.int64))  # int64, since the epoch
-    link_type: np.ndarray = field(default_factory=lambda: _none(np.uint16))  # uint16, LINKTYPE_
-    interface: np.ndarray = field(default_factory=lambda: _none(np.uint32))  # uint32; empty: there is one
+    offset: NDArray[np.int64] = field(default_factory=lambda: _none(np.int64))  # into the window
+    captured: NDArray[np.int64] = field(default_factory=lambda: _none(np.int64))  # bytes
+    wire: NDArray[np.int64] = field(default_factory=lambda: _none(np.int64))  # bytes
+    time_ns: NDArray[np.int64] = field(default_factory=lambda: _none(np.int64))  # since the epoch
+    link_type: NDArray[np.uint16] = field(default_factory=lambda: _none(np.uint16))  # LINKTYPE_
+    interface: NDArray[np.uint32] = field(default_factory=lambda: _none(np.uint32))  # empty: there is one
 
 
 class Walker(Protocol):
@@ -93,7 +96,7 @@ class Walker(Protocol):
         """Say what it is that the file's end cuts short, where the walk came no further than `at`."""
 
 
-def gather(window: memoryview, at: np.ndarray, layout: np.dtype[Any]) -> np.ndarray:
+def gather(window: memoryview, at: NDArray[np.int64], layout: np.dtype[Any]) -> NDArray[Any]:
     """Copy the headers that begin at these bytes, each whole in the window, into one array.
 
     The window is seen as overlapping items of the header's width, one at every byte, so that numpy
@@ -103,16 +106,15 @@ def gather(window: memoryview, at: np.ndarray, layout: np.dtype[Any]) -> np.ndar
         return np.empty(0, layout)
     width = layout.itemsize
     everywhere = np.ndarray((len(window) - width + 1,), f"V{width}", window, strides=(1,))
-    headers: np.ndarray = everywhere[at].view(layout)
-    return headers
+    return everywhere[at].view(layout)
 
 
-def numbers(window: memoryview, number: np.dtype[Any], begin: int, count: int) -> np.ndarray:
+def numbers(window: memoryview, number: np.dtype[Any], begin: int, count: int) -> NDArray[Any]:
     """Return the window seen as numbers, one beginning at each of `count` bytes from `begin` on."""
     return np.ndarray((max(count, 0),), number, window, offset=begin if count > 0 else 0, strides=(1,))
 
 
-def gather_runs(window: memoryview, at: np.ndarray, width: int, number: np.dtype[Any]) -> np.ndarray:
+def gather_runs(window: memoryview, at: NDArray[np.int64], width: int, number: np.dtype[Any]) -> NDArray[Any]:
     """Read the numbers that begin at each of `width` bytes from these on, all whole in the window.
 
     Returns:
@@ -124,8 +126,8 @@ def gather_runs(window: memoryview, at: np.ndarray, width: int, number: np.dtype
 
 
 def gather_in_order(
-    window: memoryview, at: np.ndarray, big: np.ndarray, layout: np.dtype[np.void]
-) -> np.ndarray:
+    window: memoryview, at: NDArray[np.int64], big: NDArray[np.bool_], layout: np.dtype[np.void]
+) -> NDArray[np.void]:
     """Copy headers as `gather` does, each in its own byte order.
 
     Args:
@@ -145,7 +147,7 @@ def gather_in_order(
     return headers
 
 
-def first(where: np.ndarray) -> int:
+def first(where: NDArray[np.bool_]) -> int:
     """Return the index of the first true row, or the number of rows if none is."""
     return int(np.argmax(where)) if where.any() else len(where)
 
@@ -169,13 +171,13 @@ class RecordChain(Protocol):
             ended, which is where the next one begins, if there is any more.
         """
 
-    def following(self, at: np.ndarray) -> np.ndarray:
+    def following(self, at: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return where the records behind these begin, as `plain` says; `at` itself if it ends there.
 
         Never less than `at`. Beyond `last` any answer will do.
         """
 
-    def plausible(self, at: np.ndarray, width: int, sample: np.ndarray) -> np.ndarray:
+    def plausible(self, at: NDArray[np.int64], width: int, sample: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Tell where records may begin.
 
         Args:
@@ -192,19 +194,19 @@ class RecordChain(Protocol):
 class WalkStretches:
     """Parts of the chain, as it is if records begin where these do; columns of equal length but `records`."""
 
-    begin: np.ndarray  # int64, ascending
-    end: np.ndarray  # int64, where the next record begins: before the next stretch, there, or beyond
-    behind: np.ndarray  # int64, index in `records` behind its last
-    records: np.ndarray  # int64, where the records begin, stretch by stretch
+    begin: NDArray[np.int64]  # ascending
+    end: NDArray[np.int64]  # where the next record begins: before the next stretch, there, or beyond
+    behind: NDArray[np.int64]  # index in `records` behind its last
+    records: NDArray[np.int64]  # where the records begin, stretch by stretch
 
-    def run(self, index: int) -> tuple[np.ndarray, int]:
+    def run(self, index: int) -> tuple[NDArray[np.int64], int]:
         """Return the records from this stretch on, while one ends where the next begins; and the last end."""
         last = index + first(self.end[index:-1] != self.begin[index + 1 :])
         before = int(self.behind[index - 1]) if index else 0
         return self.records[before : self.behind[last]], int(self.end[last])
 
 
-def walk(chain: RecordChain, at: int, most: int) -> tuple[np.ndarray, int]:
+def walk(chain: RecordChain, at: int, most: int) -> tuple[NDArray[np.int64], int]:
     """Return what `chain.plain` does of everything from `at` on, as an array.
 
     Where it ended is told only if that is before `most` records.
@@ -230,12 +232,12 @@ def walk(chain: RecordChain, at: int, most: int) -> tuple[np.ndarray, int]:
     return np.concatenate(parts)[:most], at
 
 
-def _plain(chain: RecordChain, at: int, before: int, most: int) -> tuple[np.ndarray, int]:
+def _plain(chain: RecordChain, at: int, before: int, most: int) -> tuple[NDArray[np.int64], int]:
     records, at = chain.plain(at, before, most)
     return np.array(records, np.int64), at
 
 
-def _stretches(chain: RecordChain, sample: np.ndarray, at: int, most: int) -> WalkStretches:
+def _stretches(chain: RecordChain, sample: NDArray[np.int64], at: int, most: int) -> WalkStretches:
     """Walk from many places behind `at`, from each until it comes to the next; none if not worth it."""
     guesses = _guesses(chain, sample, at, most)
     if len(guesses) <= FEWEST:
@@ -251,7 +253,7 @@ def _stretches(chain: RecordChain, sample: np.ndarray, at: int, most: int) -> Wa
     return WalkStretches(begin, table[np.arange(len(begin)), count], np.cumsum(count), records[own])
 
 
-def _guesses(chain: RecordChain, sample: np.ndarray, at: int, most: int) -> np.ndarray:
+def _guesses(chain: RecordChain, sample: NDArray[np.int64], at: int, most: int) -> NDArray[np.int64]:
     """Return where records may begin, about as many records apart as `APART` says; ascending."""
     length = np.diff(sample, append=at)
     apart = max(int(length.mean()) * APART, 1)
@@ -263,5 +265,5 @@ def _guesses(chain: RecordChain, sample: np.ndarray, at: int, most: int) -> np.n
     plausible = chain.plausible(places, width, sample)
     there = plausible.any(axis=1)
     found = places[there] + np.argmax(plausible[there], axis=1)
-    distinct: np.ndarray = found[np.diff(found, prepend=-1) > 0]
+    distinct: NDArray[np.int64] = found[np.diff(found, prepend=-1) > 0]
     return distinct

@@ -29,6 +29,8 @@ from closeseq.packets.frames import Frames
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from numpy.typing import NDArray
+
 
 class RecordFile:
     """Records appended to a file, handed to the system at once: whoever follows the file sees them.
@@ -49,7 +51,7 @@ class RecordFile:
         # standard output may have been opened for appending
         self._begin = os.lseek(self._fd, 0, os.SEEK_END) if self._regular else 0
 
-    def append(self, data: bytes | memoryview, ends: np.ndarray | None = None) -> None:
+    def append(self, data: bytes | memoryview, ends: NDArray[np.int64] | None = None) -> None:
         """Write records.
 
         Args:
@@ -82,7 +84,7 @@ class RecordFile:
             except BlockingIOError:  # whoever gave us this pipe has made it so
                 select.select([], [self._fd], [])
 
-    def _count(self, written: int, ends: np.ndarray, *, packets: bool) -> None:
+    def _count(self, written: int, ends: NDArray[np.int64], *, packets: bool) -> None:
         whole = int(np.searchsorted(ends, written, "right"))
         self.size += int(ends[whole - 1]) if whole else 0
         self.packets += whole if packets else 0
@@ -112,7 +114,7 @@ def part(frames: Frames, begin: int, end: int) -> Frames:
     return Frames(frames.buffer, *columns)
 
 
-def portions(length: np.ndarray, most: int = AT_ONCE) -> Iterator[tuple[int, int]]:
+def portions(length: NDArray[np.int64], most: int = AT_ONCE) -> Iterator[tuple[int, int]]:
     """Yield begin and end of the rows whose lengths sum up to at most `most` bytes, one row at least."""
     ends = np.cumsum(length)
     begin, before = 0, 0
@@ -122,7 +124,9 @@ def portions(length: np.ndarray, most: int = AT_ONCE) -> Iterator[tuple[int, int
         begin, before = end, int(ends[end - 1])
 
 
-def assemble(frames: Frames, heads: np.ndarray, length: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def assemble(
+    frames: Frames, heads: NDArray[np.void], length: NDArray[np.int64]
+) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     """Put records one behind the other: each a head, its packet, and zeros up to its length.
 
     Args:
@@ -141,13 +145,13 @@ def assemble(frames: Frames, heads: np.ndarray, length: np.ndarray) -> tuple[np.
     return out, ends
 
 
-def scatter(target: np.ndarray, at: np.ndarray, items: np.ndarray) -> None:
+def scatter(target: NDArray[np.uint8], at: NDArray[np.int64], items: NDArray[np.void]) -> None:
     """Write each item of a structured array where it belongs, in bytes from the target's start."""
     if len(at):
         _overlapping(target, items.itemsize)[at] = items.view(f"V{items.itemsize}")
 
 
-def _copy_packets(frames: Frames, target: np.ndarray, at: np.ndarray) -> None:
+def _copy_packets(frames: Frames, target: NDArray[np.uint8], at: NDArray[np.int64]) -> None:
     """Copy the packets to these places, all of one length at a time: most have one of a few lengths."""
     # numpy sorts 16-bit numbers by counting, in a tenth of the time
     narrow = np.minimum(frames.captured, np.iinfo(np.uint16).max).astype(np.uint16)
@@ -159,7 +163,7 @@ def _copy_packets(frames: Frames, target: np.ndarray, at: np.ndarray) -> None:
             _overlapping(target, length)[at[rows]] = _overlapping(frames.buffer, length)[source[rows]]
 
 
-def _overlapping(buffer: np.ndarray, width: int) -> np.ndarray:
+def _overlapping(buffer: NDArray[np.uint8], width: int) -> NDArray[np.void]:
     """Return a buffer seen as overlapping items of this width, one at every byte."""
     return np.ndarray((len(buffer) - width + 1,), f"V{width}", buffer, strides=(1,))
 
@@ -202,10 +206,10 @@ class CaptureWriter(Protocol):
     def closing_size(self) -> int:
         """Bytes that `finish` will add at most."""
 
-    def lengths(self, frames: Frames) -> np.ndarray:
+    def lengths(self, frames: Frames) -> NDArray[np.int64]:
         """Return how many bytes each of these will take (int64)."""
 
-    def write(self, frames: Frames, device: int | np.ndarray = 0) -> None:
+    def write(self, frames: Frames, device: int | NDArray[np.int64] = 0) -> None:
         """Write packets, and hand them to the system.
 
         Args:
@@ -279,16 +283,15 @@ class PcapngWriter:
         self._written.append(0)
         return len(self._written) - 1
 
-    def lengths(self, frames: Frames) -> np.ndarray:
-        padded: np.ndarray = frames.captured + 3 & ~3
-        return HEADER[ENHANCED] + padded + TRAILER
+    def lengths(self, frames: Frames) -> NDArray[np.int64]:
+        return HEADER[ENHANCED] + (frames.captured + 3 & ~3) + TRAILER
 
-    def write(self, frames: Frames, device: int | np.ndarray = 0) -> None:
+    def write(self, frames: Frames, device: int | NDArray[np.int64] = 0) -> None:
         devices = np.broadcast_to(np.asarray(device, np.int64), (len(frames),))
         for begin, end in portions(self.lengths(frames)):
             self._write(part(frames, begin, end), devices[begin:end])
 
-    def _write(self, frames: Frames, devices: np.ndarray) -> None:
+    def _write(self, frames: Frames, devices: NDArray[np.int64]) -> None:
         length, before = self.lengths(frames), self.packets
         ticks = np.maximum(frames.time_ns, 0).astype(np.uint64)
         heads = np.empty(len(frames), EPB)
@@ -357,10 +360,10 @@ class PcapWriter:
     def size(self) -> int:
         return self._records.size
 
-    def lengths(self, frames: Frames) -> np.ndarray:
+    def lengths(self, frames: Frames) -> NDArray[np.int64]:
         return RECORD_HEADER + frames.captured
 
-    def write(self, frames: Frames, device: int | np.ndarray = 0) -> None:  # noqa: ARG002  # it has no place
+    def write(self, frames: Frames, device: int | NDArray[np.int64] = 0) -> None:  # noqa: ARG002  # it has no place
         """Write packets; see `CaptureWriter`.
 
         Raises:

@@ -32,6 +32,8 @@ from closeseq.packets.segments import ACK, SYN
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from numpy.typing import NDArray
+
     from closeseq.connections.orientation import ClientGuess
     from closeseq.connections.pairs import PairTable
     from closeseq.connections.state import Sides
@@ -43,7 +45,7 @@ NO_DUPLICATES = Duplicates()
 
 
 def conversations(
-    index: np.ndarray, table: PairTable, steps: Steps, guess: ClientGuess
+    index: NDArray[np.int64], table: PairTable, steps: Steps, guess: ClientGuess
 ) -> Iterator[Conversation]:
     """Return the connections with these indices, int64, which ascend; all of them are made at once."""
     extent = some(table.histories, steps, index)
@@ -79,7 +81,7 @@ def conversations(
 HISTORY = ("id", "incarnation", "first_ns", "last_ns", "copies")
 
 
-def all_steps(chain: StepChain, client: np.ndarray, steps: Steps) -> list[Event | Traffic]:
+def all_steps(chain: StepChain, client: NDArray[np.int64], steps: Steps) -> list[Event | Traffic]:
     """Return the steps of all connections of a chain, one connection after the other."""
     place = chain.place[chain.is_event]
     row = chain.row[chain.is_event]
@@ -92,7 +94,9 @@ def all_steps(chain: StepChain, client: np.ndarray, steps: Steps) -> list[Event 
     return list(result)
 
 
-def syn_numbers(place: np.ndarray, row: np.ndarray, connections: int, kept: KeptEvents) -> np.ndarray:
+def syn_numbers(
+    place: NDArray[np.int64], row: NDArray[np.int64], connections: int, kept: KeptEvents
+) -> NDArray[np.int64]:
     """Return the number of each end's first SYN, 0 without one: a row a connection, a column an end."""
     result = np.zeros((connections, 2), np.int64)
     syn = np.flatnonzero(kept.flags[row] & SYN)[::-1]  # of several the first one stays
@@ -100,7 +104,9 @@ def syn_numbers(place: np.ndarray, row: np.ndarray, connections: int, kept: Kept
     return result
 
 
-def all_events(row: np.ndarray, origin: np.ndarray, client: np.ndarray, kept: KeptEvents) -> list[Event]:
+def all_events(
+    row: NDArray[np.int64], origin: NDArray[np.int64], client: NDArray[np.int64], kept: KeptEvents
+) -> list[Event]:
     """Return rows of `KeptEvents` as events; `origin` and `client` are those of each row's connection."""
     at, sender, flags = np.arange(len(row)), kept.sender[row], kept.flags[row]
     ack = kept.ack[row] - origin[at, 1 - sender]
@@ -130,7 +136,7 @@ def all_events(row: np.ndarray, origin: np.ndarray, client: np.ndarray, kept: Ke
 
 
 def dsacks(
-    ack: np.ndarray, left: np.ndarray, right: np.ndarray, acknowledges: np.ndarray
+    ack: NDArray[np.int64], left: NDArray[np.int32], right: NDArray[np.int32], acknowledges: NDArray[np.bool_]
 ) -> list[tuple[int, int] | None]:
     """Return the D-SACK block of each row; most have none."""
     result: list[tuple[int, int] | None] = [None] * len(ack)
@@ -140,7 +146,7 @@ def dsacks(
 
 
 def all_traffic(
-    row: np.ndarray, origin: np.ndarray, client: np.ndarray, stretches: Stretches
+    row: NDArray[np.int64], origin: NDArray[np.int64], client: NDArray[np.int64], stretches: Stretches
 ) -> list[Traffic]:
     """Return rows of `Stretches` as traffic; `origin` and `client` are those of each row's connection."""
     return list(
@@ -152,7 +158,9 @@ def all_traffic(
     )
 
 
-def streams(row: np.ndarray, end: np.ndarray, origin: np.ndarray, stretches: Stretches) -> list[Stream]:
+def streams(
+    row: NDArray[np.int64], end: NDArray[np.int64], origin: NDArray[np.int64], stretches: Stretches
+) -> list[Stream]:
     """Return what one end, 0 or 1, sent in each of these stretches."""
     result = np.full(len(row), NOTHING_SENT, np.object_)
     sent = np.flatnonzero(stretches.segments[row, end])
@@ -183,7 +191,7 @@ SENT = (
 SENT_LAST = ("zero_windows", "controls", "unanswered", "unanswered_number", "unanswered_ns")
 
 
-def optional(values: np.ndarray, there: np.ndarray) -> list[Any]:
+def optional(values: NDArray[Any], there: NDArray[np.bool_]) -> list[Any]:
     """Return numbers as a list, None where there is none."""
     if there.all():
         listed: list[Any] = values.tolist()
@@ -193,7 +201,7 @@ def optional(values: np.ndarray, there: np.ndarray) -> list[Any]:
     return list(result)
 
 
-def paths(sides: Sides, own: np.ndarray, peer: np.ndarray) -> list[Path]:
+def paths(sides: Sides, own: NDArray[np.int64], peer: NDArray[np.int64]) -> list[Path]:
     """Return what the path did to what ends sent, for rows of `Sides`: theirs, and their peers'."""
     response, missed = sides.response_ns[own], sides.missed[own]
     holes = (sides.holes[own] > 0) & (sides.hole_start[own] < sides.acked_end[peer])
@@ -212,14 +220,18 @@ def paths(sides: Sides, own: np.ndarray, peer: np.ndarray) -> list[Path]:
     )
 
 
-def addresses(pair: np.ndarray, client: np.ndarray, table: PairTable) -> tuple[list[Any], list[Any]]:
+def addresses(
+    pair: NDArray[np.int64], client: NDArray[np.int64], table: PairTable
+) -> tuple[list[Any], list[Any]]:
     """Return the addresses and ports of clients and of servers."""
     found, turned = endpoints_of(table.pairs, pair), client.tolist()
     named = [(text(ends[one]), text(ends[1 - one])) for ends, one in zip(found, turned, strict=True)]
     return [one for one, _ in named], [one for _, one in named]
 
 
-def vlans(pair: np.ndarray, client: np.ndarray, table: PairTable) -> tuple[list[Any], list[Any]]:
+def vlans(
+    pair: NDArray[np.int64], client: NDArray[np.int64], table: PairTable
+) -> tuple[list[Any], list[Any]]:
     """Return the VLANs in which the packets of clients and of servers were first seen."""
     both = table.pairs.vlan[pair]
     at = np.arange(len(pair))
@@ -229,7 +241,9 @@ def vlans(pair: np.ndarray, client: np.ndarray, table: PairTable) -> tuple[list[
     return [tags(one) for one in ends[0].tolist()], [tags(one) for one in ends[1].tolist()]
 
 
-def successors(index: np.ndarray, client: np.ndarray, table: PairTable, steps: Steps) -> list[Event | None]:
+def successors(
+    index: NDArray[np.int64], client: NDArray[np.int64], table: PairTable, steps: Steps
+) -> list[Event | None]:
     """Return the SYN that opened the next connection of each pair; None without one."""
     result: list[Event | None] = [None] * len(index)
     successor = table.histories.successor[index]
@@ -241,7 +255,10 @@ def successors(index: np.ndarray, client: np.ndarray, table: PairTable, steps: S
 
 
 def all_duplicates(
-    index: np.ndarray, client: np.ndarray, each: Sequence[Sequence[Event | Traffic]], table: PairTable
+    index: NDArray[np.int64],
+    client: NDArray[np.int64],
+    each: Sequence[Sequence[Event | Traffic]],
+    table: PairTable,
 ) -> list[Duplicates]:
     """Return what the duplicates of each connection were, for its steps; most have none."""
     result = [NO_DUPLICATES] * len(index)

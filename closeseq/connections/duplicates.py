@@ -17,7 +17,7 @@ Duplicates are left out and counted, by what their frames tell:
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -25,6 +25,8 @@ from closeseq.connections.grouping import arrange, hashed, packed
 from closeseq.packets.segments import FIN, RST, SYN
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from closeseq.packets.segments import Segments
 
 MOMENT_NS = 1_000_000
@@ -45,7 +47,7 @@ class DuplicateFinder:
         self._handshakes = RecentPackets(LATE_NS)
         self._clock_ns = np.iinfo(np.int64).min  # the latest time so far; it never runs back
 
-    def find(self, segments: Segments, sides: np.ndarray) -> np.ndarray:
+    def find(self, segments: Segments, sides: NDArray[np.int64]) -> NDArray[np.uint8]:
         """Return the kind of each row, uint8; `sides` tells pair and sender of each row."""
         words = identities(segments, sides)
         where = hashed([segments.place, segments.vlan, segments.ttl.astype(np.uint64)])
@@ -74,7 +76,7 @@ class DuplicateFinder:
         kind[late[kind[late] == NO_COPY]] = LATER
         return kind
 
-    def renumber(self, new_pair: np.ndarray) -> None:
+    def renumber(self, new_pair: NDArray[np.int64]) -> None:
         """Take new indices of pairs: `new_pair` gives each old one its new one, or -1 where it is gone."""
         self._recent.renumber(new_pair)
         self._handshakes.renumber(new_pair)
@@ -89,15 +91,19 @@ class RecentPackets:
 
     def __init__(self, longest_ns: int) -> None:
         self._longest_ns = longest_ns
-        self._words: list[np.ndarray] = []  # identities of the last moment, see `identities`
+        self._words: list[NDArray[np.uint64]] = []  # identities of the last moment, see `identities`
         self._where = np.empty(0, np.uint64)
         self._outdated = np.empty(0, np.bool_)  # a newer packet of that identity was captured elsewhere
         self._time_ns = np.empty(0, np.int64)
         self._number = np.empty(0, np.int64)  # of the packet
 
     def find(
-        self, words: list[np.ndarray], where: np.ndarray, times: np.ndarray, limit: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray]:
+        self,
+        words: list[NDArray[np.uint64]],
+        where: NDArray[np.uint64],
+        times: NDArray[Any],
+        limit: NDArray[np.int64],
+    ) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
         """Return which rows are duplicates, and for how long the same had been at the same place, else -1.
 
         Args:
@@ -119,12 +125,12 @@ class RecentPackets:
         limit = np.concatenate([np.full(old, -1), limit])
         clock_ns = np.concatenate([time_ns[:old], clock_ns])  # the first are not asked for
 
-        def within(before: np.ndarray, after: np.ndarray) -> np.ndarray:
+        def within(before: NDArray[np.int64], after: NDArray[np.int64]) -> NDArray[np.bool_]:
             # What is forgotten once does not come back, whatever later packets' clocks say.
             age = time_ns[after] - time_ns[before]
             remembered = time_ns[before] >= clock_ns[after] - self._longest_ns
             remembered &= number[after] - number[before] <= MOST_APART
-            result: np.ndarray = (age >= 0) & (age <= limit[after]) & remembered
+            result: NDArray[np.bool_] = (age >= 0) & (age <= limit[after]) & remembered
             return result
 
         order, begins = repeated(words)
@@ -149,7 +155,7 @@ class RecentPackets:
         self._time_ns, self._outdated, self._number = time_ns[keep], outdated[keep], number[keep]
         return copies[old:], age[old:]
 
-    def renumber(self, new_pair: np.ndarray) -> None:
+    def renumber(self, new_pair: NDArray[np.int64]) -> None:
         """Take new indices of pairs, as in `DuplicateFinder`."""
         if not self._words:
             return
@@ -162,7 +168,7 @@ class RecentPackets:
         self._time_ns, self._number = self._time_ns[known], self._number[known]
 
 
-def identities(segments: Segments, sides: np.ndarray) -> list[np.ndarray]:
+def identities(segments: Segments, sides: NDArray[np.int64]) -> list[NDArray[np.uint64]]:
     """Return what two duplicates have in common, packed into a few uint64 columns without loss."""
     small = segments.flags.astype(np.uint64) << np.uint64(16) | segments.window.astype(np.uint64)
     return [
@@ -175,7 +181,7 @@ def identities(segments: Segments, sides: np.ndarray) -> list[np.ndarray]:
     ]
 
 
-def repeated(words: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+def repeated(words: list[NDArray[np.uint64]]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
     """Return rows among which all are that are not alone with their identity, and where an identity begins.
 
     Rows of one identity are neighbours, each as captured.

@@ -30,6 +30,8 @@ from closeseq.connections.state import NONE
 from closeseq.packets.segments import RST, SYN, counts_on, difference
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from closeseq.connections.state import Sides
     from closeseq.packets.segments import Segments
 
@@ -160,7 +162,7 @@ class Holes:
             sides.missed_number[side], sides.missed_ns[side] = number, time_ns
         sides.missed[side] += 1
 
-    def renumber(self, new: np.ndarray) -> None:
+    def renumber(self, new: NDArray[np.int64]) -> None:
         """Take new indices of connections: `new` gives each old one its new one, or -1 where it is gone."""
         self._open = {
             int(new[side // 2]) * 2 + side % 2: holes

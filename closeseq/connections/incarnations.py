@@ -20,6 +20,8 @@ from closeseq.packets.segments import ACK, RST, SYN, difference
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from numpy.typing import NDArray
+
     from closeseq.connections.state import Histories, Sides
     from closeseq.packets.segments import Segments
 
@@ -30,10 +32,10 @@ class PairRows:
     def __init__(
         self,
         segments: Segments,
-        index: np.ndarray,
-        sender: np.ndarray,
-        start: np.ndarray,
-        present: np.ndarray,
+        index: NDArray[np.int64],
+        sender: NDArray[np.uint8],
+        start: NDArray[np.int64],
+        present: NDArray[np.int64],
     ) -> None:
         self.index = index  # int64, row in the batch
         self.sender = sender  # uint8, 0 or 1
@@ -43,21 +45,20 @@ class PairRows:
         self.ack = segments.ack[index]
         self.flags = segments.flags[index]
 
-    def first_numbers(self, end: int) -> np.ndarray:
+    def first_numbers(self, end: int) -> NDArray[np.int64]:
         """Return for each row, and one past the last, the first row from there that tells the end's origin.
 
         That is a segment of its own, or one of its peer that acknowledges something.
         """
         return next_where((self.sender == end) | (self.flags & ACK > 0))
 
-    def origin(self, end: int, row: np.ndarray) -> np.ndarray:
+    def origin(self, end: int, row: NDArray[np.int64]) -> NDArray[np.uint32]:
         """Return the number that is relative 0 of this end, as these rows tell it."""
         own = self.seq[row] - (self.flags[row] & SYN == 0).astype(np.uint32)
-        result: np.ndarray = np.where(self.sender[row] == end, own, self.ack[row] - np.uint32(1))
-        return result
+        return np.where(self.sender[row] == end, own, self.ack[row] - np.uint32(1))
 
 
-def opening_rows(rows: PairRows, histories: Histories, sides: Sides) -> np.ndarray:
+def opening_rows(rows: PairRows, histories: Histories, sides: Sides) -> NDArray[np.bool_]:
     """Return a mask of the rows that begin a connection."""
     opens = np.zeros(len(rows.index), np.bool_)
     opens[rows.start[rows.present < 0]] = True
@@ -78,7 +79,7 @@ def opening_rows(rows: PairRows, histories: Histories, sides: Sides) -> np.ndarr
 
 
 def irregular_openings(
-    rows: PairRows, histories: Histories, sides: Sides, at: np.ndarray, group: np.ndarray
+    rows: PairRows, histories: Histories, sides: Sides, at: NDArray[np.int64], group: NDArray[np.int64]
 ) -> Iterator[int]:
     """Go through the SYNs of irregular pairs one by one; yield those that begin a connection."""
     if not len(at):

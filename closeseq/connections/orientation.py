@@ -13,6 +13,8 @@ from closeseq.connections.state import ColumnTable, column
 from closeseq.packets.segments import ACK, SYN
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from closeseq.connections.pairs import PairTable
     from closeseq.connections.state import Pairs
     from closeseq.connections.steps import Extent, Steps
@@ -25,7 +27,9 @@ Endpoint = tuple[int, int, int, int]  # version, high and low half of the addres
 class Endpoints(ColumnTable):
     """One row a pair, as far as they were looked at."""
 
-    name: np.ndarray = column(np.int64, width=2)  # a number for each distinct endpoint, of end 0 and end 1
+    name: NDArray[np.int64] = column(
+        np.int64, width=2
+    )  # a number for each distinct endpoint, of end 0 and end 1
 
 
 class ClientGuess:
@@ -38,7 +42,7 @@ class ClientGuess:
         self._name_of: dict[bytes, int] = {}  # by what `endpoint_keys` gives
         self._peers = np.empty(0, np.int64)  # with how many others each endpoint talks
 
-    def clients(self, pair: np.ndarray, first_sender: np.ndarray) -> np.ndarray:
+    def clients(self, pair: NDArray[np.int64], first_sender: NDArray[np.uint8]) -> NDArray[np.int64]:
         """Return the client, 0 or 1, of connections by their pair and the sender of their first packet."""
         self._catch_up()
         port = self._pairs.port[pair]
@@ -79,7 +83,7 @@ def endpoints(pairs: Pairs, first: int, past: int) -> list[tuple[Endpoint, Endpo
     return endpoints_of(pairs, slice(first, past))
 
 
-def endpoints_of(pairs: Pairs, rows: slice | np.ndarray) -> list[tuple[Endpoint, Endpoint]]:
+def endpoints_of(pairs: Pairs, rows: slice | NDArray[np.int64]) -> list[tuple[Endpoint, Endpoint]]:
     """Return end 0 and end 1 of each of these pairs, given by index."""
     columns = (pairs.version[rows], pairs.high[rows], pairs.low[rows], pairs.port[rows])
     return [
@@ -90,7 +94,7 @@ def endpoints_of(pairs: Pairs, rows: slice | np.ndarray) -> list[tuple[Endpoint,
 
 def clients(
     table: PairTable, steps: Steps, guess: ClientGuess, extent: Extent
-) -> tuple[np.ndarray, np.ndarray]:
+) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
     """Return each connection's client, 0 or 1, and whether a SYN or SYN+ACK told it."""
     histories, kept = table.histories, steps.kept
     client = np.full(len(extent), -1)

@@ -27,6 +27,8 @@ from closeseq.packets.segments import ACK, FIN, SYN
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from numpy.typing import NDArray
+
     from closeseq.connections.state import DiskColumns
     from closeseq.packets.segments import Segments
 
@@ -42,7 +44,7 @@ class PairIndex:
         self._used = 0
         self._slots = np.full(FEWEST_SLOTS, FREE)
 
-    def find(self, words: Sequence[np.ndarray]) -> np.ndarray:
+    def find(self, words: Sequence[NDArray[np.uint64]]) -> NDArray[np.int64]:
         """Return the row of each of these pairs, int64; new ones are added, in their order.
 
         Args:
@@ -81,7 +83,9 @@ class PairIndex:
         _, slot = self._probe(self._words(row), known=True)
         self._slots[slot] = row
 
-    def _probe(self, words: Sequence[np.ndarray], *, known: bool = False) -> tuple[np.ndarray, np.ndarray]:
+    def _probe(
+        self, words: Sequence[NDArray[np.uint64]], *, known: bool = False
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Return the rows of these pairs, FREE for a new one, and their slots, which are theirs from now on.
 
         `known`: none of them is in the table yet.
@@ -107,13 +111,13 @@ class PairIndex:
             slot[waiting] = (slot[waiting] + 1) & int(mask)
         return row, slot
 
-    def _same(self, row: np.ndarray, words: Sequence[np.ndarray]) -> np.ndarray:
+    def _same(self, row: NDArray[np.int64], words: Sequence[NDArray[np.uint64]]) -> NDArray[np.bool_]:
         result = np.ones(len(row), np.bool_)
         for own, other in zip(self._words(row), words, strict=True):
             result &= own == other
         return result
 
-    def _words(self, row: np.ndarray) -> list[np.ndarray]:
+    def _words(self, row: NDArray[np.int64]) -> list[NDArray[np.uint64]]:
         pairs = self._pairs
         high, low, port = pairs.high[row], pairs.low[row], pairs.port[row].astype(np.uint32)
         rest = packed(pairs.version[row], port[:, 0] << np.uint32(16) | port[:, 1])
@@ -127,13 +131,13 @@ class Rows:
     A *run* is the rows of one connection in this batch.
     """
 
-    index: np.ndarray  # int64, row in the batch's Segments
-    sender: np.ndarray  # uint8, 0 or 1
-    start: np.ndarray  # int64, per run: its first row
-    connection: np.ndarray  # int64, per run: index into Histories
+    index: NDArray[np.int64]  # row in the batch's Segments
+    sender: NDArray[np.uint8]  # 0 or 1
+    start: NDArray[np.int64]  # per run: its first row
+    connection: NDArray[np.int64]  # per run: index into Histories
 
     @property
-    def length(self) -> np.ndarray:
+    def length(self) -> NDArray[np.int64]:
         return lengths(self.start, len(self.index))
 
 
@@ -142,11 +146,11 @@ class Left:
     """A batch with what tells which of its rows are copies."""
 
     segments: Segments
-    order: np.ndarray  # int64, row in the batch; pair by pair, each as captured
-    sender: np.ndarray  # uint8, 0 or 1, of each row in the batch
-    kind: np.ndarray  # uint8, of `copies`, of each row in the batch
-    copy: np.ndarray  # bool, in the order
-    pair: np.ndarray  # int64, index into Pairs, in the order
+    order: NDArray[np.int64]  # row in the batch; pair by pair, each as captured
+    sender: NDArray[np.uint8]  # 0 or 1, of each row in the batch
+    kind: NDArray[np.uint8]  # of `copies`, of each row in the batch
+    copy: NDArray[np.bool_]  # in the order
+    pair: NDArray[np.int64]  # index into Pairs, in the order
 
 
 class PairTable:
@@ -197,7 +201,7 @@ class PairTable:
         """How many identical copies of packets were left out."""
         return self._copies_forgotten + int(self.histories.copies.sum())
 
-    def forget(self, kept: np.ndarray) -> np.ndarray:
+    def forget(self, kept: NDArray[np.bool_]) -> NDArray[np.int64]:
         """Forget all connections but those of this mask; return the old indices of those that stay.
 
         The earlier connections of a pair go with its newest one: where that is unknown, they would seem
@@ -223,7 +227,9 @@ class PairTable:
         self._copies.renumber(new_pair)
         return stays
 
-    def _runs(self, lines: PairRows, pair: np.ndarray, opens: np.ndarray, time_ns: np.ndarray) -> Rows:
+    def _runs(
+        self, lines: PairRows, pair: NDArray[np.int64], opens: NDArray[np.bool_], time_ns: NDArray[np.int64]
+    ) -> Rows:
         """Cut the rows of each pair into runs, and make the connections that begin."""
         first_of_pair = np.zeros(len(opens), np.bool_)
         first_of_pair[lines.start] = True
@@ -292,7 +298,7 @@ class PairTable:
             lines.flags & (SYN | ACK) == SYN, rows.start
         )
 
-    def _count_copies(self, left: Left, rows: Rows, pair_kept: np.ndarray) -> None:
+    def _count_copies(self, left: Left, rows: Rows, pair_kept: NDArray[np.int64]) -> None:
         """Count each copy with the connection that its pair had at that moment."""
         at, pair = np.flatnonzero(left.copy), left.pair
         if not len(at):
@@ -320,7 +326,7 @@ class PairTable:
         sides.fin_again_later[side[fin]] = kind[fin] == LATER
 
 
-def senders(segments: Segments) -> np.ndarray:
+def senders(segments: Segments) -> NDArray[np.uint8]:
     """Return 1 where the sender is end 1 of its pair, the one with the larger address (then port)."""
     later = segments.src_port > segments.dst_port
     for source, destination in (
@@ -331,7 +337,7 @@ def senders(segments: Segments) -> np.ndarray:
     return later.view(np.uint8)
 
 
-def pair_words(segments: Segments, sender: np.ndarray) -> list[np.ndarray]:
+def pair_words(segments: Segments, sender: NDArray[np.uint8]) -> list[NDArray[np.uint64]]:
     """Return addresses and ports of end 0 and end 1, packed into uint64 columns without loss."""
     swap = sender.view(np.bool_)
     words = []

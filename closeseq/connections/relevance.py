@@ -20,6 +20,8 @@ from closeseq.connections.state import NONE, Histories, Sides
 from closeseq.packets.segments import FIN, RST, SYN
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from closeseq.connections.sequence_space import Batch
 
 MINOR_LIMIT = 32
@@ -27,7 +29,7 @@ ALIKE_LIMIT = 32  # SYNs, FINs and RSTs of one end, each
 COVER_LIMIT = 64  # ACKs of a connection that first cover a SYN or FIN
 
 
-def events(batch: Batch, histories: Histories, sides: Sides) -> np.ndarray:
+def events(batch: Batch, histories: Histories, sides: Sides) -> NDArray[np.bool_]:
     """Return a mask, in the order by connection, of the rows that are events; update what is kept."""
     senders, segments, numbers = batch.senders, batch.segments, batch.numbers
     major = first_of_kind(batch, sides)
@@ -49,11 +51,11 @@ def events(batch: Batch, histories: Histories, sides: Sides) -> np.ndarray:
     minor = ~major & (noteworthy | closing) & ~control
     minor &= np.repeat(histories.minor[connection], length) + rank(minor, start, length) <= MINOR_LIMIT
     histories.minor[connection] += np.add.reduceat(minor.astype(np.int32), start)
-    result: np.ndarray = major | minor
+    result: NDArray[np.bool_] = major | minor
     return result
 
 
-def first_of_kind(batch: Batch, sides: Sides) -> np.ndarray:
+def first_of_kind(batch: Batch, sides: Sides) -> NDArray[np.bool_]:
     """Return which rows (by sender) are among the first SYNs, FINs or RSTs of their sender."""
     senders, flags = batch.senders, batch.segments.flags
     result = np.zeros(len(flags), np.bool_)
@@ -66,14 +68,16 @@ def first_of_kind(batch: Batch, sides: Sides) -> np.ndarray:
     return result
 
 
-def covers_syn(batch: Batch, sides: Sides) -> np.ndarray:
+def covers_syn(batch: Batch, sides: Sides) -> NDArray[np.bool_]:
     """Return which rows (by sender) are the first ACK of their sender after the peer's SYN."""
     senders = batch.senders
     syn = batch.segments.flags & SYN > 0
     known = (
         senders.of_peer(rank(syn, senders.start, senders.length), np.zeros(len(senders.start), np.int64)) > 0
     )
-    result: np.ndarray = batch.numbers.first_ack & (known | senders.spread(sides.syn[senders.side ^ 1]))
+    result: NDArray[np.bool_] = batch.numbers.first_ack & (
+        known | senders.spread(sides.syn[senders.side ^ 1])
+    )
 
     first = np.flatnonzero(syn)
     side = senders.spread(senders.side)[first]
@@ -82,7 +86,7 @@ def covers_syn(batch: Batch, sides: Sides) -> np.ndarray:
     return result
 
 
-def covers_fin(batch: Batch, sides: Sides) -> np.ndarray:
+def covers_fin(batch: Batch, sides: Sides) -> NDArray[np.bool_]:
     """Return which rows (by sender) are the first to acknowledge the peer's newest FIN."""
     senders, numbers = batch.senders, batch.numbers
     result = np.zeros(len(numbers.ack), np.bool_)

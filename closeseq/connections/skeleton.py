@@ -21,6 +21,8 @@ from closeseq.connections.orientation import clients, endpoints
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from numpy.typing import NDArray
+
     from closeseq.connections.orientation import ClientGuess
     from closeseq.connections.pairs import PairTable
     from closeseq.connections.state import ColumnTable
@@ -59,23 +61,23 @@ class Skeleton:
     """Connections of one skeleton. A *row* is a position among them."""
 
     key: bytes  # equal for equal skeletons, also of other batches
-    connection: np.ndarray  # int64, indices into Histories, ascending
+    connection: NDArray[np.int64]  # indices into Histories, ascending
     shared: bool  # False: too many steps to be compared, or packets out of order: there is one connection
-    _client: np.ndarray  # uint8, 0 or 1
+    _client: NDArray[np.uint8]  # 0 or 1
     _seen: bool  # a SYN or SYN+ACK told the client
     _codes: list[int]  # of the steps
-    _rows: np.ndarray  # int64, a row a connection, a column a step: rows of Kept or Stretches
-    _successor: np.ndarray  # int64, rows of Kept: the first event of the next connection; -1 without one
+    _rows: NDArray[np.int64]  # a row a connection, a column a step: rows of Kept or Stretches
+    _successor: NDArray[np.int64]  # rows of Kept: the first event of the next connection; -1 without one
     _table: PairTable
     _steps: Steps
 
     def __len__(self) -> int:
         return len(self.connection)
 
-    def column(self, leaf: Leaf) -> np.ndarray:
+    def column(self, leaf: Leaf) -> NDArray[Any]:
         """Return a number of all these connections, in the type of its table's column."""
         values, row, end = self._cells(leaf, slice(None))
-        result: np.ndarray = values[row] if values.ndim == 1 else values[row, end]
+        result: NDArray[Any] = values[row] if values.ndim == 1 else values[row, end]
         return result
 
     def value(self, leaf: Leaf, row: int) -> int:
@@ -83,7 +85,7 @@ class Skeleton:
         values, at, end = self._cells(leaf, row)
         return int(values[at] if values.ndim == 1 else values[at, end])
 
-    def _cells(self, leaf: Leaf, which: int | slice) -> tuple[np.ndarray, Any, Any]:
+    def _cells(self, leaf: Leaf, which: int | slice) -> tuple[NDArray[Any], Any, Any]:
         """Return the column that holds a leaf, the rows there of these connections, and their ends."""
         place, name, end = leaf
         table, side = self._table, self._client[which] ^ end
@@ -198,8 +200,8 @@ def skeletons(table: PairTable, steps: Steps, guess: ClientGuess, extent: Extent
     if not len(extent):
         return
     histories, kept = table.histories, steps.kept
-    client, seen = clients(table, steps, guess, extent)
-    client = client.astype(np.uint8)
+    found, seen = clients(table, steps, guess, extent)
+    client = found.astype(np.uint8)
     successor = first_events(histories.successor[extent.connection], table, steps)
     followed = np.zeros(len(extent), np.int64)
     followed[successor >= 0] = event_codes(kept, successor[successor >= 0], client[successor >= 0])
@@ -248,14 +250,14 @@ def skeletons(table: PairTable, steps: Steps, guess: ClientGuess, extent: Extent
 class StepChain:
     """The steps of all connections of an extent, connection by connection, each first to last."""
 
-    place: np.ndarray  # int64, per step: the place of its connection in the extent
-    at: np.ndarray  # int64, per step: the how-manieth of its connection it is, from 0
-    row: np.ndarray  # int64, per step: of Kept or Stretches
-    is_event: np.ndarray  # bool, per step
-    length: np.ndarray  # int64, per connection: its number of steps
+    place: NDArray[np.int64]  # per step: the place of its connection in the extent
+    at: NDArray[np.int64]  # per step: the how-manieth of its connection it is, from 0
+    row: NDArray[np.int64]  # per step: of Kept or Stretches
+    is_event: NDArray[np.bool_]  # per step
+    length: NDArray[np.int64]  # per connection: its number of steps
 
     @classmethod
-    def of(cls, extent: Extent, steps: Steps, open_stretch: np.ndarray) -> StepChain:
+    def of(cls, extent: Extent, steps: Steps, open_stretch: NDArray[np.int64]) -> StepChain:
         """Lay out the steps of an extent; `open_stretch` has an entry for every connection."""
         event = np.arange(len(steps.kept)) if isinstance(extent.event, slice) else extent.event
         order = np.argsort(extent.event_place, kind="stable")
@@ -277,7 +279,7 @@ class StepChain:
         at = np.arange(len(place)) - np.repeat(np.cumsum(length) - length, length)
         return cls(place, at, row[order], is_event[order], length)
 
-    def in_order(self, connections: int, steps: Steps) -> np.ndarray:
+    def in_order(self, connections: int, steps: Steps) -> NDArray[np.bool_]:
         """Return a mask of the connections whose packets' numbers ascend from step to step."""
         kept, stretches = steps.kept, steps.stretches
         first, last = np.zeros(len(self.row), np.int64), np.zeros(len(self.row), np.int64)
@@ -292,7 +294,9 @@ class StepChain:
         result[self.place[1:][~ascends]] = False
         return result
 
-    def matrices(self, chosen: np.ndarray, client: np.ndarray, steps: Steps) -> tuple[np.ndarray, np.ndarray]:
+    def matrices(
+        self, chosen: NDArray[np.bool_], client: NDArray[np.uint8], steps: Steps
+    ) -> tuple[NDArray[np.uint32], NDArray[np.int64]]:
         """Return codes (uint32, 0 past the last step) and rows (int64) of the chosen connections."""
         count = int(np.count_nonzero(chosen))
         width = int(self.length[chosen].max(initial=1))
@@ -309,7 +313,7 @@ class StepChain:
         return code, row
 
 
-def first_events(connection: np.ndarray, table: PairTable, steps: Steps) -> np.ndarray:
+def first_events(connection: NDArray[np.int64], table: PairTable, steps: Steps) -> NDArray[np.int64]:
     """Return the first event of each of these connections, a row of Kept; -1 for an index of -1."""
     first = np.where(connection >= 0, table.histories.last_event[connection], -1)
     at = np.flatnonzero(first >= 0)
@@ -320,16 +324,17 @@ def first_events(connection: np.ndarray, table: PairTable, steps: Steps) -> np.n
     return first
 
 
-def event_codes(kept: KeptEvents, event: np.ndarray, client: np.ndarray) -> np.ndarray:
+def event_codes(kept: KeptEvents, event: NDArray[np.int64], client: NDArray[np.uint8]) -> NDArray[np.int64]:
     """Return all of `KINDS_OF_EVENT` in a number a row; `client` is that of each row's connection."""
     sender = (kept.sender[event] ^ client).astype(np.int64)
     stamped = kept.has_timestamps[event].astype(np.int64)
     position, flags = kept.position[event].astype(np.int64), kept.flags[event].astype(np.int64)
-    code: np.ndarray = EVENT | sender << 17 | stamped << 16 | position << 8 | flags
-    return code
+    return EVENT | sender << 17 | stamped << 16 | position << 8 | flags
 
 
-def stretch_codes(stretches: Stretches, stretch: np.ndarray, client: np.ndarray) -> np.ndarray:
+def stretch_codes(
+    stretches: Stretches, stretch: NDArray[np.int64], client: NDArray[np.uint8]
+) -> NDArray[np.int64]:
     """Return all of `KINDS_OF_STRETCH`, and who sent anything, in a number a row."""
     code = np.full(len(stretch), STRETCH)
     for end, column in enumerate((client, 1 - client)):

@@ -26,6 +26,8 @@ from closeseq.connections.traffic import measure
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from numpy.typing import NDArray
+
     from closeseq.connections.conversation import Address, Conversation
     from closeseq.connections.state import ColumnTable, Pairs
     from closeseq.connections.steps import Extent
@@ -33,8 +35,8 @@ if TYPE_CHECKING:
 
 
 def places(
-    pairs: Pairs, pair: np.ndarray, column: np.ndarray, *, with_port: bool
-) -> list[tuple[Address, np.ndarray]]:
+    pairs: Pairs, pair: NDArray[np.int64], column: NDArray[np.int64], *, with_port: bool
+) -> list[tuple[Address, NDArray[np.int64]]]:
     """Group connections by the address at one end.
 
     Args:
@@ -83,7 +85,9 @@ class Connections:
         self._steps = Steps(self._scratch)
         self._holes = Holes()
         self._guess = ClientGuess(self._table.pairs, ports)
-        self._clients: np.ndarray | None = None  # of each connection, 0 or 1, as known when last asked for
+        self._clients: NDArray[np.int64] | None = (
+            None  # of each connection, 0 or 1, as known when last asked for
+        )
         self.touched = np.empty(0, np.int64)  # indices of the connections to which the last batch added
 
     def __len__(self) -> int:
@@ -91,7 +95,7 @@ class Connections:
         return len(self._table.histories)
 
     @property
-    def replaced(self) -> np.ndarray:
+    def replaced(self) -> NDArray[np.int64]:
         """Indices of the connections whose pair began another one with the last batch, int64."""
         return self._table.replaced
 
@@ -121,22 +125,22 @@ class Connections:
         self._release(len(segments))
 
     @property
-    def first_ns(self) -> np.ndarray:
+    def first_ns(self) -> NDArray[np.int64]:
         """Each connection's first packet's time, int64, since the Unix epoch."""
         return self._table.histories.first_ns
 
     @property
-    def last_ns(self) -> np.ndarray:
+    def last_ns(self) -> NDArray[np.int64]:
         """Each connection's last packet's time, int64, since the Unix epoch."""
         return self._table.histories.last_ns
 
     @property
-    def numbers(self) -> np.ndarray:
+    def numbers(self) -> NDArray[np.int64]:
         """Each connection's `Conversation.id`, int64, ascending."""
         return self._table.histories.id
 
     @property
-    def last_event(self) -> np.ndarray:
+    def last_event(self) -> NDArray[np.int64]:
         """A number for each connection that changes with each of its events, int64; -1 without any."""
         return self._table.histories.last_event
 
@@ -160,7 +164,7 @@ class Connections:
         """Return the connection with this index as plain Python; 0 is the one that was seen first."""
         return describe(index, self._table, self._steps, self._guess)
 
-    def conversations(self, indices: np.ndarray) -> Iterator[Conversation]:
+    def conversations(self, indices: NDArray[np.int64]) -> Iterator[Conversation]:
         """Yield the connections with these indices, which ascend: in less time than one by one."""
         at, portion = 0, FIRST_PORTION
         while at < len(indices):
@@ -197,7 +201,7 @@ class Connections:
         near = [int((sides.lost[one] + beyond[one ^ 1]).sum()) for one in (side, side ^ 1)]
         return near[0], near[1], int(sides.reordered.sum())
 
-    def _client_ends(self) -> np.ndarray:
+    def _client_ends(self) -> NDArray[np.int64]:
         """Return of each connection which end of its pair is the client, 0 or 1."""
         if self._clients is None or len(self._clients) != len(self):
             found = [np.empty(0, np.int64)]
@@ -208,13 +212,15 @@ class Connections:
             self._clients = np.concatenate(found)
         return self._clients
 
-    def _extent(self, among: np.ndarray) -> Extent:
+    def _extent(self, among: NDArray[np.int64]) -> Extent:
         histories = self._table.histories
         if len(among) == len(self):
             return everything(histories, self._steps)
         return some(histories, self._steps, among)
 
-    def portions(self, among: np.ndarray | None = None, *, soon: bool = False) -> Iterator[np.ndarray]:
+    def portions(
+        self, among: NDArray[np.int64] | None = None, *, soon: bool = False
+    ) -> Iterator[NDArray[np.int64]]:
         """Yield connections, as many at a time as should be looked at.
 
         Args:
@@ -228,7 +234,7 @@ class Connections:
             yield index[at : at + size]
             at, size = at + size, min(2 * size, most)
 
-    def skeletons(self, among: np.ndarray | None = None) -> Iterator[Skeleton]:
+    def skeletons(self, among: NDArray[np.int64] | None = None) -> Iterator[Skeleton]:
         """Yield connections by skeleton: whose steps are of the same kinds; only their numbers differ.
 
         Args:
@@ -238,7 +244,7 @@ class Connections:
         yield from skeletons(self._table, self._steps, self._guess, extent)
         self._release(ROWS_OF_A_CONNECTION * len(extent))
 
-    def times(self, among: np.ndarray, now_ns: int, waits_ns: Sequence[int]) -> np.ndarray:
+    def times(self, among: NDArray[np.int64], now_ns: int, waits_ns: Sequence[int]) -> NDArray[np.int64]:
         """Return, for each of these connections, the next time at which one of its events is so long ago.
 
         Args:
@@ -251,7 +257,7 @@ class Connections:
         """
         return next_times(some(self._table.histories, self._steps, among), self._steps, now_ns, waits_ns)
 
-    def forget(self, kept: np.ndarray) -> np.ndarray:
+    def forget(self, kept: NDArray[np.bool_]) -> NDArray[np.int64]:
         """Forget all connections but those of a mask, and the older ones of a pair with its newest.
 
         Indices change: returns the old index of each connection that stays. Numbers (`Conversation.id`)

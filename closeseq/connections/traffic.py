@@ -10,7 +10,7 @@ before it.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
@@ -19,42 +19,44 @@ from closeseq.connections.state import NONE, ColumnTable, column
 from closeseq.packets.segments import FIN, RST, SYN, count_on
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from closeseq.connections.sequence_space import Batch
     from closeseq.connections.state import Histories, Sides
 
-Columns = dict[str, np.ndarray]
+Columns: TypeAlias = "dict[str, NDArray[Any]]"
 
 
 class Stretches(ColumnTable):
     """One row a stretch of traffic between two events; two values a row, of end 0 and end 1."""
 
-    connection: np.ndarray = column(np.int32)  # index into Histories
-    segments: np.ndarray = column(np.int64, width=2)
-    bytes: np.ndarray = column(np.int64, width=2)
-    first_number: np.ndarray = column(np.int64, width=2)  # of the packet
-    last_number: np.ndarray = column(np.int64, width=2)
-    first_ns: np.ndarray = column(np.int64, width=2)
-    last_ns: np.ndarray = column(np.int64, width=2)
-    retransmissions: np.ndarray = column(np.int64, width=2)
-    gaps: np.ndarray = column(np.int64, width=2)
-    reordered: np.ndarray = column(np.int64, width=2)
-    probes: np.ndarray = column(np.int64, width=2)
-    probe_number: np.ndarray = column(np.int64, width=2)  # the first of them
-    probe_ns: np.ndarray = column(np.int64, width=2)
-    end: np.ndarray = column(np.int64, NONE, width=2)  # highest
-    ack: np.ndarray = column(np.int64, NONE, width=2)  # highest
-    has_timestamps: np.ndarray = column(np.bool_, width=2)  # the last segment has
-    tsval: np.ndarray = column(np.uint32, width=2)
-    tsecr: np.ndarray = column(np.uint32, width=2)
-    first_ip_id: np.ndarray = column(np.int32, width=2)  # of the first segment; -1 for IPv6
-    ip_id: np.ndarray = column(
+    connection: NDArray[np.int32] = column(np.int32)  # index into Histories
+    segments: NDArray[np.int64] = column(np.int64, width=2)
+    bytes: NDArray[np.int64] = column(np.int64, width=2)
+    first_number: NDArray[np.int64] = column(np.int64, width=2)  # of the packet
+    last_number: NDArray[np.int64] = column(np.int64, width=2)
+    first_ns: NDArray[np.int64] = column(np.int64, width=2)
+    last_ns: NDArray[np.int64] = column(np.int64, width=2)
+    retransmissions: NDArray[np.int64] = column(np.int64, width=2)
+    gaps: NDArray[np.int64] = column(np.int64, width=2)
+    reordered: NDArray[np.int64] = column(np.int64, width=2)
+    probes: NDArray[np.int64] = column(np.int64, width=2)
+    probe_number: NDArray[np.int64] = column(np.int64, width=2)  # the first of them
+    probe_ns: NDArray[np.int64] = column(np.int64, width=2)
+    end: NDArray[np.int64] = column(np.int64, NONE, width=2)  # highest
+    ack: NDArray[np.int64] = column(np.int64, NONE, width=2)  # highest
+    has_timestamps: NDArray[np.bool_] = column(np.bool_, width=2)  # the last segment has
+    tsval: NDArray[np.uint32] = column(np.uint32, width=2)
+    tsecr: NDArray[np.uint32] = column(np.uint32, width=2)
+    first_ip_id: NDArray[np.int32] = column(np.int32, width=2)  # of the first segment; -1 for IPv6
+    ip_id: NDArray[np.int32] = column(
         np.int32, width=2
     )  # of the last; -1 for IPv6; 0 if they do not simply count up
-    zero_windows: np.ndarray = column(np.int64, width=2)
-    controls: np.ndarray = column(np.int64, width=2)  # with SYN, FIN or RST, of too many alike
-    unanswered: np.ndarray = column(np.int64, width=2)  # segments after the other end's last one
-    unanswered_number: np.ndarray = column(np.int64, width=2)  # the first of them
-    unanswered_ns: np.ndarray = column(np.int64, width=2)
+    zero_windows: NDArray[np.int64] = column(np.int64, width=2)
+    controls: NDArray[np.int64] = column(np.int64, width=2)  # with SYN, FIN or RST, of too many alike
+    unanswered: NDArray[np.int64] = column(np.int64, width=2)  # segments after the other end's last one
+    unanswered_number: NDArray[np.int64] = column(np.int64, width=2)  # the first of them
+    unanswered_ns: NDArray[np.int64] = column(np.int64, width=2)
 
 
 ADDED = ("segments", "bytes", "retransmissions", "gaps", "reordered", "probes", "zero_windows", "controls")
@@ -65,7 +67,9 @@ OF_PROBE = ("probe_number", "probe_ns")
 TAIL = ("unanswered_number", "unanswered_ns")
 
 
-def digest(batch: Batch, stretch: np.ndarray, begins: np.ndarray, ends: np.ndarray) -> Columns:
+def digest(
+    batch: Batch, stretch: NDArray[np.int64], begins: NDArray[np.bool_], ends: NDArray[np.bool_]
+) -> Columns:
     """Return the columns of `Stretches` for the stretches of a batch.
 
     All three columns stand in the order by connection: `stretch` is each row's, counted in this batch,
@@ -122,7 +126,7 @@ def digest(batch: Batch, stretch: np.ndarray, begins: np.ndarray, ends: np.ndarr
     return result
 
 
-def add_tails(result: Columns, batch: Batch, begins: np.ndarray, last: np.ndarray) -> None:
+def add_tails(result: Columns, batch: Batch, begins: NDArray[np.bool_], last: NDArray[np.int64]) -> None:
     """Fill in what one end sent at the end of each stretch and the other has not answered.
 
     Only what takes sequence numbers, and a probe, calls for an answer (RFC 9293 3.8.4, 3.8.6.3).
@@ -142,16 +146,15 @@ def add_tails(result: Columns, batch: Batch, begins: np.ndarray, last: np.ndarra
     result["unanswered_ns"][cell] = batch.segments.time_ns[row]
 
 
-def counting(ip_id: np.ndarray, holds: np.ndarray) -> np.ndarray:
+def counting(ip_id: NDArray[np.int32], holds: NDArray[np.bool_]) -> NDArray[np.int32]:
     """Return the last numbers where all counted on, and else 0; -1 stays what it is.
 
     Two packets that two processors send may pass the capture point the other way round.
     """
-    result: np.ndarray = np.where(holds | (ip_id < 0), ip_id, 0)
-    return result
+    return np.where(holds | (ip_id < 0), ip_id, 0)
 
 
-def merge(stretches: Stretches, which: np.ndarray, newer: Columns) -> None:
+def merge(stretches: Stretches, which: NDArray[np.int64], newer: Columns) -> None:
     """Add what came later to stretches that had not ended; `which` names each at most once."""
     older = {name: getattr(stretches, name)[which] for name in newer}
     had, has = older["segments"] > 0, newer["segments"] > 0

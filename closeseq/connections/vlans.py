@@ -32,6 +32,8 @@ import numpy as np
 from closeseq.packets.segments import ACK, SYN, difference, differences
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from closeseq.connections.state import Pairs
     from closeseq.packets.segments import Segments
 
@@ -45,21 +47,25 @@ UNKNOWN, ACKNOWLEDGED, SEEN = 0, 1, 2  # how the number of an end is known
 class PairOrder:
     """The rows of a batch in an order in which those of a pair are neighbours, each as captured."""
 
-    pair: np.ndarray  # int64, index into Pairs
-    sender: np.ndarray  # int64, 0 or 1
-    copy: np.ndarray  # bool, a copy of an earlier packet
-    seq: np.ndarray  # uint32
-    ack: np.ndarray  # uint32
-    flags: np.ndarray  # uint8
-    vlan: np.ndarray  # uint64
+    pair: NDArray[np.int64]  # index into Pairs
+    sender: NDArray[np.int64]  # 0 or 1
+    copy: NDArray[np.bool_]  # a copy of an earlier packet
+    seq: NDArray[np.uint32]
+    ack: NDArray[np.uint32]
+    flags: NDArray[np.uint8]
+    vlan: NDArray[np.uint64]
 
-    def take(self, rows: np.ndarray) -> PairOrder:
+    def take(self, rows: NDArray[np.int64 | np.bool_]) -> PairOrder:
         names = ("pair", "sender", "copy", "seq", "ack", "flags", "vlan")
         return PairOrder(*(getattr(self, name)[rows] for name in names))
 
 
 def pair_order(
-    segments: Segments, order: np.ndarray, pair: np.ndarray, sender: np.ndarray, copy: np.ndarray
+    segments: Segments,
+    order: NDArray[np.int64],
+    pair: NDArray[np.int64],
+    sender: NDArray[np.uint8],
+    copy: NDArray[np.bool_],
 ) -> PairOrder:
     """Return the rows of a batch; `pair`, `sender` and `copy` stand in the order already."""
     columns = (getattr(segments, name)[order] for name in ("seq", "ack", "flags", "vlan"))
@@ -119,7 +125,7 @@ class Lanes:
         """Return how many lanes there are besides the pairs' own."""
         return sum(len(split.lanes) - 1 for split in self._split.values())
 
-    def assign(self, rows: PairOrder) -> np.ndarray:
+    def assign(self, rows: PairOrder) -> NDArray[np.int64]:
         """Return the lane of each row, int64; `rows.pair` itself where all are the pairs' own."""
         lane = rows.pair
         kept = rows.take(~rows.copy) if rows.copy.any() else rows
@@ -133,13 +139,13 @@ class Lanes:
         self._see(kept, lane if kept is rows else lane[~rows.copy])
         return lane
 
-    def kept(self, pairs: np.ndarray) -> np.ndarray:
+    def kept(self, pairs: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return these pairs, ascending indices, and whatever shares addresses and ports with one of them."""
         some = set(pairs.tolist())
         more = [lane for split in self._split.values() if some & set(split.lanes) for lane in split.lanes]
         return np.union1d(pairs, np.array(more, np.int64)) if more else pairs
 
-    def renumber(self, new_pair: np.ndarray) -> None:
+    def renumber(self, new_pair: NDArray[np.int64]) -> None:
         """Take new indices of pairs: `new_pair` gives each old one its new one, or -1 where it is gone."""
         self._split = {
             int(new_pair[base]): Split(
@@ -150,7 +156,7 @@ class Lanes:
             if new_pair[base] >= 0
         }
 
-    def _see(self, kept: PairOrder, lane: np.ndarray) -> None:
+    def _see(self, kept: PairOrder, lane: NDArray[np.int64]) -> None:
         """Keep the last numbers of each end, and the VLAN in which it was first seen."""
         pairs, peer = self._pairs, 1 - kept.sender
         told = np.flatnonzero((kept.flags & ACK > 0) & (pairs.known[lane, peer] < SEEN))
@@ -164,7 +170,7 @@ class Lanes:
         pairs.near[lane, kept.sender] = kept.seq  # of several the last one stays
         pairs.known[lane, kept.sender] = SEEN
 
-    def _doubtful(self, kept: PairOrder) -> np.ndarray:
+    def _doubtful(self, kept: PairOrder) -> NDArray[np.bool_]:
         """Return a mask over `Pairs` of those that may have two lanes."""
         pairs = self._pairs
         doubtful = np.zeros(len(pairs), np.bool_)
@@ -187,7 +193,9 @@ class Lanes:
             doubtful[kept.pair[first[~self._answers(kept, first, before)]]] = True
         return doubtful
 
-    def _answers(self, kept: PairOrder, row: np.ndarray, before: np.ndarray) -> np.ndarray:
+    def _answers(
+        self, kept: PairOrder, row: NDArray[np.int64], before: NDArray[np.int64]
+    ) -> NDArray[np.bool_]:
         """Return which rows surely go on with the other end's numbers, those of the row before or as kept."""
         pairs, pair, sender = self._pairs, kept.pair[row], kept.sender[row]
         here = (before >= 0) & (kept.pair[before] == pair)
@@ -199,10 +207,9 @@ class Lanes:
         step = differences(kept.ack[row], peer)
         fits = np.where(opens, (step >= 0) & (step <= 1 + FAST_OPEN), np.abs(step) <= REACH)
         follows = own_known & (np.abs(differences(kept.seq[row], own)) <= REACH)
-        result: np.ndarray = (kept.flags[row] & ACK > 0) & fits & (opens | follows)
-        return result
+        return (kept.flags[row] & ACK > 0) & fits & (opens | follows)
 
-    def _sort_out(self, rows: PairOrder) -> np.ndarray:
+    def _sort_out(self, rows: PairOrder) -> NDArray[np.int64]:
         """Go through the rows of doubtful pairs one by one; return each one's lane."""
         pairs, found, numbers = self._pairs, list[int](), dict[int, LaneNumbers]()
         columns = (

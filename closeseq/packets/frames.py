@@ -19,6 +19,8 @@ import numpy as np
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from numpy.typing import NDArray
+
     from closeseq.errors import CaptureError
 
 
@@ -30,15 +32,15 @@ class Frames:
     of a ring of kernel memory: whoever keeps bytes beyond the batch copies them.
     """
 
-    buffer: np.ndarray  # uint8, holds every frame of the batch, and other things between them
-    offset: np.ndarray  # int64, of the frame's first byte in the buffer
-    captured: np.ndarray  # int64, bytes of the frame that are in the buffer
-    wire: np.ndarray  # int64, bytes the frame had on the wire, at least `captured`
-    time_ns: np.ndarray  # int64, nanoseconds since the Unix epoch
-    number: np.ndarray  # int64, the packet's number in its capture, counted from 1
-    link_type: np.ndarray  # uint16, LINKTYPE_ value as registered by tcpdump.org
+    buffer: NDArray[np.uint8]  # holds every frame of the batch, and other things between them
+    offset: NDArray[np.int64]  # of the frame's first byte in the buffer
+    captured: NDArray[np.int64]  # bytes of the frame that are in the buffer
+    wire: NDArray[np.int64]  # bytes the frame had on the wire, at least `captured`
+    time_ns: NDArray[np.int64]  # nanoseconds since the Unix epoch
+    number: NDArray[np.int64]  # the packet's number in its capture, counted from 1
+    link_type: NDArray[np.uint16]  # LINKTYPE_ value as registered by tcpdump.org
     # uint32, the interface's number within its capture; 0 everywhere where that is not told
-    interface: np.ndarray = field(default_factory=lambda: np.zeros(0, np.uint32))
+    interface: NDArray[np.uint32] = field(default_factory=lambda: np.zeros(0, np.uint32))
 
     def __post_init__(self) -> None:
         if len(self.interface) != len(self.offset):

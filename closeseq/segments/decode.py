@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from ipaddress import ip_address
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -41,6 +41,8 @@ from closeseq.segments.links import (
 if TYPE_CHECKING:
     from collections.abc import Set as AbstractSet
 
+    from numpy.typing import NDArray
+
     from closeseq.segments.encapsulation import Piece
     from closeseq.segments.fragments import Fragments
 
@@ -55,9 +57,9 @@ class TcpPackets:
     """IP packets of one family that hold a TCP header, and where; columns of equal length."""
 
     family: Family
-    row: np.ndarray  # int64, index of the frame in the batch
-    position: np.ndarray  # int64, of the IP header in the buffer
-    tcp: np.ndarray  # int64, of the TCP header in the buffer
+    row: NDArray[np.int64]  # index of the frame in the batch
+    position: NDArray[np.int64]  # of the IP header in the buffer
+    tcp: NDArray[np.int64]  # of the TCP header in the buffer
 
 
 class Decoder:
@@ -100,7 +102,7 @@ class Decoder:
         return _join(frames, networks, parts, tally)
 
     def _walk(
-        self, frames: Frames, networks: Networks, rows: np.ndarray, tally: Tally
+        self, frames: Frames, networks: Networks, rows: NDArray[np.int64], tally: Tally
     ) -> tuple[list[TcpPackets], list[tuple[int, bytes]]]:
         """Go along the headers of frames that need it.
 
@@ -148,8 +150,8 @@ def decode(frames: Frames) -> Segments:
 
 
 def _find_tcp(
-    frames: Frames, family: Family, rows: np.ndarray, position: np.ndarray, tally: Tally
-) -> tuple[TcpPackets, np.ndarray]:
+    frames: Frames, family: Family, rows: NDArray[np.int64], position: NDArray[np.int64], tally: Tally
+) -> tuple[TcpPackets, NDArray[np.int64]]:
     """Return the packets with TCP right behind the IP header, and the rows of those that are irregular."""
     captured_end = frames.offset[rows] + frames.captured[rows]
     header = gather(frames.buffer, position, family.layout)
@@ -182,7 +184,7 @@ def _find_tcp(
     return TcpPackets(family, rows, position, behind), nested
 
 
-def _read_joined(joined: list[tuple[int, bytes]], tally: Tally) -> list[dict[str, np.ndarray]]:
+def _read_joined(joined: list[tuple[int, bytes]], tally: Tally) -> list[dict[str, NDArray[Any]]]:
     """Return the columns of packets that were put together, each given as its row and its first bytes."""
     if not joined:
         return []
@@ -210,7 +212,7 @@ def _read_joined(joined: list[tuple[int, bytes]], tally: Tally) -> list[dict[str
     return [part for part in parts if len(part["row"])]
 
 
-def _read(frames: Frames, packets: TcpPackets, tally: Tally) -> dict[str, np.ndarray]:
+def _read(frames: Frames, packets: TcpPackets, tally: Tally) -> dict[str, NDArray[Any]]:
     """Return the columns of the packets whose lengths add up, and "row", the index of the frame."""
     family, row, position, tcp = packets.family, packets.row, packets.position, packets.tcp
     offset = frames.offset[row]
@@ -254,7 +256,7 @@ def _read(frames: Frames, packets: TcpPackets, tally: Tally) -> dict[str, np.nda
     }
 
 
-def _join(frames: Frames, networks: Networks, parts: list[dict[str, np.ndarray]], tally: Tally) -> Segments:
+def _join(frames: Frames, networks: Networks, parts: list[dict[str, NDArray[Any]]], tally: Tally) -> Segments:
     """Return the parts as one, in capture order, with the dtypes of `Segments`."""
     rows = np.concatenate([np.empty(0, dtype=np.int64), *(part["row"] for part in parts)])
     order = np.argsort(rows, kind="stable") if len(parts) > 1 else None
@@ -269,7 +271,7 @@ def _join(frames: Frames, networks: Networks, parts: list[dict[str, np.ndarray]]
             depth = np.concatenate([np.empty(0, dtype=np.int64), *(part["depth"] for part in parts)])
             column = with_number(networks.place[rows], depth.astype(np.uint64))
         else:
-            nothing: np.ndarray = np.empty(0, dtype=DTYPES[name])
+            nothing: NDArray[Any] = np.empty(0, dtype=DTYPES[name])
             column = np.concatenate([nothing, *(part[name] for part in parts)], dtype=DTYPES[name])
         columns[name] = column if order is None else column[order]
     return Segments(**columns, skipped=dict(tally.skipped), notes=dict(tally.notes))
@@ -296,11 +298,11 @@ def narrow(segments: Segments, ports: AbstractSet[int], hosts: AbstractSet[str])
     return segments if keep.all() else segments.take(keep)
 
 
-def _has(segments: Segments, host: str) -> np.ndarray:
+def _has(segments: Segments, host: str) -> NDArray[np.bool_]:
     """Return which rows have this address at either end: a boolean column."""
     address = ip_address(host)
     high, low = np.uint64(int(address) >> 64), np.uint64(int(address) & LOW_HALF)
     source = (segments.src_high == high) & (segments.src_low == low)
     destination = (segments.dst_high == high) & (segments.dst_low == low)
-    named: np.ndarray = (segments.version == address.version) & (source | destination)
+    named: NDArray[np.bool_] = (segments.version == address.version) & (source | destination)
     return named

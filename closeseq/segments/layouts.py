@@ -8,12 +8,14 @@ stands in front of the header.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+
+    from numpy.typing import NDArray
 
 IPV4 = np.dtype(  # RFC 791 3.1
     [
@@ -61,7 +63,7 @@ TCP_FIXED = 20  # bytes of the TCP header in front of the options
 UINT16 = np.dtype(">u2")
 
 
-def gather(buffer: np.ndarray, position: np.ndarray, layout: np.dtype) -> np.ndarray:
+def gather(buffer: NDArray[np.uint8], position: NDArray[np.int64], layout: np.dtype) -> NDArray[Any]:
     """Return what stands at each position, as a contiguous column of dtype `layout`.
 
     Past the end of the buffer everything is zero, so a position may be any number from 0 up. The caller
@@ -72,7 +74,7 @@ def gather(buffer: np.ndarray, position: np.ndarray, layout: np.dtype) -> np.nda
     if not len(position):
         return np.zeros(0, dtype=layout)
     if int(position.max()) <= last:
-        column: np.ndarray = _windows(buffer, size)[position]
+        column = _windows(buffer, size)[position]
         return column.view(layout)
     column = np.zeros(len(position), dtype=np.dtype((np.void, size)))
     inside = position <= last
@@ -86,17 +88,16 @@ def gather(buffer: np.ndarray, position: np.ndarray, layout: np.dtype) -> np.nda
     return column.view(layout)
 
 
-def _windows(buffer: np.ndarray, size: int) -> np.ndarray:
+def _windows(buffer: NDArray[np.uint8], size: int) -> NDArray[np.void]:
     """Return a view of the buffer as overlapping items of `size` bytes, one beginning at every byte."""
     # As plain bytes (void) an item is copied at once; as a structure field by field, four times slower.
     return np.ndarray((buffer.size - size + 1,), np.dtype((np.void, size)), buffer, strides=(1,))
 
 
-def select(column: np.ndarray, rows: np.ndarray) -> np.ndarray:
+def select(column: NDArray[np.void], rows: NDArray[np.bool_]) -> NDArray[np.void]:
     """Return `column[rows]` for a contiguous column of headers; copied as plain bytes, as in `gather`."""
     octets = column.view(np.dtype((np.void, column.dtype.itemsize)))
-    selected: np.ndarray = octets[rows]
-    return selected.view(column.dtype)
+    return octets[rows].view(column.dtype)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,10 +106,12 @@ class Family:
 
     version: int
     layout: np.dtype
-    version_of: Callable[[np.ndarray], np.ndarray]
-    header_bytes: Callable[[np.ndarray], np.ndarray]  # int64, without extension headers
-    ip_bytes: Callable[[np.ndarray], np.ndarray]  # int64, header and payload; 0 if the header leaves it open
-    fragment: Callable[[np.ndarray], np.ndarray]  # the bits of MORE_FRAGMENTS and FRAGMENT_OFFSET
+    version_of: Callable[[NDArray[np.void]], NDArray[np.integer[Any]]]
+    header_bytes: Callable[[NDArray[np.void]], NDArray[np.int64]]  # without extension headers
+    # bytes of header and payload; 0 if the header leaves it open
+    ip_bytes: Callable[[NDArray[np.void]], NDArray[np.int64]]
+    # the bits of MORE_FRAGMENTS and FRAGMENT_OFFSET
+    fragment: Callable[[NDArray[np.void]], NDArray[np.integer[Any]]]
     protocol: str  # the field with the number of what follows
     columns: Mapping[str, str]  # column of Segments -> field
     constants: Mapping[str, int]  # column of Segments -> value
@@ -154,6 +157,6 @@ FAMILIES = (
 )
 
 
-def _ipv6_bytes(payload_length: np.ndarray) -> np.ndarray:
+def _ipv6_bytes(payload_length: NDArray[np.int64]) -> NDArray[np.int64]:
     # RFC 2675 3: 0 is a jumbo payload, whose length (if stated at all) is in an option.
     return np.where(payload_length == 0, 0, payload_length + IPV6.itemsize)

@@ -30,6 +30,8 @@ from closeseq.segments.layouts import UINT16, gather
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
+    from numpy.typing import NDArray
+
     from closeseq.packets.frames import Frames
 
 
@@ -40,17 +42,17 @@ class Tally:
         self.skipped: Counter[str] = Counter()
         self.notes: Counter[str] = Counter()
 
-    def skip(self, reason: str, frames: np.ndarray) -> None:
+    def skip(self, reason: str, frames: NDArray[np.bool_]) -> None:
         """Count the frames that are true in the mask `frames` as skipped for `reason`."""
         if count := int(np.count_nonzero(frames)):
             self.skipped[reason] += count
 
-    def note(self, remark: str, rows: np.ndarray) -> None:
+    def note(self, remark: str, rows: NDArray[np.bool_]) -> None:
         """Count the rows that are true in the mask `rows` under `remark`."""
         if count := int(np.count_nonzero(rows)):
             self.notes[remark] += count
 
-    def passing(self, *checks: tuple[str, np.ndarray]) -> np.ndarray:
+    def passing(self, *checks: tuple[str, NDArray[np.bool_]]) -> NDArray[np.bool_]:
         """Return the mask of the frames that pass all checks; count each other one once.
 
         A check is a reason and the mask of the frames it does not apply to. A frame that fails several
@@ -121,7 +123,7 @@ class NextHeader(IntEnum):
     CUT = 7  # the number itself was not captured
 
 
-def _kinds(size: int, numbers: Mapping[NextHeader, Iterable[int]]) -> np.ndarray:
+def _kinds(size: int, numbers: Mapping[NextHeader, Iterable[int]]) -> NDArray[np.uint8]:
     table = np.zeros(size, dtype=np.uint8)
     for kind, those in numbers.items():
         table[list(those)] = kind
@@ -231,11 +233,11 @@ WALKED = frozenset({105, 127, 192, 239})
 class Networks:
     """Where the network layer of each frame begins; all columns are as long as the batch."""
 
-    position: np.ndarray  # int64
-    ethertype: np.ndarray  # uint16
-    kind: np.ndarray  # uint8, a Kind; OTHER and CUT are counted already
-    vlan: np.ndarray  # uint64, the identifiers of the tags so far, see above
-    place: np.ndarray  # uint64, see above
+    position: NDArray[np.int64]
+    ethertype: NDArray[np.uint16]
+    kind: NDArray[np.uint8]  # a Kind; OTHER and CUT are counted already
+    vlan: NDArray[np.uint64]  # the identifiers of the tags so far, see above
+    place: NDArray[np.uint64]  # see above
 
 
 def find_networks(frames: Frames, tally: Tally) -> Networks:
@@ -267,7 +269,7 @@ def find_networks(frames: Frames, tally: Tally) -> Networks:
     return networks
 
 
-def _ethertypes(buffer: np.ndarray, position: np.ndarray, link: Link) -> np.ndarray:
+def _ethertypes(buffer: NDArray[np.uint8], position: NDArray[np.int64], link: Link) -> NDArray[np.uint16]:
     """Return the EtherType that the link header's field stands for, 0xFFFF (reserved) if for none."""
     number = gather(buffer, position, link.dtype)
     if not link.ethertypes:
@@ -279,19 +281,21 @@ def _ethertypes(buffer: np.ndarray, position: np.ndarray, link: Link) -> np.ndar
 
 
 def mixed(
-    place: np.ndarray, buffer: np.ndarray, position: np.ndarray, parts: Iterable[tuple[int, int]]
-) -> np.ndarray:
+    place: NDArray[np.uint64],
+    buffer: NDArray[np.uint8],
+    position: NDArray[np.int64],
+    parts: Iterable[tuple[int, int]],
+) -> NDArray[np.uint64]:
     """Return places that also tell apart what stands in these parts (see `Link.place`) of each frame."""
     for begin, size in parts:
         place = with_number(place, gather(buffer, position + begin, PART[size]).astype(np.uint64))
     return place
 
 
-def with_number(place: np.ndarray, number: np.ndarray) -> np.ndarray:
+def with_number(place: NDArray[np.uint64], number: NDArray[np.uint64]) -> NDArray[np.uint64]:
     """Return places that also tell apart these numbers (uint64)."""
     product = (place ^ number) * np.uint64(0x9E3779B97F4A7C15)
-    result: np.ndarray = product ^ (product >> np.uint64(32))
-    return result
+    return product ^ (product >> np.uint64(32))
 
 
 def with_tag(vlan: int, identifier: int) -> int:

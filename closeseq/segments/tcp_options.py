@@ -9,7 +9,12 @@ off every header that still has one.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 from closeseq.packets.segments import ACK, SYN, differences
 from closeseq.segments.layouts import TCP_FIXED, gather
@@ -30,7 +35,9 @@ _BLOCKS = np.dtype([("left", ">u4"), ("right", ">u4"), ("next_left", ">u4"), ("n
 _TOO_LONG = 255  # no option of this length fits, so the walk of its header ends
 
 
-def read(buffer: np.ndarray, header: np.ndarray, begin: np.ndarray, end: np.ndarray) -> dict[str, np.ndarray]:
+def read(
+    buffer: NDArray[np.uint8], header: NDArray[np.void], begin: NDArray[np.int64], end: NDArray[np.int64]
+) -> dict[str, NDArray[Any]]:
     """Return the columns of `Segments` that come from options.
 
     `header` is a column of dtype `layouts.TCP`, whose options stand in the buffer from `begin` up to
@@ -61,7 +68,9 @@ def read(buffer: np.ndarray, header: np.ndarray, begin: np.ndarray, end: np.ndar
     return columns
 
 
-def _walk(octets: np.ndarray, limit: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+def _walk(
+    octets: NDArray[np.uint8], limit: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
     """Walk the options of all headers together; `octets` holds `_ROOM` bytes a header, `limit` of them count.
 
     Return per header the positions in `octets` of the timestamps and of the first SACK block, 0 where
@@ -97,7 +106,10 @@ def _walk(octets: np.ndarray, limit: np.ndarray) -> tuple[np.ndarray, np.ndarray
 
 
 def _read_stamps(
-    columns: dict[str, np.ndarray], octets: np.ndarray, rows: np.ndarray, stamps: np.ndarray
+    columns: dict[str, NDArray[Any]],
+    octets: NDArray[np.uint8],
+    rows: NDArray[np.int64],
+    stamps: NDArray[np.int64],
 ) -> None:
     here = np.flatnonzero(stamps)
     values = gather(octets, stamps[here], _STAMPS)
@@ -107,7 +119,11 @@ def _read_stamps(
 
 
 def _read_dsack(
-    columns: dict[str, np.ndarray], rows: np.ndarray, block: np.ndarray, blocks: np.ndarray, ack: np.ndarray
+    columns: dict[str, NDArray[Any]],
+    rows: NDArray[np.int64],
+    block: NDArray[np.void],
+    blocks: NDArray[np.int64],
+    ack: NDArray[np.uint32],
 ) -> None:
     """Fill in the D-SACKs: a first block that lies below the acknowledgment or within the second block.
 
@@ -122,13 +138,13 @@ def _read_dsack(
 
 
 def _read_sack(
-    columns: dict[str, np.ndarray],
-    rows: np.ndarray,
-    octets: np.ndarray,
+    columns: dict[str, NDArray[Any]],
+    rows: NDArray[np.int64],
+    octets: NDArray[np.uint8],
     *,
-    sacks: np.ndarray,
-    blocks: np.ndarray,
-    ack: np.ndarray,
+    sacks: NDArray[np.int64],
+    blocks: NDArray[np.int64],
+    ack: NDArray[np.uint32],
 ) -> None:
     """Fill in how far beyond its acknowledgment a segment reports data: up to the highest right edge."""
     for number in range(MOST_BLOCKS):

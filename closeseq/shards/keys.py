@@ -25,6 +25,8 @@ from closeseq.packets.segments import SYN
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
+    from numpy.typing import NDArray
+
     from closeseq.connections.state import Pairs
     from closeseq.packets.segments import Segments
 
@@ -96,7 +98,7 @@ BUCKETS = 1 << 10  # equal ranges of the numbers of pairs
 HEAD = np.dtype((np.int64, BUCKETS + 1))
 
 
-def as_bytes(rows: np.ndarray) -> bytes:
+def as_bytes(rows: NDArray[np.void]) -> bytes:
     """Return the rows of a file as bytes."""
     edges = np.searchsorted(
         rows["pair"] >> np.uint64(64 - BUCKETS.bit_length() + 1), np.arange(BUCKETS + 1, dtype=np.uint64)
@@ -104,7 +106,7 @@ def as_bytes(rows: np.ndarray) -> bytes:
     return edges.astype(np.int64).tobytes() + rows.tobytes()
 
 
-def part_of(held: Held, part: int, parts: int) -> np.ndarray:
+def part_of(held: Held, part: int, parts: int) -> NDArray[np.void]:
     """Return those rows of a file that are in one of so many ranges of buckets, at most BUCKETS."""
     edges = np.frombuffer(get(held, 0, HEAD.itemsize), np.int64)
     begin, end = (int(edges[BUCKETS * one // parts]) for one in (part, part + 1))
@@ -112,7 +114,7 @@ def part_of(held: Held, part: int, parts: int) -> np.ndarray:
     return np.frombuffer(get(held, *at), ROW)
 
 
-def hashed(words: Sequence[np.ndarray], key: int) -> np.ndarray:
+def hashed(words: Sequence[NDArray[np.uint64]], key: int) -> NDArray[np.uint64]:
     """Return a hash of each row of these uint64 columns."""
     result = np.full(len(words[0]), np.uint64(key))
     factor = np.uint64(key | 1)
@@ -123,12 +125,12 @@ def hashed(words: Sequence[np.ndarray], key: int) -> np.ndarray:
     return result
 
 
-def pair_keys(segments: Segments, key: int) -> np.ndarray:
+def pair_keys(segments: Segments, key: int) -> NDArray[np.uint64]:
     """Return the number of each segment's pair."""
     return hashed(pair_words(segments, senders(segments)), key)
 
 
-def rows_of(segments: Segments, key: int) -> np.ndarray:
+def rows_of(segments: Segments, key: int) -> NDArray[np.void]:
     """Return the pairs of a batch as an array of ROW, ascending."""
     words = pair_words(segments, senders(segments))
     pairs = hashed(words, key)
@@ -144,7 +146,7 @@ def rows_of(segments: Segments, key: int) -> np.ndarray:
     return rows
 
 
-def end_keys(pairs: Pairs, rows: np.ndarray, key: int) -> np.ndarray:
+def end_keys(pairs: Pairs, rows: NDArray[np.int64], key: int) -> NDArray[np.uint64]:
     """Return the numbers of end 0 and end 1 of these pairs, as `ROW` has them."""
     version = pairs.version[rows].astype(np.uint64) << HALF
     found = [
@@ -161,7 +163,7 @@ def end_keys(pairs: Pairs, rows: np.ndarray, key: int) -> np.ndarray:
     return np.stack(found, axis=1)
 
 
-def joined(batches: Iterable[np.ndarray]) -> np.ndarray:
+def joined(batches: Iterable[NDArray[np.void]]) -> NDArray[np.void]:
     """Return the rows of batches, which follow one another, as one array: of each pair how it begins."""
     rows = np.concatenate([np.empty(0, ROW), *batches])
     order = np.argsort(rows["pair"], kind="stable")
@@ -179,8 +181,8 @@ class Peers:
     """With how many others endpoints talk, in the whole capture."""
 
     key: int  # of the hashes
-    end: np.ndarray  # uint64, ascending, as in keys.ROW
-    number: np.ndarray  # int64
+    end: NDArray[np.uint64]  # ascending, as in keys.ROW
+    number: NDArray[np.int64]
 
 
 class Informed(ClientGuess):
@@ -190,7 +192,7 @@ class Informed(ClientGuess):
         super().__init__(pairs, ports)
         self._known = peers
 
-    def clients(self, pair: np.ndarray, first_sender: np.ndarray) -> np.ndarray:
+    def clients(self, pair: NDArray[np.int64], first_sender: NDArray[np.uint8]) -> NDArray[np.int64]:
         """Return the client, 0 or 1, of connections by their pair and the sender of their first packet."""
         port = self._pairs.port[pair]
         asked = np.isin(port, self._ports)

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
     from concurrent.futures import Executor, Future
 
+    from numpy.typing import NDArray
+
     from closeseq.capture.chains import Chain
     from closeseq.classes import Outcome
     from closeseq.settings import Settings
@@ -158,7 +160,9 @@ def _look(
     return portions, looked
 
 
-def _compared(executor: Executor, terms: Terms, looked: Sequence[Looked]) -> tuple[list[np.ndarray], Peers]:
+def _compared(
+    executor: Executor, terms: Terms, looked: Sequence[Looked]
+) -> tuple[list[NDArray[np.uint64]], Peers]:
     """Return which pairs of each file go on in another one, and what is to be known of ends."""
     files = [one.pairs for one in looked]
     parts = min(max(1, sum(one.number for one in looked) // TOGETHER), BUCKETS)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pickle
 import zlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from closeseq.connections import Connections
 from closeseq.connections.orientation import ClientGuess
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 QUICK = 1  # of zlib's levels; most columns hold nothing but zeros
 
 
-class Tables(dict[str, dict[str, np.ndarray]]):
+class Tables(dict[str, dict[str, NDArray[Any]]]):
     """The columns of all tables of some connections, to which nothing will be added."""
 
     @property
@@ -68,7 +69,7 @@ def connections_of(tables: Tables, ports: frozenset[int], peers: Peers | None = 
     return made
 
 
-def first_packets(tables: Tables) -> np.ndarray:
+def first_packets(tables: Tables) -> NDArray[np.int64]:
     """Return the number of each connection's first packet, int64, ascending."""
     first = np.full(tables.connections, np.iinfo(np.int64).max)
     kept, stretches = tables["kept"], tables["stretches"]

@@ -33,6 +33,8 @@ from closeseq.verdict.fault import Faults
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from numpy.typing import NDArray
+
     from closeseq.classes.outcome import Outcome
     from closeseq.segments.fragments import Fragments
     from closeseq.settings import Settings
@@ -75,7 +77,7 @@ class Looked(NamedTuple):
 
 def look(terms: Terms, portion: Portion) -> Looked:
     """Read a file, and note which pairs it has."""
-    found: list[np.ndarray] = []
+    found: list[NDArray[np.void]] = []
     reading, decoder = Reading(portion.path), Decoder(portion.fragments)
 
     def feed(segments: Segments) -> None:
@@ -92,8 +94,8 @@ def look(terms: Terms, portion: Portion) -> Looked:
 class Compared(NamedTuple):
     """What comparing files has shown, for one range of pairs."""
 
-    crossing: list[np.ndarray]  # uint64, ascending, of each file: the pairs that another file has too
-    asked: np.ndarray  # uint64, ascending: ends
+    crossing: list[NDArray[np.uint64]]  # ascending, of each file: the pairs that another file has too
+    asked: NDArray[np.uint64]  # ascending: ends
 
 
 def compare(files: Sequence[Held], part: int, parts: int) -> Compared:
@@ -107,7 +109,7 @@ def compare(files: Sequence[Held], part: int, parts: int) -> Compared:
     return Compared([rows["pair"][np.isin(rows["pair"], several)] for rows in each], np.unique(asked))
 
 
-def count(files: Sequence[Held], part: int, parts: int, asked: np.ndarray) -> np.ndarray:
+def count(files: Sequence[Held], part: int, parts: int, asked: NDArray[np.uint64]) -> NDArray[np.int64]:
     """Return how many pairs each of these ends has, in one of so many ranges of pairs."""
     rows = keys.joined(keys.part_of(held, part, parts) for held in files)
     first, second = rows["ends"].T
@@ -134,7 +136,7 @@ class Inside(NamedTuple):
 
 
 def inside(
-    terms: Terms, portion: Portion, place: tuple[int, int], crossing: np.ndarray, partitions: int
+    terms: Terms, portion: Portion, place: tuple[int, int], crossing: NDArray[np.uint64], partitions: int
 ) -> Inside:
     """Make the connections of a file that lie in it.
 
@@ -199,7 +201,7 @@ class Across(NamedTuple):
     """Connections that go on from file to file."""
 
     shard: Shard
-    first: np.ndarray  # int64, ascending
+    first: NDArray[np.int64]  # ascending
 
 
 def across(terms: Terms, pieces: Sequence[Held]) -> Across:
@@ -213,7 +215,7 @@ def across(terms: Terms, pieces: Sequence[Held]) -> Across:
     return Across(shard, np.frombuffer(get(shard.first), np.int64))
 
 
-def precede(first: Held, others: np.ndarray) -> np.ndarray:
+def precede(first: Held, others: NDArray[np.int64]) -> NDArray[np.int64]:
     """Return how many of a file's own connections begin before each of these first packets."""
     return np.searchsorted(np.frombuffer(get(first), np.int64), others)
 
@@ -224,8 +226,8 @@ class Numbered:
 
     shard: Shard
     before: int  # connections that begin in the files before this one
-    among: np.ndarray | None  # first packets of those of its file that go on in another one
-    numbers: np.ndarray | None  # of its connections, where they are of no single file
+    among: NDArray[np.int64] | None  # first packets of those of its file that go on in another one
+    numbers: NDArray[np.int64] | None  # of its connections, where they are of no single file
     peers: Peers
 
     def connections(self, settings: Settings) -> Connections:
@@ -234,23 +236,22 @@ class Numbered:
         tables["histories"]["id"] = self.numbers_of(tables)
         return connections_of(tables, settings.ports, self.peers)
 
-    def numbers_of(self, tables: Tables) -> np.ndarray:
+    def numbers_of(self, tables: Tables) -> NDArray[np.int64]:
         """Return the number of each connection of the shard's tables."""
         if self.among is None:
             assert self.numbers is not None
             return self.numbers
         own = np.arange(1, tables.connections + 1)
-        number: np.ndarray = self.before + own + np.searchsorted(self.among, first_packets(tables))
-        return number
+        return self.before + own + np.searchsorted(self.among, first_packets(tables))
 
 
 class ShardClasses(NamedTuple):
     """The classes of a shard."""
 
-    number: np.ndarray  # int64, of each connection
-    path: np.ndarray  # as in Classified
-    outcome: np.ndarray
-    until_ns: np.ndarray
+    number: NDArray[np.int64]  # of each connection
+    path: NDArray[np.int64]  # as in Classified
+    outcome: NDArray[np.int64]
+    until_ns: NDArray[np.int64]
     outcomes: list[Outcome]
     faults: Faults
 

@@ -30,6 +30,8 @@ from closeseq.packets.frames import Frames
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from numpy.typing import NDArray
+
     from closeseq.capture.live.bpf import Program
     from closeseq.capture.live.devices import Device, DeviceState
 
@@ -90,7 +92,7 @@ class RingMemory(NamedTuple):
 
     octets: memoryview  # unsigned bytes
     words: memoryview  # unsigned 32-bit words
-    buffer: np.ndarray  # uint8
+    buffer: NDArray[np.uint8]
 
 
 def ready(memory: RingMemory, block: int) -> int:
@@ -127,7 +129,7 @@ def read_blocks(
     )
 
 
-def _walk(words: memoryview, blocks: Iterable[int]) -> np.ndarray:
+def _walk(words: memoryview, blocks: Iterable[int]) -> NDArray[np.int64]:
     """Return where the records begin, in bytes.
 
     This loop is the one thing that runs in Python for every packet; it takes about 100 ns.
@@ -144,7 +146,7 @@ def _walk(words: memoryview, blocks: Iterable[int]) -> np.ndarray:
     return np.array(found, dtype=np.int64) * WORD
 
 
-def _write_headers(octets: memoryview, start: np.ndarray, offset: np.ndarray) -> None:
+def _write_headers(octets: memoryview, start: NDArray[np.int64], offset: NDArray[np.int64]) -> None:
     address = gather(octets, start + ADDRESS_AT, ADDRESS)
     header = np.zeros(len(start), dtype=COOKED_HEADER)
     for name in ("protocol", "interface", "hardware", "packet_type", "address_length"):
@@ -158,7 +160,7 @@ def _write_headers(octets: memoryview, start: np.ndarray, offset: np.ndarray) ->
     everywhere[offset] = header.view(f"V{width}")
 
 
-def _correct_protocols(protocol: np.ndarray, beginning: np.ndarray) -> None:
+def _correct_protocols(protocol: NDArray[np.uint16], beginning: NDArray[np.void]) -> None:
     """Put right what cooked frames with VLAN tags in them are said to be.
 
     Since Linux 6.11 such a frame is said to be what is behind its tags, also if it begins with a tag;
