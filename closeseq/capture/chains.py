@@ -29,6 +29,7 @@ from closeseq.capture.reader import HEAD, STANDARD_INPUT, open_capture, open_fil
 from closeseq.capture.source import Remote
 from closeseq.capture.walk import Trouble
 from closeseq.errors import CaptureError
+from closeseq.packets.gather import numbers
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -139,8 +140,9 @@ def _last_ns(magic: bytes, walker: Walker, tail: memoryview, first_ns: int) -> i
 def _records(magic: bytes, tail: memoryview, first_ns: int) -> list[int]:
     """Return where a pcap's record headers may be: places whose bytes make sense as one."""
     order = "<" if struct.unpack("<I", magic)[0] in pcap.NS_PER_UNIT else ">"
-    everywhere = np.ndarray((4, len(tail) - pcap.FILE_HEADER), order + "u4", tail, strides=(4, 1))
-    second, rest, captured, wire = (column.astype(np.int64) for column in everywhere)
+    number, count = np.dtype(f"{order}u4"), len(tail) - pcap.FILE_HEADER
+    fields = (numbers(tail, number, at, count).astype(np.int64) for at in range(0, pcap.RECORD_HEADER, 4))
+    second, rest, captured, wire = fields
     since = second - first_ns // 10**9
     sound = (since >= EARLIEST_NS // 10**9) & (since <= LATEST_NS // 10**9) & (rest < 10**9)
     sound &= (captured <= wire) & (wire < NO_RECORD)

@@ -26,10 +26,8 @@ from closeseq.capture.walk import (
     Trouble,
     Walked,
     first,
-    gather,
-    gather_runs,
-    numbers,
 )
+from closeseq.packets.gather import gather, gather_runs, numbers
 
 RECORD_HEADER = 16
 CAPTURED_AT, WIRE_AT = 8, 12  # the two lengths' places in a record header; each other's in old files

@@ -26,7 +26,8 @@ from closeseq.capture.pcapng_blocks import (
     Blocks,
     PacketBlocks,
 )
-from closeseq.capture.walk import CUT_REMEDY, MAXIMUM_RECORD, Trouble, Walked, first, gather_in_order
+from closeseq.capture.walk import CUT_REMEDY, MAXIMUM_RECORD, Trouble, Walked, first
+from closeseq.packets.gather import gather_in_order
 
 INTERFACE, STATISTICS = 1, 5
 NAMES = {

@@ -17,7 +17,7 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-from closeseq.capture.walk import gather, gather_in_order, gather_runs, numbers
+from closeseq.packets.gather import gather, gather_in_order, gather_runs, numbers
 
 SECTION = 0x0A0D0D0A  # reads the same in both byte orders
 SHORTEST = 12  # bytes of a block with nothing in it: its kind, its length, its length again

@@ -96,57 +96,6 @@ class Walker(Protocol):
         """Say what it is that the file's end cuts short, where the walk came no further than `at`."""
 
 
-def gather(window: memoryview, at: NDArray[np.int64], layout: np.dtype[Any]) -> NDArray[Any]:
-    """Copy the headers that begin at these bytes, each whole in the window, into one array.
-
-    The window is seen as overlapping items of the header's width, one at every byte, so that numpy
-    copies each header in one piece, wherever it lies: 20 ns a header.
-    """
-    if not len(at):
-        return np.empty(0, layout)
-    width = layout.itemsize
-    everywhere = np.ndarray((len(window) - width + 1,), f"V{width}", window, strides=(1,))
-    return everywhere[at].view(layout)
-
-
-def numbers(window: memoryview, number: np.dtype[Any], begin: int, count: int) -> NDArray[Any]:
-    """Return the window seen as numbers, one beginning at each of `count` bytes from `begin` on."""
-    return np.ndarray((max(count, 0),), number, window, offset=begin if count > 0 else 0, strides=(1,))
-
-
-def gather_runs(window: memoryview, at: NDArray[np.int64], width: int, number: np.dtype[Any]) -> NDArray[Any]:
-    """Read the numbers that begin at each of `width` bytes from these on, all whole in the window.
-
-    Returns:
-        One row for each of `at`, a column for each of the bytes.
-    """
-    length = width + number.itemsize - 1
-    runs = gather(window, at, np.dtype(f"V{length}"))
-    return np.ndarray((len(at), width), number, runs.data if len(at) else b"", strides=(length, 1))
-
-
-def gather_in_order(
-    window: memoryview, at: NDArray[np.int64], big: NDArray[np.bool_], layout: np.dtype[np.void]
-) -> NDArray[np.void]:
-    """Copy headers as `gather` does, each in its own byte order.
-
-    Args:
-        window: where they are.
-        at: where each begins.
-        big: bool, which of them are big-endian.
-        layout: the fields, little-endian.
-    """
-    if not big.any():
-        return gather(window, at, layout)
-    swapped = layout.newbyteorder(">")
-    if big.all():
-        return gather(window, at, swapped)
-    headers = np.empty(len(at), layout)
-    headers[big] = gather(window, at[big], swapped)
-    headers[~big] = gather(window, at[~big], layout)
-    return headers
-
-
 def first(where: NDArray[np.bool_]) -> int:
     """Return the index of the first true row, or the number of rows if none is."""
     return int(np.argmax(where)) if where.any() else len(where)

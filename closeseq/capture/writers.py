@@ -25,6 +25,7 @@ from closeseq.capture.pcap import NANOSECONDS, RECORD_HEADER, USUAL_SNAPLEN
 from closeseq.capture.pcapng import INTERFACE, STATISTICS
 from closeseq.capture.pcapng_blocks import ENHANCED, HEADER, SECTION, TRAILER
 from closeseq.packets.frames import Frames
+from closeseq.packets.gather import overlapping, scatter
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -145,12 +146,6 @@ def assemble(
     return out, ends
 
 
-def scatter(target: NDArray[np.uint8], at: NDArray[np.int64], items: NDArray[np.void]) -> None:
-    """Write each item of a structured array where it belongs, in bytes from the target's start."""
-    if len(at):
-        _overlapping(target, items.itemsize)[at] = items.view(f"V{items.itemsize}")
-
-
 def _copy_packets(frames: Frames, target: NDArray[np.uint8], at: NDArray[np.int64]) -> None:
     """Copy the packets to these places, all of one length at a time: most have one of a few lengths."""
     # numpy sorts 16-bit numbers by counting, in a tenth of the time
@@ -160,12 +155,7 @@ def _copy_packets(frames: Frames, target: NDArray[np.uint8], at: NDArray[np.int6
     for rows in np.split(np.arange(len(order)), np.flatnonzero(np.diff(captured)) + 1):
         length = int(captured[rows[0]]) if len(rows) else 0
         if length:
-            _overlapping(target, length)[at[rows]] = _overlapping(frames.buffer, length)[source[rows]]
-
-
-def _overlapping(buffer: NDArray[np.uint8], width: int) -> NDArray[np.void]:
-    """Return a buffer seen as overlapping items of this width, one at every byte."""
-    return np.ndarray((len(buffer) - width + 1,), f"V{width}", buffer, strides=(1,))
+            overlapping(target, length)[at[rows]] = overlapping(frames.buffer, length)[source[rows]]
 
 
 BYTE_ORDER_MAGIC = 0x1A2B3C4D

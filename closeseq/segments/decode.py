@@ -15,21 +15,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from closeseq.packets.frames import Frames
+from closeseq.packets.gather import gather_padded, select
+from closeseq.packets.protocols import FRAGMENT_OFFSET, LINKTYPE_RAW, TUNNEL_PORTS
 from closeseq.packets.segments import COLUMNS, DTYPES, Segments
 from closeseq.segments import tcp_options
 from closeseq.segments.layouts import (
     FAMILIES,
-    FRAGMENT_OFFSET,
     TCP,
     TCP_FIXED,
     UINT16,
     Family,
-    gather,
-    select,
 )
 from closeseq.segments.links import (
     KIND_OF_PROTOCOL,
-    TUNNEL_PORTS,
     WALKED,
     Networks,
     NextHeader,
@@ -46,7 +44,6 @@ if TYPE_CHECKING:
     from closeseq.segments.encapsulation import Piece
     from closeseq.segments.fragments import Fragments
 
-RAW_IP = 101  # LINKTYPE_ value
 LARGEST_PACKET = 65_575  # bytes, of IPv6; of IPv4 it is 40 less
 # Ethernet pads a frame's payload to 46 bytes, so the wire length tells the IP length only above.
 SMALLEST_OFFLOAD = 47
@@ -108,7 +105,7 @@ class Decoder:
 
         Returns their innermost packets, and those that a fragment completes, each with that one's row.
         """
-        from closeseq.segments import encapsulation, links  # dpkt is imported for few captures only
+        from closeseq.segments import encapsulation, layers  # dpkt is imported for few captures only
 
         found: dict[int, list[tuple[int, int, int]]] = {family.version: [] for family in FAMILIES}
         joined: list[tuple[int, bytes]] = []
@@ -116,8 +113,8 @@ class Decoder:
             offset, link_type = int(frames.offset[row]), int(frames.link_type[row])
             frame = frames.buffer[offset : offset + int(frames.captured[row])].tobytes()
             start, ethertype = int(networks.position[row]) - offset, int(networks.ethertype[row])
-            layer = (links.LINK, link_type) if link_type in WALKED else (links.ETHERTYPE, ethertype)
-            ends = encapsulation.locate(frame, links.Layer(*layer, start), int(networks.vlan[row]))
+            layer = (layers.LINK, link_type) if link_type in WALKED else (layers.ETHERTYPE, ethertype)
+            ends = encapsulation.locate(frame, layers.Layer(*layer, start), int(networks.vlan[row]))
             if isinstance(ends, str):
                 tally.skipped[ends] += 1
                 continue
@@ -154,13 +151,13 @@ def _find_tcp(
 ) -> tuple[TcpPackets, NDArray[np.int64]]:
     """Return the packets with TCP right behind the IP header, and the rows of those that are irregular."""
     captured_end = frames.offset[rows] + frames.captured[rows]
-    header = gather(frames.buffer, position, family.layout)
+    header = gather_padded(frames.buffer, position, family.layout)
     behind = position + family.header_bytes(header)
     fragment = family.fragment(header)
     kind = KIND_OF_PROTOCOL[header[family.protocol]]
     udp = np.flatnonzero(kind == NextHeader.UDP)
     if len(udp):
-        port = gather(frames.buffer, behind[udp] + 2, UINT16)
+        port = gather_padded(frames.buffer, behind[udp] + 2, UINT16)
         whole = behind[udp] + 4 <= captured_end[udp]
         kind[udp[whole & np.isin(port, TUNNEL_PORTS)]] = NextHeader.NESTED
     pieces = (fragment != 0) & (kind == NextHeader.TCP)
@@ -197,7 +194,7 @@ def _read_joined(joined: list[tuple[int, bytes]], tally: Tally) -> list[dict[str
         wire=np.full(count, LARGEST_PACKET, dtype=np.int64),
         time_ns=np.zeros(count, dtype=np.int64),
         number=np.zeros(count, dtype=np.int64),
-        link_type=np.full(count, RAW_IP, dtype=np.uint16),
+        link_type=np.full(count, LINKTYPE_RAW, dtype=np.uint16),
     )
     networks = find_networks(frames, tally)
     parts = []
@@ -217,8 +214,8 @@ def _read(frames: Frames, packets: TcpPackets, tally: Tally) -> dict[str, NDArra
     family, row, position, tcp = packets.family, packets.row, packets.position, packets.tcp
     offset = frames.offset[row]
     captured_end = offset + frames.captured[row]
-    ip_header = gather(frames.buffer, position, family.layout)
-    tcp_header = gather(frames.buffer, tcp, TCP)
+    ip_header = gather_padded(frames.buffer, position, family.layout)
+    tcp_header = gather_padded(frames.buffer, tcp, TCP)
     header_bytes = (tcp_header["data_offset"] >> 4).astype(np.int64) * 4
     depth = position - offset
     on_wire = frames.wire[row] - depth  # the packet and perhaps the link's padding

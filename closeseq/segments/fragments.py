@@ -17,6 +17,8 @@ from bisect import bisect_left
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from closeseq.packets.protocols import PROTOCOL_TCP
+
 if TYPE_CHECKING:
     from closeseq.segments.encapsulation import Piece
 
@@ -132,8 +134,8 @@ def _whole(version: int, packet: Packet) -> bytes:
         head[0] = 0x45
         struct.pack_into(">H", head, 2, IPV4_BYTES + packet.size)
         struct.pack_into(">H", head, 6, 0)
-        head[9] = 6
+        head[9] = PROTOCOL_TCP
     else:
         head = bytearray(packet.header)
-        struct.pack_into(">HB", head, 4, packet.size, 6)
+        struct.pack_into(">HB", head, 4, packet.size, PROTOCOL_TCP)
     return bytes(head) + packet.captured()

@@ -1,8 +1,6 @@
-"""The header formats as numpy dtypes, fields named as in the RFCs, and how to gather columns of them.
+"""The header formats as numpy dtypes, fields named as in the RFCs.
 
-A position is an index into the buffer of a batch. Headers begin at any position, so a column of headers
-is gathered through a window that may begin at every byte: one copy of a few dozen bytes a frame, whatever
-stands in front of the header.
+`packets.gather` gathers columns of them; a position is an index into the buffer of a batch.
 """
 
 from __future__ import annotations
@@ -11,6 +9,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from closeseq.packets.protocols import FRAGMENT_OFFSET
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -63,43 +63,6 @@ TCP_FIXED = 20  # bytes of the TCP header in front of the options
 UINT16 = np.dtype(">u2")
 
 
-def gather(buffer: NDArray[np.uint8], position: NDArray[np.int64], layout: np.dtype) -> NDArray[Any]:
-    """Return what stands at each position, as a contiguous column of dtype `layout`.
-
-    Past the end of the buffer everything is zero, so a position may be any number from 0 up. The caller
-    knows how much of each frame was captured: behind that stands whatever is next in the buffer.
-    """
-    size = layout.itemsize
-    last = buffer.size - size  # the last position with a whole header
-    if not len(position):
-        return np.zeros(0, dtype=layout)
-    if int(position.max()) <= last:
-        column = _windows(buffer, size)[position]
-        return column.view(layout)
-    column = np.zeros(len(position), dtype=np.dtype((np.void, size)))
-    inside = position <= last
-    if inside.any():
-        column[inside] = _windows(buffer, size)[position[inside]]
-    tail = buffer[max(0, buffer.size - size) :]
-    padded = np.concatenate([tail, np.zeros(size, dtype=np.uint8)])
-    column[~inside] = _windows(padded, size)[
-        np.minimum(position[~inside] - (buffer.size - tail.size), tail.size)
-    ]
-    return column.view(layout)
-
-
-def _windows(buffer: NDArray[np.uint8], size: int) -> NDArray[np.void]:
-    """Return a view of the buffer as overlapping items of `size` bytes, one beginning at every byte."""
-    # As plain bytes (void) an item is copied at once; as a structure field by field, four times slower.
-    return np.ndarray((buffer.size - size + 1,), np.dtype((np.void, size)), buffer, strides=(1,))
-
-
-def select(column: NDArray[np.void], rows: NDArray[np.bool_]) -> NDArray[np.void]:
-    """Return `column[rows]` for a contiguous column of headers; copied as plain bytes, as in `gather`."""
-    octets = column.view(np.dtype((np.void, column.dtype.itemsize)))
-    return octets[rows].view(column.dtype)
-
-
 @dataclass(frozen=True, slots=True)
 class Family:
     """One version of IP: its header, and what to read out of a column of such headers."""
@@ -117,8 +80,7 @@ class Family:
     constants: Mapping[str, int]  # column of Segments -> value
 
 
-MORE_FRAGMENTS = 0x2000
-FRAGMENT_OFFSET = 0x1FFF
+MORE_FRAGMENTS = 0x2000  # RFC 791 3.1: a bit beside FRAGMENT_OFFSET
 
 FAMILIES = (
     Family(

@@ -1,18 +1,16 @@
-"""The count of what gave no row, and why.
-
-What the steps of a walk along a frame's headers have in common; see `irregular`.
-
-Where the network layer begins: the table of link types, and what the numbers in headers say comes next.
+"""Where the network layer of each frame begins: behind the link header and up to two VLAN tags.
 
 To add a link type, add a line to `LINKS`; if its header has no fixed length, add it to `WALKED`, and a step
-to `headers.STEPS`.
+to `encapsulation.STEPS`.
 
-Two numbers of a frame go on with its segment, for those who ask whether two packets are one:
+Two numbers of a frame go on with its segment, to decide whether two packets are duplicates:
 
 - its VLANs: the identifiers of its tags (IEEE 802.1Q), 16 bits each, the innermost one lowest, of more than
   four tags the innermost four. A priority tag, which names no VLAN, is left out.
-- its place: what tells where, and in which direction, it was captured. That is the interface, and in the
-  link header the addresses and the packet type. The number means nothing; two frames' are equal or not.
+- its place: where, and in which direction, it was captured. That is the interface, and in the link header
+  the addresses and the packet type. The number means nothing; two frames' are equal or not.
+
+Frames that give no row are counted by reason in a `Tally`.
 """
 
 from __future__ import annotations
@@ -20,15 +18,46 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING
 
-import dpkt
 import numpy as np
 
-from closeseq.segments.layouts import UINT16, gather
+from closeseq.packets.gather import gather_padded
+from closeseq.packets.protocols import (
+    DLT_RAW,
+    ETHERTYPE_IPV4,
+    ETHERTYPE_IPV6,
+    ETHERTYPE_LLC,
+    ETHERTYPE_PPP,
+    ETHERTYPE_PPPOE,
+    LARGEST_LENGTH,
+    LINKTYPE_CISCO_HDLC,
+    LINKTYPE_ETHERNET,
+    LINKTYPE_FDDI,
+    LINKTYPE_IEEE_802_11,
+    LINKTYPE_IPV4,
+    LINKTYPE_IPV6,
+    LINKTYPE_LOOP,
+    LINKTYPE_NFLOG,
+    LINKTYPE_NULL,
+    LINKTYPE_PPI,
+    LINKTYPE_PPP,
+    LINKTYPE_PPP_HDLC,
+    LINKTYPE_PPPOE,
+    LINKTYPE_RADIOTAP,
+    LINKTYPE_RAW,
+    LINKTYPE_SLL,
+    LINKTYPE_SLL2,
+    PROTOCOL_TCP,
+    PROTOCOL_UDP,
+    VLAN_TAGS,
+    WALKED_ETHERTYPES,
+    WALKED_PROTOCOLS,
+)
+from closeseq.segments.layouts import UINT16
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Iterable, Mapping
 
     from numpy.typing import NDArray
 
@@ -65,51 +94,6 @@ class Tally:
         return good
 
 
-# The spaces that the numbers of layers are from. The first has LINKTYPE_ values.
-LINK, ETHERTYPE, PROTOCOL = "link type", "EtherType", "IP protocol"
-ETHERNET = 0x6558  # the EtherType of bridged Ethernet
-
-
-class Layer(NamedTuple):
-    """The next header: a number, the space the number is from, and its position in the frame."""
-
-    space: str  # LINK, ETHERTYPE or PROTOCOL
-    number: int
-    at: int
-    tag: int = 0  # the VLAN that the header in front of it names
-    place: int = 0  # of the header in front of it, 32 bits: tells frames apart as `links` says
-
-
-class Aggregate(NamedTuple):
-    """Several next headers, each of a packet of its own."""
-
-    layers: tuple[Layer, ...]
-
-
-class Skip(Exception):  # noqa: N818  # no error, but the end of a walk
-    """The walk ends here; the argument is the reason as in `Segments.skipped`."""
-
-
-class Fragmented(Exception):  # noqa: N818
-    """The walk ends at a fragment of a TCP segment; the arguments are `Piece`'s, from `data` on."""
-
-
-def header(name: str, fields: Any, bits: Any = None) -> Callable[[bytes, int], Any]:
-    """Return a function that unpacks one header, and nothing behind it. It raises dpkt.NeedData."""
-    packet = type(dpkt.Packet)(name, (dpkt.Packet,), {"__hdr__": fields, "__bit_fields__": bits or {}})
-    size = packet.__hdr_len__
-    return lambda frame, at: packet(frame[at : at + size])
-
-
-def dpkt_header(packet: Any) -> Callable[[bytes, int], Any]:
-    """Return a function that unpacks the header of a dpkt class, and nothing behind it."""
-    return header(packet.__name__, packet.__hdr__, getattr(packet, "__bit_fields__", None))
-
-
-octet = header("Octet", (("value", "B", 0),))
-pair = header("Pair", (("value", "H", 0),))
-
-
 class NextHeader(IntEnum):
     """What a number (EtherType, IP protocol) says comes next, and who reads it."""
 
@@ -132,39 +116,23 @@ def _kinds(size: int, numbers: Mapping[NextHeader, Iterable[int]]) -> NDArray[np
 
 PART: Mapping[int, np.dtype] = {4: np.dtype(">u4"), 8: np.dtype(">u8")}  # of a link header, by its bytes
 
-ETHERTYPE_IPV4 = 0x0800
-ETHERTYPE_IPV6 = 0x86DD
-ETHERTYPE_LLC = 0  # stands for all numbers that are a length instead of an EtherType
-ETHERTYPE_PPP = 0x880B
-ETHERTYPE_PPPOE = 0x8864
-ETHERTYPE_VN_TAG = 0x8926  # Cisco's and VMware's, for the virtual ports of an adapter
-ETHERTYPE_E_TAG = 0x893F  # IEEE 802.1BR, for the ports of a port extender
-LARGEST_LENGTH = 1500  # IEEE 802.3: up to here the field is the length of an LLC frame
-
 KIND_OF_ETHERTYPE = _kinds(
     1 << 16,
     {
         NextHeader.IPV4: [ETHERTYPE_IPV4],
         NextHeader.IPV6: [ETHERTYPE_IPV6],
-        NextHeader.TAG: [0x8100, 0x88A8, 0x9100, 0x9200],  # 802.1Q, 802.1ad, and QinQ before both
-        NextHeader.NESTED: [  # LLC, Ethernet bridged, MPLS, PPP, PPPoE, tags of other sizes
-            *range(LARGEST_LENGTH + 1), 0x6558, 0x8847, 0x8848, ETHERTYPE_PPP, ETHERTYPE_PPPOE,
-            ETHERTYPE_VN_TAG, ETHERTYPE_E_TAG,
-        ],
+        NextHeader.TAG: VLAN_TAGS,
+        NextHeader.NESTED: [*range(LARGEST_LENGTH + 1), *WALKED_ETHERTYPES],
     },
-)  # fmt: skip
+)
 KIND_OF_PROTOCOL = _kinds(
     1 << 8,
     {
-        NextHeader.TCP: [6],
-        NextHeader.UDP: [17],
-        NextHeader.NESTED: [  # IPv4, IPv6, GRE and MPLS within IP; IPv6 extension headers (RFC 7045 4), AH
-            4, 41, 47, 137, 0, 43, 44, 51, 60, 135, 139, 140,
-        ],
+        NextHeader.TCP: [PROTOCOL_TCP],
+        NextHeader.UDP: [PROTOCOL_UDP],
+        NextHeader.NESTED: WALKED_PROTOCOLS,
     },
-)  # fmt: skip
-# UDP: VXLAN (RFC 7348), VXLAN as Linux had it first, Geneve (RFC 8926), GRE (RFC 8086), GTP-U (TS 29.281)
-TUNNEL_PORTS = (4789, 8472, 6081, 4754, 2152)
+)
 TAGS = 2  # VLAN tags that are a layout; more are irregular
 
 
@@ -199,12 +167,13 @@ def _always(ethertype: int) -> Link:
     return Link(length=0, at=0, dtype=np.dtype("u1"), mask=0, ethertypes={0: ethertype})
 
 
-# LINKTYPE_ values as registered by tcpdump.org. "Always" types are told apart from there on.
+# By LINKTYPE_ value. "Always" types are told apart from there on.
 LINKS: Mapping[int, Link] = {
-    0: _NULL,  # BSD loopback
-    1: Link(length=14, at=12, place=((0, 8), (8, 4))),  # Ethernet: both addresses
-    9: _always(ETHERTYPE_PPP),
-    10: Link(  # FDDI; of its frames, those of LLC (frame control 0x50 asynchronous, 0xD0 synchronous) hold IP
+    LINKTYPE_NULL: _NULL,
+    LINKTYPE_ETHERNET: Link(length=14, at=12, place=((0, 8), (8, 4))),  # both addresses
+    LINKTYPE_PPP: _always(ETHERTYPE_PPP),
+    # Of FDDI's frames, those of LLC (frame control 0x50 asynchronous, 0xD0 synchronous) hold IP.
+    LINKTYPE_FDDI: Link(
         length=13,
         at=0,
         dtype=np.dtype("u1"),
@@ -212,21 +181,19 @@ LINKS: Mapping[int, Link] = {
         ethertypes={0x50: ETHERTYPE_LLC, 0xD0: ETHERTYPE_LLC},
         place=((1, 8), (9, 4)),
     ),
-    12: _RAW,  # the value of DLT_RAW, in files that should say 101
-    14: _RAW,  # likewise, from OpenBSD
-    50: _always(ETHERTYPE_PPP),  # PPP in HDLC-like framing
-    51: _always(ETHERTYPE_PPPOE),
-    101: _RAW,
-    104: Link(length=4, at=2),  # Cisco HDLC
-    108: _NULL,  # OpenBSD loopback: the same in network byte order
-    113: Link(length=16, at=14, place=((0, 8), (8, 4))),  # Linux cooked capture: packet type and address
-    228: _always(ETHERTYPE_IPV4),
-    229: _always(ETHERTYPE_IPV6),
-    # Linux cooked capture, version 2: the interface's index, packet type and address
-    276: Link(length=20, at=0, place=((4, 8), (12, 8))),
+    **dict.fromkeys(DLT_RAW, _RAW),
+    LINKTYPE_PPP_HDLC: _always(ETHERTYPE_PPP),
+    LINKTYPE_PPPOE: _always(ETHERTYPE_PPPOE),
+    LINKTYPE_RAW: _RAW,
+    LINKTYPE_CISCO_HDLC: Link(length=4, at=2),
+    LINKTYPE_LOOP: _NULL,  # the same in network byte order
+    LINKTYPE_SLL: Link(length=16, at=14, place=((0, 8), (8, 4))),  # packet type and address
+    LINKTYPE_IPV4: _always(ETHERTYPE_IPV4),
+    LINKTYPE_IPV6: _always(ETHERTYPE_IPV6),
+    LINKTYPE_SLL2: Link(length=20, at=0, place=((4, 8), (12, 8))),  # interface's index, packet type, address
 }
-# Link types whose headers have no fixed length: IEEE 802.11 alone, behind radiotap, and behind PPI; NFLOG.
-WALKED = frozenset({105, 127, 192, 239})
+# Link types whose headers have no fixed length.
+WALKED = frozenset({LINKTYPE_IEEE_802_11, LINKTYPE_RADIOTAP, LINKTYPE_PPI, LINKTYPE_NFLOG})
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,7 +202,7 @@ class Networks:
 
     position: NDArray[np.int64]
     ethertype: NDArray[np.uint16]
-    kind: NDArray[np.uint8]  # a Kind; OTHER and CUT are counted already
+    kind: NDArray[np.uint8]  # a NextHeader; OTHER and CUT are counted already
     vlan: NDArray[np.uint64]  # the identifiers of the tags so far, see above
     place: NDArray[np.uint64]  # see above
 
@@ -271,7 +238,7 @@ def find_networks(frames: Frames, tally: Tally) -> Networks:
 
 def _ethertypes(buffer: NDArray[np.uint8], position: NDArray[np.int64], link: Link) -> NDArray[np.uint16]:
     """Return the EtherType that the link header's field stands for, 0xFFFF (reserved) if for none."""
-    number = gather(buffer, position, link.dtype)
+    number = gather_padded(buffer, position, link.dtype)
     if not link.ethertypes:
         return number
     ethertype = np.full(len(number), 0xFFFF, dtype=np.uint16)
@@ -288,7 +255,7 @@ def mixed(
 ) -> NDArray[np.uint64]:
     """Return places that also tell apart what stands in these parts (see `Link.place`) of each frame."""
     for begin, size in parts:
-        place = with_number(place, gather(buffer, position + begin, PART[size]).astype(np.uint64))
+        place = with_number(place, gather_padded(buffer, position + begin, PART[size]).astype(np.uint64))
     return place
 
 
@@ -309,9 +276,11 @@ def _skip_tag(frames: Frames, networks: Networks, tally: Tally) -> None:
     if not len(tagged):
         return
     networks.position[tagged] += 4
-    ethertype = gather(frames.buffer, networks.position[tagged] - 2, UINT16)
+    ethertype = gather_padded(frames.buffer, networks.position[tagged] - 2, UINT16)
     networks.ethertype[tagged] = ethertype
-    identifier = (gather(frames.buffer, networks.position[tagged] - 4, UINT16) & 0x0FFF).astype(np.uint64)
+    identifier = (gather_padded(frames.buffer, networks.position[tagged] - 4, UINT16) & 0x0FFF).astype(
+        np.uint64
+    )
     vlan = networks.vlan[tagged]
     networks.vlan[tagged] = np.where(identifier > 0, vlan << np.uint64(16) | identifier, vlan)
     whole = networks.position[tagged] <= frames.offset[tagged] + frames.captured[tagged]

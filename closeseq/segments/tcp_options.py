@@ -16,8 +16,9 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+from closeseq.packets.gather import gather_padded
 from closeseq.packets.segments import ACK, SYN, differences
-from closeseq.segments.layouts import TCP_FIXED, gather
+from closeseq.segments.layouts import TCP_FIXED
 
 END, NOP, SACK, TIMESTAMPS = 0, 1, 5, 8  # kinds of options (RFC 9293 3.2, RFC 2018 3, RFC 7323 3.2)
 LARGEST = 40  # bytes of options in a TCP header
@@ -56,14 +57,14 @@ def read(
     rows = np.flatnonzero(~plain & (end > begin))
     if not len(rows):
         return columns
-    octets = gather(buffer, begin[rows], _ROOM).view(np.uint8)
+    octets = gather_padded(buffer, begin[rows], _ROOM).view(np.uint8)
     stamps, sacks, blocks, kinds = _walk(octets, (end - begin)[rows])
     syn = header["control_bits"][rows] & SYN > 0
     columns["syn_options"][rows[syn]] = kinds[syn]
     _read_stamps(columns, octets, rows, stamps)
     here = np.flatnonzero(sacks * (header["control_bits"][rows] & ACK))  # a SACK belongs to an ACK
     ack = header["acknowledgment_number"][rows[here]].astype(np.uint32)
-    _read_dsack(columns, rows[here], gather(octets, sacks[here], _BLOCKS), blocks[here], ack)
+    _read_dsack(columns, rows[here], gather_padded(octets, sacks[here], _BLOCKS), blocks[here], ack)
     _read_sack(columns, rows[here], octets, sacks=sacks[here], blocks=blocks[here], ack=ack)
     return columns
 
@@ -112,7 +113,7 @@ def _read_stamps(
     stamps: NDArray[np.int64],
 ) -> None:
     here = np.flatnonzero(stamps)
-    values = gather(octets, stamps[here], _STAMPS)
+    values = gather_padded(octets, stamps[here], _STAMPS)
     columns["has_timestamps"][rows[here]] = True
     columns["tsval"][rows[here]] = values["tsval"]
     columns["tsecr"][rows[here]] = values["tsecr"]
@@ -151,7 +152,7 @@ def _read_sack(
         here = np.flatnonzero(blocks > number)
         if not len(here):
             return
-        right = gather(octets, sacks[here] + number * BLOCK_BYTES, _BLOCK)["right"].astype(np.uint32)
+        right = gather_padded(octets, sacks[here] + number * BLOCK_BYTES, _BLOCK)["right"].astype(np.uint32)
         beyond = differences(right, ack[here])
         sacked = columns["sacked"][rows[here]].astype(np.int64)
         columns["sacked"][rows[here]] = np.maximum(beyond, sacked)

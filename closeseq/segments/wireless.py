@@ -9,11 +9,15 @@ from __future__ import annotations
 import struct
 from zlib import crc32
 
-from closeseq.segments.links import ETHERTYPE, ETHERTYPE_LLC, LINK, Aggregate, Layer, Skip, octet
+from closeseq.packets.protocols import (
+    ETHERTYPE_LLC,
+    LINKTYPE_IEEE_802_11,
+    LINKTYPE_PPI,
+    LINKTYPE_RADIOTAP,
+)
+from closeseq.segments.layers import ETHERTYPE, LINK, Aggregate, Layer, Skip, octet
 
-RADIOTAP, PPI = 127, 192  # LINKTYPE_ values
-IEEE_802_11 = 105
-PADDED = -IEEE_802_11  # the same with its header filled up to a multiple of four bytes
+PADDED = -LINKTYPE_IEEE_802_11  # the same with its header filled up to a multiple of four bytes
 
 # Frame control (IEEE 802.11-2020 9.2.4.1): type and subtype stand in the first byte, flags in the second.
 VERSION, TYPE, DATA = 0x03, 0x0C, 0x08
@@ -80,7 +84,7 @@ def _radiotap(frame: bytes, at: int) -> Layer:
         if present & TIMER:  # eight bytes, at a multiple of eight from the header's begin
             field = at + (field - at + 7 & ~7) + 8
         padded = bool(octet(frame, field).value & DATA_PAD)
-    return Layer(LINK, PADDED if padded else IEEE_802_11, at + length)
+    return Layer(LINK, PADDED if padded else LINKTYPE_IEEE_802_11, at + length)
 
 
 def _ppi(frame: bytes, at: int) -> Layer:
@@ -92,8 +96,8 @@ def _ppi(frame: bytes, at: int) -> Layer:
 
 
 STEPS = {
-    IEEE_802_11: _ieee_802_11,
+    LINKTYPE_IEEE_802_11: _ieee_802_11,
     PADDED: lambda frame, at: _ieee_802_11(frame, at, padded=True),
-    RADIOTAP: _radiotap,
-    PPI: _ppi,
+    LINKTYPE_RADIOTAP: _radiotap,
+    LINKTYPE_PPI: _ppi,
 }

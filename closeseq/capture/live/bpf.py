@@ -15,8 +15,9 @@ import socket
 import struct
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from closeseq.capture.live.devices import ETHERNET, RAW, not_permitted
+from closeseq.capture.live.devices import not_permitted
 from closeseq.errors import FilterError
+from closeseq.packets.protocols import DLT_RAW, LINKTYPE_ETHERNET, LINKTYPE_RAW
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -150,7 +151,6 @@ MISSING = (
     "a filter expression needs libpcap, which is not installed here (on Debian and Ubuntu it is the package "
     "libpcap0.8); ports and hosts can be chosen without it"
 )
-RAW_IN_LIBPCAP = 12  # DLT_RAW on Linux; files have another number for it
 LARGEST = 262_144  # bytes; libpcap's own greatest snap length
 LONGEST = 3000  # instructions: the kernel allows 4096, and those for ports and hosts come in addition
 SHOWN = 100  # characters of an expression in an error
@@ -205,8 +205,10 @@ def _libpcap() -> Any:
 def _open(pcap: Any, expression: str, device: Device) -> Any:
     """Return a handle to compile for the device."""
     # The kernel takes VLAN tags off. How to ask for them libpcap knows only of a device that it has open.
-    if not re.search(r"\bvlan\b", expression) or device.link_type != ETHERNET:
-        return pcap.pcap_open_dead(RAW_IN_LIBPCAP if device.link_type == RAW else device.link_type, LARGEST)
+    if not re.search(r"\bvlan\b", expression) or device.link_type != LINKTYPE_ETHERNET:
+        return pcap.pcap_open_dead(
+            DLT_RAW[0] if device.link_type == LINKTYPE_RAW else device.link_type, LARGEST
+        )
     reason = ctypes.create_string_buffer(pcap.PCAP_ERRBUF_SIZE)
     handle = pcap.pcap_open_live(device.name.encode(), LARGEST, 0, 1, reason)
     if not handle:

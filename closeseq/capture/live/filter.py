@@ -46,7 +46,24 @@ from closeseq.capture.live.bpf import (
     Program,
     assemble,
 )
-from closeseq.capture.live.devices import COOKED, FDDI, LOOPBACK_HARDWARE, RADIOTAP, RAW, WIRELESS
+from closeseq.capture.live.devices import LOOPBACK_HARDWARE
+from closeseq.packets.protocols import (
+    ETHERTYPE_IPV4,
+    ETHERTYPE_IPV6,
+    FRAGMENT_OFFSET,
+    LARGEST_LENGTH,
+    LINKTYPE_FDDI,
+    LINKTYPE_IEEE_802_11,
+    LINKTYPE_RADIOTAP,
+    LINKTYPE_RAW,
+    LINKTYPE_SLL2,
+    PROTOCOL_TCP,
+    PROTOCOL_UDP,
+    TUNNEL_PORTS,
+    VLAN_TAGS,
+    WALKED_ETHERTYPES,
+    WALKED_PROTOCOLS,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -57,16 +74,8 @@ if TYPE_CHECKING:
 # Instructions. The kernel allows 4096, and older ones give a socket 20 kB for options of all kinds.
 MOST = 1000
 
-IPV4, IPV6 = 0x0800, 0x86DD
-TAGS = (0x8100, 0x88A8, 0x9100, 0x9200)  # VLAN; how the kernel leaves all but the outermost tag
-LARGEST_LENGTH = 1500  # IEEE 802.3: up to here an EtherType is the length of an LLC frame
-# Ethernet bridged, MPLS, PPP, PPPoE, VN-Tag, E-Tag, and a third tag: `segments` walks along them
-UNJUDGED_TYPES = (0x6558, 0x8847, 0x8848, 0x880B, 0x8864, 0x8926, 0x893F, *TAGS)
-TCP, UDP = 6, 17
-# IPv4, IPv6, GRE and MPLS within IP; IPv6 extension headers (RFC 7045 4), AH
-UNJUDGED_PROTOCOLS = (4, 41, 47, 137, 0, 43, 44, 51, 60, 135, 139, 140)
-TUNNEL_PORTS = (4789, 8472, 6081, 4754, 2152)  # UDP: VXLAN, VXLAN as Linux had it first, Geneve, GRE, GTP-U
-LATER_FRAGMENT = 0x1FFF  # RFC 791 3.1: the offset is not zero
+# `segments` walks along these: what must be walked anyway, and a third VLAN tag.
+UNJUDGED_TYPES = (*WALKED_ETHERTYPES, *VLAN_TAGS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +99,11 @@ def tcp_program(device: Device, wanted: FilterRequest, snap_length: int) -> Prog
 
 
 def _tcp(device: Device, wanted: FilterRequest, snap_length: int) -> Iterator[Line | str]:
-    if device.link_type in (FDDI, WIRELESS, RADIOTAP):  # headers of other lengths in front of everything
+    if device.link_type in (
+        LINKTYPE_FDDI,
+        LINKTYPE_IEEE_802_11,
+        LINKTYPE_RADIOTAP,
+    ):  # headers of other lengths in front of everything
         yield Line(JUMP, then="pass")
         yield from _ends(snap_length)
         return
@@ -122,10 +135,10 @@ def _once(device: Device) -> Iterator[Line | str]:
 
 def _network(link_type: int) -> Iterator[Line | str]:
     """Set X to the network layer, behind up to two VLAN tags, and A to its EtherType."""
-    if link_type == RAW:
+    if link_type == LINKTYPE_RAW:
         yield from _by_version("drop")
         return
-    if link_type == COOKED:
+    if link_type == LINKTYPE_SLL2:
         yield Line(SET_X, 0)
         yield Line(LOAD_WORD, PROTOCOL)
         yield from _if_tag("tag")
@@ -134,8 +147,8 @@ def _network(link_type: int) -> Iterator[Line | str]:
         # Of what is received, the network layer begins with the tag; of what is sent, behind it.
         yield Line(LOAD_HALF, 2)
         yield from _if_tag("pass")
-        yield Line(IF_EQUAL, IPV4, then="pass")
-        yield Line(IF_EQUAL, IPV6, then="pass")
+        yield Line(IF_EQUAL, ETHERTYPE_IPV4, then="pass")
+        yield Line(IF_EQUAL, ETHERTYPE_IPV6, then="pass")
         yield from _by_version("pass")
     else:
         for end in (14, 18):
@@ -150,7 +163,7 @@ def _network(link_type: int) -> Iterator[Line | str]:
 
 
 def _if_tag(then: str) -> Iterator[Line | str]:
-    for ethertype in TAGS:
+    for ethertype in VLAN_TAGS:
         yield Line(IF_EQUAL, ethertype, then=then)
 
 
@@ -166,8 +179,8 @@ def _by_version(otherwise: str) -> Iterator[Line | str]:
 
 def _judge_type() -> Iterator[Line | str]:
     """Go by the EtherType that is in A."""
-    yield Line(IF_EQUAL, IPV4, then="IPv4")
-    yield Line(IF_EQUAL, IPV6, then="IPv6")
+    yield Line(IF_EQUAL, ETHERTYPE_IPV4, then="IPv4")
+    yield Line(IF_EQUAL, ETHERTYPE_IPV6, then="IPv6")
     yield Line(IF_GREATER, LARGEST_LENGTH, else_="pass")
     for ethertype in UNJUDGED_TYPES:
         yield Line(IF_EQUAL, ethertype, then="pass")
@@ -188,12 +201,12 @@ def _ipv4(hosts: list[int], narrow: bool) -> Iterator[Line | str]:
         yield Line(JUMP, then="drop")
     yield "IPv4 TCP wanted"
     yield Line(LOAD_HALF_X, 6)
-    yield Line(IF_BITS, LATER_FRAGMENT, then="pass")
+    yield Line(IF_BITS, FRAGMENT_OFFSET, then="pass")
     yield from _behind_ipv4()
     yield Line(JUMP, then="TCP")
     yield "IPv4 UDP"
     yield Line(LOAD_HALF_X, 6)
-    yield Line(IF_BITS, LATER_FRAGMENT, then="drop")
+    yield Line(IF_BITS, FRAGMENT_OFFSET, then="drop")
     yield from _behind_ipv4()
     yield Line(JUMP, then="UDP")
 
@@ -239,9 +252,9 @@ def _behind_ipv6() -> Iterator[Line | str]:
 
 def _judge_protocol(version: str) -> Iterator[Line | str]:
     """Go by the protocol that is in A."""
-    yield Line(IF_EQUAL, TCP, then=f"{version} TCP")
-    yield Line(IF_EQUAL, UDP, then=f"{version} UDP")
-    for protocol in UNJUDGED_PROTOCOLS:
+    yield Line(IF_EQUAL, PROTOCOL_TCP, then=f"{version} TCP")
+    yield Line(IF_EQUAL, PROTOCOL_UDP, then=f"{version} UDP")
+    for protocol in WALKED_PROTOCOLS:
         yield Line(IF_EQUAL, protocol, then="pass")
     yield Line(JUMP, then="drop")
 

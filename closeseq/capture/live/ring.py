@@ -23,9 +23,10 @@ import numpy as np
 
 from closeseq.capture.live.bpf import attach, lock
 from closeseq.capture.live.devices import check_up, condition, let_nothing_in, not_permitted
-from closeseq.capture.walk import gather
 from closeseq.errors import DeviceError, NoRingError
 from closeseq.packets.frames import Frames
+from closeseq.packets.gather import gather, scatter
+from closeseq.packets.protocols import ETHERTYPE_IPV4, ETHERTYPE_IPV6, ETHERTYPE_VLAN, VLAN_TAGS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -80,9 +81,6 @@ COOKED_HEADER = np.dtype(  # LINKTYPE_LINUX_SLL2, as registered by tcpdump.org
 )
 
 
-IPV4, IPV6 = 0x0800, 0x86DD  # EtherTypes
-VLAN = 0x8100
-TAGS = (VLAN, 0x88A8, 0x9100, 0x9200)
 # The beginning of the network layer: an IP header, or the rest of a VLAN tag and the type of what follows.
 BEGINNING = np.dtype([("version", "u1"), ("", "u1"), ("type", ">u2")])
 
@@ -154,10 +152,8 @@ def _write_headers(octets: memoryview, start: NDArray[np.int64], offset: NDArray
     # Behind a short address there stands what was there before.
     known = np.arange(address["address"].shape[1]) < address["address_length"][:, np.newaxis]
     header["address"] = np.where(known, address["address"], 0)
-    width = COOKED_HEADER.itemsize
-    _correct_protocols(header["protocol"], gather(octets, offset + width, BEGINNING))
-    everywhere = np.ndarray((len(octets) - width + 1,), f"V{width}", octets, strides=(1,))
-    everywhere[offset] = header.view(f"V{width}")
+    _correct_protocols(header["protocol"], gather(octets, offset + COOKED_HEADER.itemsize, BEGINNING))
+    scatter(octets, offset, header)
 
 
 def _correct_protocols(protocol: NDArray[np.uint16], beginning: NDArray[np.void]) -> None:
@@ -169,14 +165,14 @@ def _correct_protocols(protocol: NDArray[np.uint16], beginning: NDArray[np.void]
     """
     version = beginning["version"] >> 4
     said = version.copy()
-    for number, those in ((4, (IPV4,)), (6, (IPV6,)), (0, TAGS)):
+    for number, those in ((4, (ETHERTYPE_IPV4,)), (6, (ETHERTYPE_IPV6,)), (0, VLAN_TAGS)):
         for ethertype in those:
             said[protocol == ethertype] = number
     if (said == version).all():
         return
-    typed = np.isin(beginning["type"], (IPV4, IPV6, *TAGS))
-    protocol[(said > 0) & (said != version) & typed] = VLAN
-    for number, meaning in ((4, IPV4), (6, IPV6)):
+    typed = np.isin(beginning["type"], (ETHERTYPE_IPV4, ETHERTYPE_IPV6, *VLAN_TAGS))
+    protocol[(said > 0) & (said != version) & typed] = ETHERTYPE_VLAN
+    for number, meaning in ((4, ETHERTYPE_IPV4), (6, ETHERTYPE_IPV6)):
         protocol[(said == 0) & (version == number) & ~typed] = meaning
 
 

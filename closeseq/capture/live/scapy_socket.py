@@ -23,7 +23,6 @@ import numpy as np
 from closeseq.capture.live.bpf import NOTHING, attach, lock
 from closeseq.capture.live.devices import (
     ANY,
-    RAW,
     DeviceState,
     check_up,
     condition,
@@ -32,6 +31,7 @@ from closeseq.capture.live.devices import (
 )
 from closeseq.errors import DeviceError, FilterError
 from closeseq.packets.frames import Frames
+from closeseq.packets.protocols import LINKTYPE_RAW
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -235,5 +235,5 @@ def _open(conf: Any, device: Device, text: str) -> Any:
 
 def _link_type(conf: Any, opened: Any) -> int:
     """Return the LINKTYPE_ value for the kind of packet that scapy says it reads."""
-    number: int = conf.l2types.layer2num.get(opened.LL, RAW)
+    number: int = conf.l2types.layer2num.get(opened.LL, LINKTYPE_RAW)
     return number
