@@ -390,7 +390,7 @@ def conversations(script: str, **options: Unpack[Options]) -> list[Conversation]
     """Return every connection of this script, the earliest first. Arguments as `segments`."""
     found = Connections()
     found.feed(segments(script, **options))
-    return [found.conversation(index) for index in range(len(found))]
+    return list(found.conversations(np.arange(len(found))))
 
 
 def conversation(script: str, **options: Unpack[Options]) -> Conversation:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address
 from itertools import pairwise
 
+from closeseq.connections.compose import duplicates
 from closeseq.connections.conversation import (
     Address,
     Conversation,
@@ -22,7 +23,6 @@ from closeseq.connections.conversation import (
     Stream,
     Traffic,
 )
-from closeseq.connections.describe import duplicates
 from closeseq.packets.segments import ACK, COLUMNS, FIN, PSH, RST, SYN, Segments, difference, letters
 
 MINOR_LIMIT = 32

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from closeseq.connections.compose import address_of, compose, tags
 from closeseq.connections.conversation import Address, Conversation, Opener
-from closeseq.connections.describe import compose, tags, text
 from closeseq.connections.grouping import arrange, packed
-from closeseq.connections.orientation import clients, endpoints
+from closeseq.connections.orientation import clients, endpoints_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -116,13 +116,13 @@ class Skeleton:
                 chain.append(Wrapped(stretches, at, client, wrap, step, KINDS_OF_STRETCH))
         successor = int(self._successor[row])
         pair = int(table.histories.pair[index])
-        ends = endpoints(table.pairs, pair, pair + 1)[0]
+        ends = endpoints_of(table.pairs, slice(pair, pair + 1))[0]
         return compose(
             Wrapped(table.histories, index, client, wrap, HISTORY),
             [Wrapped(table.sides, 2 * index + (client ^ end), 0, at_end(wrap, end), SIDE) for end in (0, 1)],
             chain,
             vlans=[tags(vlan) for vlan in table.pairs.vlan[pair].tolist()[:: 1 - 2 * client]],
-            named=[self._address(text(ends[client ^ end]), end, wrap) for end in (0, 1)],
+            named=[self._address(address_of(ends[client ^ end]), end, wrap) for end in (0, 1)],
             client=0,
             opener=Opener.SEEN if self._seen else Opener.INFERRED,
             successor=None

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from closeseq.connections.compose import address_of
 from closeseq.connections.conversation import End
-from closeseq.connections.describe import describe, text
-from closeseq.connections.describe_many import conversations
+from closeseq.connections.describe import conversations
 from closeseq.connections.grouping import arrange, packed, renumbered
 from closeseq.connections.holes import Holes
 from closeseq.connections.orientation import ClientGuess, clients
@@ -55,7 +55,7 @@ def places(
     for group in np.split(order, np.flatnonzero(begins)[1:]):
         first = group[0]
         end = (int(version[first]), int(high[first]), int(low[first]), int(port[first]))
-        found.append((text(end), np.sort(group)))
+        found.append((address_of(end), np.sort(group)))
     return found
 
 
@@ -162,7 +162,7 @@ class Connections:
 
     def conversation(self, index: int) -> Conversation:
         """Return the connection with this index as plain Python; 0 is the one that was seen first."""
-        return describe(index, self._table, self._steps, self._guess)
+        return next(conversations(np.array([index]), self._table, self._steps, self._guess))
 
     def conversations(self, indices: NDArray[np.int64]) -> Iterator[Conversation]:
         """Yield the connections with these indices, which ascend: in less time than one by one."""

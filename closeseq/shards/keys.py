@@ -192,17 +192,10 @@ class Informed(ClientGuess):
         super().__init__(pairs, ports)
         self._known = peers
 
-    def clients(self, pair: NDArray[np.int64], first_sender: NDArray[np.uint8]) -> NDArray[np.int64]:
-        """Return the client, 0 or 1, of connections by their pair and the sender of their first packet."""
-        port = self._pairs.port[pair]
-        asked = np.isin(port, self._ports)
-        ends, known = end_keys(self._pairs, pair, self._known.key), self._known
+    def _peer_counts(self, pair: NDArray[np.int64]) -> NDArray[np.int64]:
+        known = self._known
+        ends = end_keys(self._pairs, pair, known.key)
         place = np.minimum(np.searchsorted(known.end, ends), max(len(known.end) - 1, 0))
         if not np.array_equal(known.end[place], ends):
             raise LookupError("an endpoint was not asked for")
-        peers = known.number[place]
-        return np.select(
-            [asked[:, 0] != asked[:, 1], peers[:, 0] != peers[:, 1], port[:, 0] != port[:, 1]],
-            [asked[:, 0], peers[:, 0] > peers[:, 1], port[:, 0] < port[:, 1]],
-            first_sender,
-        )
+        return known.number[place]
