@@ -198,11 +198,11 @@ def written_anew(path):
 
 
 FATES = {
-    cut_short: "the file was made shorter, or written anew",
+    cut_short: "the file was made shorter, or rewritten",
     removed: "the file was removed",
     renamed: "the file was renamed",
     replaced: "another file has taken its name",
-    written_anew: "the file was made shorter, or written anew",
+    written_anew: "the file was made shorter, or rewritten",
 }
 
 

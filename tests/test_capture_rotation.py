@@ -205,7 +205,7 @@ def command(path, *arguments):
 
 FATES = {
     removed: "the file was removed",
-    emptied: "the file was made shorter, or written anew",
+    emptied: "the file was made shorter, or rewritten",
     lambda path: path.rename(path.with_name("old")): "the file was renamed",
     lambda path: (path.unlink(), path.write_bytes(pcap())): "another file has taken its name",
 }

@@ -536,8 +536,8 @@ def test_sizes_and_times_are_told_apart(text, rotation):
         ("1e6B", "neither a size nor a time"),
         ("100M", "'M' in '100M' is no unit"),
         ("5 weeks", "'weeks' in '5 weeks' is no unit"),
-        ("0s", "nothing at all"),
-        ("0.1B", "nothing at all"),
+        ("0s", "less than one"),
+        ("0.1B", "less than one"),
     ],
 )
 def test_what_is_neither_is_refused_with_examples(text, line):

@@ -1,4 +1,4 @@
-"""The interfaces of pcapng sections: link type, clock, and how many packets each says it lost.
+"""The interfaces of pcapng sections: link type, clock, and how many packets each reports lost.
 
 Section and option numbers are those of draft-ietf-opsawg-pcapng.
 """
@@ -105,19 +105,19 @@ def _in_64_bits(resolution: int, ticks: NDArray[np.uint64]) -> NDArray[np.uint64
 
 @dataclass(slots=True)
 class Interface:
-    """One Interface Description Block, and what other blocks said of its losses."""
+    """One Interface Description Block, and the losses that other blocks report for it."""
 
     link_type: int  # LINKTYPE_
     snaplen: int  # bytes, 0 for no limit
     resolution: int  # see `InterfaceClock`
     offset: int
-    lost_by_packets: int = 0  # the sum of what its packets say was lost before each
-    lost_by_statistics: int = 0  # what its latest Interface Statistics Block says was lost in all
-    end: int | None = None  # the tick at which the same says that the capture ended
+    lost_by_packets: int = 0  # the sum of the losses that its packets report, each those before it
+    lost_by_statistics: int = 0  # all losses, as its latest Interface Statistics Block reports
+    end: int | None = None  # the capture's end by the same block, in ticks
 
     @property
     def lost(self) -> int:
-        """Packets lost. Both ways of saying it count the same losses, so the larger one holds."""
+        """Packets lost. Both reports count the same losses, so the larger one holds."""
         return max(self.lost_by_packets, self.lost_by_statistics)
 
     def ended_ns(self, latest_ns: int) -> int | None:
@@ -135,7 +135,7 @@ class Interface:
 
 @dataclass(frozen=True, slots=True)
 class InterfaceColumns:
-    """What packets need to know of their interfaces, by the interface's place."""
+    """Link type, snap length and clock of all interfaces, one entry each, by the interface's place."""
 
     link_type: NDArray[np.uint16]  # LINKTYPE_
     snaplen: NDArray[np.int64]  # bytes
@@ -169,7 +169,7 @@ class Interfaces:
         self._columns: InterfaceColumns | None = None
         self._opened: list[tuple[int, int]] = []  # sections of this walk: block, base
         self._dropped_before = 0  # in sections that are closed
-        self._ended_before_ns: int | None = None  # what these say
+        self._ended_before_ns: int | None = None  # the latest end that these report
 
     def __len__(self) -> int:
         return len(self._all)
@@ -188,11 +188,11 @@ class Interfaces:
         return self._latest_end(self._all, latest_ns)
 
     def _latest_end(self, interfaces: list[Interface], latest_ns: int) -> int | None:
-        said = [self._ended_before_ns, *(one.ended_ns(latest_ns) for one in interfaces)]
-        return max((end for end in said if end is not None and end >= latest_ns), default=None)
+        ends = [self._ended_before_ns, *(one.ended_ns(latest_ns) for one in interfaces)]
+        return max((end for end in ends if end is not None and end >= latest_ns), default=None)
 
     def columns(self) -> InterfaceColumns:
-        """Return what packets need to know of the interfaces."""
+        """Return the interfaces as columns."""
         if self._columns is None:
             self._columns = InterfaceColumns(
                 np.array([one.link_type for one in self._all], np.uint16),
@@ -210,7 +210,7 @@ class Interfaces:
     def close_sections(
         self, block: NDArray[np.int64], time_ns: NDArray[np.int64], before_ns: int | None
     ) -> None:
-        """Forget the interfaces of all sections but the open one, at the end of a walk.
+        """Drop the interfaces of all sections but the open one, at the end of a walk.
 
         Args:
             block: the blocks of the walk's packets that have a time, ascending.
@@ -271,8 +271,8 @@ class Interfaces:
 
     def count_lost(self, interface: NDArray[np.int64], lost: NDArray[np.uint64]) -> None:
         """Take in how many packets were lost before each of these packets, by their interfaces' places."""
-        said = np.flatnonzero(lost)
-        for one, count in zip(interface[said].tolist(), lost[said].tolist(), strict=True):
+        reports = np.flatnonzero(lost)
+        for one, count in zip(interface[reports].tolist(), lost[reports].tolist(), strict=True):
             self._all[one].lost_by_packets += count
 
 

@@ -1,6 +1,4 @@
-"""The records of a pcap: what their headers say, and the chain that their lengths make of them.
-
-pcap: the classic savefile, draft-ietf-opsawg-pcap.
+"""pcap, the classic savefile (draft-ietf-opsawg-pcap): its header, its records, and the walk along them.
 
 Before version 2.4 the two lengths of a record stood the other way round; of 2.3 there are files of both
 kinds. Such old files are read as libpcap reads them: of 2.3, the smaller length is the captured one.
@@ -83,10 +81,10 @@ class Form:
 
 
 class Records:
-    """The records of one window as a chain; see `lockstep.Chain`.
+    """The records of one window as a chain; see `walk.RecordChain`.
 
     Lengths are not yet checked here. A false one leads out of the window, which ends the walk, or into the
-    midst of it, which is no harm: what is found behind a false length is thrown away.
+    middle of it, which does no harm: what is found behind a false length is dropped.
     """
 
     def __init__(self, window: memoryview, form: Form) -> None:
@@ -121,7 +119,7 @@ class Records:
         return behind
 
     def plausible(self, at: NDArray[np.int64], width: int, sample: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Tell where records may begin: there is a time near the sample's, and sensible lengths."""
+        """Return where records may begin: there is a time near the sample's, and plausible lengths."""
         form = self._form
         earliest = gather(self._window, sample[:1], form.number) - np.uint32(DAY)  # wraps, as does the next
         mask = gather_runs(self._window, at, width, form.number) - earliest <= np.uint32(2 * DAY)
@@ -157,7 +155,7 @@ LINK_TYPE, RESERVED = 0x0000FFFF, 0x0BFF0000
 def begin(header: bytes) -> PcapWalker | Trouble:
     """Return the walker for the records behind this file header, which has a pcap's magic number.
 
-    If nothing can be read behind it, the answer says why.
+    If none of them can be read, return the reason.
     """
     order = ">" if int.from_bytes(header[:4], "big") in NS_PER_UNIT else "<"
     if len(header) < FILE_HEADER:
@@ -184,7 +182,7 @@ class PcapWalker:
     """
 
     begins = FILE_HEADER
-    dropped = 0  # the format has no place to say it
+    dropped = 0  # the format cannot report it
     ended_ns = None  # nor this
     untimed = 0  # every record has its time
 
@@ -217,7 +215,7 @@ class PcapWalker:
         return walked
 
     def cut(self, window: memoryview, at: int) -> Trouble:
-        """Say what the file's end cuts short; see `Walker`."""
+        """Return what the file's end cuts short; see `Walker`."""
         there = len(window) - at
         if there < RECORD_HEADER:
             problem = f"the file ends inside the packet's header ({there} of {RECORD_HEADER} bytes)"

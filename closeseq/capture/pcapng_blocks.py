@@ -1,7 +1,6 @@
-"""The blocks of a pcapng as a chain: where each begins, before anything in them is believed.
+"""The blocks of a pcapng: where each begins, and the packets in them, many blocks at a time.
 
-What the packet blocks of pcapng say, many blocks at a time.
-
+`BlockChain` finds where blocks begin, before anything in them is checked. `Blocks` reads the packet blocks:
 Enhanced (draft-ietf-opsawg-pcapng, section 4.3), Simple (4.4) and the obsolete Packet Block (appendix A).
 """
 
@@ -27,9 +26,9 @@ HEADS = {order: struct.Struct(f"{order}II") for order in "<>"}
 
 
 class BlockChain:
-    """The blocks of one window in one byte order, up to a section header; see `lockstep.Chain`.
+    """The blocks of one window in one byte order, up to a section header; see `walk.RecordChain`.
 
-    Lengths are not yet checked here: what is found behind a false one is thrown away.
+    Lengths are not yet checked here: what is found behind a false one is dropped.
     """
 
     def __init__(self, window: memoryview, order: str) -> None:
@@ -78,7 +77,7 @@ class BlockChain:
         return at + np.where(self._kind[within] == SECTION, 0, length)
 
     def plausible(self, at: NDArray[np.int64], width: int, sample: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Tell where blocks may begin: of the last sample's kind, with a sensible length at both ends."""
+        """Return where blocks may begin: of the last sample's kind, with a plausible length at both ends."""
         window, number = self._window, self._number
         kind = gather(window, sample[-1:], self._head)["kind"]
         mask: NDArray[np.bool_] = gather_runs(window, at, width, number) == kind
@@ -110,7 +109,7 @@ MOST_OPTIONS = 32
 
 @dataclass(frozen=True, slots=True)
 class PacketBlocks:
-    """Packet blocks as columns of equal length."""
+    """Packet blocks as columns with one entry a packet."""
 
     row: NDArray[np.int64]  # the block's index in the walk
     offset: NDArray[np.int64]  # of the packet's first byte in the window
@@ -120,7 +119,7 @@ class PacketBlocks:
     interface: NDArray[np.int64]  # its place among the interfaces of the walk's sections
     ticks: NDArray[np.uint64]  # on the interface's clock; 0 in simple blocks
     timed: NDArray[np.bool_]  # false in simple blocks
-    lost: NDArray[np.uint64]  # packets lost since the one before it, as far as the block itself says
+    lost: NDArray[np.uint64]  # packets lost since the one before it, as the block itself reports
 
     def take(self, rows: slice | NDArray[np.int64]) -> PacketBlocks:
         """Return the packets that a slice or an index array selects."""
@@ -223,8 +222,9 @@ class Blocks:
             header = gather_in_order(self.window, at, big[rows], OPTION)
             at = at + OPTION.itemsize
             length = header["length"].astype(np.int64)
-            said = (header["code"] == EPB_DROPCOUNT) & (length == COUNT.itemsize) & (at + length <= end[rows])
-            lost[rows[said]] = gather_in_order(self.window, at[said], big[rows[said]], COUNT)["lost"]
+            counts = (header["code"] == EPB_DROPCOUNT) & (length == COUNT.itemsize)
+            counts &= at + length <= end[rows]
+            lost[rows[counts]] = gather_in_order(self.window, at[counts], big[rows[counts]], COUNT)["lost"]
             at = at + _padded(length)
             on = (header["code"] != 0) & (at + OPTION.itemsize <= end[rows])
             rows, at = rows[on], at[on]

@@ -1,7 +1,4 @@
-"""When a saved capture goes on in another file, and how the files are called.
-
-Saving what is captured while it is captured: in one file, in several in turn, or into a pipe.
-"""
+"""Saving a live capture: in one file, in several in turn (a rotation), or into a pipe."""
 
 from __future__ import annotations
 
@@ -41,14 +38,14 @@ EXAMPLES = "write a size like 100MB or 64KiB, or a time like 30s, 10m, 1h, 1d"
 
 @dataclass(frozen=True, slots=True)
 class Rotation:
-    """How far one file goes; one of the two."""
+    """When the next file begins: by size or by time, one of the two."""
 
     size: int | None = None  # bytes
-    time_ns: int | None = None
+    time_ns: int | None = None  # nanoseconds
 
 
 def parse_rotation(text: str) -> Rotation:
-    """Return what `--rotate` says: a size (B, kB, MB, GB, TB, KiB, ...) or a time (s, m, h, d).
+    """Return the rotation that `--rotate` asks for: a size (B, kB, MB, KiB, ...) or a time (s, m, h, d).
 
     Raises:
         ValueError: it is neither, or nothing.
@@ -69,7 +66,7 @@ def parse_rotation(text: str) -> Rotation:
 
 def _at_least_one(amount: float, text: str) -> int:
     if amount < 1:
-        raise ValueError(f"{text!r} is nothing at all: {EXAMPLES}")
+        raise ValueError(f"{text!r} is less than one: {EXAMPLES}")
     return int(amount)
 
 
@@ -80,12 +77,12 @@ def numbered(path: str, number: int) -> str:
 
 
 def already_there(path: str) -> list[str]:
-    """Return the files that look as if they had been saved in turn under this name before."""
+    """Return the files with names of an earlier rotation of this name."""
     whole = Path(path)
     shape = re.compile(re.escape(whole.stem) + r"-\d{5,}" + re.escape(whole.suffix))
     try:
         names = sorted(entry.name for entry in whole.parent.iterdir() if shape.fullmatch(entry.name))
-    except OSError:  # opening the first file will tell
+    except OSError:  # opening the first file raises the error
         names = []
     return [str(whole.with_name(name)) for name in names]
 
@@ -105,11 +102,11 @@ class Saver:
 
     With rotation the files are numbered, NAME-00001.pcapng, NAME-00002.pcapng and so on. Each is a
     capture by itself: it names all devices, and its losses are those of its own time. A file begins only
-    with a packet that belongs into it, so none is empty but the first if nothing is captured at all.
+    with its first packet, so none is empty but the first if nothing is captured at all.
 
     Any method that writes raises SaveError when the disk is full, the pipe closed or the file too large.
-    That happens once: the file then ends behind its last whole packet, and whatever is given to the
-    saver afterwards goes nowhere.
+    That happens once: the file then ends behind its last whole packet, and the saver ignores all that
+    follows.
 
     Args:
         path: the file's name, or "-" for standard output.

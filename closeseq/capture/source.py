@@ -1,6 +1,7 @@
-"""Captures in object stores and on other machines: whatever has a URL that fsspec knows, such as s3://.
+"""Where a capture's bytes come from: a file, a pipe, a URL; plain or compressed.
 
-Where a capture's bytes come from: a window on them and a place in it, moved on piece by piece.
+`Source` is a window on them and a place in it, moved on piece by piece. `Remote` is a file in an object store
+or on another machine: anything with a URL that fsspec supports, such as s3://.
 
 Files are read, never mapped into memory. A mapped file that another program makes shorter ends the
 process with SIGBUS, which no exception handler can catch; a read file only gives fewer bytes.
@@ -29,12 +30,12 @@ INSTALL = "pip install 'closeseq[cluster]' (s3:// also needs s3fs, gs:// gcsfs)"
 
 
 def is_url(path: str) -> bool:
-    """Whether this is a URL and no file's name."""
+    """Whether this is a URL, not the name of a file."""
     return URL.match(os.fspath(path)) is not None
 
 
 class Remote:
-    """A remote file, read from its begin; whatever goes wrong is an OSError.
+    """A remote file, read from its begin; every error is an OSError.
 
     Args:
         file: as fsspec opens it.
@@ -73,7 +74,7 @@ def open_url(url: str) -> BinaryIO:
     """Open a remote file for reading.
 
     Raises:
-        CaptureError: it cannot be.
+        CaptureError: it cannot be opened.
     """
     try:
         from fsspec.core import url_to_fs
@@ -106,7 +107,7 @@ def found(url: str) -> Iterator[str]:
             matching = [one["name"] for one in files.ls(path, detail=True) if one["type"] == "file"]
         else:
             matching = []
-    except Exception:  # noqa: BLE001 - opening it will tell
+    except Exception:  # noqa: BLE001 - opening it raises the error
         matching = []
     protocol = url.split("://", maxsplit=1)[0]
     yield from (_named(files, protocol, one) for one in sorted(matching)) if matching else (url,)
@@ -118,17 +119,17 @@ def _named(files: Any, protocol: str, path: str) -> str:
 
 
 def _reason(error: Exception) -> str:
-    """Return what is wrong, in one line."""
+    """Return an error's reason, in one line."""
     text = str(getattr(error, "strerror", None) or error) or type(error).__name__
     return text.splitlines()[0][:200]
 
 
 CHUNK = 8 * 1024 * 1024  # bytes in one window: tens of thousands of packets
 PIECE = 1024 * 1024  # bytes unpacked at a time
-REMEMBERED = 2048  # bytes at either end of what was read by which a file is known that was written anew
+REMEMBERED = 2048  # bytes kept of either end of what was read: by these a file that was rewritten is noticed
 
 SHORTER = "the file was made shorter while it was read"
-ANEW = "the file was written anew while it was read"
+REWRITTEN = "the file was rewritten while it was read"
 TRY_AGAIN = "read it again when nothing writes to it"
 
 
@@ -146,7 +147,7 @@ class Bytes(Protocol):
         """
 
     def changed(self) -> str | None:
-        """Return what happened to the bytes that were read, as a clause; None if they are as they were."""
+        """Return how the bytes that were read have changed since, as a clause; None if they have not."""
 
     def close(self) -> None:
         """Let go of the file."""
@@ -182,12 +183,12 @@ class Regular:
         return got
 
     def changed(self) -> str | None:
-        """Say whether the file is shorter than it was, or has other bytes where it was read."""
+        """Return whether the file is shorter than it was, or has other bytes where it was read."""
         same = all(os.pread(self._fd, len(data), place) == data for place, data in (self._first, self._last))
-        # The size comes second: if the file is made shorter at this moment, that is what is said.
+        # The size comes second: if the file is made shorter at this moment, that is what is reported.
         if os.fstat(self._fd).st_size < self._length:
             return SHORTER
-        return None if same else ANEW
+        return None if same else REWRITTEN
 
     def close(self) -> None:
         """Close the file."""
@@ -222,7 +223,7 @@ class Piped:
 
 
 class Source:
-    """A window on the bytes of a capture, plain or compressed; what lies before its place is done with.
+    """A window on the bytes of a capture, plain or compressed; what lies before its place is dropped.
 
     Every window is new memory, so batches stay good when the window moves on.
 
@@ -270,7 +271,7 @@ class Source:
         """Move the window on, until it has `wanted` bytes from its place if the file has them.
 
         Returns whether there is anything new in it. The window's place changes, what is there does not.
-        What came from a file that was changed while it was read is not used.
+        Bytes of a file that was changed while it was read are not used.
         """
         if self.trouble is not None:
             return False

@@ -1,17 +1,14 @@
-"""What the walks along the records of a capture have in common.
+"""The walk along the records of a capture, for any format.
 
-A walker is handed a window (any buffer: a piece of a file or a stream), goes along the
-record headers in it, and says how far it came. It keeps only what the format itself carries on from
-record to record, so a file that still grows is walked by handing it the longer window.
+A walker is handed a window (any buffer: a piece of a file or a stream), goes along the record headers in it,
+and returns how far it came. It keeps only what the format itself carries on from record to record, so a file
+that still grows is walked by handing it the longer window.
 
-The walk along a chain of records, many stretches of it at once.
-
-Only a record's length tells where the next one begins, so a walk is a loop, one step of Python a record.
-Here it starts at many places together, and numpy takes all of them one record further in each round.
-
-Where a record begins in the midst of a window can only be guessed, by a header that looks like those
-before it. A stretch counts only if the walk up to there ends exactly where it begins; so a wrong guess costs
-time, and nothing else: the plain loop goes on until it meets a stretch that begins right.
+Only a record's length shows where the next one begins, so a walk is a loop, one step of Python a record.
+`walk` starts at many places together, and numpy takes all of them one record further in each round. Where a
+record begins in the middle of a window can only be guessed, by a header that looks like those before it. A
+stretch counts only if the walk up to there ends exactly where it begins; so a wrong guess only costs time:
+the plain loop goes on until it meets a stretch that begins right.
 """
 
 from __future__ import annotations
@@ -53,7 +50,7 @@ def _none(dtype: type[np.generic]) -> NDArray[Any]:
 
 @dataclass(slots=True)
 class Walked:
-    """What one walk found: the columns of `Frames`, and where and why it stopped."""
+    """The result of a walk: the columns of `Frames`, one entry a record, and where and why it stopped."""
 
     end: int  # the first byte of the window that was not used up
     wanted: int  # bytes that must follow from `end` for the next record to be whole, as far as is known
@@ -75,7 +72,7 @@ class Walker(Protocol):
 
     @property
     def dropped(self) -> int:
-        """Packets that the capture itself says were lost."""
+        """Packets that were lost, as the capture itself reports."""
 
     @property
     def untimed(self) -> int:
@@ -83,17 +80,16 @@ class Walker(Protocol):
 
     @property
     def ended_ns(self) -> int | None:
-        """When the capture says that it ended, since the epoch; None if it does not, or nothing sound."""
+        """When the capture ended, as it reports, since the epoch; None if it does not, or not plausibly."""
 
     def walk(self, window: memoryview, at: int, most: int) -> Walked:
         """Go along at most `most` records of the window, from byte `at`, which begins a record.
 
-        The walker remembers what it has walked: no record is to be shown to it twice, except the
-        one at `Walked.end`.
+        The walker keeps state: no record may be walked twice, except the one at `Walked.end`.
         """
 
     def cut(self, window: memoryview, at: int) -> Trouble:
-        """Say what it is that the file's end cuts short, where the walk came no further than `at`."""
+        """Return what the file's end cuts short, where the walk came no further than `at`."""
 
 
 def first(where: NDArray[np.bool_]) -> int:
@@ -113,7 +109,7 @@ class RecordChain(Protocol):
     last: int  # the last byte at which a record's header is whole in the window, if it begins there
 
     def plain(self, at: int, before: int, most: int) -> tuple[list[int], int]:
-        """Go from record to record in a plain loop. What it answers is what every walk has to answer.
+        """Go from record to record in a plain loop. Every other walk must give the same.
 
         Returns:
             Where records begin: before the byte `before`, and at most `most` of them. And where it
@@ -123,15 +119,15 @@ class RecordChain(Protocol):
     def following(self, at: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return where the records behind these begin, as `plain` says; `at` itself if it ends there.
 
-        Never less than `at`. Beyond `last` any answer will do.
+        Never less than `at`. Beyond `last` any result will do.
         """
 
     def plausible(self, at: NDArray[np.int64], width: int, sample: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Tell where records may begin.
+        """Return where records may begin.
 
         Args:
-            at: the first of `width` bytes each that are to be judged, none of them beyond `last`.
-            width: how many.
+            at: the first of `width` bytes each, none of them beyond `last`.
+            width: how many bytes from each of these are possible beginnings.
             sample: where records do begin.
 
         Returns:
@@ -156,9 +152,9 @@ class WalkStretches:
 
 
 def walk(chain: RecordChain, at: int, most: int) -> tuple[NDArray[np.int64], int]:
-    """Return what `chain.plain` does of everything from `at` on, as an array.
+    """Return what `chain.plain` does for everything from `at` on, as an array.
 
-    Where it ended is told only if that is before `most` records.
+    Where it ended is right only if that is before `most` records.
     """
     part, at = _plain(chain, at, chain.last + 1, min(most, SAMPLE))
     parts, count = [part], len(part)

@@ -1,10 +1,7 @@
-"""A file of records that ends behind a whole record, whatever happens while it is written.
+"""Writing captures: pcapng (draft-ietf-opsawg-pcapng), and the classic pcap with nanoseconds.
 
-The records of a whole batch in one array: headers, packets and what stands behind them, put in place.
-
-The reverse of `records.gather`: no Python runs for a single packet.
-
-Writing captures: pcapng (draft-ietf-opsawg-pcapng), and the classic pcap with nanoseconds.
+The records of a batch are put together in one array (`assemble`), so no Python runs for a single packet. A
+file (`RecordFile`) ends behind a whole record, even if writing fails or is interrupted.
 """
 
 from __future__ import annotations
@@ -34,7 +31,7 @@ if TYPE_CHECKING:
 
 
 class RecordFile:
-    """Records appended to a file, handed to the system at once: whoever follows the file sees them.
+    """Records appended to a file, written at once, so that whoever follows the file sees them.
 
     When writing fails or is interrupted, a regular file is cut behind its last whole record. Of a pipe
     nothing can be taken back.

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from closeseq.analysis import Analysis, analyze_chain, settings_of
+from closeseq.analysis import Analysis, analyze_chain
 from closeseq.capture.chains import Chain, find_chains
 from closeseq.capture.names import files_named
 from closeseq.cli.output import Output, opened
@@ -26,6 +26,7 @@ from closeseq.report.selection import Selection, Wanted
 from closeseq.report.summary import nothing, remarks_on_files, summary, title
 from closeseq.report.table import table
 from closeseq.report.timeline_text import format_timeline
+from closeseq.settings import settings_of
 from closeseq.units import count
 
 if TYPE_CHECKING:

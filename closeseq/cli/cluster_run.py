@@ -9,13 +9,13 @@ import sys
 from concurrent.futures import Executor
 from typing import TYPE_CHECKING, Any
 
-from closeseq.analysis import settings_of
 from closeseq.cli.analyze_run import Job, meant
 from closeseq.cli.output import streamed
 from closeseq.cli.terminal import Progress, Refusal, Status, complain, fault_in
 from closeseq.cluster import FORMS, SUMMARY, Order, Totals, handed_on, part
 from closeseq.errors import CaptureError
 from closeseq.report.text import Style, printable
+from closeseq.settings import settings_of
 from closeseq.shards.keys import file_system, write_whole
 from closeseq.shards.plan import each, shared_out
 

@@ -9,13 +9,13 @@ from contextlib import ExitStack
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from closeseq.analysis import settings_of
 from closeseq.cli.live_output import Teller
 from closeseq.cli.live_run import Stop, Until, Watching, stopped_by_signals
 from closeseq.cli.output import Output, streamed
 from closeseq.cli.terminal import Refusal, Status, StatusLine, complain
 from closeseq.errors import CaptureError, DeviceError, FilterError, NotPermittedError, SaveError
 from closeseq.report.selection import Wanted
+from closeseq.settings import settings_of
 from closeseq.watch import Monitor
 from closeseq.watch.session import PacketClock, Session, SystemClock
 

@@ -156,8 +156,8 @@ class Connections:
             "stretches": steps.stretches,
         }
 
-    def ask(self, guess: ClientGuess) -> None:
-        """Let this tell from now on which end is the client, where no SYN does."""
+    def guess_with(self, guess: ClientGuess) -> None:
+        """From now on infer the client by this guess, where no SYN shows it."""
         self._guess, self._clients = guess, None
 
     def conversation(self, index: int) -> Conversation:

@@ -1,13 +1,7 @@
-"""The control bits of a TCP header (RFC 9293 3.1) that matter here, and their letters.
+"""TCP headers: the control bits, arithmetic on numbers that wrap, and a batch of headers as columns.
 
-Arithmetic on numbers that wrap.
-
-At 2**32: sequence numbers (RFC 9293 3.4) and timestamps (RFC 7323). At 2**16: the identification of IPv4
-packets (RFC 791 3.1).
-
-This is the only place in closeseq where wrap-around is handled.
-
-Segments: the TCP headers of a batch as columns, one row a segment.
+Numbers wrap at 2**32: sequence numbers (RFC 9293 3.4) and timestamps (RFC 7323). At 2**16: the identification
+of IPv4 packets (RFC 791 3.1). Only here in closeseq wrap-around is handled.
 """
 
 from __future__ import annotations
@@ -23,6 +17,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+# Control bits (RFC 9293 3.1).
 FIN = 0x01
 SYN = 0x02
 RST = 0x04
@@ -68,7 +63,7 @@ def steps(ip_id: int, before: int) -> int:
 
 
 def counts_on(ip_id: int, before: int) -> bool:
-    """Return whether `ip_id` lies past `before`, by less than half of the numbers; 0 and below are none."""
+    """Return whether `ip_id` lies past `before`, by less than half of the numbers; 0 and -1 are none."""
     return ip_id > 0 and before > 0 and 0 < steps(ip_id, before) < IP_IDS // 2
 
 
@@ -80,10 +75,10 @@ def count_on(ip_id: NDArray[np.int32], before: NDArray[np.int32]) -> NDArray[np.
 
 @dataclass(frozen=True, slots=True)
 class Segments:
-    """TCP segments in the order of capture; all columns have equal length.
+    """TCP segments in the order of capture, as columns with one entry a segment.
 
-    Addresses are 128-bit numbers in two halves; an IPv4 address is the number itself (high half 0),
-    and `version` tells the two families apart.
+    Addresses are 128-bit numbers in two halves; an IPv4 address is the number itself (high half 0), and
+    `version` distinguishes the two families.
     """
 
     number: NDArray[np.int64]  # the packet's number in its capture, counted from 1
@@ -97,7 +92,7 @@ class Segments:
     dst_port: NDArray[np.uint16]
     seq: NDArray[np.uint32]  # as on the wire
     ack: NDArray[np.uint32]  # as on the wire; meaningless without the ACK flag
-    flags: NDArray[np.uint8]  # the bits of packets.flags (and URG, ECE, CWR as on the wire)
+    flags: NDArray[np.uint8]  # the control bits above (and URG, ECE, CWR as on the wire)
     window: NDArray[np.uint16]  # as on the wire, not scaled
     length: NDArray[np.int64]  # bytes of payload, from the IP length (not from what was captured)
     ttl: NDArray[np.uint8]  # TTL or hop limit
@@ -110,7 +105,7 @@ class Segments:
     sacked: NDArray[np.uint32]  # how far beyond `ack` its SACK blocks reach (RFC 2018); 0 without
     syn_options: NDArray[np.uint32]  # the kinds of a SYN's options in order, four bits each; 0 for others
     vlan: NDArray[np.uint64]  # the VLANs of its frame, 16 bits a tag, the innermost lowest; 0 without tags
-    place: NDArray[np.uint64]  # equal where link headers do not tell that two frames were captured apart
+    place: NDArray[np.uint64]  # equal unless link headers show that two frames are from different places
     skipped: Mapping[str, int] = field(default_factory=dict)  # reason -> frames that gave no row
     notes: Mapping[str, int] = field(default_factory=dict)  # remark -> rows it is true of
 

@@ -1,13 +1,13 @@
-"""Bytes that one task hands on to another: as they are, or in a file that all machines can read.
+"""Pairs of addresses and ports as 64-bit numbers, by which the tasks compare files.
 
-Which pairs of addresses and ports a file has, as numbers of 64 bits by which files are compared.
-
-They are hashes, with a key of their run. If two pairs should have the same one, both are treated as if they
+The numbers are hashes, with a key of their run. If two pairs have the same one, both are treated as if they
 went on in another file, which is only more work.
 
-Which end is the client, where no SYN tells and the whole capture has to be asked.
+Where no SYN was captured, `ClientGuess` infers the client from how many others each endpoint talks to. A
+shard has only some of these, so `Informed` gets the counts of the whole capture.
 
-`ClientGuess` counts with how many others each endpoint talks. A shard has only some of these; so it is told.
+Bytes that one task hands on to another pass through `put` and `get`: as they are, or in a file that all
+machines can read.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def get(held: Held, begin: int | None = None, end: int | None = None) -> bytes:
 
 
 def file_system(url: str) -> tuple[Any, str]:
-    """Return what reads and writes there, and the path by which it knows it."""
+    """Return the file system of a URL, and the path in it."""
     from fsspec.core import url_to_fs  # of the extra `cluster`
 
     found: tuple[Any, str] = url_to_fs(url)
@@ -86,8 +86,8 @@ ROW = np.dtype(
     [
         ("pair", np.uint64),
         ("ends", np.uint64, 2),  # of end 0 and end 1
-        ("asks", np.bool_),  # it begins without SYN, so that it may be open which end is the client
-        ("tagged", np.bool_),  # so it may be in a VLAN, where another connection may begin without one
+        ("asks", np.bool_),  # it begins without SYN, so the client may have to be inferred
+        ("tagged", np.bool_),  # it was seen in a VLAN, where another connection may begin without SYN
     ]
 )
 HALF = np.uint64(32)
@@ -178,7 +178,7 @@ def joined(batches: Iterable[NDArray[np.void]]) -> NDArray[np.void]:
 
 @dataclass(frozen=True, slots=True)
 class Peers:
-    """With how many others endpoints talk, in the whole capture."""
+    """With how many others endpoints talk, in the whole capture; one entry an endpoint."""
 
     key: int  # of the hashes
     end: NDArray[np.uint64]  # ascending, as in keys.ROW
@@ -186,7 +186,10 @@ class Peers:
 
 
 class Informed(ClientGuess):
-    """Guesses as if it knew the whole capture."""
+    """Infers the client by the counts of the whole capture.
+
+    Raises LookupError for an endpoint that `peers` lacks.
+    """
 
     def __init__(self, pairs: Pairs, ports: frozenset[int], peers: Peers) -> None:
         super().__init__(pairs, ports)
@@ -197,5 +200,5 @@ class Informed(ClientGuess):
         ends = end_keys(self._pairs, pair, known.key)
         place = np.minimum(np.searchsorted(known.end, ends), max(len(known.end) - 1, 0))
         if not np.array_equal(known.end[place], ends):
-            raise LookupError("an endpoint was not asked for")
+            raise LookupError("an endpoint's peers were not counted")
         return known.number[place]

@@ -1,4 +1,4 @@
-"""Connections as bytes, to be judged elsewhere, and those of several shards as one."""
+"""Connections as bytes, to be judged by another task; and those of several shards as one."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ QUICK = 1  # of zlib's levels; most columns hold nothing but zeros
 
 
 class Tables(dict[str, dict[str, NDArray[Any]]]):
-    """The columns of all tables of some connections, to which nothing will be added."""
+    """The columns of all tables of some connections: table -> column -> values. They are complete."""
 
     @property
     def connections(self) -> int:
@@ -52,7 +52,7 @@ def from_bytes(data: bytes) -> Tables:
 
 
 def connections_of(tables: Tables, ports: frozenset[int], peers: Peers | None = None) -> Connections:
-    """Return connections again; nothing can be fed to them.
+    """Return connections made of their columns; nothing can be fed to them.
 
     Args:
         tables: their columns.
@@ -65,7 +65,7 @@ def connections_of(tables: Tables, ports: frozenset[int], peers: Peers | None = 
         table.grow(len(next(iter(columns.values()))), **columns)
     pairs = made.tables["pairs"]
     assert isinstance(pairs, Pairs)
-    made.ask(ClientGuess(pairs, ports) if peers is None else Informed(pairs, ports, peers))
+    made.guess_with(ClientGuess(pairs, ports) if peers is None else Informed(pairs, ports, peers))
     return made
 
 

@@ -1,8 +1,8 @@
-"""What is done elsewhere: each task is a function of what it is given, and may be done twice.
+"""The tasks that run elsewhere: each is a function of its arguments alone, and may run twice.
 
-look      a file: what was met in it, and which pairs it has
-compare   pairs of all files: which go on in another one, and who has to be asked about
-count     with how many others each of those talks
+look      a file: its counts and times, and which pairs it has
+compare   pairs of all files: which go on in another one, and which endpoints' peers must be counted
+count     with how many others each of these endpoints talks
 inside    a file: the connections that lie in it, and the columns of all others
 across    the columns of some of these others, from all files: their connections
 precede   how many connections of a file begin before each of those that go on in another one
@@ -44,17 +44,17 @@ if TYPE_CHECKING:
 FEED = 1 << 15  # rows that are fed together
 JUDGING = threading.Lock()  # classes are found by one thread at a time, whatever the executor has
 
-CHANGED = "it was changed after it had been looked at"
+CHANGED = "the file has changed since it was first read"
 AGAIN = "analyse it again when nothing writes to it"
 
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """What all tasks of a run go by."""
+    """Arguments that all tasks of a run share."""
 
     settings: Settings
     key: int  # of the hashes
-    folder: str | None  # where what is handed on is kept; None: it is handed on as it is
+    folder: str | None  # URL of the folder for what tasks hand on; None: it is handed on as it is
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,7 @@ class Portion:
 
 
 class Looked(NamedTuple):
-    """What was met in a file."""
+    """The result of `look`: what a file contains."""
 
     reading: Reading
     fragments: Fragments | None  # that may be completed in the next file
@@ -81,7 +81,7 @@ def look(terms: Terms, portion: Portion) -> Looked:
     reading, decoder = Reading(portion.path), Decoder(portion.fragments)
 
     def feed(segments: Segments) -> None:
-        reading.met(segments)
+        reading.see(segments)
         wanted = narrow(segments, terms.settings.ports, terms.settings.hosts)
         if len(wanted):
             found.append(keys.rows_of(wanted, terms.key))
@@ -92,10 +92,10 @@ def look(terms: Terms, portion: Portion) -> Looked:
 
 
 class Compared(NamedTuple):
-    """What comparing files has shown, for one range of pairs."""
+    """The result of `compare`, for one range of pairs."""
 
     crossing: list[NDArray[np.uint64]]  # ascending, of each file: the pairs that another file has too
-    asked: NDArray[np.uint64]  # ascending: ends
+    asked: NDArray[np.uint64]  # ascending: endpoints whose peers must be counted
 
 
 def compare(files: Sequence[Held], part: int, parts: int) -> Compared:
@@ -132,7 +132,7 @@ class Inside(NamedTuple):
 
     shard: Shard
     pieces: list[Held]  # of each partition; empty without any
-    error: CaptureError | None  # why it could not be read once more
+    error: CaptureError | None  # why it could not be read a second time
 
 
 def inside(
@@ -167,7 +167,7 @@ def inside(
     Reader(reading, feed, packets, decoder=Decoder(portion.fragments)).read([portion.path])
     error = next(iter(reading.files.errors()), None)
     if reading.packets == packets:
-        error = None  # what else is wrong was met when it was looked at
+        error = None  # `look` reported it
     elif error is None or reading.packets:
         error = CaptureError(CHANGED, path=portion.path, packet=reading.packets + 1, remedy=AGAIN)
     if error is not None:
@@ -177,7 +177,7 @@ def inside(
 
 
 def of_columns(batches: Sequence[Segments]) -> Segments:
-    """Return batches as one."""
+    """Return batches as one, in their order."""
     columns: dict[str, Any] = {
         name: np.concatenate([np.empty(0, DTYPES[name]), *[getattr(one, name) for one in batches]])
         for name in COLUMNS
@@ -186,7 +186,7 @@ def of_columns(batches: Sequence[Segments]) -> Segments:
 
 
 def shard_of(terms: Terms, connections: Connections) -> Shard:
-    """Return connections as what is handed on."""
+    """Return connections as a shard, which can be handed on."""
     tables = taken(connections)
     first = first_packets(tables)
     return Shard(
@@ -222,7 +222,7 @@ def precede(first: Held, others: NDArray[np.int64]) -> NDArray[np.int64]:
 
 @dataclass(frozen=True, slots=True)
 class Numbered:
-    """The connections of a shard with what only the whole capture tells."""
+    """The connections of a shard with what only the whole capture shows."""
 
     shard: Shard
     before: int  # connections that begin in the files before this one
@@ -232,12 +232,15 @@ class Numbered:
 
     def connections(self, settings: Settings) -> Connections:
         """Return them, by the numbers that they have in the whole capture."""
-        tables = from_bytes(get(self.shard.tables))
-        tables["histories"]["id"] = self.numbers_of(tables)
-        return connections_of(tables, settings.ports, self.peers)
+        return connections_of(self.tables(), settings.ports, self.peers)
 
-    def numbers_of(self, tables: Tables) -> NDArray[np.int64]:
-        """Return the number of each connection of the shard's tables."""
+    def tables(self) -> Tables:
+        """Return their tables, by the same numbers."""
+        tables = from_bytes(get(self.shard.tables))
+        tables["histories"]["id"] = self._numbers_of(tables)
+        return tables
+
+    def _numbers_of(self, tables: Tables) -> NDArray[np.int64]:
         if self.among is None:
             assert self.numbers is not None
             return self.numbers

@@ -1,9 +1,8 @@
-"""The machine language of the kernel's packet filter (classic BPF, linux/filter.h), and its assembler.
+"""Programs for the kernel's packet filter (classic BPF, linux/filter.h): assembled here, or by libpcap.
 
 A program looks at one frame and returns how many bytes of it to keep; 0 drops it. It has an accumulator A
-and an index register X, and jumps forward only.
-
-Filter expressions as tcpdump has them, compiled by libpcap, which scapy knows how to call.
+and an index register X, and jumps forward only. `assemble` makes one of lines with labels; libpcap, called
+through scapy's bindings, compiles filter expressions as in tcpdump (`compile_expression`).
 """
 
 from __future__ import annotations
@@ -55,7 +54,7 @@ NOTHING: Program = (Instruction(RETURN, 0),)  # drops every frame
 
 
 class Line(NamedTuple):
-    """An instruction with names of places instead of distances; no name is the next instruction."""
+    """An instruction that jumps to labels instead of distances; no label is the next instruction."""
 
     code: int
     k: int = 0
@@ -64,8 +63,8 @@ class Line(NamedTuple):
 
 
 def chain(first: Program, second: Program) -> Program:
-    """Return the program that passes what both pass, cut as the second says."""
-    # Nothing of a program's state but the frame itself is used by a program that begins.
+    """Return the program that passes what both pass, with the snap length of the second."""
+    # A program that begins uses nothing of another's state but the frame.
     joined = [
         Instruction(JUMP, len(first) - at - 1) if step.code == RETURN and step.k else step
         for at, step in enumerate(first)
@@ -81,7 +80,8 @@ def cut(program: Program, snap_length: int) -> Program:
 def attach(packets: socket.socket, program: Program) -> None:
     """Let the kernel run the program on all that comes to the socket from now on, in place of another.
 
-    Raises OSError if the kernel refuses.
+    Raises:
+        OSError: the kernel refuses.
     """
     code = b"".join(struct.pack("=HBBI", step.code, step.then, step.else_, step.k) for step in program)
     memory = ctypes.create_string_buffer(code, len(code))
@@ -96,7 +96,7 @@ def lock(packets: socket.socket) -> None:
 
 
 def assemble(source: Iterable[Line | str]) -> Program:
-    """Return the program for steps and, in front of steps, the names of places (text).
+    """Return the program for lines and, in front of lines, labels (text).
 
     A conditional jump reaches 255 instructions, a plain one any distance. Where the first is not enough,
     it goes to a plain one right behind it.
@@ -127,7 +127,7 @@ def assemble(source: Iterable[Line | str]) -> Program:
 def _placed(
     lines: list[Line | str], starts: list[int], places: dict[str, int], far: set[tuple[int, int]]
 ) -> Iterator[Instruction]:
-    """Give the instructions, now that all places are known."""
+    """Yield the instructions, now that all labels have places."""
     for number, line in enumerate(lines):
         if isinstance(line, str):
             continue
@@ -157,7 +157,7 @@ SHOWN = 100  # characters of an expression in an error
 NO_NETMASK = -1  # an expression `ip broadcast` is refused: it needs an interface's
 
 HEADER = 20  # bytes of the header of Linux cooked capture, version 2
-# Where libpcap looks into that header, and what the kernel, which does not have it, is asked instead.
+# Where libpcap looks into that header, and what to load from the kernel instead, which does not have it.
 ASKED = {0: PROTOCOL, 4: INTERFACE, 8: HARDWARE, 10: PACKET_TYPE}
 HEADER_LENGTH = 0xB1  # X = four times the low half of the byte at k
 FROM_FRAME = {LOAD_WORD, LOAD_HALF, LOAD_BYTE, LOAD_WORD_X, LOAD_HALF_X, LOAD_BYTE_X, HEADER_LENGTH}
@@ -168,7 +168,9 @@ def compile_expression(expression: str, device: Device) -> Program:
 
     libpcap looks up names of hosts, if there are any, and may wait for an answer.
 
-    Raises FilterError if the expression is wrong, if the kernel cannot run it, or if libpcap is missing.
+    Raises:
+        FilterError: the expression is wrong, the kernel cannot run it, or libpcap is missing.
+        NotPermittedError: the expression needs the open device, and the process may not capture.
     """
     pcap = _libpcap()
     if "\0" in expression:  # where libpcap would take it to end
@@ -194,7 +196,7 @@ def _wrong(expression: str, reason: str) -> FilterError:
 
 
 def _libpcap() -> Any:
-    """Return scapy's bindings of libpcap: this module alone, which loads fast, says and writes nothing."""
+    """Return scapy's bindings of libpcap: this module alone loads fast, prints and writes nothing."""
     try:
         from scapy.libs import winpcapy  # so named for Windows, and used everywhere
     except OSError:

@@ -1,4 +1,4 @@
-"""The network devices there are, and what their frames look like when they are captured."""
+"""The network devices of this machine: their link types, and whether they are up."""
 
 from __future__ import annotations
 
@@ -66,9 +66,10 @@ class Device:
 
 
 def find_devices(names: Iterable[str]) -> tuple[Device, ...]:
-    """Return the devices of these names, each once, in the order named; `any` takes in all others.
+    """Return the devices of these names, each once, in the order named; `any` includes all others.
 
-    Raises DeviceError for a name that no device has.
+    Raises:
+        DeviceError: no device has this name.
     """
     wanted = list(dict.fromkeys(names))
     if ANY in wanted:
@@ -87,7 +88,7 @@ def check_up(device: Device, packets: socket.socket) -> None:
 
 
 class DeviceState(Enum):
-    """How a device is that was captured on."""
+    """Whether a device that is captured on is up."""
 
     UP = "up"
     DOWN = "down"  # it may come up again, and a socket that is bound to it then goes on
@@ -95,7 +96,7 @@ class DeviceState(Enum):
 
 
 def condition(device: Device, packets: socket.socket) -> DeviceState:
-    """Return how a device is, in the socket's namespace. Only for Linux."""
+    """Return the state of a device, in the socket's namespace. Only for Linux."""
     name, flags = _look_up(device, packets)
     if name is None:
         return DeviceState.GONE
@@ -103,9 +104,9 @@ def condition(device: Device, packets: socket.socket) -> DeviceState:
 
 
 def let_nothing_in(device: Device, packets: socket.socket) -> None:
-    """Let nothing more come to a packet socket; what came stays there. Its filter may be locked.
+    """Stop a packet socket's input; what came before stays there. Its filter may be locked.
 
-    It is bound to a protocol that nothing has, and the kernel returns when no packet is on its way to it.
+    The socket is bound to a protocol that no packet has; the kernel returns when none is on its way to it.
     """
     with contextlib.suppress(OSError):  # the device is gone, and with it what would come
         packets.bind((device.name if device.index else "", _NO_PROTOCOL))
@@ -159,5 +160,5 @@ def _ask(any_socket: socket.socket, name: bytes, request: int) -> int:
 
 
 def not_permitted(device: Device) -> NotPermittedError:
-    """Return the error that says so of a device."""
+    """Return the error for a device on which the process may not capture."""
     return NotPermittedError(f"capturing on {device.name} needs the right to read packets")

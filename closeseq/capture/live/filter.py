@@ -1,9 +1,9 @@
-"""Programs for the kernel's packet filter (classic BPF), put together without libpcap.
+"""Filter programs for TCP with some ports and hosts (classic BPF), put together without libpcap.
 
 A program decides for every frame before it is copied, so what it drops costs next to nothing. It may only
 look for TCP where that is cheap and certain. It passes what it cannot judge: tunnels and IPv6 extension
-headers, whose walk has loops; the pieces of fragmented segments, which `segments` counts. So whatever
-`segments` would find and narrow to the same ports and hosts gets in, and little else does.
+headers, whose walk has loops; the fragments of segments, which `segments` counts. So it passes everything
+that `segments` would find and narrow to the same ports and hosts, and little else.
 
     the frame is     a TCP segment          with the ports, from or to the hosts: pass, else drop
                      a later fragment of one    with the hosts: pass (its ports are in the first one)
@@ -80,7 +80,7 @@ UNJUDGED_TYPES = (*WALKED_ETHERTYPES, *VLAN_TAGS)
 
 @dataclass(frozen=True, slots=True)
 class FilterRequest:
-    """What a program shall pass."""
+    """The ports and hosts whose TCP a program shall pass."""
 
     ports: AbstractSet[int] = frozenset()  # at either end; empty: all
     hosts: AbstractSet[str] = frozenset()  # IP addresses, at either end; empty: all
@@ -89,7 +89,7 @@ class FilterRequest:
 def tcp_program(device: Device, wanted: FilterRequest, snap_length: int) -> Program:
     """Return the program that passes the wanted TCP of a device, cut to `snap_length` bytes.
 
-    What would make it too long is left out: it then passes more than is wanted.
+    If ports or hosts make it too long it leaves them out, and passes more than is wanted.
     """
     for some in (wanted, FilterRequest(hosts=wanted.hosts), FilterRequest(ports=wanted.ports)):
         program = assemble(_tcp(device, some, snap_length))
@@ -124,7 +124,7 @@ def _ends(snap_length: int) -> list[Line | str]:
 
 
 def _once(device: Device) -> Iterator[Line | str]:
-    """Drop what loopback sends: the same comes in at once. Of all devices, `any`, loopback is one."""
+    """Drop what loopback sends: the same comes in at once. `any` includes loopback."""
     if device.loopback or device.cooked:
         yield Line(LOAD_WORD, PACKET_TYPE)
         yield Line(IF_EQUAL, OUTGOING, else_="once")
@@ -168,7 +168,7 @@ def _if_tag(then: str) -> Iterator[Line | str]:
 
 
 def _by_version(otherwise: str) -> Iterator[Line | str]:
-    """Go by the version in the first byte of what must be an IP header."""
+    """Branch by the version in the first byte of what must be an IP header."""
     yield Line(SET_X, 0)
     yield Line(LOAD_BYTE, 0)
     yield Line(AND, 0xF0)
@@ -178,7 +178,7 @@ def _by_version(otherwise: str) -> Iterator[Line | str]:
 
 
 def _judge_type() -> Iterator[Line | str]:
-    """Go by the EtherType that is in A."""
+    """Branch by the EtherType that is in A."""
     yield Line(IF_EQUAL, ETHERTYPE_IPV4, then="IPv4")
     yield Line(IF_EQUAL, ETHERTYPE_IPV6, then="IPv6")
     yield Line(IF_GREATER, LARGEST_LENGTH, else_="pass")
@@ -188,7 +188,7 @@ def _judge_type() -> Iterator[Line | str]:
 
 
 def _ipv4(hosts: list[int], narrow: bool) -> Iterator[Line | str]:
-    """Go by an IPv4 header (RFC 791 3.1); `narrow` says whether only some hosts are wanted."""
+    """Branch by an IPv4 header (RFC 791 3.1); `narrow`: only some hosts are wanted."""
     yield "IPv4"
     yield Line(LOAD_BYTE_X, 9)
     yield from _judge_protocol("IPv4")
@@ -221,7 +221,7 @@ def _behind_ipv4() -> Iterator[Line | str]:
 
 
 def _ipv6(hosts: list[int], narrow: bool) -> Iterator[Line | str]:
-    """Go by an IPv6 header (RFC 8200 3); `narrow` says whether only some hosts are wanted."""
+    """Branch by an IPv6 header (RFC 8200 3); `narrow`: only some hosts are wanted."""
     yield "IPv6"
     yield Line(LOAD_BYTE_X, 6)
     yield from _judge_protocol("IPv6")
@@ -251,7 +251,7 @@ def _behind_ipv6() -> Iterator[Line | str]:
 
 
 def _judge_protocol(version: str) -> Iterator[Line | str]:
-    """Go by the protocol that is in A."""
+    """Branch by the protocol that is in A."""
     yield Line(IF_EQUAL, PROTOCOL_TCP, then=f"{version} TCP")
     yield Line(IF_EQUAL, PROTOCOL_UDP, then=f"{version} UDP")
     for protocol in WALKED_PROTOCOLS:
@@ -260,7 +260,7 @@ def _judge_protocol(version: str) -> Iterator[Line | str]:
 
 
 def _datagram() -> Iterator[Line | str]:
-    """Go by the destination port of a UDP datagram at X: it may be a tunnel."""
+    """Branch by the destination port of a UDP datagram at X: it may be a tunnel."""
     yield "UDP"
     yield Line(LOAD_HALF_X, 2)
     for port in TUNNEL_PORTS:
@@ -269,7 +269,7 @@ def _datagram() -> Iterator[Line | str]:
 
 
 def _segment(ports: AbstractSet[int]) -> Iterator[Line | str]:
-    """Go by the two ports of a TCP segment at X."""
+    """Branch by the two ports of a TCP segment at X."""
     yield "TCP"
     if not ports:
         return
@@ -287,7 +287,7 @@ def _segment(ports: AbstractSet[int]) -> Iterator[Line | str]:
 
 
 def _ranges(ports: AbstractSet[int]) -> Iterator[tuple[int, int]]:
-    """Give the ports as ranges, first and last one included."""
+    """Return the ports as ranges, first and last one included."""
     known = sorted(ports)
     gaps = [(low, high) for low, high in pairwise(known) if high > low + 1]
     return zip((known[0], *(high for _, high in gaps)), (*(low for low, _ in gaps), known[-1]), strict=True)

@@ -1,7 +1,4 @@
-"""A live capture as its user sees it: the packets of one or several devices, batch by batch.
-
-Begin a live capture: find the devices, make the filters, open the sources.
-"""
+"""A live capture as its user sees it: opened on one or several devices, read batch by batch."""
 
 from __future__ import annotations
 
@@ -41,7 +38,7 @@ class DeviceSource(Protocol):
     """Where the packets of one device come from: a `Ring` or a `Sniffer`."""
 
     device: Device
-    quiet: float  # seconds after which nothing can be left that was captured before
+    quiet: float  # seconds after which every packet captured before is ready
 
     def fileno(self) -> int:
         """Return the descriptor that becomes readable when there is something to read."""
@@ -51,29 +48,29 @@ class DeviceSource(Protocol):
         """Packets lost so far, because nobody read them in time."""
 
     def ready(self) -> bool:
-        """Return whether `take` has something to give."""
+        """Return whether `take` has frames to return."""
 
     def take(self, most: int, number: int) -> Frames:
-        """Return what is ready, about `most` frames; they are good until `release`."""
+        """Return frames that are ready, about `most`, numbered from `number`; good until `release`."""
 
     def release(self) -> None:
-        """Take back what was handed out."""
+        """Take back the memory of the frames that were returned."""
 
     def failed(self) -> bool:
         """Return whether nothing more will come, because the device is down or gone."""
 
     def condition(self) -> DeviceState:
-        """Return how the device is."""
+        """Return the state of the device."""
 
     def stop(self) -> None:
-        """Let nothing more in. What was captured can still be taken."""
+        """Stop capturing. What was captured can still be taken."""
 
     def close(self) -> None:
-        """Let go of the device."""
+        """Close the device."""
 
 
 class LiveBatch(NamedTuple):
-    """What one `read` gives: frames of one device, in the order of capture."""
+    """The result of one `read`: frames of one device, in the order of capture."""
 
     frames: Frames  # good until the next `read`, `release` or `close`
     device: int  # index into `LiveCapture.devices`
@@ -93,7 +90,7 @@ class LiveCapture:
         self._sources = list(sources)
         self.devices: tuple[Device, ...] = tuple(source.device for source in sources)
         self.packets = 0  # delivered so far, over all devices
-        self.notices: list[str] = []  # what happened while the capture goes on, a clause each
+        self.notices: list[str] = []  # clauses: which devices went down, came up, or are gone
         self._dropped = 0  # on devices that are gone
         self._ends: dict[DeviceSource, float] = {}  # source that gets nothing now -> when all is surely ready
         self._down: set[DeviceSource] = set()  # of these, whose devices are known to be down
@@ -138,9 +135,10 @@ class LiveCapture:
 
         After `stop` it returns what was captured until then, and then None, whatever the time-out.
 
-        Raises DeviceError when the last device has gone away; what was captured there before has then been
-        delivered. While others are left, this is only noted in `notices`, as is a device that goes down or
-        comes up again.
+        Raises:
+            DeviceError: the last device is gone; what was captured there before has been delivered. While
+                others are left, only a line in `notices` reports it, as for a device that goes down or comes
+                up again.
         """
         self.release()
         begin = time.monotonic()
@@ -160,7 +158,7 @@ class LiveCapture:
         return batch
 
     def release(self) -> None:
-        """Give the memory of the last batch back now, instead of at the next `read`."""
+        """Give the last batch's memory back now, instead of at the next `read`."""
         for source in self._sources:
             source.release()
 
@@ -171,7 +169,7 @@ class LiveCapture:
                 os.write(self._waker, b"\0")
 
     def stop(self) -> None:
-        """Let nothing more in. `read` goes on until it has delivered all that was captured."""
+        """Stop capturing. `read` goes on until it has delivered all that was captured."""
         end = time.monotonic()
         for source in self._sources:
             source.stop()
@@ -180,7 +178,7 @@ class LiveCapture:
         self.wake()
 
     def close(self) -> None:
-        """Let go of the devices. Batches are no longer good."""
+        """Close the devices. Batches are no longer good."""
         for source in list(self._sources):
             self._let_go(source)
         wakes, waker, self._wakes, self._waker = self._wakes, self._waker, -1, -1
@@ -209,7 +207,7 @@ class LiveCapture:
         return True
 
     def _finish(self, now: float) -> None:
-        """Look at the sources that have delivered the last they got: let go of them, or wait for more."""
+        """Close the sources that have delivered all they got, or wait for more."""
         for source in self._sources:
             if source.failed():
                 self._ends.setdefault(source, now + source.quiet)
@@ -222,7 +220,7 @@ class LiveCapture:
                 self._go_on(source, now)
 
     def _go_on(self, source: DeviceSource, now: float) -> None:
-        """Note how a device is that gave nothing more: up again, still down, or gone."""
+        """Report the state of a device that delivers nothing more: up again, still down, or gone."""
         name, state = source.device.name, source.condition()
         was_down = source in self._down
         if state is DeviceState.GONE:
@@ -310,7 +308,7 @@ def open_live(
 
 
 class Demand(NamedTuple):
-    """What is demanded of the source for one device."""
+    """What the source for one device is opened with."""
 
     device: Device
     wanted: FilterRequest
@@ -319,7 +317,7 @@ class Demand(NamedTuple):
     size: int  # bytes of memory
 
     def program(self, snap_length: int) -> Program:
-        """Return the program for what is wanted, and passes the expression too if there is one."""
+        """Return the program for the wanted ports and hosts, and the expression if there is one."""
         program = tcp_program(self.device, self.wanted, snap_length)
         if not self.expression:
             return program

@@ -1,13 +1,11 @@
-"""From blocks of a ring of kernel memory to `Frames`.
-
-A block is a header and a chain of records. A record is a header, the device's address as the kernel has
-it, and the frame, of which some bytes may be cut off (linux/if_packet.h, TPACKET_V3). All numbers but
-those of the frame are in the machine's own byte order.
-
-A device's packets through a ring of memory that the kernel fills and we read (packet(7), TPACKET_V3).
+"""A device's packets through a ring of memory that the kernel fills and we read (packet(7), TPACKET_V3).
 
 Nothing is copied on the way to us, and there is no system call a packet: the kernel fills block after
 block, and hands one over when it is full, or when it has waited for a while.
+
+A block is a header and a chain of records. A record is a header, the device's address as the kernel has
+it, and the frame, of which some bytes may be cut off (linux/if_packet.h). All numbers but those of the frame
+are in the machine's own byte order.
 """
 
 from __future__ import annotations
@@ -37,9 +35,9 @@ if TYPE_CHECKING:
     from closeseq.capture.live.devices import Device, DeviceState
 
 WORD = 4  # bytes; the chain is walked through a view of the memory as words
-# Places in a block, in words: whose it is, how many packets it has, the offset of the first record.
+# Places in a block, in words: its owner, how many packets it has, the offset of the first record.
 STATUS, PACKETS, FIRST_RECORD = 2, 3, 4
-TO_KERNEL, TO_USER = 0, 1  # whose it is: the kernel's to fill, or ours to read (the lowest bit)
+TO_KERNEL, TO_USER = 0, 1  # its owner: the kernel, to fill it, or we, to read it (the lowest bit)
 
 RECORD = np.dtype(  # struct tpacket3_hdr
     [
@@ -86,7 +84,7 @@ BEGINNING = np.dtype([("version", "u1"), ("", "u1"), ("type", ">u2")])
 
 
 class RingMemory(NamedTuple):
-    """A ring's memory, seen in three ways."""
+    """Three views of a ring's memory."""
 
     octets: memoryview  # unsigned bytes
     words: memoryview  # unsigned 32-bit words
@@ -157,23 +155,23 @@ def _write_headers(octets: memoryview, start: NDArray[np.int64], offset: NDArray
 
 
 def _correct_protocols(protocol: NDArray[np.uint16], beginning: NDArray[np.void]) -> None:
-    """Put right what cooked frames with VLAN tags in them are said to be.
+    """Correct the EtherTypes that the kernel gives for cooked frames with VLAN tags in them.
 
-    Since Linux 6.11 such a frame is said to be what is behind its tags, also if it begins with a tag;
-    before, to be a tag, also if what was sent begins behind it. Of what begins with the version of IP that
-    it is said to be, nothing is changed.
+    Since Linux 6.11 it gives the type behind the tags, also for a frame that begins with a tag; before, it
+    gave a tag's type, also for a sent frame that begins behind the tag. A frame that begins with the version
+    of IP of its EtherType is left as it is.
     """
     version = beginning["version"] >> 4
-    said = version.copy()
+    given = version.copy()
     for number, those in ((4, (ETHERTYPE_IPV4,)), (6, (ETHERTYPE_IPV6,)), (0, VLAN_TAGS)):
         for ethertype in those:
-            said[protocol == ethertype] = number
-    if (said == version).all():
+            given[protocol == ethertype] = number
+    if (given == version).all():
         return
     typed = np.isin(beginning["type"], (ETHERTYPE_IPV4, ETHERTYPE_IPV6, *VLAN_TAGS))
-    protocol[(said > 0) & (said != version) & typed] = ETHERTYPE_VLAN
+    protocol[(given > 0) & (given != version) & typed] = ETHERTYPE_VLAN
     for number, meaning in ((4, ETHERTYPE_IPV4), (6, ETHERTYPE_IPV6)):
-        protocol[(said == 0) & (version == number) & ~typed] = meaning
+        protocol[(given == 0) & (version == number) & ~typed] = meaning
 
 
 # Bytes: eight hundred packets. A block is used up when it waited long enough, however little is in it, so
@@ -194,7 +192,7 @@ _ALL_PROTOCOLS = 0x0003  # ETH_P_ALL
 
 
 class Ring:
-    """The packets of one device.
+    """The packets of one device: a `DeviceSource`.
 
     Args:
         device: which.
@@ -208,7 +206,7 @@ class Ring:
         NoRingError: the kernel has no such rings.
     """
 
-    quiet = QUIET  # seconds after which nothing can be left that was captured before
+    quiet = QUIET
 
     def __init__(self, device: Device, program: Program, size: int, block: int = BLOCK) -> None:
         self.device = device
@@ -227,7 +225,7 @@ class Ring:
                     self._socket.setsockopt(_SOL_PACKET, _IGNORE_OUTGOING, 1)
             if device.index:
                 self._socket.bind((device.name, _ALL_PROTOCOLS))
-                self.failed()  # the next line says it better
+                self.failed()  # clears the error; the next line raises a clearer one
             check_up(device, self._socket)
         except OSError as error:
             self._socket.close()
@@ -241,7 +239,7 @@ class Ring:
         try:
             self._socket.setsockopt(_SOL_PACKET, _VERSION, _TPACKET_V3)
         except OSError as error:
-            raise NoRingError(f"this kernel has no rings for packets: {error.strerror}") from error
+            raise NoRingError(f"this kernel has no packet rings: {error.strerror}") from error
         while True:
             frames = wanted * (self._block // _FRAME)
             request = (self._block, wanted, _FRAME, frames, int(HAND_OVER * 1000), 0, 0)
@@ -249,9 +247,11 @@ class Ring:
                 self._socket.setsockopt(_SOL_PACKET, _RX_RING, _RING_REQUEST.pack(*request))
             except OSError as error:
                 if error.errno != errno.ENOMEM:
-                    raise NoRingError(f"this kernel has no rings for packets: {error.strerror}") from error
+                    raise NoRingError(f"this kernel has no packet rings: {error.strerror}") from error
                 if wanted <= 2:  # noqa: PLR2004  # one to fill, one to read
-                    raise DeviceError(f"no memory to capture in: {error.strerror}") from error
+                    raise DeviceError(
+                        f"no memory for a ring on {self.device.name}: {error.strerror}"
+                    ) from error
                 wanted //= 2
             else:
                 return wanted
@@ -278,7 +278,7 @@ class Ring:
         return self._dropped
 
     def ready(self) -> bool:
-        """Return whether `take` has something to give."""
+        """Return whether `take` has frames to return."""
         return bool(ready(self._memory, self._next * self._block))
 
     def take(self, most: int, number: int) -> Frames:
@@ -308,19 +308,19 @@ class Ring:
         self._held.clear()
 
     def failed(self) -> bool:
-        """Return whether nothing more will come, because the device is down or gone; it is told once."""
+        """Return whether nothing more will come, because the device is down or gone; true only once."""
         return bool(self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR))
 
     def condition(self) -> DeviceState:
-        """Return how the device is."""
+        """Return the state of the device."""
         return condition(self.device, self._socket)
 
     def stop(self) -> None:
-        """Let nothing more in. What is in the ring stays there."""
+        """Stop capturing. What is in the ring stays there."""
         let_nothing_in(self.device, self._socket)
 
     def close(self) -> None:
-        """Let go of the device. Frames handed out keep the memory as long as they are used."""
+        """Close the device. Frames that were returned keep the memory as long as they are used."""
         if self._socket.fileno() < 0:
             return
         _ = self.dropped  # for those who ask later
