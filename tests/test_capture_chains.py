@@ -121,7 +121,7 @@ def test_the_ends_of_a_file_tell_its_times(small, tmp_path, order, make, number)
 def looked_at(path):
     """Return the times that the ends of a file tell, without reading all of it."""
     with path.open("rb", buffering=0) as file:
-        return extents._of_its_ends(file)
+        return extents._times_at_both_ends(file)
 
 
 def test_a_long_file_is_not_read_through(small, tmp_path):

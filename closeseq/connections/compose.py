@@ -41,8 +41,8 @@ if TYPE_CHECKING:
     from closeseq.connections.orientation import Endpoint
 
 IPV6 = 6  # the version
-FEWEST = 4  # packets of an end, of which it says something that most came twice
-MOST = 0.75  # of them
+FEWEST = 4  # packets of an endpoint, of which MOST must have come twice to show a capture that sees all twice
+MOST = 0.75
 ANSWER_NS = 1_000_000_000  # within which a duplicate is answered
 
 Row = dict[str, Any]  # one row of a table, as plain Python values
@@ -67,8 +67,8 @@ def compose(
         chain: its steps, first to last: rows of `KeptEvents` and of `Stretches`.
         named: client and server.
         vlans: in which the packets of client and server were first seen.
-        client: which end of the pair that is, 0 or 1.
-        opener: how we know.
+        client: which end of the pair is the client, 0 or 1.
+        opener: how that is known.
         successor: the row of `KeptEvents` of the SYN that opened the next connection of the pair.
     """
     ends = (End.CLIENT, End.SERVER) if client == 0 else (End.SERVER, End.CLIENT)
@@ -102,7 +102,7 @@ def compose(
 
 
 def path(own: Row, peer: Row) -> Path:
-    """Return what the path did to what an end sent; `own` and `peer` are rows of `Sides`."""
+    """Return what the path did to an endpoint's segments; `own` and `peer` are rows of `Sides`."""
     response_ns, missed = own["response_ns"], own["missed"]
     number, time_ns = own["missed_number"], own["missed_ns"]
     if own["holes"] and own["hole_start"] < peer["acked_end"]:
@@ -121,7 +121,7 @@ def path(own: Row, peer: Row) -> Path:
 
 
 def syn_numbers(chain: Sequence[Row]) -> tuple[int, int]:
-    """Return the number of each end's first SYN, 0 without one: numbers count from there."""
+    """Return the number of each end's first SYN, 0 without one: relative numbers count from there."""
     numbers = [0, 0]
     for row in reversed(chain):
         if "flags" in row and row["flags"] & SYN:
@@ -205,7 +205,7 @@ def address_of(endpoint: Endpoint) -> Address:
 
 @lru_cache(maxsize=1 << 14)
 def address_text(version: int, number: int) -> str:
-    """Return an IP address as text; servers, and most clients, have more than one connection."""
+    """Return an IP address as text. Cached: servers, and most clients, have more than one connection."""
     return str(IPv6Address(number) if version == IPV6 else IPv4Address(number))
 
 
@@ -214,7 +214,7 @@ def duplicates(history: Row, sides: dict[End, Row], steps: Sequence[Event | Traf
 
     Args:
         history: its row of `Histories`.
-        sides: the rows of `Sides` of its ends.
+        sides: the rows of `Sides` of its endpoints.
         steps: its events and traffic.
     """
     captured, delivered, unclear = history["elsewhere"], 0, 0
@@ -237,11 +237,11 @@ def duplicates(history: Row, sides: dict[End, Row], steps: Sequence[Event | Traf
 
 
 def answer_to_fin(end: End, side: Row, steps: Sequence[Event | Traffic]) -> Event | None:
-    """Return the ACK with which the other end answered this end's FIN, delivered once more."""
+    """Return the ACK with which the peer answered the duplicate of this endpoint's FIN."""
     number, time_ns = side["fin_again"], side["fin_again_ns"]
     events = [step for step in steps if isinstance(step, Event)]
     fins = [e for e in events if e.sender is end and e.fin]
-    if not fins or fins[-1].packet > number:  # the FIN was sent again, so an ACK may be for that
+    if not fins or fins[-1].packet > number:  # the FIN was retransmitted, so an ACK may be for that
         return None
     fin = fins[-1]
     acks = [
@@ -257,7 +257,7 @@ def answer_to_fin(end: End, side: Row, steps: Sequence[Event | Traffic]) -> Even
 
 
 def sent_again(end: End, steps: Sequence[Event | Traffic]) -> bool:
-    """Return whether this end sent anything again."""
+    """Return whether this endpoint retransmitted anything."""
     again = (Position.RETRANSMISSION, Position.OVERLAP)
     return any(
         (step.sender is end and step.end > step.seq and step.position in again)

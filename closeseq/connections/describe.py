@@ -202,7 +202,7 @@ def optional(values: NDArray[Any], there: NDArray[np.bool_]) -> list[Any]:
 
 
 def paths(sides: Sides, own: NDArray[np.int64], peer: NDArray[np.int64]) -> list[Path]:
-    """Return what the path did to what ends sent, for rows of `Sides`: theirs, and their peers'."""
+    """Return what the path did to endpoints' segments, for rows of `Sides`: theirs, and their peers'."""
     response, missed = sides.response_ns[own], sides.missed[own]
     holes = (sides.holes[own] > 0) & (sides.hole_start[own] < sides.acked_end[peer])
     first = holes & (missed == 0)

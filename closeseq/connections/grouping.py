@@ -1,8 +1,8 @@
-"""Which rows are alike: the one way in which rows are grouped, and small helpers over groups.
+"""Grouping rows that are alike, and small helpers over groups.
 
 A hash only groups. The real values decide: where two different rows share a hash, the whole batch is
-sorted by its values instead, so a collision costs time and never merges anything. The hash is keyed
-afresh in each process, so nobody can prepare packets that cost that time.
+sorted by its values instead, so a collision costs time and never merges anything. Each process has a new key
+for the hash, so nobody can prepare packets that cost that time.
 """
 
 from __future__ import annotations
@@ -40,8 +40,9 @@ def hashed(words: Sequence[NDArray[np.uint64]]) -> NDArray[np.uint64]:
 def arrange(words: Sequence[NDArray[np.uint64]]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
     """Bring alike rows together.
 
-    Returns an order in which they are neighbours, each group as captured, and a mask over that order
-    that is set where a group begins.
+    Returns:
+        An order in which they are neighbours, each group as captured; and a mask over that order, true where
+        a group begins.
     """
     digest = hashed(words)
     order = np.argsort(digest, kind="stable")
@@ -54,7 +55,7 @@ def arrange(words: Sequence[NDArray[np.uint64]]) -> tuple[NDArray[np.int64], NDA
 
 
 def unlike_neighbours(words: Sequence[NDArray[np.uint64]], order: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Return a mask that is set where a row in this order differs from the one before it."""
+    """Return a mask, true where a row in this order differs from the one before it."""
     differ = np.zeros(len(order), np.bool_)
     differ[:1] = True
     for word in words:
@@ -69,7 +70,7 @@ def lengths(start: NDArray[np.int64], total: int) -> NDArray[np.int64]:
 
 
 def next_where(mask: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """Return, for each row and one past the end, the first row at or after it where the mask is set.
+    """Return, for each row and one past the end, the first row at or after it where the mask is true.
 
     Where there is none it is the number of rows.
     """
@@ -78,7 +79,7 @@ def next_where(mask: NDArray[np.bool_]) -> NDArray[np.int64]:
 
 
 def rank(mask: NDArray[np.bool_], start: NDArray[np.int64], length: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return how many rows of its group up to and including it are set in the mask."""
+    """Return, for each row, how many rows of its group up to and including it are true in the mask."""
     total = np.cumsum(mask)
     return total - np.repeat(total[start] - mask[start], length)
 

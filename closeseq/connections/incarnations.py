@@ -1,10 +1,10 @@
 """Where a new incarnation of a pair begins (RFC 9293 3.6.1 for reopening from TIME_WAIT).
 
-- Only a SYN without RST ever begins one on a pair that is known: what trails behind a close does not.
+- Only a SYN without RST ever begins one on a pair that is known; segments after a close do not.
 - The number of this end's first SYN again is a retransmission; a SYN+ACK that acknowledges the peer's
   SYN answers it. Both belong to the present connection.
 - A SYN of an end whose SYN was not seen belongs to the present connection if it fits right in front of
-  the first number known of that end (it is late), or if nothing but SYNs went by (simultaneous open).
+  the first number known of that end (it is late), or if only SYNs were captured (simultaneous open).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class PairRows:
-    """The rows of a batch, pair by pair, with what the rules of incarnations look at."""
+    """The rows of a batch, pair by pair, with the columns that the rules of incarnations need."""
 
     def __init__(
         self,
@@ -46,14 +46,14 @@ class PairRows:
         self.flags = segments.flags[index]
 
     def first_numbers(self, end: int) -> NDArray[np.int64]:
-        """Return for each row, and one past the last, the first row from there that tells the end's origin.
+        """Return for each row, and one past the last, the first row from there that gives the end's origin.
 
         That is a segment of its own, or one of its peer that acknowledges something.
         """
         return next_where((self.sender == end) | (self.flags & ACK > 0))
 
     def origin(self, end: int, row: NDArray[np.int64]) -> NDArray[np.uint32]:
-        """Return the number that is relative 0 of this end, as these rows tell it."""
+        """Return the number that is relative 0 of this end, by these rows."""
         own = self.seq[row] - (self.flags[row] & SYN == 0).astype(np.uint32)
         return np.where(self.sender[row] == end, own, self.ack[row] - np.uint32(1))
 
@@ -98,8 +98,8 @@ def irregular_openings(
         syn = Syn(sender, int(rows.flags[row]), int(rows.seq[row]), int(rows.ack[row]))
         origin = present.origin[sender]
         if origin is None:
-            telling = int(first_number[sender][present.first])
-            origin = int(rows.origin(sender, np.array([telling]))[0]) if telling < row else None
+            source = int(first_number[sender][present.first])
+            origin = int(rows.origin(sender, np.array([source]))[0]) if source < row else None
         only_syns = present.only_syns and first_other[present.first] >= row
         if opens_next(present, syn, origin, only_syns=only_syns):
             present = CurrentIncarnation(row)
@@ -110,7 +110,7 @@ def irregular_openings(
 
 @dataclass(slots=True)
 class CurrentIncarnation:
-    """The connection that a pair has at some moment, as far as SYNs ask."""
+    """The connection that a pair has at some moment, with the numbers that SYNs are compared with."""
 
     first: int  # its first row in this batch
     syn: list[int | None] = field(default_factory=lambda: [None, None])  # number of each end's first SYN
@@ -130,7 +130,7 @@ def carried(first: int, connection: int, histories: Histories, sides: Sides) -> 
 
 
 class Syn(NamedTuple):
-    """A segment with SYN, and what of it says whether it begins a connection."""
+    """A segment with SYN: the fields that decide whether it begins a connection."""
 
     sender: int
     flags: int
@@ -141,8 +141,11 @@ class Syn(NamedTuple):
 def opens_next(present: CurrentIncarnation, syn: Syn, origin: int | None, *, only_syns: bool) -> bool:
     """Return whether a SYN begins a new connection instead of belonging to the present one.
 
-    `origin` is the number in front of the first one known of its sender, and `only_syns` tells that
-    nothing but SYNs without ACK went by.
+    Args:
+        present: the present connection.
+        syn: the segment.
+        origin: the number in front of the first one known of its sender.
+        only_syns: whether only SYNs without ACK were captured.
     """
     if syn.flags & RST:
         return False

@@ -1,11 +1,11 @@
-"""Which rows matter: the *events*, segments that can change a state or prove something.
+"""Which rows are *events*: segments that can change a state or prove something.
 
 Major events: SYN, FIN, RST, and the ACKs that first cover a SYN or a FIN.
-Minor events: all that happens once a close has begun, ACKs past everything captured, and pure ACKs that
-betray something not captured.
+Minor events: all segments once a close has begun, ACKs past everything captured, and pure ACKs that show that
+something was not captured.
 
-A connection keeps a limited number of either: a TCP repeats a FIN some fifteen times, so thousands of
-alike segments are somebody's doing, and the first of them tell as much as all. The others count as traffic.
+A connection keeps a limited number of either: a TCP retransmits a FIN some fifteen times, so thousands of
+alike segments are not a TCP's, and the first of them show as much as all. The others count as traffic.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ COVER_LIMIT = 64  # ACKs of a connection that first cover a SYN or FIN
 
 
 def events(batch: Batch, histories: Histories, sides: Sides) -> NDArray[np.bool_]:
-    """Return a mask, in the order by connection, of the rows that are events; update what is kept."""
+    """Return a mask, in the order by connection, of the rows that are events; update both tables."""
     senders, segments, numbers = batch.senders, batch.segments, batch.numbers
     major = first_of_kind(batch, sides)
     covers = (covers_syn(batch, sides) | covers_fin(batch, sides)) & ~major
     covers &= segments.flags & (SYN | FIN | RST) == 0
     beyond = (numbers.sent_by_peer != NONE) & (numbers.ack > numbers.sent_by_peer)
-    betrays = (numbers.position == GAP) & (segments.length == 0)
-    major, noteworthy = major[senders.place], (beyond | betrays)[senders.place]
+    shows_gap = (numbers.position == GAP) & (segments.length == 0)
+    major, noteworthy = major[senders.place], (beyond | shows_gap)[senders.place]
     covers, control = covers[senders.place], (segments.flags & (SYN | FIN | RST) > 0)[senders.place]
 
     start, length, connection = batch.rows.start, batch.rows.length, batch.rows.connection

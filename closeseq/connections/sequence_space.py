@@ -1,9 +1,7 @@
 """Sequence numbers of a batch: relative, unwrapped to 64 bits, and their position against what was sent.
 
-Everything here stands in the order *by sender*: run by run, and in each first the segments of end 0,
-then those of end 1. A *group* is the segments of one end in one run.
-
-One batch on its way through: its rows, ordered in two ways, and their numbers.
+A batch (`Batch`) has its rows in two orders. Here they stand *by sender*: run by run, and in each first the
+segments of end 0, then those of end 1. A *group* is the segments of one end in one run.
 """
 
 from __future__ import annotations
@@ -115,9 +113,9 @@ class Numbers:
 
 
 def number(senders: Senders, segments: Segments, sides: Sides) -> Numbers:
-    """Give every row its relative numbers and its position; update what is kept of the sides.
+    """Return every row's relative numbers and position; update `sides`, whose origins are known already.
 
-    `segments` stands in the order by sender; the origins of all sides are known already.
+    `segments` stands in the order by sender.
     """
     side, start = senders.side, senders.start
     flags = segments.flags
@@ -179,12 +177,13 @@ def follow_sent(
     carried: NDArray[np.int64],
     reach: NDArray[np.int64],
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]:
-    """Follow how far each end has sent.
+    """Follow how far each endpoint has sent; `carried` and `reach` have an entry for each group.
 
-    Returns three columns: the highest `end` of a sender before each segment, the same after it, and a mask
-    of the segments *outside*, which do not count as sent, since what comes after them would seem to lie far
-    behind: those further ahead than any window reaches, and FINs without ACK, which every receiver drops
-    (RFC 9293 3.10.7.4). `carried` and `reach` have an entry for each group.
+    Returns:
+        Three columns: the highest `end` of a sender before each segment, the same after it, and a mask of the
+        segments *outside*: those further ahead than any window reaches, and FINs without ACK, which every
+        receiver drops (RFC 9293 3.10.7.4). These do not count as sent, else what follows them would seem to
+        lie far behind.
     """
     counts = (flags & RST == 0) & (flags & (FIN | ACK | SYN) != FIN)
     outside = (flags & RST == 0) & ~counts
@@ -201,7 +200,7 @@ def follow_sent(
                 before[row] = highest
                 if counts[row]:
                     if flags[row] & SYN and seq[row] != 0:
-                        # What went by before its SYN was of an older connection.
+                        # Segments before its SYN were of an older connection.
                         before[row], highest = seq[row], int(end[row])
                     elif highest != NONE and seq[row] - highest > furthest:
                         outside[row] = True
@@ -277,7 +276,7 @@ def positions(
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """What is known of the rows of a batch before it is decided which of them matter."""
+    """The rows of a batch with their numbers, before it is decided which of them are events."""
 
     rows: Rows  # in the order by connection
     connection: NDArray[np.int64]  # index into Histories, in the order by connection

@@ -1,7 +1,7 @@
 """Connections whose steps are of the same kinds, with the numbers in which they differ as columns.
 
 A *skeleton* is what connections have in common before any number is compared: which steps they have, who
-sent each, with which flags, in which position, with or without timestamps; whether a SYN tells which end
+sent each, with which flags, in which position, with or without timestamps; whether a SYN shows which endpoint
 is the client; and whether another connection of the pair follows. Everything else is a number, and stands
 in a column: see `Leaf`.
 """
@@ -29,16 +29,16 @@ if TYPE_CHECKING:
     from closeseq.connections.steps import Extent, KeptEvents, Steps
     from closeseq.connections.traffic import Stretches
 
-MOST_STEPS = 64  # connections with more of them are looked at one by one
+MOST_STEPS = 64  # connections with more of them are judged one by one
 
 # Places of a `Leaf` besides the steps, which count from 0.
 HISTORY, SIDE, SUCCESSOR, PAIR = -1, -2, -3, -4
 
-# Columns of a step that belong to the skeleton; all others of Kept and Stretches are numbers.
+# Columns of a step that belong to the skeleton; all others of KeptEvents and Stretches are numbers.
 KINDS_OF_EVENT = ("sender", "flags", "position", "has_timestamps")
 KINDS_OF_STRETCH = ("has_timestamps",)
 EVENT, STRETCH = 1 << 30, 1 << 29  # in the code of a step, which is never 0
-# Ascending with the steps of a connection, where they are looked at.
+# These ascend with the steps of a shared skeleton.
 PACKETS = frozenset({"number", "first_number", "last_number"})
 
 
@@ -64,10 +64,12 @@ class Skeleton:
     connection: NDArray[np.int64]  # indices into Histories, ascending
     shared: bool  # False: too many steps to be compared, or packets out of order: there is one connection
     _client: NDArray[np.uint8]  # 0 or 1
-    _seen: bool  # a SYN or SYN+ACK told the client
+    _seen: bool  # a SYN or SYN+ACK shows the client
     _codes: list[int]  # of the steps
-    _rows: NDArray[np.int64]  # a row a connection, a column a step: rows of Kept or Stretches
-    _successor: NDArray[np.int64]  # rows of Kept: the first event of the next connection; -1 without one
+    _rows: NDArray[np.int64]  # a row a connection, a column a step: rows of KeptEvents or Stretches
+    _successor: NDArray[
+        np.int64
+    ]  # rows of KeptEvents: the first event of the next connection; -1 without one
     _table: PairTable
     _steps: Steps
 
@@ -105,7 +107,7 @@ class Skeleton:
         )
 
     def conversation(self, row: int, wrap: Callable[[int, Leaf], Any]) -> Conversation:
-        """Return one of the connections; `wrap` is given each of its numbers, and says what stands for it."""
+        """Return one of the connections, with `wrap(number, leaf)` in place of each of its numbers."""
         table, (kept, stretches) = self._table, (self._steps.kept, self._steps.stretches)
         index, client = int(self.connection[row]), int(self._client[row])
         chain = []
@@ -136,7 +138,7 @@ class Skeleton:
 
 
 class Name(str):
-    """An address as a text that may be shown, and not compared: it is no number, and in no skeleton."""
+    """An address as text that may be shown but not compared: it is no number, and in no skeleton."""
 
     __slots__ = ()
     __hash__ = None  # type: ignore[assignment]
@@ -158,7 +160,7 @@ def at_end(wrap: Callable[[int, Leaf], Any], end: int) -> Callable[[int, Leaf], 
 
 
 class Wrapped(dict[str, Any]):
-    """A row of a table as seen from the client, as if that were end 0; read as far as it is asked for."""
+    """A row of a table as seen from the client, as if that were end 0; columns are read on demand."""
 
     def __init__(  # noqa: PLR0917 - one is made for each row
         self,
@@ -251,8 +253,8 @@ class StepChain:
     """The steps of all connections of an extent, connection by connection, each first to last."""
 
     place: NDArray[np.int64]  # per step: the place of its connection in the extent
-    at: NDArray[np.int64]  # per step: the how-manieth of its connection it is, from 0
-    row: NDArray[np.int64]  # per step: of Kept or Stretches
+    at: NDArray[np.int64]  # per step: its position in its connection, from 0
+    row: NDArray[np.int64]  # per step: of KeptEvents or Stretches
     is_event: NDArray[np.bool_]  # per step
     length: NDArray[np.int64]  # per connection: its number of steps
 
@@ -314,7 +316,7 @@ class StepChain:
 
 
 def first_events(connection: NDArray[np.int64], table: PairTable, steps: Steps) -> NDArray[np.int64]:
-    """Return the first event of each of these connections, a row of Kept; -1 for an index of -1."""
+    """Return the first event of each of these connections, a row of KeptEvents; -1 for an index of -1."""
     first = np.where(connection >= 0, table.histories.last_event[connection], -1)
     at = np.flatnonzero(first >= 0)
     while len(at):

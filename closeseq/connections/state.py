@@ -1,21 +1,17 @@
-"""Long columns on disk instead of in memory: what went by long ago is written out, and read again when asked.
-
-A capture's tables grow with all that went by, while what is at work at any time is the part about the
-connections that are open. So a long column is a file without a name, mapped into memory. The system keeps
-the pages that are in use, writes the others out when it needs the room, and removes the file when the process
-ends, however it ends. Where no file can be made, or the disk is full, the column lies in memory.
-
-Tables of columns that grow at their end: what is kept from batch to batch.
+"""What is kept of pairs and connections from one batch to the next: tables of columns that grow at their end.
 
 A table is a class with one declared column a line; its instances hold them as plain numpy arrays:
 
-    class Pairs(Growing):
+    class Pairs(ColumnTable):
         present: NDArray[np.int64] = column(np.int64, -1)  # index of the newest connection
 
-What is kept of pairs and connections from one batch to the next, in columns.
+Long columns may lie on disk (`DiskColumns`). A capture's tables grow with its length, while only the part
+about open connections is in use. So a long column is a file without a name, mapped into memory. The system
+keeps the pages that are in use, writes the others out when it needs the room, and removes the file when the
+process ends, however it ends. Where no file can be made, or the disk is full, the column lies in memory.
 
-The two ends of a pair are 0 and 1: 0 is the one with the smaller address (then port). Who of them is
-the client is decided when someone asks (events.py), for later packets can tell. A connection's ends
+The two endpoints of a pair are its ends 0 and 1: 0 is the one with the smaller address (then port). Which of
+them is the client is decided on demand (orientation.py), for later packets can show it. A connection's ends
 stand in `Sides` at 2 * connection and 2 * connection + 1, so that the peer's row is `side ^ 1`.
 """
 
@@ -39,7 +35,7 @@ FOLDER = "/var/tmp"  # noqa: S108 - for large files, where /tmp may be memory; T
 
 
 class DiskColumns:
-    """Makes columns, long ones in files of their own, and lets go of their pages."""
+    """Makes columns, long ones in files of their own, and releases their pages."""
 
     def __init__(self) -> None:
         self._maps: list[weakref.ref[mmap.mmap]] = []
@@ -56,7 +52,7 @@ class DiskColumns:
         return np.zeros(shape, dtype)
 
     def release(self, column: NDArray[Any] | None = None) -> None:
-        """Give the pages of a column, or of all, back to the system; it writes them out or has them yet."""
+        """Give the pages of a column, or of all, back to the system, which writes them out."""
         if column is not None:
             base: Any = column.base
             if isinstance(base, mmap.mmap):
@@ -91,7 +87,7 @@ class Declared(NamedTuple):
 
 
 def column(dtype: DTypeLike, default: int = 0, *, width: int = 0) -> Any:
-    """Declare a column of a `ColumnTable` table."""
+    """Declare a column of a `ColumnTable`; see `Declared`."""
     return Declared(dtype, default, width)
 
 
@@ -125,7 +121,7 @@ class ColumnTable:
         return self._length
 
     def row(self, index: int) -> dict[str, Any]:
-        """Return a row as plain Python values; a column that is wider as a list."""
+        """Return a row as plain Python values, by column; a wide column's as a list."""
         room = self._room
         return {
             name: room[name][index].tolist() if what.width else room[name].item(index)
@@ -177,7 +173,7 @@ NEVER_NS = np.iinfo(np.int64).max  # "not yet" in a column of lengths of time
 
 
 class Pairs(ColumnTable):
-    """One row a pair of endpoints, and one more for each VLAN in which it is another pair (lanes.py)."""
+    """One row a pair of endpoints, and one more for each VLAN in which it is another pair (vlans.py)."""
 
     version: NDArray[np.uint8] = column(np.uint8)  # 4 or 6
     high: NDArray[np.uint64] = column(np.uint64, width=2)  # addresses of end 0 and end 1
@@ -189,7 +185,7 @@ class Pairs(ColumnTable):
         np.uint64, width=2
     )  # the VLANs in which each end's packets were first seen
     near: NDArray[np.uint32] = column(np.uint32, width=2)  # a number near the newest that each end has sent
-    known: NDArray[np.uint8] = column(np.uint8, width=2)  # how that is known, see lanes.py; 0: it is not
+    known: NDArray[np.uint8] = column(np.uint8, width=2)  # how that is known (vlans.py); 0: it is not
 
 
 class Histories(ColumnTable):
@@ -202,7 +198,7 @@ class Histories(ColumnTable):
     first_sender: NDArray[np.uint8] = column(np.uint8)  # 0 or 1
     first_ns: NDArray[np.int64] = column(np.int64)  # since the epoch
     last_ns: NDArray[np.int64] = column(np.int64)
-    copies: NDArray[np.int32] = column(np.int32)  # duplicates that were left out, of all kinds (copies.py)
+    copies: NDArray[np.int32] = column(np.int32)  # duplicates that were left out, of all kinds
     elsewhere: NDArray[np.int32] = column(np.int32)  # of these, captured at another place
     repeated_resets: NDArray[np.int32] = column(np.int32)  # of these, a RST like the one before it
     only_syns: NDArray[np.bool_] = column(np.bool_, True)  # nothing yet but SYNs without ACK
@@ -214,14 +210,14 @@ class Histories(ColumnTable):
     asked_ns: NDArray[np.int64] = column(np.int64)  # its time
     minor: NDArray[np.int32] = column(np.int32)  # minor events kept so far
     covers: NDArray[np.int32] = column(np.int32)  # ACKs kept so far that first cover a SYN or FIN
-    last_event: NDArray[np.int64] = column(np.int64, -1)  # index into steps.Kept
+    last_event: NDArray[np.int64] = column(np.int64, -1)  # index into KeptEvents
     open_stretch: NDArray[np.int64] = column(
         np.int64, -1
-    )  # index into steps.Stretches, of traffic after that event
+    )  # index into Stretches, of traffic after that event
 
 
 class Sides(ColumnTable):
-    """Two rows a connection: what each end has sent, as far as captured."""
+    """Two rows a connection: what each endpoint has sent, as far as captured."""
 
     known: NDArray[np.bool_] = column(np.bool_)  # whether the next column holds something
     origin: NDArray[np.uint32] = column(np.uint32)  # the number that is relative 0
@@ -246,7 +242,7 @@ class Sides(ColumnTable):
     acked_end: NDArray[np.int64] = column(np.int64, NONE)  # highest acknowledgement it sent
     response_ns: NDArray[np.int64] = column(
         np.int64, NEVER_NS
-    )  # least time in which it answered (responses.py)
+    )  # least time in which it answered (traffic.py)
     holes: NDArray[np.int32] = column(np.int32)  # open ones in what it sent (holes.py)
     hole_start: NDArray[np.int64] = column(np.int64)  # the lowest number in any of them
     hole_number: NDArray[np.int64] = column(np.int64)  # the packet that left the oldest of them
@@ -261,9 +257,8 @@ class Sides(ColumnTable):
     missed_ns: NDArray[np.int64] = column(np.int64)  # and its time
     doubled: NDArray[np.int32] = column(np.int32)  # duplicates at the same place at once
     delivered: NDArray[np.int32] = column(np.int32)  # duplicates at the same place, later
-    fin_again: NDArray[np.int64] = column(
-        np.int64
-    )  # number of the last duplicate of a FIN at the same place; 0: none
+    # packet number of the last duplicate of a FIN at the same place; 0 without one
+    fin_again: NDArray[np.int64] = column(np.int64)
     fin_again_ns: NDArray[np.int64] = column(np.int64)  # its time
     fin_again_later: NDArray[np.bool_] = column(np.bool_)  # whether it is counted among those delivered
     dsacks: NDArray[np.int32] = column(np.int32)  # its reports that something arrived twice (RFC 2883)

@@ -1,9 +1,8 @@
-"""The steps of a connection: the events that matter, kept whole, and the traffic between them.
+"""The steps of a connection: its events, kept whole, and the traffic between them.
 
 A connection's steps are a chain that is walked backwards: `Histories.last_event` and the stretch of
-traffic after it, then `Kept.previous` and the stretch before it, and so on.
-
-Some of the connections, or all, and which rows of the tables are theirs.
+traffic after it, then `KeptEvents.previous` and the stretch before it, and so on. An `Extent` is some of the
+connections, or all, with the rows that are theirs.
 """
 
 from __future__ import annotations
@@ -39,7 +38,7 @@ class KeptEvents(ColumnTable):
     time_ns: NDArray[np.int64] = column(np.int64)  # since the epoch
     sender: NDArray[np.uint8] = column(np.uint8)  # 0 or 1
     flags: NDArray[np.uint8] = column(np.uint8)
-    position: NDArray[np.uint8] = column(np.uint8)  # index into sequence.POSITIONS
+    position: NDArray[np.uint8] = column(np.uint8)  # index into sequence_space.POSITIONS
     seq: NDArray[np.int64] = column(np.int64)
     ack: NDArray[np.int64] = column(np.int64)  # NONE without ACK
     length: NDArray[np.int64] = column(np.int64)  # bytes of payload
@@ -145,9 +144,9 @@ class Extent:
     """Some connections with their steps. A *place* is a position among these connections."""
 
     connection: NDArray[np.int64]  # ascending indices into Histories
-    event: NDArray[np.integer[Any]] | slice  # rows of steps.Kept, ascending; a slice where it is all of them
+    event: NDArray[np.integer[Any]] | slice  # rows of KeptEvents, ascending; a slice for all of them
     event_place: NDArray[np.integer[Any]]  # per event: the place of its connection
-    stretch: NDArray[np.integer[Any]] | slice  # rows of traffic.Stretches, ascending
+    stretch: NDArray[np.integer[Any]] | slice  # rows of Stretches, ascending
     stretch_place: NDArray[np.integer[Any]]  # per stretch: the place of its connection
 
     def __len__(self) -> int:
@@ -170,7 +169,7 @@ def everything(histories: Histories, steps: Steps) -> Extent:
 
 
 def some(histories: Histories, steps: Steps, connection: NDArray[np.int64]) -> Extent:
-    """Return these connections, given as ascending indices; the cost depends on nothing but their steps."""
+    """Return these connections, given as ascending indices; the cost depends only on their steps."""
     kept = steps.kept
     events = []
     stretches: list[NDArray[np.integer[Any]]] = [histories.open_stretch[connection]]
@@ -195,7 +194,17 @@ FAR_NS = int(np.iinfo(np.int64).max)  # never
 
 
 def next_times(extent: Extent, steps: Steps, now_ns: int, waits_ns: Sequence[int]) -> NDArray[np.int64]:
-    """Return for each connection when next one of its events, or traffic, is one of these times ago."""
+    """Return for each connection the next time at which one of its events, or traffic, is so long ago.
+
+    Args:
+        extent: the connections.
+        steps: of all connections.
+        now_ns: only times after it count, since the Unix epoch.
+        waits_ns: lengths of time.
+
+    Returns:
+        Nanoseconds since the epoch; FAR_NS where no such time will come.
+    """
     kept, stretches = steps.kept, steps.stretches
     place = np.concatenate([extent.event_place, *[extent.stretch_place] * 4])
     time_ns = np.concatenate(

@@ -1,7 +1,4 @@
-"""Where many connections are: the addresses of their clients or servers, without looking at each.
-
-All connections of a capture, fed in batches.
-"""
+"""All connections of a capture, fed in batches."""
 
 from __future__ import annotations
 
@@ -73,8 +70,8 @@ class Connections:
     Args:
         ports: ports that are known to be servers' ports; they decide which end is the client where no
             SYN was captured.
-        scratch: whether long columns may lie on disk (scratch.py): for captures of any length, of which
-            nothing is forgotten.
+        scratch: whether long columns may lie on disk (`state.DiskColumns`): for captures of any length, of
+            which nothing is dropped.
     """
 
     def __init__(self, *, ports: frozenset[int] = frozenset(), scratch: bool = False) -> None:
@@ -96,12 +93,12 @@ class Connections:
 
     @property
     def replaced(self) -> NDArray[np.int64]:
-        """Indices of the connections whose pair began another one with the last batch, int64."""
+        """Indices of the connections whose pair began another one with the last batch."""
         return self._table.replaced
 
     @property
     def copies(self) -> int:
-        """How many identical copies of packets were left out."""
+        """How many duplicates of packets were left out."""
         return self._table.copies
 
     def feed(self, segments: Segments) -> None:
@@ -126,27 +123,27 @@ class Connections:
 
     @property
     def first_ns(self) -> NDArray[np.int64]:
-        """Each connection's first packet's time, int64, since the Unix epoch."""
+        """The time of each connection's first packet, since the Unix epoch."""
         return self._table.histories.first_ns
 
     @property
     def last_ns(self) -> NDArray[np.int64]:
-        """Each connection's last packet's time, int64, since the Unix epoch."""
+        """The time of each connection's last packet, since the Unix epoch."""
         return self._table.histories.last_ns
 
     @property
     def numbers(self) -> NDArray[np.int64]:
-        """Each connection's `Conversation.id`, int64, ascending."""
+        """Each connection's `Conversation.id`, ascending."""
         return self._table.histories.id
 
     @property
     def last_event(self) -> NDArray[np.int64]:
-        """A number for each connection that changes with each of its events, int64; -1 without any."""
+        """A number for each connection that changes with each of its events; -1 without any."""
         return self._table.histories.last_event
 
     @property
     def tables(self) -> dict[str, ColumnTable]:
-        """All that is kept of connections that get no more packets, by name: rows point to one another's."""
+        """All that is kept of connections that get no more packets, by name; rows refer to one another."""
         table, steps = self._table, self._steps
         return {
             "pairs": table.pairs,
@@ -161,7 +158,7 @@ class Connections:
         self._guess, self._clients = guess, None
 
     def conversation(self, index: int) -> Conversation:
-        """Return the connection with this index as plain Python; 0 is the one that was seen first."""
+        """Return the connection with this index as plain Python; 0 is that of the first packet."""
         return next(conversations(np.array([index]), self._table, self._steps, self._guess))
 
     def conversations(self, indices: NDArray[np.int64]) -> Iterator[Conversation]:
@@ -173,14 +170,14 @@ class Connections:
             self._release(ROWS_OF_A_CONNECTION * portion)
 
     def _release(self, rows: int) -> None:
-        """Give back the pages of long columns when so many more rows of them were looked at."""
+        """Count `rows` as touched; give back the pages of long columns when enough are."""
         self._touched_rows += rows
         if self._scratch is not None and self._touched_rows > MOST_TOUCHED_ROWS:
             self._scratch.release()
             self._touched_rows = 0
 
     def places(self, indices: Sequence[int], end: End, *, with_port: bool) -> list[tuple[Address, list[int]]]:
-        """Group connections by the address, or the address and port, of one end.
+        """Group connections by the address, or the address and port, of one endpoint.
 
         Without `with_port` the port is given as 0: a client's varies from connection to connection.
         """
@@ -191,9 +188,9 @@ class Connections:
         return [(address, index[members].tolist()) for address, members in found]
 
     def losses(self) -> tuple[int, int, int]:
-        """Return how many segments were lost near the clients and near the servers, and came out of order.
+        """Return how many segments were lost near the clients, near the servers, and came out of order.
 
-        `Conversation.lost_near` says which are meant.
+        Lost as in `Conversation.lost_near`.
         """
         sides = self._table.sides
         side = 2 * np.arange(len(self)) + self._client_ends()
@@ -202,7 +199,7 @@ class Connections:
         return near[0], near[1], int(sides.reordered.sum())
 
     def _client_ends(self) -> NDArray[np.int64]:
-        """Return of each connection which end of its pair is the client, 0 or 1."""
+        """Return for each connection which end of its pair is the client, 0 or 1."""
         if self._clients is None or len(self._clients) != len(self):
             found = [np.empty(0, np.int64)]
             for portion in self.portions():
@@ -221,7 +218,7 @@ class Connections:
     def portions(
         self, among: NDArray[np.int64] | None = None, *, soon: bool = False
     ) -> Iterator[NDArray[np.int64]]:
-        """Yield connections, as many at a time as should be looked at.
+        """Yield the indices of connections, as many at a time as should be worked on together.
 
         Args:
             among: ascending indices of the connections; None for all.
@@ -253,12 +250,12 @@ class Connections:
             waits_ns: lengths of time.
 
         Returns:
-            int64 nanoseconds since the epoch, FAR_NS where no such time will come.
+            Nanoseconds since the epoch, FAR_NS where no such time will come.
         """
         return next_times(some(self._table.histories, self._steps, among), self._steps, now_ns, waits_ns)
 
     def forget(self, kept: NDArray[np.bool_]) -> NDArray[np.int64]:
-        """Forget all connections but those of a mask, and the older ones of a pair with its newest.
+        """Drop all connections but those of a mask, and the older ones of a pair with its newest.
 
         Indices change: returns the old index of each connection that stays. Numbers (`Conversation.id`)
         stay as they are.

@@ -2,8 +2,8 @@
 
 Two customers may use the same private addresses, each in a VLAN of its own. But a VLAN alone proves nothing.
 A mirror port often shows each direction in another VLAN, or only one of them tagged. It shows a routed packet
-before and after. And a path may change while a connection lives. So the numbers decide, and VLANs only say
-where to look. The rule, for packets of one pair of addresses and ports:
+before and after. And a path may change while a connection is open. So the sequence numbers decide, and VLANs
+only select the pairs to compare. The rule, for packets of one pair of addresses and ports:
 
 - A *stream* is one direction in one VLAN (or stack of them). A *lane* is the streams that belong together; it
   has connections of its own, one after the other.
@@ -13,13 +13,13 @@ where to look. The rule, for packets of one pair of addresses and ports:
   is still alone, and else it begins a lane.
 - Later packets stay in the lane of their stream. Only one whose numbers contradict that lane and go on with
   another's belongs to that one: two lanes may share a stream, as where one direction is untagged in both.
-- Identical copies (copies.py) begin nothing: the same packet in two VLANs is one packet.
+- Duplicates (duplicates.py) begin nothing: the same packet in two VLANs is one packet.
 
 Numbers go on if both are within `REACH` of the last ones of their ends, of a SYN if it is the SYN seen (sent
 again), and of a SYN+ACK if it acknowledges just that.
 
 Python runs here for the packets of a pair of which a direction was seen in two VLANs, or whose directions are
-in two and do not answer each other; for all others the columns tell that there is one lane.
+in two and do not answer each other; for all others the columns show that there is one lane.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 REACH = 1 << 24  # bytes: more than a window, and a hundredth of all numbers
 FAST_OPEN = 1460  # bytes of data that a SYN may carry (RFC 7413) and a SYN+ACK acknowledge
 CONTRADICTS = 1 << 40  # a distance larger than any
-UNKNOWN, ACKNOWLEDGED, SEEN = 0, 1, 2  # how the number of an end is known
+UNKNOWN, ACKNOWLEDGED, SEEN = 0, 1, 2  # how an endpoint's number is known
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,14 +49,14 @@ class PairOrder:
 
     pair: NDArray[np.int64]  # index into Pairs
     sender: NDArray[np.int64]  # 0 or 1
-    copy: NDArray[np.bool_]  # a copy of an earlier packet
+    duplicate: NDArray[np.bool_]  # repeats an earlier packet
     seq: NDArray[np.uint32]
     ack: NDArray[np.uint32]
     flags: NDArray[np.uint8]
     vlan: NDArray[np.uint64]
 
     def take(self, rows: NDArray[np.int64 | np.bool_]) -> PairOrder:
-        names = ("pair", "sender", "copy", "seq", "ack", "flags", "vlan")
+        names = ("pair", "sender", "duplicate", "seq", "ack", "flags", "vlan")
         return PairOrder(*(getattr(self, name)[rows] for name in names))
 
 
@@ -65,16 +65,16 @@ def pair_order(
     order: NDArray[np.int64],
     pair: NDArray[np.int64],
     sender: NDArray[np.uint8],
-    copy: NDArray[np.bool_],
+    duplicate: NDArray[np.bool_],
 ) -> PairOrder:
-    """Return the rows of a batch; `pair`, `sender` and `copy` stand in the order already."""
+    """Return the rows of a batch; `pair`, `sender` and `duplicate` stand in the order already."""
     columns = (getattr(segments, name)[order] for name in ("seq", "ack", "flags", "vlan"))
-    return PairOrder(pair, sender.astype(np.int64), copy, *columns)
+    return PairOrder(pair, sender.astype(np.int64), duplicate, *columns)
 
 
 @dataclass(slots=True)
 class Split:
-    """A pair that is looked at packet by packet."""
+    """A pair that is sorted into lanes packet by packet."""
 
     lanes: list[int]  # indices into Pairs; the first is the pair's own
     streams: dict[tuple[int, int], int] = field(default_factory=dict)  # (sender, VLAN) -> lane
@@ -85,7 +85,7 @@ class Split:
 
 @dataclass(slots=True)
 class LaneNumbers:
-    """Near which numbers the two ends of a lane are, 32 bits each, and how that is known."""
+    """Near which sequence numbers the endpoints of a lane are, 32 bits each, and how that is known."""
 
     near: list[int]
     known: list[int]
@@ -128,7 +128,7 @@ class Lanes:
     def assign(self, rows: PairOrder) -> NDArray[np.int64]:
         """Return the lane of each row, int64; `rows.pair` itself where all are the pairs' own."""
         lane = rows.pair
-        kept = rows.take(~rows.copy) if rows.copy.any() else rows
+        kept = rows.take(~rows.duplicate) if rows.duplicate.any() else rows
         self._tagged = self._tagged or bool(rows.vlan.any())
         if self._tagged:
             doubtful = self._doubtful(kept)
@@ -136,7 +136,7 @@ class Lanes:
             if len(at):
                 lane = lane.copy()
                 lane[at] = self._sort_out(rows.take(at))
-        self._see(kept, lane if kept is rows else lane[~rows.copy])
+        self._see(kept, lane if kept is rows else lane[~rows.duplicate])
         return lane
 
     def kept(self, pairs: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -159,9 +159,9 @@ class Lanes:
     def _see(self, kept: PairOrder, lane: NDArray[np.int64]) -> None:
         """Keep the last numbers of each end, and the VLAN in which it was first seen."""
         pairs, peer = self._pairs, 1 - kept.sender
-        told = np.flatnonzero((kept.flags & ACK > 0) & (pairs.known[lane, peer] < SEEN))
-        pairs.near[lane[told], peer[told]] = kept.ack[told] - np.uint32(1)
-        pairs.known[lane[told], peer[told]] = ACKNOWLEDGED
+        acked = np.flatnonzero((kept.flags & ACK > 0) & (pairs.known[lane, peer] < SEEN))
+        pairs.near[lane[acked], peer[acked]] = kept.ack[acked] - np.uint32(1)
+        pairs.known[lane[acked], peer[acked]] = ACKNOWLEDGED
         if self._tagged:
             first = np.flatnonzero(pairs.known[lane, kept.sender] < SEEN)[
                 ::-1
@@ -213,9 +213,9 @@ class Lanes:
         """Go through the rows of doubtful pairs one by one; return each one's lane."""
         pairs, found, numbers = self._pairs, list[int](), dict[int, LaneNumbers]()
         columns = (
-            getattr(rows, n).tolist() for n in ("pair", "sender", "copy", "flags", "seq", "ack", "vlan")
+            getattr(rows, n).tolist() for n in ("pair", "sender", "duplicate", "flags", "seq", "ack", "vlan")
         )
-        for base, sender, copy, flags, seq, ack, vlan in zip(*columns, strict=True):
+        for base, sender, duplicate, flags, seq, ack, vlan in zip(*columns, strict=True):
             split = self._split.get(base)
             if split is None:
                 seen = [end for end in (0, 1) if pairs.known[base, end] == SEEN]
@@ -226,7 +226,7 @@ class Lanes:
                     numbers[lane] = LaneNumbers(pairs.near[lane].tolist(), pairs.known[lane].tolist())
             far = {lane: numbers[lane].distance(sender, flags, seq, ack) for lane in split.lanes}
             choice = chosen(split, far, sender, vlan)
-            if copy:
+            if duplicate:
                 found.append(split.streams.get((sender, vlan), base) if choice is None else choice)
                 continue
             if choice is None:

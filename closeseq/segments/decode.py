@@ -1,9 +1,8 @@
-"""From frames to columns: find the TCP header of each frame, judge it, read it; all frames at once.
+"""From frames to columns: find the TCP header of each frame, check it, read it; all frames at once.
 
 Nothing here runs once a packet. A frame falls out at the first check it fails, and is counted there.
-No checksum is verified: with checksum offload the sender's own capture holds none.
-
-Keep only the segments that someone asked for, by port or address.
+No checksum is verified: with checksum offload the sender's own capture holds none. `narrow` then keeps the
+segments of some ports or hosts.
 """
 
 from __future__ import annotations
@@ -45,13 +44,13 @@ if TYPE_CHECKING:
     from closeseq.segments.fragments import Fragments
 
 LARGEST_PACKET = 65_575  # bytes, of IPv6; of IPv4 it is 40 less
-# Ethernet pads a frame's payload to 46 bytes, so the wire length tells the IP length only above.
+# Ethernet pads a frame's payload to 46 bytes, so the wire length gives the IP length only above.
 SMALLEST_OFFLOAD = 47
 
 
 @dataclass(frozen=True, slots=True)
 class TcpPackets:
-    """IP packets of one family that hold a TCP header, and where; columns of equal length."""
+    """IP packets of one family that hold a TCP header, and where it is; columns with one entry a packet."""
 
     family: Family
     row: NDArray[np.int64]  # index of the frame in the batch
@@ -60,10 +59,10 @@ class TcpPackets:
 
 
 class Decoder:
-    """Decodes batch after batch of one capture. What it remembers are fragments (see `fragments`).
+    """Decodes batch after batch of one capture. It keeps the fragments of unfinished packets.
 
     Args:
-        fragments: those that came before.
+        fragments: those of earlier files.
     """
 
     def __init__(self, fragments: Fragments | None = None) -> None:
@@ -71,13 +70,13 @@ class Decoder:
 
     @property
     def fragments(self) -> Fragments | None:
-        """The packets of which fragments have come, and not all; None without any."""
+        """The packets of which some fragments have come, and not all; None without any."""
         return self._fragments or None
 
     def decode(self, frames: Frames) -> Segments:
-        """Return the TCP segments of a batch in capture order, and the counts of what gave none.
+        """Return the TCP segments of a batch in capture order, with counts of the frames that gave none.
 
-        It raises nothing, whatever the frames contain.
+        It never raises, whatever the frames contain.
         """
         tally = Tally()
         networks = find_networks(frames, tally)
@@ -101,9 +100,10 @@ class Decoder:
     def _walk(
         self, frames: Frames, networks: Networks, rows: NDArray[np.int64], tally: Tally
     ) -> tuple[list[TcpPackets], list[tuple[int, bytes]]]:
-        """Go along the headers of frames that need it.
+        """Walk along the headers of irregular frames, one by one.
 
-        Returns their innermost packets, and those that a fragment completes, each with that one's row.
+        Returns:
+            Their innermost packets, and the packets that a fragment completes, each with the fragment's row.
         """
         from closeseq.segments import encapsulation, layers  # dpkt is imported for few captures only
 
@@ -142,7 +142,7 @@ class Decoder:
 
 
 def decode(frames: Frames) -> Segments:
-    """Return the TCP segments of a batch alone: as `Decoder` does, without what came before."""
+    """Return the TCP segments of a single batch, as `Decoder` does, without earlier fragments."""
     return Decoder().decode(frames)
 
 
@@ -168,9 +168,9 @@ def _find_tcp(
             "malformed IP header",
             (family.version_of(header) == family.version) & (behind - position >= family.layout.itemsize),
         ),
-        # The first fragment of a tunnel is enough: there the inner IP header tells the segment's length.
-        # Of a segment it takes all, for where its sender goes on, and which number its FIN has, only the
-        # last one tells. Without it the segment is an honest gap.
+        # The first fragment of a tunnel is enough: its inner IP header gives the segment's length. A segment
+        # needs all its fragments: only the last one gives its length, and so the sequence number of its FIN
+        # and of what follows. Without it the segment is a gap.
         ("IP fragment", pieces | (fragment & FRAGMENT_OFFSET == 0)),
         ("not TCP", (kind == NextHeader.TCP) | (kind == NextHeader.NESTED)),
     )
@@ -182,7 +182,7 @@ def _find_tcp(
 
 
 def _read_joined(joined: list[tuple[int, bytes]], tally: Tally) -> list[dict[str, NDArray[Any]]]:
-    """Return the columns of packets that were put together, each given as its row and its first bytes."""
+    """Return the columns of packets joined of fragments, each given as its row and its first bytes."""
     if not joined:
         return []
     captured = np.array([len(octets) for _, octets in joined], dtype=np.int64)
@@ -229,7 +229,7 @@ def _read(frames: Frames, packets: TcpPackets, tally: Tally) -> dict[str, NDArra
         ("malformed TCP header", (header_bytes >= TCP_FIXED) & (header_bytes <= room)),
     )
     tally.note("segmentation offload: IP length 0", good & offloaded)
-    # A receiver would discard it, but the usual cause is a tool that cut the frames and forgot their length.
+    # A receiver would discard it, but mostly a tool has cut the frames and did not keep their length.
     tally.note("IP length exceeds the length on the wire", good & (stated > on_wire))
     if not good.all():
         row, tcp, header_bytes, room = row[good], tcp[good], header_bytes[good], room[good]

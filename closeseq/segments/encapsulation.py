@@ -1,7 +1,7 @@
 """The frames that need a walk of their own: tunnels, extension headers, 802.11, MPLS, PPPoE, LLC, many tags.
 
-The walk (`locate`) goes from header to header until it meets TCP, and says where the innermost IP header and
-the TCP header stand; they are then read like all others.
+The walk (`locate`) goes from header to header until it meets TCP, and returns where the innermost IP header
+and the TCP header stand; they are then read like all others.
 
 Each header is a step: it returns the next layer, or raises `Skip`, `Fragmented`, or what unpacking raises
 where the frame is cut (dpkt.NeedData, struct.error). The formats of the headers are dpkt's where it has them,
@@ -76,7 +76,7 @@ UNFINISHED = {
     PROTOCOL_TCP,
     AUTHENTICATION,
     IPV6_OPTIONS,
-}  # what may lead to a segment whose end is in another fragment
+}  # may lead to a segment whose end is in another fragment
 
 _ipv4_header = dpkt_header(dpkt.ip.IP)
 _ipv6_header = dpkt_header(dpkt.ip6.IP6)
@@ -208,7 +208,7 @@ def _gre(frame: bytes, at: int) -> Layer:
 
 
 def _mpls(frame: bytes, at: int) -> Layer:
-    """RFC 3032: what is behind the bottom of the stack is not said; RFC 4928: the first 4 bits tell."""
+    """RFC 3032 names no protocol behind the bottom of the stack; RFC 4928: its first 4 bits show it."""
     if not _mpls_header(frame, at).s:  # more labels follow
         return Layer(ETHERTYPE, ETHERTYPE_MPLS, at + 4)
     guess = {
@@ -315,7 +315,7 @@ class Inner(NamedTuple):
     ip: int
     tcp: int
     vlan: int = 0  # as in `links`: of the tags on the way
-    place: int = 0  # tells apart what the link headers on the way tell apart
+    place: int = 0  # where the frame was captured, by the link headers on the way
 
 
 class Piece(NamedTuple):
@@ -332,7 +332,7 @@ class Piece(NamedTuple):
 
 
 class Walk(NamedTuple):
-    """How far the walk of a frame has come, or of a part of it."""
+    """How far the walk along a frame has come, or along a part of it."""
 
     layer: Layer
     steps: int = 0  # headers so far

@@ -23,7 +23,7 @@ class Layer(NamedTuple):
     number: int
     at: int
     tag: int = 0  # the VLAN that the header in front of it names
-    place: int = 0  # of the header in front of it, 32 bits: tells frames apart as `links` says
+    place: int = 0  # of the header in front of it, 32 bits: where the frame was captured, as in `links`
 
 
 class Aggregate(NamedTuple):

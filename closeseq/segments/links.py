@@ -95,7 +95,7 @@ class Tally:
 
 
 class NextHeader(IntEnum):
-    """What a number (EtherType, IP protocol) says comes next, and who reads it."""
+    """What follows a header by the number in it (EtherType, IP protocol)."""
 
     OTHER = 0  # nothing that holds TCP
     IPV4 = 4
@@ -138,20 +138,19 @@ TAGS = 2  # VLAN tags that are a layout; more are irregular
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """A link type: how long its header is, and where that says what comes next."""
+    """A link type: the length of its header, and the field that names the next header."""
 
     length: int  # bytes of the header
     at: int  # position of the field, from the beginning of the frame
     dtype: np.dtype = UINT16
     mask: int = 0xFFFFFFFF  # the bits of the field that matter
     ethertypes: Mapping[int, int] = field(default_factory=dict)  # their value -> EtherType; empty: it is one
-    place: tuple[
-        tuple[int, int], ...
-    ] = ()  # the bytes that tell where a frame was: begin, and 4 or 8 of them
+    # the bytes that show where a frame was captured: begin, and 4 or 8 of them
+    place: tuple[tuple[int, int], ...] = ()
 
 
 def _either_order(families: dict[int, int]) -> dict[int, int]:
-    """Return the table for a number of 32 bits that stands in the byte order of the capturing machine."""
+    """Return the table for a number of 32 bits in the byte order of the capturing machine."""
     return families | {number << 24: ethertype for number, ethertype in families.items()}
 
 
@@ -167,7 +166,7 @@ def _always(ethertype: int) -> Link:
     return Link(length=0, at=0, dtype=np.dtype("u1"), mask=0, ethertypes={0: ethertype})
 
 
-# By LINKTYPE_ value. "Always" types are told apart from there on.
+# By LINKTYPE_ value.
 LINKS: Mapping[int, Link] = {
     LINKTYPE_NULL: _NULL,
     LINKTYPE_ETHERNET: Link(length=14, at=12, place=((0, 8), (8, 4))),  # both addresses
@@ -198,7 +197,7 @@ WALKED = frozenset({LINKTYPE_IEEE_802_11, LINKTYPE_RADIOTAP, LINKTYPE_PPI, LINKT
 
 @dataclass(frozen=True, slots=True)
 class Networks:
-    """Where the network layer of each frame begins; all columns are as long as the batch."""
+    """Where the network layer of each frame begins; columns with one entry a frame of the batch."""
 
     position: NDArray[np.int64]
     ethertype: NDArray[np.uint16]
@@ -253,14 +252,14 @@ def mixed(
     position: NDArray[np.int64],
     parts: Iterable[tuple[int, int]],
 ) -> NDArray[np.uint64]:
-    """Return places that also tell apart what stands in these parts (see `Link.place`) of each frame."""
+    """Return places that differ also where these parts (see `Link.place`) of the frames differ."""
     for begin, size in parts:
         place = with_number(place, gather_padded(buffer, position + begin, PART[size]).astype(np.uint64))
     return place
 
 
 def with_number(place: NDArray[np.uint64], number: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """Return places that also tell apart these numbers (uint64)."""
+    """Return places that differ also where these numbers differ."""
     product = (place ^ number) * np.uint64(0x9E3779B97F4A7C15)
     return product ^ (product >> np.uint64(32))
 
@@ -271,7 +270,7 @@ def with_tag(vlan: int, identifier: int) -> int:
 
 
 def _skip_tag(frames: Frames, networks: Networks, tally: Tally) -> None:
-    """Move frames with a VLAN tag behind it (IEEE 802.1Q: two bytes of tag, then the type)."""
+    """Move frames' positions behind a VLAN tag (IEEE 802.1Q: two bytes of tag, then the type)."""
     tagged = np.flatnonzero(networks.kind == NextHeader.TAG)
     if not len(tagged):
         return

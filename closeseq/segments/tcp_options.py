@@ -1,6 +1,6 @@
-"""The TCP options that say what arrived: timestamps (RFC 7323 3.2), SACK (RFC 2018) and D-SACK (RFC 2883 4).
+"""TCP options: timestamps (RFC 7323 3.2), SACK (RFC 2018), D-SACK (RFC 2883 4), and which ones a SYN has.
 
-And which options a SYN has: their order tells one system from another.
+The order of a SYN's options shows which system sent it.
 
 Nearly every segment of a connection with timestamps carries them and nothing else, laid out as RFC 7323
 appendix A advises; those are read in place. The others are walked together: each step takes one option
@@ -39,10 +39,13 @@ _TOO_LONG = 255  # no option of this length fits, so the walk of its header ends
 def read(
     buffer: NDArray[np.uint8], header: NDArray[np.void], begin: NDArray[np.int64], end: NDArray[np.int64]
 ) -> dict[str, NDArray[Any]]:
-    """Return the columns of `Segments` that come from options.
+    """Return the columns of `Segments` that come from options, by name.
 
-    `header` is a column of dtype `layouts.TCP`, whose options stand in the buffer from `begin` up to
-    `end`. Where the snap length cuts them, `end` is there, and the options that are whole are read.
+    Args:
+        buffer: the batch's.
+        header: a column of dtype `layouts.TCP`.
+        begin: of each header's options, in the buffer.
+        end: of these; where the snap length cuts them it is there, and the whole options are read.
     """
     plain = (end - begin == TIMESTAMPS_BYTES + 2) & (header["options_lead"] == NOP_NOP_TIMESTAMPS)
     columns = {

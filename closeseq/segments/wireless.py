@@ -1,7 +1,7 @@
 """IEEE 802.11, alone or behind the headers that capturing puts in front of it: radiotap and PPI.
 
 A data frame that is not encrypted holds LLC, or several packets of that kind (an A-MSDU). The check sequence
-at a frame's end does not matter here: where a packet ends, its IP header tells.
+at a frame's end does not matter here: a packet's IP header gives its end.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def _subframes(frame: bytes, at: int, place: int) -> Aggregate:
 
 
 def _radiotap(frame: bytes, at: int) -> Layer:
-    """Skip a radiotap header; its flags say whether the header behind it is padded."""
+    """Skip a radiotap header; its flags show whether the header behind it is padded."""
     length, present = struct.unpack_from("<2xHI", frame, at)
     if length < 8:  # noqa: PLR2004  # what was just read
         raise Skip("not IP")
