@@ -17,7 +17,6 @@ class Timers:
 
     time_wait_ns: int = 60 * SECOND  # 2MSL (RFC 9293 3.6.1)
     fin_timeout_ns: int = 60 * SECOND  # FIN_WAIT_2 whose owner has gone (Linux: tcp_fin_timeout)
-    orphans_expire: bool = True
 
     @classmethod
     def of(
@@ -80,19 +79,19 @@ def settings_of(
     )
 
 
+def nanoseconds(seconds: float) -> int:
+    """Return a length of time in nanoseconds; at most `FOREVER`. Raises ValueError for one below zero."""
+    if not seconds >= 0:
+        raise ValueError(f"{seconds} is not a length of time in seconds")
+    return round(min(seconds, FOREVER) * SECOND)
+
+
 def _several(given: Any) -> Iterable[Any]:
     if given is None:
         return ()
     if isinstance(given, Iterable) and not isinstance(given, str):
         return given
     return (given,)
-
-
-def nanoseconds(seconds: float) -> int:
-    """Return a length of time in nanoseconds; at most `FOREVER`. Raises ValueError for one below zero."""
-    if not seconds >= 0:
-        raise ValueError(f"{seconds} is not a length of time in seconds")
-    return round(min(seconds, FOREVER) * SECOND)
 
 
 def _timers(os: str, time_wait: float | None, fin_timeout: float | None) -> Timers:

@@ -24,6 +24,11 @@ PIECE = 64 * 1024  # bytes, compressed or not, that are handled at a time
 FIRST_BITE = 64
 WITH_GZIP_HEADER = 16 + zlib.MAX_WBITS
 
+LONGEST_MAGIC = 6  # bytes
+XZ_MEMORY = 256 * 1024 * 1024  # bytes that a stream may ask for to be unpacked; `xz -9` takes a quarter of it
+# A zstd block of four bytes may give 128 KiB, and `zstandard` gives all of what it was handed at once.
+ZSTD_BITE = 1024
+
 
 class Gunzip:
     """The plain bytes of a gzip stream, up to where it is damaged.
@@ -115,12 +120,6 @@ def _to_the_last_good_byte(member: zlib._Decompress, packed: bytes) -> bytes:
     except zlib.error:
         pass
     return bytes(plain)
-
-
-LONGEST_MAGIC = 6  # bytes
-XZ_MEMORY = 256 * 1024 * 1024  # bytes that a stream may ask for to be unpacked; `xz -9` takes a quarter of it
-# A zstd block of four bytes may give 128 KiB, and `zstandard` gives all of what it was handed at once.
-ZSTD_BITE = 1024
 
 
 class Damaged(Exception):  # noqa: N818 - it is reported as a Trouble

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from closeseq.packets.frames import Frames
 
-MAGIC = 4  # bytes that tell the format
+MAGIC = 4  # bytes that show the format
 LOOK = 0.5  # seconds between two looks for the next file
 GRACE = 2.0  # seconds that the next file may take to get its first packet, when this one is gone
 WHEN_COMPLETE = "follow what writes it, or read it with `closeseq analyze` when it is complete"

@@ -18,8 +18,8 @@ from closeseq.errors import CaptureError
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-WINDOW = 1 << 16  # bytes looked at, to tell a capture from something else
-GLANCE = 4096  # bytes of standard input looked at, to tell a list of names from a capture
+WINDOW = 1 << 16  # bytes of a file that show whether it is a capture
+GLANCE = 4096  # bytes of standard input that show whether it is a list of names
 TRIED = 10  # names of a list, of which one at least must be there
 # A file with such a name claims to be a capture, and is reported when it is none.
 CAPTURE = re.compile(r"\.(pcapng|pcap|cap|dmp)\d*(\.(gz|bz2|xz|zst))?$", re.IGNORECASE)

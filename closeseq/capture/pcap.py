@@ -31,6 +31,16 @@ RECORD_HEADER = 16
 CAPTURED_AT, WIRE_AT = 8, 12  # the two lengths' places in a record header; each other's in old files
 DAY = 86_400  # seconds; records of one window are seldom further apart
 
+MICROSECONDS, NANOSECONDS = 0xA1B2C3D4, 0xA1B23C4D
+NS_PER_UNIT = {MICROSECONDS: 1000, NANOSECONDS: 1}
+FILE_HEADER = 24
+# tcpdump's MAXIMUM_SNAPLEN. Writers are known to announce a smaller snapshot length than they keep to.
+USUAL_SNAPLEN = 262_144
+
+# The link type field: 4 bits of FCS length, R, P (there is an FCS length), 10 reserved bits, 16 bits of
+# link type. R and the reserved bits: "a reader SHOULD treat a non-zero value as an error" (section 4).
+LINK_TYPE, RESERVED = 0x0000FFFF, 0x0BFF0000
+
 
 class Lengths(Enum):
     """How the two lengths of a record stand."""
@@ -131,25 +141,12 @@ class Records:
         return mask
 
 
-MICROSECONDS, NANOSECONDS = 0xA1B2C3D4, 0xA1B23C4D
-NS_PER_UNIT = {MICROSECONDS: 1000, NANOSECONDS: 1}
-
-
 VERSIONS = {
     **{(2, minor): Lengths.WIRE_FIRST for minor in (0, 1, 2)},
     (2, 3): Lengths.SMALLER_CAPTURED,
     (2, 4): Lengths.CAPTURED_FIRST,
     (543, 0): Lengths.WIRE_FIRST,  # the tcpdump of DG/UX
 }
-FILE_HEADER = 24
-
-# tcpdump's MAXIMUM_SNAPLEN. Writers are known to announce a smaller snapshot length than they keep to.
-USUAL_SNAPLEN = 262_144
-
-
-# The link type field: 4 bits of FCS length, R, P (there is an FCS length), 10 reserved bits, 16 bits of
-# link type. R and the reserved bits: "a reader SHOULD treat a non-zero value as an error" (section 4).
-LINK_TYPE, RESERVED = 0x0000FFFF, 0x0BFF0000
 
 
 def begin(header: bytes) -> PcapWalker | Trouble:

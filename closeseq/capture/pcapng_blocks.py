@@ -24,6 +24,18 @@ LENGTH_AGAIN = 4  # bytes
 HEAD = np.dtype([("kind", "<u4"), ("length", "<u4")])
 HEADS = {order: struct.Struct(f"{order}II") for order in "<>"}
 
+OBSOLETE, SIMPLE, ENHANCED = 2, 3, 6
+KINDS = (OBSOLETE, SIMPLE, ENHANCED)
+HEADER = {OBSOLETE: 28, SIMPLE: 12, ENHANCED: 28}  # bytes before the packet
+TRAILER = 4  # the block's length once more, behind everything
+DROPS_UNKNOWN = 0xFFFF  # in the obsolete block's count
+EPB_DROPCOUNT = 4
+OPTION = np.dtype([("code", "<u2"), ("length", "<u2")])
+COUNT = np.dtype([("lost", "<u8")])
+# Options are looked through in step, one of every block at a time. The count stands among the first; a
+# damaged block of a million empty options is not worth a million rounds.
+MOST_OPTIONS = 32
+
 
 class BlockChain:
     """The blocks of one window in one byte order, up to a section header; see `walk.RecordChain`.
@@ -90,21 +102,6 @@ class BlockChain:
         sensible[sensible] &= gather(window, again_at[sensible], number) == length[sensible]
         mask[row, column] = sensible
         return mask
-
-
-OBSOLETE, SIMPLE, ENHANCED = 2, 3, 6
-KINDS = (OBSOLETE, SIMPLE, ENHANCED)
-
-HEADER = {OBSOLETE: 28, SIMPLE: 12, ENHANCED: 28}  # bytes before the packet
-TRAILER = 4  # the block's length once more, behind everything
-
-DROPS_UNKNOWN = 0xFFFF  # in the obsolete block's count
-EPB_DROPCOUNT = 4
-OPTION = np.dtype([("code", "<u2"), ("length", "<u2")])
-COUNT = np.dtype([("lost", "<u8")])
-# Options are looked through in step, one of every block at a time. The count stands among the first; a
-# damaged block of a million empty options is not worth a million rounds.
-MOST_OPTIONS = 32
 
 
 @dataclass(frozen=True, slots=True)

@@ -62,6 +62,9 @@ PCAP = {struct.pack(order + "I", magic) for order in "<>" for magic in pcap.NS_P
 PCAPNG = struct.pack("<I", pcapng_blocks.SECTION)  # the same in both byte orders
 TEXT = frozenset(b"\t\n\r\x1b" + bytes(range(0x20, 0x7F)))
 
+STANDARD_INPUT = "-"
+BATCH = 1 << 15  # packets; their columns then about fit into a second-level cache
+
 
 def recognise(head: bytes) -> Walker | Trouble:
     """Return the walker for the file that begins with these bytes (`HEAD` of them, or all there are).
@@ -83,10 +86,6 @@ def recognise(head: bytes) -> Walker | Trouble:
             "not a capture: it is text", 0, "give the file that `tcpdump -w FILE` wrote, not tcpdump's output"
         )
     return Trouble(f"not a pcap or pcapng capture: it begins with {head[:8].hex(' ')}", 0, RECORD_AGAIN)
-
-
-STANDARD_INPUT = "-"
-BATCH = 1 << 15  # packets; their columns then about fit into a second-level cache
 
 
 def open_capture(path: str, *, batch: int = BATCH, window: int = CHUNK) -> Capture:

@@ -35,6 +35,15 @@ TIMES = {"s": 1, "m": 60, "h": 3600, "d": 86_400}  # seconds
 AMOUNT = re.compile(r"(\d+(?:\.\d+)?)\s*([A-Za-z]+)")
 EXAMPLES = "write a size like 100MB or 64KiB, or a time like 30s, 10m, 1h, 1d"
 
+STANDARD_OUTPUT = "-"
+REASONS = {
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "the disk quota is used up",
+    errno.EFBIG: "the file may not become larger than it is",
+    errno.EPIPE: "whoever read it has closed the pipe",
+    errno.EEXIST: "the file is there already; --force overwrites it",
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Rotation:
@@ -85,16 +94,6 @@ def already_there(path: str) -> list[str]:
     except OSError:  # opening the first file raises the error
         names = []
     return [str(whole.with_name(name)) for name in names]
-
-
-STANDARD_OUTPUT = "-"
-REASONS = {
-    errno.ENOSPC: "the disk is full",
-    errno.EDQUOT: "the disk quota is used up",
-    errno.EFBIG: "the file may not become larger than it is",
-    errno.EPIPE: "whoever read it has closed the pipe",
-    errno.EEXIST: "the file is there already; --force overwrites it",
-}
 
 
 class Saver:

@@ -32,6 +32,11 @@ PIPE_PIECE = 256 * 1024  # bytes of a pipe read at a time
 REMEMBERED = 2048
 CHANGED = "the file was made shorter, or rewritten"
 
+DIGITS = re.compile("[0-9]+")
+FEWEST_DIGITS = 4  # hours and minutes; names that differ in fewer are as likely those of two captures
+WINDOW = 1 << 16  # bytes read to learn of a file's first packet
+SLACK_NS = 1_000_000_000  # a new file's first packet may be so much before the last of the old one
+
 
 class Tail(Protocol):
     """A window on the bytes that have come last. What lies before it is dropped."""
@@ -181,12 +186,6 @@ class PipeTail:
 def _close(file: BinaryIO) -> None:
     if file is not standard_input():
         file.close()
-
-
-DIGITS = re.compile("[0-9]+")
-FEWEST_DIGITS = 4  # hours and minutes; names that differ in fewer are as likely those of two captures
-WINDOW = 1 << 16  # bytes read to learn of a file's first packet
-SLACK_NS = 1_000_000_000  # a new file's first packet may be so much before the last of the old one
 
 
 class CurrentFile(NamedTuple):

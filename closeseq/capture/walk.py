@@ -28,6 +28,11 @@ MAXIMUM_RECORD = 128 * 1024 * 1024
 DAMAGE_REMEDY = "what was read before it is good; if there is a sound original, copy it again"
 CUT_REMEDY = "the rest is missing: let the capture finish, or copy the file again"
 
+SAMPLE = 64  # records walked plainly first, to see how long they are and what their headers look like
+APART = 64  # records, roughly, from one stretch's begin to the next one's
+FEWEST = 8  # stretches for which a round of numpy is worth it
+MOST_ROUNDS = 4 * APART  # then the records are not what they were in the sample
+
 
 @dataclass(frozen=True, slots=True)
 class Trouble:
@@ -95,12 +100,6 @@ class Walker(Protocol):
 def first(where: NDArray[np.bool_]) -> int:
     """Return the index of the first true row, or the number of rows if none is."""
     return int(np.argmax(where)) if where.any() else len(where)
-
-
-SAMPLE = 64  # records walked plainly first, to see how long they are and what their headers look like
-APART = 64  # records, roughly, from one stretch's begin to the next one's
-FEWEST = 8  # stretches for which a round of numpy is worth it
-MOST_ROUNDS = 4 * APART  # then the records are not what they were in the sample
 
 
 class RecordChain(Protocol):

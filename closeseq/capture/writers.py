@@ -29,6 +29,19 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+AT_ONCE = 8 * 1024 * 1024  # bytes of records built at a time; frames of 64 KiB would make gigabytes
+
+BYTE_ORDER_MAGIC = 0x1A2B3C4D
+UNKNOWN_LENGTH = -1  # of a section that is still growing
+SHB_OS, SHB_USERAPPL = 3, 4  # section 4.1
+IF_NAME, IF_FILTER = 2, 11  # section 4.2
+ISB_STARTTIME, ISB_IFRECV = 2, 4  # section 4.6
+LIBPCAP_EXPRESSION = b"\0"  # the first byte of if_filter: what follows is a filter's text
+SECOND_NS = 1_000_000_000
+EPB = np.dtype([(name, "<u4") for name in ("kind", "length", "interface", "high", "low", "captured", "wire")])
+BLOCK_END = np.dtype([("length", "<u4")])
+PCAP_RECORD = np.dtype([(name, "<u4") for name in ("seconds", "fraction", "captured", "wire")])
+
 
 class RecordFile:
     """Records appended to a file, written at once, so that whoever follows the file sees them.
@@ -101,9 +114,6 @@ class RecordFile:
         self._file.close()
 
 
-AT_ONCE = 8 * 1024 * 1024  # bytes of records built at a time; frames of 64 KiB would make gigabytes
-
-
 def part(frames: Frames, begin: int, end: int) -> Frames:
     """Return the frames from `begin` to before `end`, in the same buffer."""
     if (begin, end) == (0, len(frames)):
@@ -155,19 +165,6 @@ def _copy_packets(frames: Frames, target: NDArray[np.uint8], at: NDArray[np.int6
             overlapping(target, length)[at[rows]] = overlapping(frames.buffer, length)[source[rows]]
 
 
-BYTE_ORDER_MAGIC = 0x1A2B3C4D
-UNKNOWN_LENGTH = -1  # of a section that is still growing
-SHB_OS, SHB_USERAPPL = 3, 4  # section 4.1
-IF_NAME, IF_FILTER = 2, 11  # section 4.2
-ISB_STARTTIME, ISB_IFRECV = 2, 4  # section 4.6
-LIBPCAP_EXPRESSION = b"\0"  # the first byte of if_filter: what follows is a filter's text
-SECOND_NS = 1_000_000_000
-
-EPB = np.dtype([(name, "<u4") for name in ("kind", "length", "interface", "high", "low", "captured", "wire")])
-BLOCK_END = np.dtype([("length", "<u4")])
-PCAP_RECORD = np.dtype([(name, "<u4") for name in ("seconds", "fraction", "captured", "wire")])
-
-
 @dataclass(frozen=True, slots=True)
 class SavedDevice:
     """An interface that packets are captured on."""
@@ -212,7 +209,7 @@ class CaptureWriter(Protocol):
 
         Args:
             ended_ns: when the capture ended, since the epoch.
-            dropped: by device, packets that were lost; none where nothing is said.
+            dropped: by device, packets that were lost; 0 for devices beyond its end.
 
         Raises:
             OSError: as in `write`; the file is closed nevertheless.

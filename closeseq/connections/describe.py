@@ -43,6 +43,15 @@ if TYPE_CHECKING:
 NOTHING_SENT = Stream()
 NO_DUPLICATES = Duplicates()
 
+HISTORY = ("id", "incarnation", "first_ns", "last_ns", "copies")
+
+# Columns of `Stretches` in the order of the fields of `Stream`: before `end`, and after `ip_id`.
+SENT = (
+    *("segments", "bytes", "first_number", "last_number", "first_ns", "last_ns"),
+    *("retransmissions", "gaps", "reordered", "probes", "probe_number", "probe_ns"),
+)
+SENT_LAST = ("zero_windows", "controls", "unanswered", "unanswered_number", "unanswered_ns")
+
 
 def conversations(
     index: NDArray[np.int64], table: PairTable, steps: Steps, guess: ClientGuess
@@ -76,9 +85,6 @@ def conversations(
         all_duplicates(index, client, each, table),
         *vlans(pair, client, table),
     )
-
-
-HISTORY = ("id", "incarnation", "first_ns", "last_ns", "copies")
 
 
 def all_steps(chain: StepChain, client: NDArray[np.int64], steps: Steps) -> list[Event | Traffic]:
@@ -181,14 +187,6 @@ def streams(
         )
     )
     return list(result)
-
-
-# Columns of `Stretches` in the order of the fields of `Stream`: before `end`, and after `ip_id`.
-SENT = (
-    *("segments", "bytes", "first_number", "last_number", "first_ns", "last_ns"),
-    *("retransmissions", "gaps", "reordered", "probes", "probe_number", "probe_ns"),
-)
-SENT_LAST = ("zero_windows", "controls", "unanswered", "unanswered_number", "unanswered_ns")
 
 
 def optional(values: NDArray[Any], there: NDArray[np.bool_]) -> list[Any]:

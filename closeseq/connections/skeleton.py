@@ -67,9 +67,7 @@ class Skeleton:
     _seen: bool  # a SYN or SYN+ACK shows the client
     _codes: list[int]  # of the steps
     _rows: NDArray[np.int64]  # a row a connection, a column a step: rows of KeptEvents or Stretches
-    _successor: NDArray[
-        np.int64
-    ]  # rows of KeptEvents: the first event of the next connection; -1 without one
+    _successor: NDArray[np.int64]  # rows of KeptEvents: the next connection's first event; -1 without one
     _table: PairTable
     _steps: Steps
 

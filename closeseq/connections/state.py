@@ -33,6 +33,13 @@ if TYPE_CHECKING:
 LARGE_BYTES = 2 << 20  # of a column, from which on it lies in a file
 FOLDER = "/var/tmp"  # noqa: S108 - for large files, where /tmp may be memory; TMPDIR comes before it
 
+SMALLEST_ROOM = 256
+SMALL_BYTES = 1 << 22  # up to here room costs nothing: memory counts only when it is written to
+PART = 1 << 13  # rows that are copied together where there is anything but zero in them
+
+NONE = np.iinfo(np.int64).min  # "nothing yet" in a column of sequence numbers
+NEVER_NS = np.iinfo(np.int64).max  # "not yet" in a column of lengths of time
+
 
 class DiskColumns:
     """Makes columns, long ones in files of their own, and releases their pages."""
@@ -71,11 +78,6 @@ class DiskColumns:
             mapped = mmap.mmap(file.fileno(), size)
         self._maps.append(weakref.ref(mapped))
         return mapped
-
-
-SMALLEST_ROOM = 256
-SMALL_BYTES = 1 << 22  # up to here room costs nothing: memory counts only when it is written to
-PART = 1 << 13  # rows that are copied together where there is anything but zero in them
 
 
 class Declared(NamedTuple):
@@ -166,10 +168,6 @@ class ColumnTable:
         if self._scratch is not None:
             self._scratch.release(larger)
         return larger
-
-
-NONE = np.iinfo(np.int64).min  # "nothing yet" in a column of sequence numbers
-NEVER_NS = np.iinfo(np.int64).max  # "not yet" in a column of lengths of time
 
 
 class Pairs(ColumnTable):

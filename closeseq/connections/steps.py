@@ -25,6 +25,13 @@ if TYPE_CHECKING:
     from closeseq.connections.sequence_space import Batch
     from closeseq.connections.state import DiskColumns, Histories
 
+AS_CAPTURED = (
+    *("number", "time_ns", "flags", "length", "window", "ttl", "ip_id"),
+    *("has_timestamps", "tsval", "tsecr", "sacked", "syn_options"),
+)
+
+FAR_NS = int(np.iinfo(np.int64).max)  # never
+
 
 class KeptEvents(ColumnTable):
     """One row an event. Numbers are relative to the origins of the sides."""
@@ -52,12 +59,6 @@ class KeptEvents(ColumnTable):
     syn_options: NDArray[np.uint32] = column(np.uint32)  # as in Segments
     ttl: NDArray[np.uint8] = column(np.uint8)
     ip_id: NDArray[np.int32] = column(np.int32)  # -1 for IPv6
-
-
-AS_CAPTURED = (
-    *("number", "time_ns", "flags", "length", "window", "ttl", "ip_id"),
-    *("has_timestamps", "tsval", "tsecr", "sacked", "syn_options"),
-)
 
 
 class Steps:
@@ -188,9 +189,6 @@ def some(histories: Histories, steps: Steps, connection: NDArray[np.int64]) -> E
         stretch,
         np.searchsorted(connection, steps.stretches.connection[stretch]),
     )
-
-
-FAR_NS = int(np.iinfo(np.int64).max)  # never
 
 
 def next_times(extent: Extent, steps: Steps, now_ns: int, waits_ns: Sequence[int]) -> NDArray[np.int64]:

@@ -30,32 +30,6 @@ if TYPE_CHECKING:
     from closeseq.connections.steps import Extent
     from closeseq.packets.segments import Segments
 
-
-def places(
-    pairs: Pairs, pair: NDArray[np.int64], column: NDArray[np.int64], *, with_port: bool
-) -> list[tuple[Address, NDArray[np.int64]]]:
-    """Group connections by the address at one end.
-
-    Args:
-        pairs: all pairs of addresses and ports.
-        pair: the pair of each connection.
-        column: which end of its pair, 0 or 1, for each connection.
-        with_port: whether the port counts; without, it is given as 0.
-
-    Returns:
-        each address, with the places in `pair` that have it, ascending.
-    """
-    version, high, low = pairs.version[pair], pairs.high[pair, column], pairs.low[pair, column]
-    port = pairs.port[pair, column] if with_port else np.zeros(len(pair), np.int64)
-    order, begins = arrange([packed(version, port), high.astype(np.uint64), low.astype(np.uint64)])
-    found = []
-    for group in np.split(order, np.flatnonzero(begins)[1:]):
-        first = group[0]
-        end = (int(version[first]), int(high[first]), int(low[first]), int(port[first]))
-        found.append((address_of(end), np.sort(group)))
-    return found
-
-
 FIRST_PORTION = 16  # connections that are made at once: who looks at a few does not wait for many
 PORTION = 1024  # and later, when many are asked for
 MOST_TOUCHED_ROWS = 1 << 16  # packets or events, until pages are given back
@@ -269,3 +243,28 @@ class Connections:
         self._clients = None
         self.touched = np.empty(0, np.int64)
         return stays
+
+
+def places(
+    pairs: Pairs, pair: NDArray[np.int64], column: NDArray[np.int64], *, with_port: bool
+) -> list[tuple[Address, NDArray[np.int64]]]:
+    """Group connections by the address at one end.
+
+    Args:
+        pairs: all pairs of addresses and ports.
+        pair: the pair of each connection.
+        column: which end of its pair, 0 or 1, for each connection.
+        with_port: whether the port counts; without, it is given as 0.
+
+    Returns:
+        each address, with the places in `pair` that have it, ascending.
+    """
+    version, high, low = pairs.version[pair], pairs.high[pair, column], pairs.low[pair, column]
+    port = pairs.port[pair, column] if with_port else np.zeros(len(pair), np.int64)
+    order, begins = arrange([packed(version, port), high.astype(np.uint64), low.astype(np.uint64)])
+    found = []
+    for group in np.split(order, np.flatnonzero(begins)[1:]):
+        first = group[0]
+        end = (int(version[first]), int(high[first]), int(low[first]), int(port[first]))
+        found.append((address_of(end), np.sort(group)))
+    return found

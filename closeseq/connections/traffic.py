@@ -24,6 +24,15 @@ if TYPE_CHECKING:
 
 Columns: TypeAlias = "dict[str, NDArray[Any]]"
 
+ADDED = ("segments", "bytes", "retransmissions", "gaps", "reordered", "probes", "zero_windows", "controls")
+HIGHEST = ("end", "ack")
+OF_FIRST = ("first_number", "first_ns", "first_ip_id")
+OF_LAST = ("last_number", "last_ns", "has_timestamps", "tsval", "tsecr")
+OF_PROBE = ("probe_number", "probe_ns")
+TAIL = ("unanswered_number", "unanswered_ns")
+
+REPEATED_NS = 900_000_000  # a SYN+ACK that was lost unseen is retransmitted after 1 s (RFC 6298 2.1)
+
 
 class Stretches(ColumnTable):
     """One row a stretch of traffic between two events; two values a row, of end 0 and end 1."""
@@ -54,14 +63,6 @@ class Stretches(ColumnTable):
     unanswered: NDArray[np.int64] = column(np.int64, width=2)  # segments after the other end's last one
     unanswered_number: NDArray[np.int64] = column(np.int64, width=2)  # the first of them
     unanswered_ns: NDArray[np.int64] = column(np.int64, width=2)
-
-
-ADDED = ("segments", "bytes", "retransmissions", "gaps", "reordered", "probes", "zero_windows", "controls")
-HIGHEST = ("end", "ack")
-OF_FIRST = ("first_number", "first_ns", "first_ip_id")
-OF_LAST = ("last_number", "last_ns", "has_timestamps", "tsval", "tsecr")
-OF_PROBE = ("probe_number", "probe_ns")
-TAIL = ("unanswered_number", "unanswered_ns")
 
 
 def digest(
@@ -178,9 +179,6 @@ def merge(stretches: Stretches, which: NDArray[np.int64], newer: Columns) -> Non
     stretches.ip_id[which] = np.where(has, ip_id, older["ip_id"])
     for name in OF_LAST:
         getattr(stretches, name)[which] = np.where(has, newer[name], older[name])
-
-
-REPEATED_NS = 900_000_000  # a SYN+ACK that was lost unseen is retransmitted after 1 s (RFC 6298 2.1)
 
 
 def measure(batch: Batch, histories: Histories, sides: Sides) -> None:

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
     from closeseq.errors import CaptureError
 
+GAP_NS = 1_000_000_000  # a longer time between two files is reported as a gap
+PACKET = re.compile(r"#(\d+)")
+
 
 @dataclass(frozen=True, slots=True)
 class Frames:
@@ -54,10 +57,6 @@ class Frames:
             return self
         columns = (getattr(self, f.name)[:count] for f in fields(self) if f.name != "buffer")
         return Frames(self.buffer, *columns)
-
-
-GAP_NS = 1_000_000_000  # a longer time between two files is reported as a gap
-PACKET = re.compile(r"#(\d+)")
 
 
 @dataclass(slots=True)

@@ -47,6 +47,8 @@ LARGEST_PACKET = 65_575  # bytes, of IPv6; of IPv4 it is 40 less
 # Ethernet pads a frame's payload to 46 bytes, so the wire length gives the IP length only above.
 SMALLEST_OFFLOAD = 47
 
+LOW_HALF = (1 << 64) - 1
+
 
 @dataclass(frozen=True, slots=True)
 class TcpPackets:
@@ -80,15 +82,15 @@ class Decoder:
         """
         tally = Tally()
         networks = find_networks(frames, tally)
-        irregular = [np.flatnonzero(networks.kind == NextHeader.NESTED)]
+        walked = [np.flatnonzero(networks.kind == NextHeader.NESTED)]
         found = []
         for family in FAMILIES:
             rows = np.flatnonzero(networks.kind == family.version)
             if len(rows):
                 packets, nested = _find_tcp(frames, family, rows, networks.position[rows], tally)
                 found.append(packets)
-                irregular.append(nested)
-        rows = np.sort(np.concatenate(irregular))
+                walked.append(nested)
+        rows = np.sort(np.concatenate(walked))
         parts = []
         if len(rows):
             inner, joined = self._walk(frames, networks, rows, tally)
@@ -100,7 +102,7 @@ class Decoder:
     def _walk(
         self, frames: Frames, networks: Networks, rows: NDArray[np.int64], tally: Tally
     ) -> tuple[list[TcpPackets], list[tuple[int, bytes]]]:
-        """Walk along the headers of irregular frames, one by one.
+        """Walk along the headers of these frames, one by one (see `encapsulation`).
 
         Returns:
             Their innermost packets, and the packets that a fragment completes, each with the fragment's row.
@@ -149,7 +151,7 @@ def decode(frames: Frames) -> Segments:
 def _find_tcp(
     frames: Frames, family: Family, rows: NDArray[np.int64], position: NDArray[np.int64], tally: Tally
 ) -> tuple[TcpPackets, NDArray[np.int64]]:
-    """Return the packets with TCP right behind the IP header, and the rows of those that are irregular."""
+    """Return the packets with TCP right behind the IP header, and the rows of those to be walked."""
     captured_end = frames.offset[rows] + frames.captured[rows]
     header = gather_padded(frames.buffer, position, family.layout)
     behind = position + family.header_bytes(header)
@@ -272,9 +274,6 @@ def _join(frames: Frames, networks: Networks, parts: list[dict[str, NDArray[Any]
             column = np.concatenate([nothing, *(part[name] for part in parts)], dtype=DTYPES[name])
         columns[name] = column if order is None else column[order]
     return Segments(**columns, skipped=dict(tally.skipped), notes=dict(tally.notes))
-
-
-LOW_HALF = (1 << 64) - 1
 
 
 def narrow(segments: Segments, ports: AbstractSet[int], hosts: AbstractSet[str]) -> Segments:

@@ -72,11 +72,8 @@ if TYPE_CHECKING:
 MOST_PARTS = 64  # of all 802.11 aggregates in a frame, of a chain of GTP-U extensions or NFLOG attributes
 ARUBA_TYPES = range(0x8200, 0x8380, 0x10)  # in GRE: 802.11, as access points hand it to their controller
 NFLOG_PAYLOAD = 9  # nfnetlink_log.h: NFULA_PAYLOAD
-UNFINISHED = {
-    PROTOCOL_TCP,
-    AUTHENTICATION,
-    IPV6_OPTIONS,
-}  # may lead to a segment whose end is in another fragment
+# These may lead to a segment whose end is in another fragment.
+UNFINISHED = {PROTOCOL_TCP, AUTHENTICATION, IPV6_OPTIONS}
 
 _ipv4_header = dpkt_header(dpkt.ip.IP)
 _ipv6_header = dpkt_header(dpkt.ip6.IP6)
@@ -92,6 +89,92 @@ _ethernet_header = dpkt_header(dpkt.ethernet.Ethernet)
 _snap_header = header("SNAP", (("llc", "3s", b""), ("oui", "3s", b""), ("type", "H", 0)))
 _geneve_header = header("Geneve", (("lengths", "B", 0), ("flags", "B", 0), ("type", "H", 0), ("vni", "I", 0)))
 _gtp_header = header("GTP", (("flags", "B", 0), ("type", "B", 0), ("length", "H", 0), ("teid", "I", 0)))
+
+DEEPEST = 32  # headers; more make no sense, and each costs time
+
+
+class Inner(NamedTuple):
+    """Where in a frame the innermost IP header and the TCP header behind it begin."""
+
+    version: int
+    ip: int
+    tcp: int
+    vlan: int = 0  # as in `links`: of the tags on the way
+    place: int = 0  # where the frame was captured, by the link headers on the way
+
+
+class Piece(NamedTuple):
+    """An IP fragment of a packet that holds TCP: where in a frame it is, and which part of the packet."""
+
+    version: int
+    ip: int
+    data: int  # where its part of the packet's payload begins
+    offset: int  # bytes, of this part in the payload
+    more: bool  # other fragments follow
+    identification: int
+    vlan: int = 0
+    place: int = 0
+
+
+class Walk(NamedTuple):
+    """How far the walk along a frame has come, or along a part of it."""
+
+    layer: Layer
+    steps: int = 0  # headers so far
+    ip: Layer | None = None  # the innermost IP header
+    vlan: int = 0
+    place: int = 0
+
+
+def locate(frame: bytes, layer: Layer, vlan: int = 0) -> list[Inner | Piece] | str:
+    """Return where the TCP headers of a frame are, or fragments of them, or the reason why it has none.
+
+    Only an 802.11 aggregate has more than one. `frame` is what was captured, `layer` its first header that
+    is not read yet, `vlan` the VLANs of the tags in front of it.
+    """
+    ways, found, reasons = [Walk(layer, vlan=vlan)], list[Inner | Piece](), list[str]()
+    for way in ways:  # parts of aggregates are added while it goes on
+        end = _follow(frame, way, ways)
+        if isinstance(end, str):
+            reasons.append(end)
+        elif end is not None:
+            found.append(end)
+    return found or next(iter(reasons), "not IP")
+
+
+def _follow(frame: bytes, way: Walk, ways: list[Walk]) -> Inner | Piece | str | None:
+    """Go on to where the walk ends: a segment, a fragment, a reason, or None for an aggregate's begin."""
+    layer, steps, ip, vlan, place = way
+    try:
+        for _ in range(DEEPEST - steps):
+            if layer.space == ETHERTYPE and layer.number in (ETHERTYPE_IPV4, ETHERTYPE_IPV6):
+                ip = layer
+            elif ip and layer.space == PROTOCOL and layer.number == PROTOCOL_TCP:
+                return Inner(4 if ip.number == ETHERTYPE_IPV4 else 6, ip.at, layer.at, vlan, place)
+            is_length = layer.space == ETHERTYPE and layer.number <= LARGEST_LENGTH
+            step = STEPS.get((layer.space, ETHERTYPE_LLC if is_length else layer.number))
+            if step is None:
+                return "not TCP" if ip else "not IP"
+            following, steps = step(frame, layer.at), steps + 1
+            if isinstance(following, Aggregate):
+                room = max(0, MOST_PARTS - len(ways))
+                ways += [
+                    Walk(part, steps, ip, with_tag(vlan, part.tag), place ^ part.place)
+                    for part in following.layers[:room]
+                ]
+                return None
+            layer = following
+            vlan, place = with_tag(vlan, layer.tag), place ^ layer.place
+    except (dpkt.NeedData, struct.error):
+        return "encapsulation cut short"
+    except Skip as end:
+        return str(end)
+    except Fragmented as end:
+        assert ip is not None
+        data, offset, more, identification = end.args
+        version = 4 if ip.number == ETHERTYPE_IPV4 else 6
+        return Piece(version, ip.at, data, offset, more, identification, vlan, place)
+    return "encapsulation too deep"
 
 
 def _ipv4(frame: bytes, at: int) -> Layer:
@@ -303,90 +386,3 @@ TUNNELS: dict[int, Callable[[bytes, int], Layer]] = {
     PORT_GRE: _gre,
     PORT_GTP_U: _gtp,
 }
-
-
-DEEPEST = 32  # headers; more make no sense, and each costs time
-
-
-class Inner(NamedTuple):
-    """Where in a frame the innermost IP header and the TCP header behind it begin."""
-
-    version: int
-    ip: int
-    tcp: int
-    vlan: int = 0  # as in `links`: of the tags on the way
-    place: int = 0  # where the frame was captured, by the link headers on the way
-
-
-class Piece(NamedTuple):
-    """An IP fragment of a packet that holds TCP: where in a frame it is, and which part of the packet."""
-
-    version: int
-    ip: int
-    data: int  # where its part of the packet's payload begins
-    offset: int  # bytes, of this part in the payload
-    more: bool  # other fragments follow
-    identification: int
-    vlan: int = 0
-    place: int = 0
-
-
-class Walk(NamedTuple):
-    """How far the walk along a frame has come, or along a part of it."""
-
-    layer: Layer
-    steps: int = 0  # headers so far
-    ip: Layer | None = None  # the innermost IP header
-    vlan: int = 0
-    place: int = 0
-
-
-def locate(frame: bytes, layer: Layer, vlan: int = 0) -> list[Inner | Piece] | str:
-    """Return where the TCP headers of a frame are, or fragments of them, or the reason why it has none.
-
-    Only an 802.11 aggregate has more than one. `frame` is what was captured, `layer` its first header that
-    is not read yet, `vlan` the VLANs of the tags in front of it.
-    """
-    ways, found, reasons = [Walk(layer, vlan=vlan)], list[Inner | Piece](), list[str]()
-    for way in ways:  # parts of aggregates are added while it goes on
-        end = _follow(frame, way, ways)
-        if isinstance(end, str):
-            reasons.append(end)
-        elif end is not None:
-            found.append(end)
-    return found or next(iter(reasons), "not IP")
-
-
-def _follow(frame: bytes, way: Walk, ways: list[Walk]) -> Inner | Piece | str | None:
-    """Go on to where the walk ends: a segment, a fragment, a reason, or None for an aggregate's begin."""
-    layer, steps, ip, vlan, place = way
-    try:
-        for _ in range(DEEPEST - steps):
-            if layer.space == ETHERTYPE and layer.number in (ETHERTYPE_IPV4, ETHERTYPE_IPV6):
-                ip = layer
-            elif ip and layer.space == PROTOCOL and layer.number == PROTOCOL_TCP:
-                return Inner(4 if ip.number == ETHERTYPE_IPV4 else 6, ip.at, layer.at, vlan, place)
-            is_length = layer.space == ETHERTYPE and layer.number <= LARGEST_LENGTH
-            step = STEPS.get((layer.space, ETHERTYPE_LLC if is_length else layer.number))
-            if step is None:
-                return "not TCP" if ip else "not IP"
-            following, steps = step(frame, layer.at), steps + 1
-            if isinstance(following, Aggregate):
-                room = max(0, MOST_PARTS - len(ways))
-                ways += [
-                    Walk(part, steps, ip, with_tag(vlan, part.tag), place ^ part.place)
-                    for part in following.layers[:room]
-                ]
-                return None
-            layer = following
-            vlan, place = with_tag(vlan, layer.tag), place ^ layer.place
-    except (dpkt.NeedData, struct.error):
-        return "encapsulation cut short"
-    except Skip as end:
-        return str(end)
-    except Fragmented as end:
-        assert ip is not None
-        data, offset, more, identification = end.args
-        version = 4 if ip.number == ETHERTYPE_IPV4 else 6
-        return Piece(version, ip.at, data, offset, more, identification, vlan, place)
-    return "encapsulation too deep"

@@ -105,7 +105,7 @@ FAMILIES = (
         version_of=lambda header: header["version_class_flow"] >> 28,
         header_bytes=lambda header: np.full(len(header), IPV6.itemsize, dtype=np.int64),
         ip_bytes=lambda header: _ipv6_bytes(header["payload_length"].astype(np.int64)),
-        fragment=lambda header: np.zeros(len(header), dtype=np.uint16),  # an extension header: irregular
+        fragment=lambda header: np.zeros(len(header), dtype=np.uint16),  # an extension header: walked
         protocol="next_header",
         columns={
             "src_high": "source_high",

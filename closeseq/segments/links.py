@@ -103,7 +103,7 @@ class NextHeader(IntEnum):
     TAG = 1  # a VLAN tag
     TCP = 2
     UDP = 3  # holds TCP only at the port of a tunnel
-    NESTED = 5  # a tunnel or an extension header: irregular
+    NESTED = 5  # a tunnel or an extension header: walked (encapsulation.py)
     CUT = 7  # the number itself was not captured
 
 
@@ -133,7 +133,7 @@ KIND_OF_PROTOCOL = _kinds(
         NextHeader.NESTED: WALKED_PROTOCOLS,
     },
 )
-TAGS = 2  # VLAN tags that are a layout; more are irregular
+TAGS = 2  # VLAN tags that are skipped here; frames with more are walked
 
 
 @dataclass(frozen=True, slots=True)

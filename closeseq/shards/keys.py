@@ -32,55 +32,6 @@ if TYPE_CHECKING:
 
 Held: TypeAlias = bytes | str  # the bytes, or the URL of a file that holds them
 
-
-def put(folder: str | None, name: str, data: bytes) -> Held:
-    """Put bytes into a folder, under a name that nobody else uses; return them if there is none."""
-    if folder is None:
-        return data
-    url = f"{folder}/{name}-{secrets.token_hex(8)}"  # a task that runs twice writes two of them
-    files, path = file_system(url)
-    with files.open(path, "wb") as file:
-        file.write(data)
-    return url
-
-
-def get(held: Held, begin: int | None = None, end: int | None = None) -> bytes:
-    """Return the bytes, or those from `begin` up to `end`.
-
-    Raises:
-        OSError: the file cannot be read.
-    """
-    if isinstance(held, bytes):
-        return held[begin:end]
-    files, path = file_system(held)
-    data: bytes = files.cat_file(path, start=begin, end=end)
-    return data
-
-
-def file_system(url: str) -> tuple[Any, str]:
-    """Return the file system of a URL, and the path in it."""
-    from fsspec.core import url_to_fs  # of the extra `cluster`
-
-    found: tuple[Any, str] = url_to_fs(url)
-    return found
-
-
-def write_whole(url: str, pieces: Iterator[str]) -> None:
-    """Write a file, under another name until it is whole."""
-    files, path = file_system(url)
-    folder, _, name = path.rpartition("/")
-    temporary = f"{folder}/.{name}-{secrets.token_hex(8)}"
-    try:
-        with files.open(temporary, "wb") as file:
-            for piece in pieces:
-                file.write(piece.encode("utf-8", "backslashreplace"))
-        files.mv(temporary, path)
-    except BaseException:
-        if files.exists(temporary):
-            files.rm(temporary)
-        raise
-
-
 # One row a pair of a file.
 ROW = np.dtype(
     [
@@ -91,7 +42,6 @@ ROW = np.dtype(
     ]
 )
 HALF = np.uint64(32)
-
 
 # As bytes, the rows stand behind a table of where those of each bucket begin, so that a range can be read.
 BUCKETS = 1 << 10  # equal ranges of the numbers of pairs
@@ -202,3 +152,51 @@ class Informed(ClientGuess):
         if not np.array_equal(known.end[place], ends):
             raise LookupError("an endpoint's peers were not counted")
         return known.number[place]
+
+
+def put(folder: str | None, name: str, data: bytes) -> Held:
+    """Put bytes into a folder, under a name that nobody else uses; return them if there is none."""
+    if folder is None:
+        return data
+    url = f"{folder}/{name}-{secrets.token_hex(8)}"  # a task that runs twice writes two of them
+    files, path = file_system(url)
+    with files.open(path, "wb") as file:
+        file.write(data)
+    return url
+
+
+def get(held: Held, begin: int | None = None, end: int | None = None) -> bytes:
+    """Return the bytes, or those from `begin` up to `end`.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    if isinstance(held, bytes):
+        return held[begin:end]
+    files, path = file_system(held)
+    data: bytes = files.cat_file(path, start=begin, end=end)
+    return data
+
+
+def file_system(url: str) -> tuple[Any, str]:
+    """Return the file system of a URL, and the path in it."""
+    from fsspec.core import url_to_fs  # of the extra `cluster`
+
+    found: tuple[Any, str] = url_to_fs(url)
+    return found
+
+
+def write_whole(url: str, pieces: Iterator[str]) -> None:
+    """Write a file, under another name until it is whole."""
+    files, path = file_system(url)
+    folder, _, name = path.rpartition("/")
+    temporary = f"{folder}/.{name}-{secrets.token_hex(8)}"
+    try:
+        with files.open(temporary, "wb") as file:
+            for piece in pieces:
+                file.write(piece.encode("utf-8", "backslashreplace"))
+        files.mv(temporary, path)
+    except BaseException:
+        if files.exists(temporary):
+            files.rm(temporary)
+        raise

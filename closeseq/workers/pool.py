@@ -37,6 +37,10 @@ AHEAD = 4  # tasks for each worker that may be done before the first of them is 
 
 _living: dict[int, Worker] = {}  # by process number
 
+SLOTS = 3
+ROOM = 16 << 20  # bytes of a slot; memory that nobody writes to costs nothing
+ALIGNED = 64
+
 
 def can_fork() -> bool:
     """Whether this system can fork a process safely; on macOS its libraries forbid it."""
@@ -234,11 +238,6 @@ def _done(work: Callable[[Any], Any], task: Any) -> bytes:
         except Exception:  # noqa: BLE001 - it cannot be sent as it is
             packed = pickle.dumps((False, RuntimeError("".join(traceback.format_exception(error)))))
         return packed
-
-
-SLOTS = 3
-ROOM = 16 << 20  # bytes of a slot; memory that nobody writes to costs nothing
-ALIGNED = 64
 
 
 def made_ahead(items: Iterator[One]) -> Iterator[One]:

@@ -39,6 +39,20 @@ OUTGOING = 4  # PACKET_OUTGOING
 SO_ATTACH_FILTER, SO_LOCK_FILTER = 26, 44  # asm-generic/socket.h
 FARTHEST = 255  # instructions that a conditional jump can skip
 
+MISSING = (
+    "a filter expression needs libpcap, which is not installed here (on Debian and Ubuntu it is the package "
+    "libpcap0.8); ports and hosts can be chosen without it"
+)
+LARGEST = 262_144  # bytes; libpcap's own greatest snap length
+LONGEST = 3000  # instructions: the kernel allows 4096, and those for ports and hosts come in addition
+SHOWN = 100  # characters of an expression in an error
+NO_NETMASK = -1  # an expression `ip broadcast` is refused: it needs an interface's
+HEADER = 20  # bytes of the header of Linux cooked capture, version 2
+# Where libpcap looks into that header, and what to load from the kernel instead, which does not have it.
+ASKED = {0: PROTOCOL, 4: INTERFACE, 8: HARDWARE, 10: PACKET_TYPE}
+HEADER_LENGTH = 0xB1  # X = four times the low half of the byte at k
+FROM_FRAME = {LOAD_WORD, LOAD_HALF, LOAD_BYTE, LOAD_WORD_X, LOAD_HALF_X, LOAD_BYTE_X, HEADER_LENGTH}
+
 
 class Instruction(NamedTuple):
     """One instruction: `k` is its number, `then` and `else_` how many instructions a jump skips."""
@@ -145,22 +159,6 @@ def _placed(
         yield Instruction(line.code, line.k, *ways)
         for extra, name in enumerate(plain, start=1):
             yield Instruction(JUMP, places[name] - start - extra - 1)
-
-
-MISSING = (
-    "a filter expression needs libpcap, which is not installed here (on Debian and Ubuntu it is the package "
-    "libpcap0.8); ports and hosts can be chosen without it"
-)
-LARGEST = 262_144  # bytes; libpcap's own greatest snap length
-LONGEST = 3000  # instructions: the kernel allows 4096, and those for ports and hosts come in addition
-SHOWN = 100  # characters of an expression in an error
-NO_NETMASK = -1  # an expression `ip broadcast` is refused: it needs an interface's
-
-HEADER = 20  # bytes of the header of Linux cooked capture, version 2
-# Where libpcap looks into that header, and what to load from the kernel instead, which does not have it.
-ASKED = {0: PROTOCOL, 4: INTERFACE, 8: HARDWARE, 10: PACKET_TYPE}
-HEADER_LENGTH = 0xB1  # X = four times the low half of the byte at k
-FROM_FRAME = {LOAD_WORD, LOAD_HALF, LOAD_BYTE, LOAD_WORD_X, LOAD_HALF_X, LOAD_BYTE_X, HEADER_LENGTH}
 
 
 def compile_expression(expression: str, device: Device) -> Program:

@@ -33,6 +33,96 @@ PACE = 0.05
 LOOK_AGAIN = 0.5  # seconds until a device that is down is looked at again
 LONGEST_WAIT = 86_400.0  # seconds, in one call of the system
 
+# Bytes of a frame that are kept: Ethernet 14, two VLAN tags 8, IPv6 40, TCP with all options 60, which
+# makes 122; and 70 for extension headers or a tunnel's headers (VXLAN over IPv4: 50).
+SNAP_LENGTH = 192
+# Bytes of ring memory. A packet of TCP needs 280 at most, so this is 240,000 packets: nearly three
+# seconds of the most that loopback was seen to do.
+BUFFER_BYTES = 64 << 20
+
+
+def open_live(
+    interfaces: Sequence[str],
+    *,
+    ports: AbstractSet[int] = frozenset(),
+    hosts: AbstractSet[str] = frozenset(),
+    expression: str | None = None,
+    source: Literal["auto", "ring", "scapy"] = "auto",
+    snap_length: int = SNAP_LENGTH,
+    buffer_bytes: int = BUFFER_BYTES,
+) -> LiveCapture:
+    """Begin to capture TCP. From the return on every packet is kept, as long as there is room for it.
+
+    Args:
+        interfaces: names of network devices; `any` is all of them (Linux only).
+        ports: only TCP with one of these ports, at either end; empty: all.
+        hosts: only from or to one of these IP addresses; empty: all.
+        expression: only what this filter expression of libpcap passes as well.
+        source: "ring" is Linux's ring of memory, "scapy" is scapy's socket, slower; "auto" the best there is.
+        snap_length: bytes to keep of each frame.
+        buffer_bytes: memory a device for packets that nobody has read yet.
+
+    Ports and hosts are a matter of speed: frames that the kernel's filter cannot judge, such as tunnels,
+    get in anyhow.
+
+    Raises:
+        NotPermittedError: the process may not capture.
+        DeviceError: there is no device of that name, or it is down, or the system has no such source.
+        FilterError: the expression is wrong, or libpcap is missing.
+    """
+    has_ring = hasattr(socket, "AF_PACKET")
+    if source == "ring" and not has_ring:
+        raise DeviceError("rings of captured packets are Linux's; here the source is scapy")
+    devices = find_devices(interfaces)
+    if not devices:
+        raise DeviceError("no interface is named")
+    text = expression.strip() if expression else ""
+    with ExitStack() as opened:
+        sources: list[DeviceSource] = []
+        for device in devices:
+            demand = Demand(
+                device, FilterRequest(frozenset(ports), frozenset(hosts)), text, snap_length, buffer_bytes
+            )
+            sources.append(_open_source(source if has_ring else "scapy", demand))
+            opened.callback(sources[-1].close)
+        capture = LiveCapture(sources)
+        opened.pop_all()
+    return capture
+
+
+class Demand(NamedTuple):
+    """What the source for one device is opened with."""
+
+    device: Device
+    wanted: FilterRequest
+    expression: str  # "" for none
+    snap_length: int  # bytes
+    size: int  # bytes of memory
+
+    def program(self, snap_length: int) -> Program:
+        """Return the program for the wanted ports and hosts, and the expression if there is one."""
+        program = tcp_program(self.device, self.wanted, snap_length)
+        if not self.expression:
+            return program
+        from closeseq.capture.live.bpf import compile_expression
+
+        return chain(program, cut(compile_expression(self.expression, self.device), snap_length))
+
+
+def _open_source(how: str, demand: Demand) -> DeviceSource:
+    if how != "scapy":
+        from closeseq.capture.live.ring import Ring
+
+        try:
+            return Ring(demand.device, demand.program(demand.snap_length), demand.size)
+        except NoRingError:  # some sandboxes look like Linux, and have only its plain sockets
+            if how == "ring":
+                raise
+    from closeseq.capture.live.scapy_socket import LARGEST, Sniffer, text_filter
+
+    text = text_filter(demand.wanted, demand.expression)
+    return Sniffer(demand.device, demand.program(LARGEST), text, demand.snap_length, demand.size)
+
 
 class DeviceSource(Protocol):
     """Where the packets of one device come from: a `Ring` or a `Sniffer`."""
@@ -248,94 +338,3 @@ class LiveCapture:
 def _milliseconds(seconds: float) -> int:
     """Return what poll waits for, so that it does not return before the time is over."""
     return math.ceil(min(seconds, LONGEST_WAIT) * 1000)
-
-
-# Bytes of a frame that are kept: Ethernet 14, two VLAN tags 8, IPv6 40, TCP with all options 60, which
-# makes 122; and 70 for extension headers or a tunnel's headers (VXLAN over IPv4: 50).
-SNAP_LENGTH = 192
-# Bytes of ring memory. A packet of TCP needs 280 at most, so this is 240,000 packets: nearly three
-# seconds of the most that loopback was seen to do.
-BUFFER_BYTES = 64 << 20
-
-
-def open_live(
-    interfaces: Sequence[str],
-    *,
-    ports: AbstractSet[int] = frozenset(),
-    hosts: AbstractSet[str] = frozenset(),
-    expression: str | None = None,
-    source: Literal["auto", "ring", "scapy"] = "auto",
-    snap_length: int = SNAP_LENGTH,
-    buffer_bytes: int = BUFFER_BYTES,
-) -> LiveCapture:
-    """Begin to capture TCP. From the return on every packet is kept, as long as there is room for it.
-
-    Args:
-        interfaces: names of network devices; `any` is all of them (Linux only).
-        ports: only TCP with one of these ports, at either end; empty: all.
-        hosts: only from or to one of these IP addresses; empty: all.
-        expression: only what this filter expression of libpcap passes as well.
-        source: "ring" is Linux's ring of memory, "scapy" is scapy's socket, slower; "auto" the best there is.
-        snap_length: bytes to keep of each frame.
-        buffer_bytes: memory a device for packets that nobody has read yet.
-
-    Ports and hosts are a matter of speed: frames that the kernel's filter cannot judge, such as tunnels,
-    get in anyhow.
-
-    Raises:
-        NotPermittedError: the process may not capture.
-        DeviceError: there is no device of that name, or it is down, or the system has no such source.
-        FilterError: the expression is wrong, or libpcap is missing.
-    """
-    has_ring = hasattr(socket, "AF_PACKET")
-    if source == "ring" and not has_ring:
-        raise DeviceError("rings of captured packets are Linux's; here the source is scapy")
-    devices = find_devices(interfaces)
-    if not devices:
-        raise DeviceError("no interface is named")
-    text = expression.strip() if expression else ""
-    with ExitStack() as opened:
-        sources: list[DeviceSource] = []
-        for device in devices:
-            demand = Demand(
-                device, FilterRequest(frozenset(ports), frozenset(hosts)), text, snap_length, buffer_bytes
-            )
-            sources.append(_open_source(source if has_ring else "scapy", demand))
-            opened.callback(sources[-1].close)
-        capture = LiveCapture(sources)
-        opened.pop_all()
-    return capture
-
-
-class Demand(NamedTuple):
-    """What the source for one device is opened with."""
-
-    device: Device
-    wanted: FilterRequest
-    expression: str  # "" for none
-    snap_length: int  # bytes
-    size: int  # bytes of memory
-
-    def program(self, snap_length: int) -> Program:
-        """Return the program for the wanted ports and hosts, and the expression if there is one."""
-        program = tcp_program(self.device, self.wanted, snap_length)
-        if not self.expression:
-            return program
-        from closeseq.capture.live.bpf import compile_expression
-
-        return chain(program, cut(compile_expression(self.expression, self.device), snap_length))
-
-
-def _open_source(how: str, demand: Demand) -> DeviceSource:
-    if how != "scapy":
-        from closeseq.capture.live.ring import Ring
-
-        try:
-            return Ring(demand.device, demand.program(demand.snap_length), demand.size)
-        except NoRingError:  # some sandboxes look like Linux, and have only its plain sockets
-            if how == "ring":
-                raise
-    from closeseq.capture.live.scapy_socket import LARGEST, Sniffer, text_filter
-
-    text = text_filter(demand.wanted, demand.expression)
-    return Sniffer(demand.device, demand.program(LARGEST), text, demand.snap_length, demand.size)

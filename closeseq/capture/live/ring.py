@@ -82,98 +82,6 @@ COOKED_HEADER = np.dtype(  # LINKTYPE_LINUX_SLL2, as registered by tcpdump.org
 # The beginning of the network layer: an IP header, or the rest of a VLAN tag and the type of what follows.
 BEGINNING = np.dtype([("version", "u1"), ("", "u1"), ("type", ">u2")])
 
-
-class RingMemory(NamedTuple):
-    """Three views of a ring's memory."""
-
-    octets: memoryview  # unsigned bytes
-    words: memoryview  # unsigned 32-bit words
-    buffer: NDArray[np.uint8]
-
-
-def ready(memory: RingMemory, block: int) -> int:
-    """Return the number of packets in the block that begins at this byte; 0 while it is the kernel's."""
-    at = block // WORD
-    return memory.words[at + PACKETS] if memory.words[at + STATUS] & TO_USER else 0
-
-
-def read_blocks(
-    memory: RingMemory, blocks: Iterable[int], link_type: int, number: int, *, cooked: bool
-) -> Frames:
-    """Return the frames of the blocks that begin at these bytes; the first gets this `number`.
-
-    Of cooked frames the kernel has taken off the link header. The header of Linux cooked capture is put
-    in its place, into the ring itself: between the record and the network layer there is room.
-    """
-    start = _walk(memory.words, blocks)
-    record = gather(memory.octets, start, RECORD)
-    captured, wire = record["captured"].astype(np.int64), record["wire"].astype(np.int64)
-    offset = start + record["link"]
-    if cooked:
-        offset = start + record["network"] - COOKED_HEADER.itemsize
-        captured += COOKED_HEADER.itemsize
-        wire += COOKED_HEADER.itemsize
-        _write_headers(memory.octets, start, offset)
-    return Frames(
-        buffer=memory.buffer,
-        offset=offset,
-        captured=captured,
-        wire=wire,
-        time_ns=record["seconds"].astype(np.int64) * 1_000_000_000 + record["nanoseconds"],
-        number=np.arange(number, number + len(start), dtype=np.int64),
-        link_type=np.full(len(start), link_type, dtype=np.uint16),
-    )
-
-
-def _walk(words: memoryview, blocks: Iterable[int]) -> NDArray[np.int64]:
-    """Return where the records begin, in bytes.
-
-    This loop is the one thing that runs in Python for every packet; it takes about 100 ns.
-    """
-    found = list[int]()
-    append, word = found.append, WORD
-    for block in blocks:
-        at = block // WORD
-        packets = words[at + PACKETS]
-        at += words[at + FIRST_RECORD] // WORD
-        for _ in range(packets):
-            append(at)
-            at += words[at] // word
-    return np.array(found, dtype=np.int64) * WORD
-
-
-def _write_headers(octets: memoryview, start: NDArray[np.int64], offset: NDArray[np.int64]) -> None:
-    address = gather(octets, start + ADDRESS_AT, ADDRESS)
-    header = np.zeros(len(start), dtype=COOKED_HEADER)
-    for name in ("protocol", "interface", "hardware", "packet_type", "address_length"):
-        header[name] = address[name]
-    # Behind a short address there stands what was there before.
-    known = np.arange(address["address"].shape[1]) < address["address_length"][:, np.newaxis]
-    header["address"] = np.where(known, address["address"], 0)
-    _correct_protocols(header["protocol"], gather(octets, offset + COOKED_HEADER.itemsize, BEGINNING))
-    scatter(octets, offset, header)
-
-
-def _correct_protocols(protocol: NDArray[np.uint16], beginning: NDArray[np.void]) -> None:
-    """Correct the EtherTypes that the kernel gives for cooked frames with VLAN tags in them.
-
-    Since Linux 6.11 it gives the type behind the tags, also for a frame that begins with a tag; before, it
-    gave a tag's type, also for a sent frame that begins behind the tag. A frame that begins with the version
-    of IP of its EtherType is left as it is.
-    """
-    version = beginning["version"] >> 4
-    given = version.copy()
-    for number, those in ((4, (ETHERTYPE_IPV4,)), (6, (ETHERTYPE_IPV6,)), (0, VLAN_TAGS)):
-        for ethertype in those:
-            given[protocol == ethertype] = number
-    if (given == version).all():
-        return
-    typed = np.isin(beginning["type"], (ETHERTYPE_IPV4, ETHERTYPE_IPV6, *VLAN_TAGS))
-    protocol[(given > 0) & (given != version) & typed] = ETHERTYPE_VLAN
-    for number, meaning in ((4, ETHERTYPE_IPV4), (6, ETHERTYPE_IPV6)):
-        protocol[(given == 0) & (version == number) & ~typed] = meaning
-
-
 # Bytes: eight hundred packets. A block is used up when it waited long enough, however little is in it, so
 # with few large ones a reader that is held up for seconds would lose packets of the slowest traffic.
 BLOCK = 1 << 17
@@ -181,7 +89,6 @@ BLOCK = 1 << 17
 HAND_OVER = 0.05
 # After this nothing is left in a block that is not handed over.
 QUIET = 3 * HAND_OVER
-
 _SOL_PACKET = 263
 _RX_RING, _STATISTICS, _VERSION, _IGNORE_OUTGOING = 5, 6, 10, 23  # linux/if_packet.h
 _TPACKET_V3 = 2
@@ -343,3 +250,94 @@ def _open(device: Device) -> socket.socket:
         raise not_permitted(device) from None
     except OSError as error:
         raise DeviceError(f"cannot capture on {device.name}: {error.strerror}") from error
+
+
+class RingMemory(NamedTuple):
+    """Three views of a ring's memory."""
+
+    octets: memoryview  # unsigned bytes
+    words: memoryview  # unsigned 32-bit words
+    buffer: NDArray[np.uint8]
+
+
+def ready(memory: RingMemory, block: int) -> int:
+    """Return the number of packets in the block that begins at this byte; 0 while it is the kernel's."""
+    at = block // WORD
+    return memory.words[at + PACKETS] if memory.words[at + STATUS] & TO_USER else 0
+
+
+def read_blocks(
+    memory: RingMemory, blocks: Iterable[int], link_type: int, number: int, *, cooked: bool
+) -> Frames:
+    """Return the frames of the blocks that begin at these bytes; the first gets this `number`.
+
+    Of cooked frames the kernel has taken off the link header. The header of Linux cooked capture is put
+    in its place, into the ring itself: between the record and the network layer there is room.
+    """
+    start = _walk(memory.words, blocks)
+    record = gather(memory.octets, start, RECORD)
+    captured, wire = record["captured"].astype(np.int64), record["wire"].astype(np.int64)
+    offset = start + record["link"]
+    if cooked:
+        offset = start + record["network"] - COOKED_HEADER.itemsize
+        captured += COOKED_HEADER.itemsize
+        wire += COOKED_HEADER.itemsize
+        _write_headers(memory.octets, start, offset)
+    return Frames(
+        buffer=memory.buffer,
+        offset=offset,
+        captured=captured,
+        wire=wire,
+        time_ns=record["seconds"].astype(np.int64) * 1_000_000_000 + record["nanoseconds"],
+        number=np.arange(number, number + len(start), dtype=np.int64),
+        link_type=np.full(len(start), link_type, dtype=np.uint16),
+    )
+
+
+def _walk(words: memoryview, blocks: Iterable[int]) -> NDArray[np.int64]:
+    """Return where the records begin, in bytes.
+
+    This loop is the one thing that runs in Python for every packet; it takes about 100 ns.
+    """
+    found = list[int]()
+    append, word = found.append, WORD
+    for block in blocks:
+        at = block // WORD
+        packets = words[at + PACKETS]
+        at += words[at + FIRST_RECORD] // WORD
+        for _ in range(packets):
+            append(at)
+            at += words[at] // word
+    return np.array(found, dtype=np.int64) * WORD
+
+
+def _write_headers(octets: memoryview, start: NDArray[np.int64], offset: NDArray[np.int64]) -> None:
+    address = gather(octets, start + ADDRESS_AT, ADDRESS)
+    header = np.zeros(len(start), dtype=COOKED_HEADER)
+    for name in ("protocol", "interface", "hardware", "packet_type", "address_length"):
+        header[name] = address[name]
+    # Behind a short address there stands what was there before.
+    known = np.arange(address["address"].shape[1]) < address["address_length"][:, np.newaxis]
+    header["address"] = np.where(known, address["address"], 0)
+    _correct_protocols(header["protocol"], gather(octets, offset + COOKED_HEADER.itemsize, BEGINNING))
+    scatter(octets, offset, header)
+
+
+def _correct_protocols(protocol: NDArray[np.uint16], beginning: NDArray[np.void]) -> None:
+    """Correct the EtherTypes that the kernel gives for cooked frames with VLAN tags in them.
+
+    Since Linux 6.11 it gives the type behind the tags, also for a frame that begins with a tag; before, it
+    gave a tag's type, also for a sent frame that begins behind the tag. A frame that begins with the version
+    of IP of its EtherType is left as it is.
+    """
+    version = beginning["version"] >> 4
+    given = version.copy()
+    for number, those in ((4, (ETHERTYPE_IPV4,)), (6, (ETHERTYPE_IPV6,)), (0, VLAN_TAGS)):
+        for ethertype in those:
+            given[protocol == ethertype] = number
+    if (given == version).all():
+        return
+    typed = np.isin(beginning["type"], (ETHERTYPE_IPV4, ETHERTYPE_IPV6, *VLAN_TAGS))
+    protocol[(given > 0) & (given != version) & typed] = ETHERTYPE_VLAN
+    for number, meaning in ((4, ETHERTYPE_IPV4), (6, ETHERTYPE_IPV6)):
+        protocol[(given == 0) & (version == number) & ~typed] = meaning
