@@ -122,7 +122,7 @@ def chains(*paths: str) -> list[tuple[str, ...]]:
         paths: as for `analyze`.
 
     Returns:
-        The captures; last, each by itself, what cannot be read, for which `analyze` says why.
+        The captures; last, each by itself, the files that cannot be read: `analyze` raises why.
     """
     found, broken = _found_chains(paths)
     return [chain.paths for chain in found] + [(error.path,) for error in broken]
@@ -137,7 +137,7 @@ def from_script(script: str, *, now: float | None = None, stuck_after: float = 6
         stuck_after: from how many seconds on a wait counts as stuck.
 
     Raises:
-        ScriptError: the script says something that no segment can.
+        ScriptError: a word of the script is none, or no segment can do what it asks for.
     """
     from closeseq.script import conversation
 

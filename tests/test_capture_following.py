@@ -216,7 +216,7 @@ def test_the_fate_of_the_file_ends_it_in_one_line(tmp_path, fate, line, partial)
         fate(path)
         assert capture.read(5) is None
         assert capture.ended
-        assert capture.notices == [f"{path}: {line}; what was read before that is good"]
+        assert capture.notices == [f"{path}: {line}; the packets before that are good"]
         assert capture.read(5) is None
 
 

@@ -221,7 +221,7 @@ def test_a_file_that_goes_is_told_with_status_3(tmp_path, fate, line):
         fate(path)
         report, complaint = process.communicate(timeout=30)
     assert process.returncode == 3
-    assert complaint == f"closeseq: {path}: {line}; what was read before that is good\n"
+    assert complaint == f"closeseq: {path}: {line}; the packets before that are good\n"
     assert "graceful" in report
 
 

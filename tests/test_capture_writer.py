@@ -314,7 +314,7 @@ def test_a_closed_pipe_is_one_line_and_the_capture_goes_on():
         told = process.stderr.read().decode()
     assert process.returncode == 0
     # Of a pipe nobody knows how much was read, and nothing of the batch counts as saved that was cut.
-    assert told.startswith("standard output: whoever read it has closed the pipe")
+    assert told.startswith("standard output: the reader has closed the pipe")
     assert told.endswith(f"{errno.EPIPE} True\n")
     assert told.count("\n") == 1
 

@@ -41,7 +41,6 @@ NO_RECORD = 256 * 1024  # bytes that no record has which is looked for at the en
 EARLIEST_NS = -3600 * 10**9  # how far the last packets can be from the first one
 LATEST_NS = 400 * 24 * 3600 * 10**9
 SMALLEST_BLOCK = 12  # bytes
-
 SLACK_NS = 1_000_000_000  # a file's first packet may be so much before the last one of the file before it,
 SLACK_SHARE = 10  # and at most this part of the shorter one's time
 ENDING = re.compile(r"(\.(pcapng|pcap|cap|dmp)\d*)?(\.(gz|bz2|xz|zst))?$", re.IGNORECASE)

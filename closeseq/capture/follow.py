@@ -97,7 +97,7 @@ class GrowingCapture:
         self.close()
 
     def close(self) -> None:
-        """Let go of the file. Batches that were delivered stay good."""
+        """Close the file. Batches that were delivered stay good."""
         self.ended = True
         self._tail.close()
 
@@ -248,7 +248,7 @@ class GrowingCapture:
         if cut and not problem:
             problem = cut.problem
         if problem:
-            self.notices.append(f"{self.path}: {problem}; what was read before that is good")
+            self.notices.append(f"{self.path}: {problem}; the packets before that are good")
             self.incomplete = True
 
     def _go_on(self, path: str) -> None:
@@ -269,7 +269,7 @@ class GrowingCapture:
             moved = self._tail.more(self._at, wanted)
         except OSError as error:
             problem = f"reading failed: {error.strerror}"
-            raise self._error(Trouble(problem, self._at, "what was read before it is good")) from None
+            raise self._error(Trouble(problem, self._at, "the packets before it are good")) from None
         if moved:
             self._at = 0
         return moved

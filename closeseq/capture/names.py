@@ -90,9 +90,9 @@ def _add_directory(directory: Path, name: str, found: NamedFiles) -> None:
     found.paths.extend(captures)
     if not captures:
         problem = "there is no capture in this directory"
-        found.broken.append(CaptureError(problem, path=name, remedy="name the captures, or where they are"))
+        found.broken.append(CaptureError(problem, path=name, remedy="name the captures or their directory"))
     elif len(captures) < len(files):
-        left_out = f"{len(files) - len(captures)} of {len(files)} files are no captures, and are left out"
+        left_out = f"{len(files) - len(captures)} of {len(files)} files are not captures, and are left out"
         found.notices.append(f"{name}: {left_out}")
 
 

@@ -196,7 +196,7 @@ class Capture:
         self.close()
 
     def close(self) -> None:
-        """Let go of the file. Batches that were delivered stay good."""
+        """Close the file. Batches that were delivered stay good."""
         self._closed = True
         self._source.close()
 

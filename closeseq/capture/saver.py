@@ -40,7 +40,7 @@ REASONS = {
     errno.ENOSPC: "the disk is full",
     errno.EDQUOT: "the disk quota is used up",
     errno.EFBIG: "the file may not become larger than it is",
-    errno.EPIPE: "whoever read it has closed the pipe",
+    errno.EPIPE: "the reader has closed the pipe",
     errno.EEXIST: "the file is there already; --force overwrites it",
 }
 

@@ -119,7 +119,7 @@ class Source:
             self.trouble = Trouble(f"the {self._packed_data} are damaged ({damage})", have)
         except OSError as error:
             self.trouble = Trouble(
-                f"reading failed: {error.strerror}", have, "what was read before it is good"
+                f"reading failed: {error.strerror}", have, "the packets before it are good"
             )
         return 0
 
@@ -133,7 +133,7 @@ class Source:
         return bytes(data[: self._file.readinto(memoryview(data))])
 
     def close(self) -> None:
-        """Let go of the file. Windows that were handed out stay good."""
+        """Close the file. Windows that were handed out stay good."""
         self.window = memoryview(b"")
         self._file.close()
 
@@ -155,7 +155,7 @@ class Bytes(Protocol):
         """Return how the bytes that were read have changed since, as a clause; None if they have not."""
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
 
 
 class Regular:
@@ -215,7 +215,7 @@ class Piped:
     def readinto(self, room: memoryview) -> int:
         """Read on; see `Bytes`."""
         while (got := self._file.readinto(room)) is None:  # type: ignore[attr-defined]
-            select.select([self._file], [], [])  # whoever gave us this pipe has made it non-blocking
+            select.select([self._file], [], [])  # the pipe was made non-blocking elsewhere
         self.position += got
         return int(got)
 
@@ -288,7 +288,7 @@ class Remote:
         return data
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         self._file.close()
 
 

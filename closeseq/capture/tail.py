@@ -59,7 +59,7 @@ class Tail(Protocol):
         """Wait until there may be more, at most for so long."""
 
     def close(self) -> None:
-        """Let go of the file. Windows that were handed out stay good."""
+        """Close the file. Windows that were handed out stay good."""
 
 
 def open_tail(file: BinaryIO, path: str | None) -> Tail:
@@ -121,7 +121,7 @@ class FileTail:
             there = Path(self._path).stat()
         except (FileNotFoundError, NotADirectoryError):
             return removed or "the file was renamed"
-        except OSError:  # who follows may look into the file, and no longer into its folder
+        except OSError:  # the process may read the file, and no longer its folder
             return removed
         return None if os.path.samestat(own, there) else "another file has taken its name"
 
@@ -235,7 +235,7 @@ def candidates(path: str, *, missed: bool) -> list[Path]:
     here = Path(path)
     try:
         names = [entry.name for entry in here.parent.iterdir()]
-    except OSError:  # whoever follows may look into the file, and no longer into its folder
+    except OSError:  # the process may read the file, and no longer its folder
         return []
     return [here.with_name(name) for name in names if of_one_rotation(here.name, name, missed=missed)]
 

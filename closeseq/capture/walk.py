@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 # and believing it would let a small file ask for all memory.
 MAXIMUM_RECORD = 128 * 1024 * 1024
 
-DAMAGE_REMEDY = "what was read before it is good; if there is a sound original, copy it again"
+DAMAGE_REMEDY = "the packets before it are good; if the original is undamaged, copy it again"
 CUT_REMEDY = "the rest is missing: let the capture finish, or copy the file again"
 
 SAMPLE = 64  # records walked plainly first, to see how long they are and what their headers look like

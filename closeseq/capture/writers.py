@@ -44,7 +44,7 @@ PCAP_RECORD = np.dtype([(name, "<u4") for name in ("seconds", "fraction", "captu
 
 
 class RecordFile:
-    """Records appended to a file, written at once, so that whoever follows the file sees them.
+    """Records appended to a file, written at once, so that a program that follows the file sees them.
 
     When writing fails or is interrupted, a regular file is cut behind its last whole record. Of a pipe
     nothing can be taken back.
@@ -92,7 +92,7 @@ class RecordFile:
         while True:
             try:
                 return os.write(self._fd, data)
-            except BlockingIOError:  # whoever gave us this pipe has made it so
+            except BlockingIOError:  # the pipe was made non-blocking elsewhere
                 select.select([], [self._fd], [])
 
     def _count(self, written: int, ends: NDArray[np.int64], *, packets: bool) -> None:

@@ -1,7 +1,7 @@
 """The border: connections out of the columns, as plain Python. No numpy value passes it.
 
-Column by column for many connections at once; `compose` says for which purpose there is a second form, row by
-row. tests/test_connections_reference.py compares what comes of it with a plain reimplementation.
+Column by column for many connections at once; `compose` is the form for one, row by row, and explains why
+there are two. tests/test_connections_reference.py compares the result with a plain reimplementation.
 """
 
 from __future__ import annotations

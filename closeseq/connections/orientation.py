@@ -26,7 +26,7 @@ Endpoint = tuple[int, int, int, int]  # version, high and low half of the addres
 
 
 class Endpoints(ColumnTable):
-    """One row a pair, as far as they were looked at."""
+    """One row a pair, in the order of `Pairs`; it may have fewer rows."""
 
     name: NDArray[np.int64] = column(
         np.int64, width=2

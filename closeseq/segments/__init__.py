@@ -29,7 +29,7 @@ of these reasons:
 `Segments.notes` counts rows with a remark:
 
     segmentation offload: IP length 0         the payload length was taken from the length on the wire
-    IP length exceeds the length on the wire  the IP length was believed
+    IP length exceeds the length on the wire  the IP length was used
     put together from IP fragments            the row has number and time of the piece that completed it
 """
 

@@ -40,9 +40,7 @@ class Packet:
     spans: list[tuple[int, int]] = field(default_factory=list)  # begin and end in the payload, ascending
     size: int | None = None  # bytes of payload, once the last fragment is there
     header: bytes = b""  # the IP header of the first fragment, without options
-    beginning: dict[int, bytes] = field(
-        default_factory=dict
-    )  # what was captured of the first bytes, by place
+    beginning: dict[int, bytes] = field(default_factory=dict)  # the first bytes, as captured, by place
     contradictory: bool = False  # stays so that the rest of its fragments begins nothing
 
     def add(self, begin: int, end: int, more: bool) -> bool:

@@ -105,7 +105,7 @@ def attach(packets: socket.socket, program: Program) -> None:
 
 
 def lock(packets: socket.socket) -> None:
-    """Let nobody change or take off the program any more, whoever gets hold of the socket. Raises OSError."""
+    """Lock the program: nobody who gets the socket can change or remove it. Raises OSError."""
     packets.setsockopt(socket.SOL_SOCKET, SO_LOCK_FILTER, 1)
 
 

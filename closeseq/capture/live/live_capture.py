@@ -223,7 +223,7 @@ class LiveCapture:
         A signal handler that raises an exception may lose the batch that is being made. Let it call `stop`
         or `wake`: a signal alone does not end the waiting.
 
-        After `stop` it returns what was captured until then, and then None, whatever the time-out.
+        After `stop` it returns what was captured until then, and then None, whatever the timeout.
 
         Raises:
             DeviceError: the last device is gone; what was captured there before has been delivered. While
