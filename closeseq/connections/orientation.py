@@ -28,9 +28,8 @@ Endpoint = tuple[int, int, int, int]  # version, high and low half of the addres
 class Endpoints(ColumnTable):
     """One row a pair, in the order of `Pairs`; it may have fewer rows."""
 
-    name: NDArray[np.int64] = column(
-        np.int64, width=2
-    )  # a number for each distinct endpoint, of end 0 and end 1
+    # a number for each distinct endpoint, of end 0 and end 1
+    name: NDArray[np.int64] = column(np.int64, width=2)
 
 
 class ClientGuess:

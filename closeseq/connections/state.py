@@ -179,9 +179,8 @@ class Pairs(ColumnTable):
     port: NDArray[np.uint16] = column(np.uint16, width=2)
     present: NDArray[np.int64] = column(np.int64, -1)  # index of the newest connection of this pair
     further: NDArray[np.bool_] = column(np.bool_)  # another lane of a pair that is there already
-    vlan: NDArray[np.uint64] = column(
-        np.uint64, width=2
-    )  # the VLANs in which each end's packets were first seen
+    # the VLANs in which each end's packets were first seen
+    vlan: NDArray[np.uint64] = column(np.uint64, width=2)
     near: NDArray[np.uint32] = column(np.uint32, width=2)  # a number near the newest that each end has sent
     known: NDArray[np.uint8] = column(np.uint8, width=2)  # how that is known (vlans.py); 0: it is not
 
@@ -202,16 +201,14 @@ class Histories(ColumnTable):
     only_syns: NDArray[np.bool_] = column(np.bool_, True)  # nothing yet but SYNs without ACK
     closing: NDArray[np.bool_] = column(np.bool_)  # a FIN or RST went by
     last_sender: NDArray[np.uint8] = column(np.uint8)  # of the last segment, 0 or 1
-    asked_end: NDArray[np.int64] = column(
-        np.int64, NONE
-    )  # the number after it; NONE if it calls for no answer
+    # the number after it; NONE if it calls for no answer
+    asked_end: NDArray[np.int64] = column(np.int64, NONE)
     asked_ns: NDArray[np.int64] = column(np.int64)  # its time
     minor: NDArray[np.int32] = column(np.int32)  # minor events kept so far
     covers: NDArray[np.int32] = column(np.int32)  # ACKs kept so far that first cover a SYN or FIN
     last_event: NDArray[np.int64] = column(np.int64, -1)  # index into KeptEvents
-    open_stretch: NDArray[np.int64] = column(
-        np.int64, -1
-    )  # index into Stretches, of traffic after that event
+    # index into Stretches, of traffic after that event
+    open_stretch: NDArray[np.int64] = column(np.int64, -1)
 
 
 class Sides(ColumnTable):
@@ -225,9 +222,8 @@ class Sides(ColumnTable):
     ack_raw: NDArray[np.uint32] = column(np.uint32)  # the last acknowledgement it sent
     last_ack: NDArray[np.int64] = column(np.int64)
     sent_end: NDArray[np.int64] = column(np.int64, NONE)  # highest number past any segment but RST
-    reach: NDArray[np.int64] = column(
-        np.int64, 1 << 30
-    )  # how far ahead of that a segment may lie (RFC 7323 2.3)
+    # how far ahead of that a segment may lie (RFC 7323 2.3)
+    reach: NDArray[np.int64] = column(np.int64, 1 << 30)
     fin_end: NDArray[np.int64] = column(np.int64, NONE)  # highest number past a segment with FIN
     fin_covered: NDArray[np.bool_] = column(np.bool_)  # the peer has acknowledged the newest FIN
     syn: NDArray[np.bool_] = column(np.bool_)  # a SYN was captured
@@ -238,18 +234,16 @@ class Sides(ColumnTable):
     packets: NDArray[np.int64] = column(np.int64)
     bytes: NDArray[np.int64] = column(np.int64)  # of payload, retransmissions included
     acked_end: NDArray[np.int64] = column(np.int64, NONE)  # highest acknowledgement it sent
-    response_ns: NDArray[np.int64] = column(
-        np.int64, NEVER_NS
-    )  # least time in which it answered (traffic.py)
+    # least time in which it answered (traffic.py)
+    response_ns: NDArray[np.int64] = column(np.int64, NEVER_NS)
     holes: NDArray[np.int32] = column(np.int32)  # open ones in what it sent (holes.py)
     hole_start: NDArray[np.int64] = column(np.int64)  # the lowest number in any of them
     hole_number: NDArray[np.int64] = column(np.int64)  # the packet that left the oldest of them
     hole_ns: NDArray[np.int64] = column(np.int64)  # and its time
     reordered: NDArray[np.int32] = column(np.int32)  # its segments that were overtaken
     lost: NDArray[np.int32] = column(np.int32)  # its segments that were lost before they were captured
-    repeated: NDArray[np.int32] = column(
-        np.int32
-    )  # its segments that were captured, and sent again unacknowledged
+    # its segments that were captured, and retransmitted before an ACK
+    repeated: NDArray[np.int32] = column(np.int32)
     missed: NDArray[np.int32] = column(np.int32)  # holes in what it sent that the peer had acknowledged
     missed_number: NDArray[np.int64] = column(np.int64)  # the packet that showed the first of them
     missed_ns: NDArray[np.int64] = column(np.int64)  # and its time

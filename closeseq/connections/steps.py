@@ -38,9 +38,8 @@ class KeptEvents(ColumnTable):
 
     connection: NDArray[np.int32] = column(np.int32)  # index into Histories
     previous: NDArray[np.int32] = column(np.int32)  # the event before it in the connection; -1 if none
-    stretch: NDArray[np.int32] = column(
-        np.int32
-    )  # the traffic right before it, index into Stretches; -1 if none
+    # the traffic right before it, index into Stretches; -1 if none
+    stretch: NDArray[np.int32] = column(np.int32)
     number: NDArray[np.int64] = column(np.int64)  # of the packet
     time_ns: NDArray[np.int64] = column(np.int64)  # since the epoch
     sender: NDArray[np.uint8] = column(np.uint8)  # 0 or 1
