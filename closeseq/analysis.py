@@ -1,8 +1,7 @@
-"""The road end to end: a capture in, analysed connections out.
+"""The pipeline end to end: a capture in, analysed connections out.
 
-Everything up to the events works on whole batches. What comes after is done when someone looks: replay
-and verdict of a single connection when it is asked for, and the counts of a whole capture by judging one
-connection of each class (see classes/).
+Up to the events all of it works on whole batches. Replay and verdict of a connection follow when somebody
+asks for it, and the counts of a whole capture come of judging one connection of each class (see classes/).
 """
 
 from __future__ import annotations
@@ -11,8 +10,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from ipaddress import ip_address
-from typing import TYPE_CHECKING, Any, Self, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Self, TypeVar, cast, overload
 
 import numpy as np
 
@@ -21,7 +19,7 @@ from closeseq.connection import Connection
 from closeseq.connections import Connections
 from closeseq.connections.conversation import Address, End
 from closeseq.reading import Reader, Reading
-from closeseq.settings import SECOND, Limits, Settings, Timers
+from closeseq.settings import SECOND, Limits, Settings, nanoseconds, settings_of
 from closeseq.verdict.fault import Faults
 from closeseq.workers.pool import can_fork, in_order
 from closeseq.workers.processors import processors
@@ -33,6 +31,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from closeseq.capture.chains import Chain
+    from closeseq.classes import Classified
     from closeseq.classes.classes import Groups
     from closeseq.connections.conversation import Conversation
     from closeseq.errors import CaptureError
@@ -45,74 +44,151 @@ MOST_KEPT = 4096  # classes that are made once
 FEW_FOR_ALL = 500  # connections, for which starting other processes costs more than they save
 AT_ONCE = 8192  # connections that a worker draws before it sends what it has; some megabytes of records
 PARTS = 8  # for each worker, at least
-FOREVER = 10**9  # seconds; longer waits and timers count as this, which in nanoseconds 64 bits can hold
 
 
-@dataclass(frozen=True, eq=False)
-class ConnectionClass:
-    """Connections that closed the same way, with the same findings; only addresses and times differ."""
+def analyze(
+    path: str,
+    *more: str,
+    port: int | Iterable[int] | None = None,
+    host: str | Iterable[str] | None = None,
+    stuck_after: float = 60.0,
+    os: str = "linux",
+    time_wait: float | None = None,
+    fin_timeout: float | None = None,
+    count: int | None = None,
+    progress: Callable[[int, int | None], None] | None = None,
+    executor: Executor | None = None,
+) -> Analysis:
+    """Analyse a saved capture, in one file or in several that continue each other.
 
-    indices: NDArray[np.int64]  # into the analysis, ascending
-    outcome: Outcome  # what is said of all of them
-    _analysis: Analysis = field(repr=False, compare=False)
+    Args:
+        path: a pcap or pcapng file, plain or compressed; a directory of such files, or a pattern for their
+            names; "-" is standard input, a capture or a list of names.
+        more: other files of the same capture, in any order: their packets' times decide.
+        port: look only at connections with one of these ports, and take it for the server's where the
+            beginning of a connection was not captured.
+        host: look only at connections with one of these IP addresses.
+        stuck_after: from how many seconds on a wait counts as stuck.
+        os: whose timers apply: linux, macos, bsd or windows.
+        time_wait: seconds that TIME_WAIT lasts (2MSL, RFC 9293 3.6.1), instead of the system's.
+        fin_timeout: seconds that FIN_WAIT_2 lasts without an owner, instead of the system's.
+        count: stop after this many packets.
+        progress: is called after each batch with the bytes consumed and the size of all, if known; with an
+            executor, after each file with how many are done.
+        executor: reads the files, and finds the classes that the counts are made of: one task a file, in its
+            threads, its processes or those of a cluster. The result is the same.
 
-    def __len__(self) -> int:
-        return len(self.indices)
+    Returns:
+        The analysis; where a file is damaged in the middle, that of all before, and of the other files, with
+        `reading.error`. Packet numbers run on from file to file; `reading.files` finds a packet's file.
 
-    def among(self, ids: Collection[int]) -> Sequence[int]:
-        """Return the indices of those whose number, from 1, is one of these; of all where none is given."""
-        if not ids:
-            return cast("Sequence[int]", self.indices)
-        return [index for index in self.members if index + 1 in ids]
+    Raises:
+        CaptureError: nothing can be read at all.
+        WorkerError: the executor has lost its workers.
+        ValueError: files that overlap in time, which are several captures (see `chains`); a host that is no
+            IP address, a time below zero, or a system that is not known.
+    """
+    settings = settings_of(
+        port=port,
+        host=host,
+        stuck_after=stuck_after,
+        os=os,
+        time_wait=time_wait,
+        fin_timeout=fin_timeout,
+    )
+    found, broken = _found_chains((path, *more))
+    if len(found) > 1:
+        first, then = found[0].paths[0], found[1].paths[0]
+        raise ValueError(f"{first} and {then} overlap in time: analyse each by itself, see closeseq.chains")
+    if not found:
+        raise broken[0]
+    if executor is None:
+        analysis = analyze_chain(found[0], settings, count=count, progress=progress)
+    else:
+        analysis = SharedAnalysis.of(found[0], settings, executor, count=count, progress=progress)
+    if analysis.reading.error is None and broken:
+        analysis.reading.error = broken[0]
+    return analysis
 
-    @property
-    def members(self) -> list[int]:
-        """Their indices as Python's numbers, made anew each time: there may be a million."""
-        found: list[int] = self.indices.tolist()
-        return found
 
-    @cached_property
-    def example(self) -> Connection:
-        """The first of them."""
-        return self._analysis[int(self.indices[0])]
+def chains(*paths: str) -> list[tuple[str, ...]]:
+    """Return which capture files continue each other: each tuple is one capture, for `analyze`.
+
+    Files that follow one another are of one capture, in the order of their times; files that overlap are of
+    different ones. Of a name that stands for several files (a directory, a pattern, a list on standard input)
+    all are looked at.
+
+    Args:
+        paths: as for `analyze`.
+
+    Returns:
+        The captures; last, each by itself, the files that cannot be read: `analyze` raises why.
+    """
+    found, broken = _found_chains(paths)
+    return [chain.paths for chain in found] + [(error.path,) for error in broken]
 
 
-class ConnectionClasses(Sequence[ConnectionClass]):
-    """All classes of an analysis; each is made when it is looked at, for there may be a million."""
+def from_script(script: str, *, now: float | None = None, stuck_after: float = 60.0) -> Connection:
+    """Analyse a connection written down as a script, such as "C:S S:SA C:A C:FA S:A".
 
-    def __init__(self, groups: Groups, outcomes: Sequence[Outcome], analysis: Analysis) -> None:
-        self._groups = groups
-        self._outcomes = outcomes
-        self._analysis = analysis
-        self._kept: dict[int, ConnectionClass] = {}
+    Args:
+        script: one word a segment; closeseq/script.py explains the language.
+        now: for which moment, in seconds after the connection began; by default its last packet's.
+        stuck_after: from how many seconds on a wait counts as stuck.
 
-    def __len__(self) -> int:
-        return len(self._groups)
+    Raises:
+        ScriptError: a word of the script is none, or no segment can do what it asks for.
+    """
+    from closeseq.script import conversation
 
-    @overload
-    def __getitem__(self, place: int) -> ConnectionClass: ...
-    @overload
-    def __getitem__(self, place: slice) -> list[ConnectionClass]: ...
-    def __getitem__(self, place: int | slice) -> ConnectionClass | list[ConnectionClass]:
-        if isinstance(place, slice):
-            return [self[i] for i in range(*place.indices(len(self)))]
-        one = self._kept.get(place)
-        if one is None:
-            indices, number = self._groups[place]
-            one = ConnectionClass(indices, self._outcomes[number], self._analysis)
-            if len(self._kept) < MOST_KEPT:
-                self._kept[place] = one
-        return one
+    found = conversation(script)
+    now_ns = found.last_ns if now is None else found.first_ns + round(now * SECOND)
+    settings = Settings(limits=Limits(stuck_after_ns=nanoseconds(stuck_after)))
+    return Connection(found, settings, now_ns, capture="script")
+
+
+def analyze_chain(
+    chain: Chain,
+    settings: Settings,
+    *,
+    count: int | None = None,
+    progress: Callable[[int, int | None], None] | None = None,
+    jobs: int | None = 1,
+) -> Analysis:
+    """Analyse files that are one capture; see `analyze` and `Analysis` for the rest.
+
+    Raises:
+        CaptureError: none of them can be read at all.
+    """
+    analysis = Analysis(chain.paths[0], settings, jobs)
+    reading = analysis.reading
+    reading.empty, reading.beside = chain.empty, chain.beside
+    ahead = (processors() if jobs is None else jobs) > 1
+    Reader(reading, analysis.feed, count, progress, ahead=ahead).read(chain.paths)
+    errors = reading.files.errors()
+    if errors and not reading.packets:
+        raise errors[0]
+    reading.error = errors[0] if errors else None
+    return analysis
+
+
+def _found_chains(paths: Sequence[str]) -> tuple[list[Chain], list[CaptureError]]:
+    from closeseq.capture.chains import find_chains
+    from closeseq.capture.names import files_named
+
+    named = files_named(paths)
+    found, broken = find_chains(named.paths)
+    return found, named.broken + broken
 
 
 class Analysis(Sequence[Connection]):
     """The connections of one capture, in one file or several, in the order of their first packets.
 
     Batches are fed with `feed`; after that it is a sequence of `Connection`s. The counts `verdicts`,
-    `shapes` and `findings` take one replay a class, so they are quick for any size.
+    `shapes` and `findings` take one replay a class, so they are fast for any size.
 
     Args:
-        path: what the capture is called.
+        path: the capture's name.
         settings: what to look at, and what counts as long.
         jobs: how many processes judge connections; None for as many as there are processors, where there are
             enough connections to make it worth while.
@@ -124,7 +200,7 @@ class Analysis(Sequence[Connection]):
         self.settings = settings or Settings()
         self.reading = Reading(path)
         self._connections = Connections(ports=self.settings.ports, scratch=True)
-        self.faults = Faults()  # of closeseq itself, at the connections that were looked at
+        self.faults = Faults()  # of closeseq itself, at the connections that were judged
 
     @classmethod
     def of_some(cls, connections: Connections, reading: Reading, settings: Settings) -> Self:
@@ -143,7 +219,7 @@ class Analysis(Sequence[Connection]):
         """Add a batch of segments, which follow those fed before."""
         from closeseq.segments.decode import narrow
 
-        self.reading.met(segments)
+        self.reading.see(segments)
         self._connections.feed(narrow(segments, self.settings.ports, self.settings.hosts))
         self.reading.copies = self._connections.copies
         self.__dict__.pop("classes", None)  # they are of what has been fed
@@ -183,7 +259,7 @@ class Analysis(Sequence[Connection]):
         return indices
 
     def judged(self, indices: Sequence[int] | None = None, *, soon: bool = True) -> Iterator[Connection]:
-        """Yield connections as `among` does, for somebody who looks at what is said of each.
+        """Yield connections as `among` does, each with its verdict and findings at hand.
 
         Those that close alike are judged together, in less time than one by one.
 
@@ -192,7 +268,7 @@ class Analysis(Sequence[Connection]):
             soon: whether the first of them are waited for.
         """
         chosen = range(len(self)) if indices is None else indices
-        if self.reading.files.gaps():  # texts may tell of one
+        if self.reading.files.gaps():  # texts may mention one
             return self.among(chosen)
         return self._finder.judge(
             self._connections,
@@ -205,7 +281,7 @@ class Analysis(Sequence[Connection]):
 
     @cached_property
     def _finder(self) -> Classes:
-        """Finds what is to be said of connections; what it learned of some holds for others."""
+        """Judges connections; what it learned of some holds for others."""
         return Classes(self.settings, worded=True)
 
     def drawn(self, draw: Callable[[Connection], Drawn], indices: Sequence[int]) -> Iterator[Drawn]:
@@ -228,7 +304,7 @@ class Analysis(Sequence[Connection]):
             return [draw(one) for one in self.judged(part, soon=False)], self.faults
 
         size = max(1, min(AT_ONCE, len(indices) // (PARTS * workers)))
-        # What is learned of the first ones all workers know from the start.
+        # All workers know from the start what is learned of the first ones.
         yield from map(draw, self.judged(indices[:size]))
         parts = [indices[at : at + size] for at in range(size, len(indices), size)]
         for found, faults in in_order(some, parts, workers):
@@ -261,11 +337,16 @@ class Analysis(Sequence[Connection]):
     @cached_property
     def classes(self) -> Sequence[ConnectionClass]:
         """All connections in classes (see classes/outcome.py), in the order of their first ones."""
+        found, outcomes = self._find_classes()
+        return ConnectionClasses(found.groups(), outcomes, self)
+
+    def _find_classes(self) -> tuple[Classified, Sequence[Outcome]]:
+        """Return the class of each connection, and the outcomes that these number."""
         workers = self._workers(len(self))
         if workers > 1:
             from closeseq.classes.parallel import find_by_several
 
-            found, outcomes = find_by_several(
+            return find_by_several(
                 self._connections,
                 self.settings,
                 self.now_ns,
@@ -273,15 +354,14 @@ class Analysis(Sequence[Connection]):
                 workers=workers,
                 faults=self.faults,
             )
-            return ConnectionClasses(found.groups(), outcomes, self)
         finder = Classes(self.settings, faults=self.faults)
         found = finder.find(self._connections, self.now_ns, dropped=self.reading.dropped)
-        return ConnectionClasses(found.groups(), finder.outcomes, self)
+        return found, finder.outcomes
 
     def places(self, indices: Sequence[int], end: End) -> list[tuple[Address, list[int]]]:
-        """Group connections, given by index, by where the program at one end is.
+        """Group connections, given by index, by the address of one endpoint.
 
-        That is an address and port for a server; for a client, whose ports vary, the port is given as 0.
+        For a server that is address and port; for a client, whose ports vary, the port is given as 0.
         """
         return self._connections.places(indices, end, with_port=end is End.SERVER)
 
@@ -307,7 +387,7 @@ class Analysis(Sequence[Connection]):
 
     @property
     def failed(self) -> int:
-        """At how many connections closeseq itself has failed, of those that were looked at."""
+        """At how many connections closeseq itself has failed, of those that were judged."""
         return len(self.faults)
 
     def failed_at(self, indices: Iterable[int], fault: Exception) -> None:
@@ -322,13 +402,13 @@ class Analysis(Sequence[Connection]):
         return Counter(dict(counts.most_common()))
 
     def problems(self) -> Iterator[Connection]:
-        """Return the connections that have something to mend, in the order of their first packets."""
+        """Return the connections with a problem to fix, in the order of their first packets."""
         found = (one.members for one in self.classes if one.outcome.has_problem)
         return self.among(sorted(i for members in found for i in members))
 
 
-class Shared(Analysis):
-    """An analysis that an executor has part in."""
+class SharedAnalysis(Analysis):
+    """An analysis of which an executor's tasks did a part, and find the classes."""
 
     _whole: WholeCapture
     _executor: Executor
@@ -344,208 +424,72 @@ class Shared(Analysis):
         progress: Callable[[int, int | None], None] | None = None,
     ) -> Self:
         """Analyse files that are one capture; see `analyze`."""
-        from closeseq.shards import tables
-        from closeseq.shards.keys import get
         from closeseq.shards.plan import shared_out
 
+        whole = shared_out(executor, chain, settings, count=count, progress=progress)
         made = cls(chain.paths[0], settings)
-        made._executor = executor
-        made._whole = shared_out(executor, chain, settings, count=count, progress=progress)
-        made.reading = made._whole.reading
-        parts = []
-        for shard in made._whole.shards:
-            part = tables.from_bytes(get(shard.shard.tables))
-            part["histories"]["id"] = shard.numbers_of(part)
-            parts.append(part)
-        made._connections = tables.connections_of(tables.joined(parts), settings.ports)
+        made._executor, made._whole = executor, whole
+        made.reading, made._connections = whole.reading, whole.connections()
         return made
 
-    @cached_property
-    def classes(self) -> Sequence[ConnectionClass]:
-        """All connections in classes, in the order of their first ones."""
+    def _find_classes(self) -> tuple[Classified, Sequence[Outcome]]:
         from closeseq.shards.plan import classes
 
-        found, outcomes = classes(self._executor, self._whole, len(self), self.faults)
-        return ConnectionClasses(found.groups(), outcomes, self)
+        return classes(self._executor, self._whole, len(self), self.faults)
 
 
-def analyze(
-    path: str,
-    *more: str,
-    port: int | Iterable[int] | None = None,
-    host: str | Iterable[str] | None = None,
-    stuck_after: float = 60.0,
-    os: str = "linux",
-    time_wait: float | None = None,
-    fin_timeout: float | None = None,
-    count: int | None = None,
-    progress: Callable[[int, int | None], None] | None = None,
-    executor: Executor | None = None,
-) -> Analysis:
-    """Analyse a saved capture, in one file or in several that continue each other.
+@dataclass(frozen=True, eq=False)
+class ConnectionClass:
+    """Connections that closed the same way, with the same findings; only addresses and times differ."""
 
-    Args:
-        path: a pcap or pcapng file, plain or compressed; a directory of such files, or a pattern for their
-            names; "-" is standard input, a capture or a list of names.
-        more: other files of the same capture; their times tell the order.
-        port: look only at connections with one of these ports, and take it for the server's where the
-            beginning of a connection was not captured.
-        host: look only at connections with one of these IP addresses.
-        stuck_after: from how many seconds on a wait counts as stuck.
-        os: whose timers apply: linux, macos, bsd or windows.
-        time_wait: seconds that TIME_WAIT lasts (2MSL, RFC 9293 3.6.1), instead of the system's.
-        fin_timeout: seconds that FIN_WAIT_2 lasts without an owner, instead of the system's.
-        count: stop after this many packets.
-        progress: is called after each batch with the bytes consumed and the size of all, if known; with an
-            executor, after each file with how many are done.
-        executor: reads the files, and finds the classes that the counts are made of: one task a file, in its
-            threads, its processes or those of a cluster. The result is the same.
+    indices: NDArray[np.int64]  # into the analysis, ascending
+    outcome: Outcome  # verdict and findings of all of them
+    _analysis: Analysis = field(repr=False, compare=False)
 
-    Returns:
-        The analysis; where a file turned bad in the middle, that of all before, and of the other files, with
-        `reading.error`. Packets are numbered on from file to file; `reading.files` tells which one is where.
+    def __len__(self) -> int:
+        return len(self.indices)
 
-    Raises:
-        CaptureError: nothing can be read at all.
-        WorkerError: the executor has lost its workers.
-        ValueError: files that overlap in time, which are several captures (`chains` tells them apart); a host
-            that is no IP address, a time below zero, or a system that is not known.
-    """
-    settings = settings_of(
-        port=port,
-        host=host,
-        stuck_after=stuck_after,
-        os=os,
-        time_wait=time_wait,
-        fin_timeout=fin_timeout,
-    )
-    found, broken = _found_chains((path, *more))
-    if len(found) > 1:
-        first, then = found[0].paths[0], found[1].paths[0]
-        raise ValueError(f"{first} and {then} overlap in time: analyse each by itself, see closeseq.chains")
-    if not found:
-        raise broken[0]
-    if executor is None:
-        analysis = analyze_chain(found[0], settings, count=count, progress=progress)
-    else:
-        analysis = Shared.of(found[0], settings, executor, count=count, progress=progress)
-    if analysis.reading.error is None and broken:
-        analysis.reading.error = broken[0]
-    return analysis
+    def among(self, ids: Collection[int]) -> Sequence[int]:
+        """Return the indices of those whose number, from 1, is one of these; of all where none is given."""
+        if not ids:
+            return cast("Sequence[int]", self.indices)
+        return [index for index in self.members if index + 1 in ids]
+
+    @property
+    def members(self) -> list[int]:
+        """Their indices as Python integers, made anew each time: there may be a million."""
+        found: list[int] = self.indices.tolist()
+        return found
+
+    @cached_property
+    def example(self) -> Connection:
+        """The first of them."""
+        return self._analysis[int(self.indices[0])]
 
 
-def chains(*paths: str) -> list[tuple[str, ...]]:
-    """Return which capture files continue each other: each tuple is one capture, for `analyze`.
+class ConnectionClasses(Sequence[ConnectionClass]):
+    """All classes of an analysis; each is made on demand, for there may be a million."""
 
-    Files that follow one another are of one capture, in the order of their times; files that overlap are of
-    different ones. Of a name that stands for several files (a directory, a pattern, a list on standard input)
-    all are looked at.
+    def __init__(self, groups: Groups, outcomes: Sequence[Outcome], analysis: Analysis) -> None:
+        self._groups = groups
+        self._outcomes = outcomes
+        self._analysis = analysis
+        self._kept: dict[int, ConnectionClass] = {}
 
-    Args:
-        paths: as for `analyze`.
+    def __len__(self) -> int:
+        return len(self._groups)
 
-    Returns:
-        The captures; last, each by itself, what cannot be read, for which `analyze` says why.
-    """
-    found, broken = _found_chains(paths)
-    return [chain.paths for chain in found] + [(error.path,) for error in broken]
-
-
-def _found_chains(paths: Sequence[str]) -> tuple[list[Chain], list[CaptureError]]:
-    from closeseq.capture.chains import find_chains
-    from closeseq.capture.names import files_named
-
-    named = files_named(paths)
-    found, broken = find_chains(named.paths)
-    return found, named.broken + broken
-
-
-def analyze_chain(
-    chain: Chain,
-    settings: Settings,
-    *,
-    count: int | None = None,
-    progress: Callable[[int, int | None], None] | None = None,
-    jobs: int | None = 1,
-) -> Analysis:
-    """Analyse files that are one capture; see `analyze` and `Analysis` for the rest.
-
-    Raises:
-        CaptureError: none of them can be read at all.
-    """
-    analysis = Analysis(chain.paths[0], settings, jobs)
-    reading = analysis.reading
-    reading.empty, reading.beside = chain.empty, chain.beside
-    ahead = (processors() if jobs is None else jobs) > 1
-    Reader(reading, analysis.feed, count, progress, ahead=ahead).read(chain.paths)
-    errors = reading.files.errors()
-    if errors and not reading.packets:
-        raise errors[0]
-    reading.error = errors[0] if errors else None
-    return analysis
-
-
-def settings_of(
-    *,
-    port: int | Iterable[int] | None = None,
-    host: str | Iterable[str] | None = None,
-    stuck_after: float = 60.0,
-    os: str = "linux",
-    time_wait: float | None = None,
-    fin_timeout: float | None = None,
-) -> Settings:
-    """Return settings from what users say; `analyze` tells what each means.
-
-    Raises:
-        ValueError: a host that is no IP address, a time below zero, or a system that is not known.
-    """
-    return Settings(
-        ports=frozenset(_several(port)),
-        hosts=frozenset(str(ip_address(one)) for one in _several(host)),
-        limits=Limits(stuck_after_ns=_nanoseconds(stuck_after)),
-        timers=_timers(os, time_wait, fin_timeout),
-    )
-
-
-def from_script(script: str, *, now: float | None = None, stuck_after: float = 60.0) -> Connection:
-    """Analyse a connection written down as a script, such as "C:S S:SA C:A C:FA S:A".
-
-    Args:
-        script: one word a segment; closeseq/script.py explains the language.
-        now: for which moment, in seconds after the connection began; by default its last packet's.
-        stuck_after: from how many seconds on a wait counts as stuck.
-
-    Raises:
-        ScriptError: the script says something that no segment can.
-    """
-    from closeseq.script import conversation
-
-    told = conversation(script)
-    now_ns = told.last_ns if now is None else told.first_ns + round(now * SECOND)
-    settings = Settings(limits=Limits(stuck_after_ns=_nanoseconds(stuck_after)))
-    return Connection(told, settings, now_ns, capture="script")
-
-
-def _several(given: Any) -> Iterable[Any]:
-    if given is None:
-        return ()
-    if isinstance(given, Iterable) and not isinstance(given, str):
-        return given
-    return (given,)
-
-
-def _nanoseconds(seconds: float) -> int:
-    if not seconds >= 0:
-        raise ValueError(f"{seconds} is not a length of time in seconds")
-    return round(min(seconds, FOREVER) * SECOND)
-
-
-def _timers(os: str, time_wait: float | None, fin_timeout: float | None) -> Timers:
-    try:
-        return Timers.of(
-            os,
-            time_wait_ns=None if time_wait is None else _nanoseconds(time_wait),
-            fin_timeout_ns=None if fin_timeout is None else _nanoseconds(fin_timeout),
-        )
-    except KeyError:
-        raise ValueError(f"the timers of {os!r} are not known; linux, macos, bsd and windows are") from None
+    @overload
+    def __getitem__(self, place: int) -> ConnectionClass: ...
+    @overload
+    def __getitem__(self, place: slice) -> list[ConnectionClass]: ...
+    def __getitem__(self, place: int | slice) -> ConnectionClass | list[ConnectionClass]:
+        if isinstance(place, slice):
+            return [self[i] for i in range(*place.indices(len(self)))]
+        one = self._kept.get(place)
+        if one is None:
+            indices, number = self._groups[place]
+            one = ConnectionClass(indices, self._outcomes[number], self._analysis)
+            if len(self._kept) < MOST_KEPT:
+                self._kept[place] = one
+        return one

@@ -1,10 +1,14 @@
-"""What can go wrong in using closeseq: an exception with file, packet, byte and remedy, and nothing else.
+"""Every exception that closeseq raises on purpose. Its text is one line: where, what, and what to do.
 
 What is merely strange *inside* a capture is no exception: it is counted and shown.
 
-What can keep a live capture from beginning, or from going on.
-
-What can go wrong in asking the kernel.
+    CaptureError                     reading a saved capture
+    SaveError                        saving a live one
+    NotPermittedError, DeviceError,
+    NoRingError, FilterError         capturing live
+    KernelError                      asking the kernel for its sockets
+    WorkerError                      a worker process
+    ScriptError, UnknownWordError    what `from_script` and `explain` were given
 """
 
 from __future__ import annotations
@@ -15,13 +19,10 @@ KILLED = 9  # SIGKILL, on every system
 
 
 class CloseseqError(Exception):
-    """Everything closeseq raises on purpose. Its text is one line for a person.
-
-    It can be pickled, and so be handed from one process to another.
-    """
+    """The base of all exceptions here. It can be pickled, and so be handed from one process to another."""
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # An exception is else made anew by calling its class with its text, which is not what these take.
+        # By default pickle calls the class with the text, which is not what these take.
         return self._again, (self.args, self.__dict__)
 
     @classmethod
@@ -32,16 +33,16 @@ class CloseseqError(Exception):
 
 
 class CaptureError(CloseseqError):
-    """A capture cannot be read, or not to its end.
+    """A capture cannot be read, or not to its end: `FILE: packet N, byte N: PROBLEM; REMEDY`.
 
-    What was read before it has already been delivered and stays good.
+    The packets before it have already been delivered and stay good.
 
     Args:
         problem: what is wrong, as a clause without a full stop.
         path: the file, as the user named it.
-        packet: the number of the packet at which reading stopped, counted from 1.
-        byte: the offset in the (uncompressed) file at which the trouble lies.
-        remedy: what to do about it, as a clause.
+        packet: the number in its file of the packet at which reading stopped, from 1.
+        byte: the offset of the problem in the (uncompressed) file.
+        remedy: what to do, as a clause.
     """
 
     def __init__(
@@ -65,15 +66,13 @@ class CaptureError(CloseseqError):
 
 
 class SaveError(CloseseqError):
-    """What is captured cannot be saved, or no longer.
-
-    What was saved before it stays good.
+    """Captured packets cannot be saved, or no longer: `FILE: PROBLEM; N packets were saved before`.
 
     Args:
         problem: what is wrong, as a clause without a full stop.
-        path: the file, as the user named it or as rotation made it of that name.
-        packets: how many packets were saved before, in all files.
-        errno: what the system said, if it was the system.
+        path: the file, as the user named it, or its name in a rotation.
+        packets: how many packets were saved before, in all files; these stay good.
+        errno: the system's error number, if the system reported it.
     """
 
     def __init__(self, problem: str, *, path: str, packets: int = 0, errno: int | None = None) -> None:
@@ -86,31 +85,31 @@ class SaveError(CloseseqError):
 
 
 class WorkerError(CloseseqError):
-    """A process that did a part of the work ended before it was done.
+    """A worker process ended before its work was done.
 
     Args:
-        status: its exit status; below zero the number of the signal that ended it; None if it is not known.
+        status: its exit status; below zero the number of the signal that ended it; None if unknown.
     """
 
     def __init__(self, status: int | None) -> None:
         self.status = status
-        how = "its executor tells no more" if status is None else f"status {status}"
+        how = "its executor reports no reason" if status is None else f"status {status}"
         if status is not None and status < 0:
             how = f"signal {-status}"
         if status == -KILLED:
-            how += ", which is how the system takes memory back"
+            how += ": probably the system was out of memory"
         super().__init__(
-            f"a worker process ended before its work was done ({how}), so that what was written is not all; "
-            "with fewer processes, as with --jobs 1, less memory is needed"
+            f"a worker process ended before its work was done ({how}), so the output is incomplete; "
+            "use fewer processes, as with --jobs 1: they need less memory"
         )
 
 
 class ScriptError(CloseseqError):
-    """A script for `from_script` says something that no segment can."""
+    """A script for `from_script` has a word that is none, or that no segment can follow."""
 
 
 class UnknownWordError(CloseseqError):
-    """`explain` was asked about a word it does not know."""
+    """`explain` does not know this word."""
 
 
 class NotPermittedError(CloseseqError):
@@ -118,16 +117,16 @@ class NotPermittedError(CloseseqError):
 
 
 class DeviceError(CloseseqError):
-    """A device cannot be captured on: there is none of that name, it is down, or it went away."""
+    """A device cannot be captured on: there is none of that name, it is down, or it is gone."""
 
 
 class NoRingError(DeviceError):
-    """The kernel has no ring of memory for captured packets."""
+    """The kernel has no packet ring (TPACKET_V3)."""
 
 
 class FilterError(CloseseqError):
-    """A filter expression cannot be used: it is wrong, or what compiles it is missing."""
+    """A filter expression cannot be used: it is wrong, or libpcap, which compiles it, is missing."""
 
 
 class KernelError(CloseseqError):
-    """The kernel cannot be asked, or refuses; the text is one line that says what is missing."""
+    """The kernel cannot be asked, or refuses; the text names what is missing."""

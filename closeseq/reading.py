@@ -1,4 +1,4 @@
-"""Reading a capture: its files one after the other, decoded batch by batch, and what was met in them."""
+"""Reading a capture: its files one after the other, decoded batch by batch, and what they contain."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ LARGE = 4 << 20  # bytes of files, from which on a process that reads them is wo
 
 @dataclass(slots=True)
 class Reading:
-    """What was read of a capture."""
+    """What was read of a capture: counts, times, files, and why reading stopped."""
 
     path: str  # of several files the first one
     packets: int = 0
     segments: int = 0  # TCP segments, before --port and --host choose among them
     skipped: dict[str, int] = field(default_factory=dict)  # reason -> frames
     notes: dict[str, int] = field(default_factory=dict)  # remark -> segments
-    dropped: int = 0  # packets that the capture itself says it lost
+    dropped: int = 0  # packets that were lost, as the capture itself reports
     copies: int = 0  # packets captured or delivered more than once and counted once
     first_ns: int | None = None  # time of the earliest packet, since the Unix epoch
     last_ns: int | None = None  # time of the latest packet
-    ended_ns: int | None = None  # when the capture ended, if it says so
+    ended_ns: int | None = None  # when the capture ended, if it reports that
     error: CaptureError | None = None  # why reading stopped early; what was read is analysed
     files: Files = field(default_factory=Files)  # that were read, in the order of their times
     empty: tuple[str, ...] = ()  # files beside them that hold no packet
@@ -43,12 +43,12 @@ class Reading:
 
     @property
     def end_ns(self) -> int | None:
-        """When the capture ended: as it says itself (a pcapng may), or else its latest packet's time."""
+        """When the capture ended: as it reports itself (a pcapng may), or else its latest packet's time."""
         known = [one for one in (self.last_ns, self.ended_ns) if one is not None]
         return max(known, default=None)
 
-    def met(self, segments: Segments) -> None:
-        """Note the times of a batch."""
+    def see(self, segments: Segments) -> None:
+        """Take in the times of a batch."""
         if len(segments):
             first, last = int(segments.time_ns.min()), int(segments.time_ns.max())
             self.first_ns = first if self.first_ns is None else min(first, self.first_ns)
@@ -63,13 +63,13 @@ class Reading:
 
 
 class Begun(NamedTuple):
-    """The next file comes."""
+    """A file is opened next."""
 
     path: str
 
 
 class Decoded(NamedTuple):
-    """What a batch of it holds."""
+    """A batch of that file."""
 
     segments: Segments
     packets: int
@@ -80,24 +80,24 @@ class Decoded(NamedTuple):
 
 
 class Ended(NamedTuple):
-    """A file is at its end, or as far as it can be read; None of what it did not come to."""
+    """The file is at its end, or cannot be read any further."""
 
-    position: int
-    dropped: int
-    ended_ns: int | None
-    error: CaptureError | None
+    position: int  # bytes of it that were used
+    dropped: int  # packets that were lost, as it reports
+    ended_ns: int | None  # when the capture ended, if it reports that
+    error: CaptureError | None  # why it cannot be read to its end
 
 
 class Reader:
     """Reads the files of a capture, one after the other.
 
     Args:
-        reading: what was read is noted there.
+        reading: is filled in with what was read.
         feed: takes the segments, batch by batch.
         count: stop after this many packets.
         progress: is called after each batch with the bytes consumed and the size of all, if known.
-        ahead: whether large files may be read and decoded by another process, while what came before is fed.
-        decoder: what decodes, if it is to be known with what it began and ended.
+        ahead: whether another process may read and decode large files, while earlier batches are fed.
+        decoder: decodes, and keeps the fragments of unfinished packets; by default a new one.
     """
 
     def __init__(
@@ -120,20 +120,20 @@ class Reader:
         self._done = 0  # bytes of the files before
 
     def read(self, paths: Sequence[str]) -> None:
-        """Read the files. What is wrong with one is noted with it, and the others are read.
+        """Read the files. An error in one is kept as its `File.error`, and the others are read.
 
         Raises:
             WorkerError: the process that reads ended before its work was done.
         """
         size = _size(paths)
-        self._size = size if len(paths) > 1 else None  # of a single file its reader tells
+        self._size = size if len(paths) > 1 else None  # a single file's comes with each batch
         steps = _steps(paths, self._count, self._decoder)
         if self._ahead and can_fork() and size is not None and size >= LARGE:
             steps = made_ahead(steps)
         file = File("", 0)
         for step in steps:
             if isinstance(step, Begun):
-                file = self._reading.files.go_on(step.path, self._reading.packets)
+                file = self._reading.files.add(step.path, self._reading.packets)
             elif isinstance(step, Decoded):
                 self._add(step, file)
             else:
@@ -160,7 +160,7 @@ class Reader:
 def _steps(
     paths: Sequence[str], count: int | None, given: Decoder | None
 ) -> Iterator[Begun | Decoded | Ended]:
-    """Yield what comes of files, up to so many packets."""
+    """Yield what is read of files, up to `count` packets."""
     from closeseq.capture import open_capture
     from closeseq.segments import Decoder
 

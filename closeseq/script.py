@@ -2,27 +2,27 @@
 
     C:S S:SA C:A ~ C:FA S:A ~ S:FA C:A
 
-Each segment acknowledges all that its sender has received: whatever the other end sent before it, unless
-that was lost. Words:
+Each segment acknowledges all that its sender has received: whatever the peer sent before it, unless that was
+lost. Words:
 
     C:FA        the client sends a segment with FIN and ACK; letters out of S F R A P
     S:A+100     the server sends 100 bytes of data
     S:A/0       with a window of 0; by default it is 65535
     C:K         a keepalive probe: an ACK numbered one below the next number
     C:FA|S:FA   they cross: neither sender knows of the other segment
-    ~           a little ordinary traffic: C:PA+100 S:PA+200 C:A; data only of ends that sent no FIN
+    ~           a little ordinary traffic: C:PA+100 S:PA+200 C:A; data only of endpoints that sent no FIN
     +2.5s       a pause; also +300ms
     C:FA!       lost after the capture: it was captured and is never received (or !C:FA)
     C:FA?       lost before the capture: it is sent, but neither captured nor received (or ?C:FA)
     (C:FA)      missed by the capture: it is sent and received, but not captured
-    C:FA*       sent again with its old numbers: the oldest of this kind (SYN, FIN, RST or else data) that
-                its sender does not know to be received, or the newest if all are; today's acknowledgement
+    C:FA*       a retransmission, with the old sequence numbers: of the oldest of this kind (SYN, FIN, RST or
+                else data) that is not acknowledged, or of the newest if all are; with the newest ACK number
 
 What follows by itself:
 
-    C:S again   a new connection of the same two ends, with new numbers, unless marked by *
-    C:FA again  the same FIN again, as with *; also C:SA after C:S, in a simultaneous open
-    C:A         also says, on Linux, that a segment came twice (D-SACK, RFC 2883)
+    C:S again   a new connection of the same two endpoints, with new numbers, unless marked by *
+    C:FA again  a retransmission of the FIN, as with *; also C:SA after C:S, in a simultaneous open
+    C:A         also reports, on Linux, that a segment came twice (D-SACK, RFC 2883)
     S:R         answers what the server received last: its number is that segment's acknowledgement, its
                 window 0
     S:RA        answers a SYN, with number 0, if the server has sent nothing (RFC 9293 3.10.7.1);
@@ -49,23 +49,23 @@ if TYPE_CHECKING:
 
 START_NS = 1_700_000_000_000_000_000  # since the Unix epoch
 GAP_NS = 1_000_000
-NUMBERS = (MODULUS - 3, MODULUS - 120)  # initial numbers: both ends' wrap within the first bytes
+NUMBERS = (MODULUS - 3, MODULUS - 120)  # initial sequence numbers: both wrap within the first bytes
 NEXT_CONNECTION = 1_000_000  # how far the numbers of the next connection lie past those of this one
 ADDRESSES = (0xC0000201, 0xC6336402)  # 192.0.2.1 and 198.51.100.2, for documentation (RFC 5737)
 PORTS = (40000, 80)
 WINDOW = 65535
 MOST_BYTES = 1 << 30  # of a segment; beyond half the sequence space nobody could order them
-TIMESTAMPS = (1_000_000, 5_000_000)  # the ends' clocks at the start, in ms
+TIMESTAMPS = (1_000_000, 5_000_000)  # the endpoints' clocks at the start, in ms
 
 
 class System(NamedTuple):
-    """What tells an operating system in its packets."""
+    """An operating system, by what its packets show."""
 
     ttl: int
     options: int  # the kinds of its SYN's options in order, four bits each
     options_with_timestamps: int
     counts: bool  # whether it counts its packets in IPv4's identification
-    dsack: bool = False  # whether it says where a segment came twice (RFC 2883)
+    dsack: bool = False  # whether it reports where a segment came twice (RFC 2883)
 
 
 SYSTEMS = {
@@ -88,12 +88,12 @@ WORD = re.compile(
 
 
 class Word(NamedTuple):
-    """What one word says."""
+    """One word of a script."""
 
     text: str
     end: int  # 0 the client, 1 the server
     flags: int
-    length: int | None  # None if the word does not say
+    length: int | None  # bytes of data; None if the word names none
     window: int
     keepalive: bool
     again: bool
@@ -125,16 +125,16 @@ class ScriptSegment(NamedTuple):
 
 @dataclass(slots=True)
 class Talker:
-    """One end: what it has sent and received."""
+    """One endpoint: what it has sent and received."""
 
     next: int  # number of the next new byte
     expected: int  # number of the next byte from the peer
-    acked: int  # by the peer, as far as this end knows
+    acked: int  # by the peer, as far as this endpoint has received
     sent: list[ScriptSegment] = field(default_factory=list)
     early: list[ScriptSegment] = field(default_factory=list)  # received, behind a hole
     last: ScriptSegment | None = None  # received last
     recent: int = 0  # timestamp to echo (RFC 7323 4.3)
-    twice: tuple[int, int] | None = None  # what came twice, and the peer is to be told of it
+    twice: tuple[int, int] | None = None  # what came twice, and is to be reported to the peer
 
     def receive(self, segment: ScriptSegment) -> None:
         """Take in a segment of the peer."""
@@ -155,7 +155,7 @@ class Talker:
 
 
 class Script:
-    """Plays a script, and keeps what the capture sees of it."""
+    """Plays a script, and keeps the segments that its capture sees as rows."""
 
     def __init__(
         self, numbers: tuple[int, int], start_ns: int, gap_ns: int, *, timestamps: bool, system: str
@@ -187,10 +187,10 @@ class Script:
                 self._cross([read(word, words) for word in words.split("|")])
 
     def _traffic(self) -> str:
-        """Return the words for a little traffic: data of the ends that may still send some."""
+        """Return the words for a little traffic: data of the endpoints that may still send some."""
         client, server = (any(one.flags & FIN for one in talker.sent) for talker in self._talkers)
         if client and server:
-            raise ScriptError("~: both ends have sent FIN, so no data can go by")
+            raise ScriptError("~: both endpoints have sent FIN, so there can be no data")
         return TRAFFIC[client, server]
 
     def _cross(self, words: list[Word]) -> None:
@@ -225,13 +225,13 @@ class Script:
         if word.flags & RST:
             return self._reset(word, own)
         if (length or once) and any(one.flags & FIN for one in own.sent):
-            raise ScriptError(f"{word.text}: this end has sent its FIN, and nothing new can follow that")
+            raise ScriptError(f"{word.text}: this endpoint has sent its FIN, and nothing new can follow that")
         segment = self._segment(word, own, own.next - word.keepalive, length)
         own.next = max(own.next, segment.end)
         return segment
 
     def _begin_in_the_middle(self, end: int) -> None:
-        """Let the numbers of an end that sends no SYN begin after it."""
+        """Let the numbers of an endpoint that sends no SYN begin after it."""
         own, peer = self._talkers[end], self._talkers[1 - end]
         if own.next == self._numbers[end]:
             own.next = own.acked = peer.expected = own.next + 1
@@ -239,13 +239,13 @@ class Script:
             self._talkers[end].expected = self._numbers[1 - end] + 1
 
     def _send_again(self, word: Word, own: Talker) -> ScriptSegment:
-        """Return an old segment of this end, with today's acknowledgement and time."""
+        """Return a retransmission, with the newest acknowledgement and time."""
         kind = word.flags & (SYN | FIN | RST)
         old = [one for one in own.sent if one.kind == kind and (kind or one.length)]
         if word.length is not None:
             old = [one for one in old if one.length == word.length]
         if not old:
-            raise ScriptError(f"{word.text}: this end has sent nothing of this kind that it could send again")
+            raise ScriptError(f"{word.text}: this endpoint has sent nothing of this kind to retransmit")
         open_ = [one for one in old if one.end > own.acked]
         again = open_[0] if open_ else old[-1]
         return self._segment(word, own, again.seq, again.length)
@@ -349,13 +349,13 @@ def read(text: str, words: str) -> Word:
 
 
 class Options(TypedDict, total=False):
-    """What may be said besides the script."""
+    """The other arguments of `segments`, for functions that pass them on."""
 
     numbers: tuple[int, int]  # the initial sequence numbers of client and server, 0 to 2**32 - 1
     start_ns: int  # time of the first segment, since the Unix epoch
     gap_ns: int  # time between two segments
     timestamps: bool  # with the timestamps option (RFC 7323), in milliseconds
-    system: str  # of both ends: linux, windows, macos or bsd
+    system: str  # of both endpoints: linux, windows, macos or bsd
 
 
 def segments(
@@ -375,10 +375,10 @@ def segments(
         start_ns: time of the first segment, in nanoseconds since the Unix epoch.
         gap_ns: time between two segments, in nanoseconds.
         timestamps: with the timestamps option (RFC 7323), in milliseconds.
-        system: which system's packets both ends send: linux, windows, macos or bsd.
+        system: whose packets both endpoints send: linux, windows, macos or bsd.
 
     Raises:
-        ScriptError: a word says something that no segment can; its text names the word.
+        ScriptError: a word is none, or no segment can do what it asks for; its text names the word.
     """
     played = Script(numbers, start_ns, gap_ns, timestamps=timestamps, system=system)
     played.play(script)
@@ -387,17 +387,17 @@ def segments(
 
 
 def conversations(script: str, **options: Unpack[Options]) -> list[Conversation]:
-    """Return every connection of this script, the earliest first. Arguments as `segments`."""
+    """Return every connection of this script, the earliest first. Arguments and errors as `segments`."""
     found = Connections()
     found.feed(segments(script, **options))
-    return [found.conversation(index) for index in range(len(found))]
+    return list(found.conversations(np.arange(len(found))))
 
 
 def conversation(script: str, **options: Unpack[Options]) -> Conversation:
     """Return the first connection of this script. Arguments as `segments`.
 
     Raises:
-        ScriptError: a word says something that no segment can, or nothing at all was captured.
+        ScriptError: a word is none, or no segment can do what it asks for, or nothing at all was captured.
     """
     found = conversations(script, **options)
     if not found:

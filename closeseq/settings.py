@@ -1,15 +1,14 @@
-"""How long the timers of a close run, by operating system.
-
-From when on a wait counts as a finding.
-
-What to look at in a capture, and when a wait or a timer counts as over.
-"""
+"""What to look at in a capture, how long the timers of a close run, and from when on a wait is a finding."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from ipaddress import ip_address
+from typing import Any
 
 SECOND = 1_000_000_000  # nanoseconds
+FOREVER = 10**9  # seconds; longer waits and timers count as this, which in nanoseconds 64 bits can hold
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +17,6 @@ class Timers:
 
     time_wait_ns: int = 60 * SECOND  # 2MSL (RFC 9293 3.6.1)
     fin_timeout_ns: int = 60 * SECOND  # FIN_WAIT_2 whose owner has gone (Linux: tcp_fin_timeout)
-    orphans_expire: bool = True
 
     @classmethod
     def of(
@@ -57,3 +55,51 @@ class Settings:
     hosts: frozenset[str] = frozenset()  # only connections with one of these IP addresses; empty: all
     limits: Limits = field(default_factory=Limits)
     timers: Timers = field(default_factory=Timers)
+
+
+def settings_of(
+    *,
+    port: int | Iterable[int] | None = None,
+    host: str | Iterable[str] | None = None,
+    stuck_after: float = 60.0,
+    os: str = "linux",
+    time_wait: float | None = None,
+    fin_timeout: float | None = None,
+) -> Settings:
+    """Return the settings for what a user gives; `analyze` describes each.
+
+    Raises:
+        ValueError: a host that is no IP address, a time below zero, or a system that is not known.
+    """
+    return Settings(
+        ports=frozenset(_several(port)),
+        hosts=frozenset(str(ip_address(one)) for one in _several(host)),
+        limits=Limits(stuck_after_ns=nanoseconds(stuck_after)),
+        timers=_timers(os, time_wait, fin_timeout),
+    )
+
+
+def nanoseconds(seconds: float) -> int:
+    """Return a length of time in nanoseconds; at most `FOREVER`. Raises ValueError for one below zero."""
+    if not seconds >= 0:
+        raise ValueError(f"{seconds} is not a length of time in seconds")
+    return round(min(seconds, FOREVER) * SECOND)
+
+
+def _several(given: Any) -> Iterable[Any]:
+    if given is None:
+        return ()
+    if isinstance(given, Iterable) and not isinstance(given, str):
+        return given
+    return (given,)
+
+
+def _timers(os: str, time_wait: float | None, fin_timeout: float | None) -> Timers:
+    try:
+        return Timers.of(
+            os,
+            time_wait_ns=None if time_wait is None else nanoseconds(time_wait),
+            fin_timeout_ns=None if fin_timeout is None else nanoseconds(fin_timeout),
+        )
+    except KeyError:
+        raise ValueError(f"the timers of {os!r} are not known; linux, macos, bsd and windows are") from None

@@ -1,14 +1,12 @@
-"""From when until when a capture file goes, found out without reading all of it where that can be.
-
-Of a plain file, the first record and the last ones are looked at. A compressed file is read through, and so
-is one whose end tells nothing: it is cut short, or has packets as long as what is looked at.
-
-Which capture files continue each other.
+"""Which capture files continue each other, by the times of their packets.
 
 A ring of files that `tcpdump -G`, `dumpcap -b` or `closeseq live --rotate` wrote is one capture: a connection
-does not end where a file does. The times decide. Files that follow one another are a chain, in the order of
-their first packets; files that overlap in time were captured in different places, so are different chains.
-Only where a file could go on in more than one chain, its name decides.
+does not end where a file does. Files that follow one another in time are a chain, in the order of their first
+packets; files that overlap in time were captured in different places, so are different chains. Only where a
+file could continue more than one chain, its name decides.
+
+A plain file's times are read from its first record and its last ones. A compressed file is read through, and
+so is one whose end is unclear: it is cut short, or has packets as long as the part that is looked at.
 """
 
 from __future__ import annotations
@@ -29,6 +27,7 @@ from closeseq.capture.reader import HEAD, STANDARD_INPUT, open_capture, open_fil
 from closeseq.capture.source import Remote
 from closeseq.capture.walk import Trouble
 from closeseq.errors import CaptureError
+from closeseq.packets.gather import numbers
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -42,10 +41,153 @@ NO_RECORD = 256 * 1024  # bytes that no record has which is looked for at the en
 EARLIEST_NS = -3600 * 10**9  # how far the last packets can be from the first one
 LATEST_NS = 400 * 24 * 3600 * 10**9
 SMALLEST_BLOCK = 12  # bytes
+SLACK_NS = 1_000_000_000  # a file's first packet may be so much before the last one of the file before it,
+SLACK_SHARE = 10  # and at most this part of the shorter one's time
+ENDING = re.compile(r"(\.(pcapng|pcap|cap|dmp)\d*)?(\.(gz|bz2|xz|zst))?$", re.IGNORECASE)
+DIGITS = re.compile(r"\d+")
+
+
+class Chain(NamedTuple):
+    """Files that are one capture, and the files named with them."""
+
+    paths: tuple[str, ...]  # in the order of their times
+    empty: tuple[str, ...] = ()  # files beside them that hold no packet
+    beside: tuple[str, ...] = ()  # the first files of other chains, which overlap this one in time
+
+
+class Timed(NamedTuple):
+    """A file that has packets; such files sort by their times."""
+
+    first_ns: int
+    last_ns: int
+    natural: tuple[str | int, ...]  # its name, for the order of files with equal times
+    position: int  # among the files that were named
+    path: str
+
+    def follows(self, other: Timed) -> bool:
+        """Whether it may continue the other one, which begins no later."""
+        shorter_ns = min(self.last_ns - self.first_ns, other.last_ns - other.first_ns)
+        return self.first_ns >= other.last_ns - min(SLACK_NS, shorter_ns // SLACK_SHARE)
+
+
+def find_chains(paths: Sequence[str]) -> tuple[list[Chain], list[CaptureError]]:
+    """Arrange files into chains. What can be read only once (standard input, a pipe) is a chain of its own.
+
+    Returns:
+        The chains, in the order in which their first files were named; and an error for each file that is in
+        none, since it is no capture or cannot be read.
+    """
+    if len(paths) == 1:
+        return [Chain((paths[0],))], []
+    extents: dict[int, FileSpan] = {}
+    broken, alone = [], []
+    for index, path in enumerate(paths):
+        if path == STANDARD_INPUT or is_stream(path):
+            alone.append((index, Chain((path,))))
+            continue
+        try:
+            extents[index] = extent(path)
+        except CaptureError as error:
+            broken.append(error)
+    found = sorted([*_with_the_empty(extents), *alone])
+    return [chain for _, chain in found], broken
+
+
+def _with_the_empty(extents: dict[int, FileSpan]) -> list[tuple[int, Chain]]:
+    """Return the chains of these files, each with the least index of its files."""
+    timed = [
+        Timed(one.first_ns, one.last_ns, natural(one.path), index, one.path)
+        for index, one in extents.items()
+        if one.first_ns is not None and one.last_ns is not None
+    ]
+    empty = [(index, one.path) for index, one in extents.items() if one.first_ns is None]
+    runs = arranged(timed)
+    if not runs:
+        return [(index, Chain((path,))) for index, path in empty]
+    empty_of: list[list[str]] = [[] for _ in runs]
+    for _, path in empty:
+        nearest = max(
+            range(len(runs)), key=lambda number: max(likeness(path, one.path) for one in runs[number])
+        )
+        empty_of[nearest].append(path)
+    return [
+        (
+            min(one.position for one in run),
+            Chain(tuple(one.path for one in run), tuple(without), _beside(run, runs)),
+        )
+        for run, without in zip(runs, empty_of, strict=True)
+    ]
+
+
+def _beside(run: list[Timed], runs: list[list[Timed]]) -> tuple[str, ...]:
+    """Return the first files of the other chains that overlap this one in time."""
+    first_ns, last_ns = run[0].first_ns, max(one.last_ns for one in run)
+    return tuple(
+        other[0].path
+        for other in runs
+        if other is not run and other[0].first_ns <= last_ns and max(o.last_ns for o in other) >= first_ns
+    )
+
+
+def arranged(files: Iterable[Timed]) -> list[list[Timed]]:
+    """Return files in chains, each in the order of its times.
+
+    First files of one naming are chained, since a rotation's names are alike; then chains are joined of which
+    no file overlaps one of the other.
+    """
+    families: dict[str, list[list[Timed]]] = {}
+    for one in sorted(files):
+        runs = families.setdefault(family(one.path), [])
+        ending = [run for run in runs if one.follows(run[-1])]
+        if ending:
+            max(ending, key=lambda run: (likeness(run[-1].path, one.path), run[-1].last_ns)).append(one)
+        else:
+            runs.append([one])
+    chains: list[list[Timed]] = []
+    for run in sorted(run for runs in families.values() for run in runs):
+        into = next((chain for chain in chains if _fits(run, chain)), None)
+        if into is None:
+            chains.append(run)
+        else:
+            for one in run:
+                insort(into, one)
+    return chains
+
+
+def _fits(run: list[Timed], chain: list[Timed]) -> bool:
+    """Whether no file of the run overlaps one of the chain."""
+    for one in run:
+        at = bisect_left(chain, one)
+        if at and not one.follows(chain[at - 1]):
+            return False
+        if at < len(chain) and not chain[at].follows(one):
+            return False
+    return True
+
+
+def family(path: str) -> str:
+    """Return what the names of one rotation have in common: all but numbers and the compression's ending."""
+    return DIGITS.sub("0", ENDING.sub("", path))
+
+
+def likeness(one: str, other: str) -> int:
+    """Return how many characters two names have in common at their beginnings and at their ends."""
+    return _in_common(one, other) + _in_common(one[::-1], other[::-1])
+
+
+def _in_common(one: str, other: str) -> int:
+    pairs = zip(one, other, strict=False)
+    return next((at for at, (a, b) in enumerate(pairs) if a != b), min(len(one), len(other)))
+
+
+def natural(path: str) -> tuple[str | int, ...]:
+    """Return a key that sorts names by their numbers: f9 comes before f10."""
+    parts = re.split(r"(\d+)", path)
+    return tuple(int(part) if index % 2 else part for index, part in enumerate(parts))
 
 
 class FileSpan(NamedTuple):
-    """From when until when a file goes, in nanoseconds since the Unix epoch; None if it holds no packet."""
+    """The times of a file's packets, in nanoseconds since the Unix epoch; None if it has no packet."""
 
     path: str
     first_ns: int | None  # time of its first packet
@@ -53,28 +195,28 @@ class FileSpan(NamedTuple):
 
 
 def is_stream(path: str) -> bool:
-    """Whether what is there can be read only once, as a pipe: it cannot be looked at before."""
+    """Whether this can be read only once, as a pipe: its times cannot be read before."""
     try:
         mode = Path(path).stat().st_mode
-    except (OSError, ValueError):  # opening it will tell
+    except (OSError, ValueError):  # opening it raises the error
         return False
     return not stat.S_ISREG(mode) and not stat.S_ISDIR(mode)
 
 
 def extent(path: str) -> FileSpan:
-    """Return from when until when a capture goes.
+    """Return the times of a capture's packets.
 
     Raises:
         CaptureError: it is no capture, or cannot be read.
     """
     with closing(open_file(path)) as file:
-        times_ns = _of_its_ends(file)
-    first_ns, last_ns = times_ns or _of_all(path)
+        times_ns = _times_at_both_ends(file)
+    first_ns, last_ns = times_ns or _times_of_all(path)
     return FileSpan(path, first_ns, last_ns)
 
 
-def _of_all(path: str) -> tuple[int | None, int | None]:
-    """Read through a file; what is wrong with it is told when it is read for its packets."""
+def _times_of_all(path: str) -> tuple[int | None, int | None]:
+    """Read through a file; damage behind the first packet is reported when its packets are analysed."""
     first_ns = last_ns = None
     with open_capture(path) as capture:
         try:
@@ -88,18 +230,18 @@ def _of_all(path: str) -> tuple[int | None, int | None]:
     return first_ns, last_ns
 
 
-def _of_its_ends(file: BinaryIO) -> tuple[int, int] | None:
-    """Return the times of the first packet and the last ones; None if these cannot be told so."""
+def _times_at_both_ends(file: BinaryIO) -> tuple[int, int] | None:
+    """Return the times of the first packet and the last ones; None if all of the file must be read."""
     size = file.size or 0 if isinstance(file, Remote) else os.fstat(file.fileno()).st_size
     if size <= 2 * LOOK:
         return None
     try:
         head, tail = (memoryview(_read_at(file, place)) for place in (0, size - LOOK))
     except OSError:
-        return None  # whoever reads it through is told
+        return None  # reading it through raises the error
     walker = recognise(bytes(head[:HEAD]))
     if isinstance(walker, Trouble):
-        return None  # it may be compressed; if it is no capture, whoever reads it through is told
+        return None  # it may be compressed; if it is no capture, reading it through raises the error
     first_ns = _first_ns(walker, head)
     if first_ns is None:
         return None
@@ -137,10 +279,11 @@ def _last_ns(magic: bytes, walker: Walker, tail: memoryview, first_ns: int) -> i
 
 
 def _records(magic: bytes, tail: memoryview, first_ns: int) -> list[int]:
-    """Return where a pcap's record headers may be: places whose bytes make sense as one."""
+    """Return where a pcap's record headers may be: places whose bytes are plausible as one."""
     order = "<" if struct.unpack("<I", magic)[0] in pcap.NS_PER_UNIT else ">"
-    everywhere = np.ndarray((4, len(tail) - pcap.FILE_HEADER), order + "u4", tail, strides=(4, 1))
-    second, rest, captured, wire = (column.astype(np.int64) for column in everywhere)
+    number, count = np.dtype(f"{order}u4"), len(tail) - pcap.FILE_HEADER
+    fields = (numbers(tail, number, at, count).astype(np.int64) for at in range(0, pcap.RECORD_HEADER, 4))
+    second, rest, captured, wire = fields
     since = second - first_ns // 10**9
     sound = (since >= EARLIEST_NS // 10**9) & (since <= LATEST_NS // 10**9) & (rest < 10**9)
     sound &= (captured <= wire) & (wire < NO_RECORD)
@@ -161,149 +304,3 @@ def _blocks(tail: memoryview) -> list[int]:
         if blocks:
             return [at]
     return []
-
-
-SLACK_NS = 1_000_000_000  # a file's first packet may be so much before the last one of the file before it,
-SLACK_SHARE = 10  # and at most this part of the shorter one's time
-ENDING = re.compile(r"(\.(pcapng|pcap|cap|dmp)\d*)?(\.(gz|bz2|xz|zst))?$", re.IGNORECASE)
-DIGITS = re.compile(r"\d+")
-
-
-class Chain(NamedTuple):
-    """Files that are one capture."""
-
-    paths: tuple[str, ...]  # in the order of their times
-    empty: tuple[str, ...] = ()  # files beside them that hold no packet
-    beside: tuple[str, ...] = ()  # the first files of other chains, which overlap this one in time
-
-
-class Timed(NamedTuple):
-    """A file that holds packets; they sort by their times."""
-
-    first_ns: int
-    last_ns: int
-    natural: tuple[str | int, ...]
-    position: int  # among the files that were named
-    path: str
-
-    def follows(self, other: Timed) -> bool:
-        """Whether it may go on where the other one, which begins no later, ends."""
-        shorter_ns = min(self.last_ns - self.first_ns, other.last_ns - other.first_ns)
-        return self.first_ns >= other.last_ns - min(SLACK_NS, shorter_ns // SLACK_SHARE)
-
-
-def find_chains(paths: Sequence[str]) -> tuple[list[Chain], list[CaptureError]]:
-    """Return the chains that these files make, in the order in which their first ones are named.
-
-    What cannot be looked at before it is read (standard input, a pipe) is a chain of its own.
-
-    Returns:
-        The chains, and why files are in none of them: they are no captures, or cannot be read.
-    """
-    if len(paths) == 1:
-        return [Chain((paths[0],))], []
-    extents: dict[int, FileSpan] = {}
-    broken, alone = [], []
-    for index, path in enumerate(paths):
-        if path == STANDARD_INPUT or is_stream(path):
-            alone.append((index, Chain((path,))))
-            continue
-        try:
-            extents[index] = extent(path)
-        except CaptureError as error:
-            broken.append(error)
-    found = sorted([*_with_the_empty(extents), *alone])
-    return [chain for _, chain in found], broken
-
-
-def _with_the_empty(extents: dict[int, FileSpan]) -> list[tuple[int, Chain]]:
-    """Return the chains of files that were looked at, each with the least index of its files."""
-    timed = [
-        Timed(one.first_ns, one.last_ns, natural(one.path), index, one.path)
-        for index, one in extents.items()
-        if one.first_ns is not None and one.last_ns is not None
-    ]
-    empty = [(index, one.path) for index, one in extents.items() if one.first_ns is None]
-    runs = arranged(timed)
-    if not runs:
-        return [(index, Chain((path,))) for index, path in empty]
-    belonging: list[list[str]] = [[] for _ in runs]
-    for _, path in empty:
-        nearest = max(
-            range(len(runs)), key=lambda number: max(likeness(path, one.path) for one in runs[number])
-        )
-        belonging[nearest].append(path)
-    return [
-        (
-            min(one.position for one in run),
-            Chain(tuple(one.path for one in run), tuple(without), _beside(run, runs)),
-        )
-        for run, without in zip(runs, belonging, strict=True)
-    ]
-
-
-def _beside(run: list[Timed], runs: list[list[Timed]]) -> tuple[str, ...]:
-    """Return the first files of the other chains whose times overlap."""
-    first_ns, last_ns = run[0].first_ns, max(one.last_ns for one in run)
-    return tuple(
-        other[0].path
-        for other in runs
-        if other is not run and other[0].first_ns <= last_ns and max(o.last_ns for o in other) >= first_ns
-    )
-
-
-def arranged(files: Iterable[Timed]) -> list[list[Timed]]:
-    """Return files in chains, each in the order of its times.
-
-    First those of one naming, which are of one rotation if they are of any; then chains of which no file
-    overlaps one of the other are one.
-    """
-    families: dict[str, list[list[Timed]]] = {}
-    for one in sorted(files):
-        runs = families.setdefault(family(one.path), [])
-        ending = [run for run in runs if one.follows(run[-1])]
-        if ending:
-            max(ending, key=lambda run: (likeness(run[-1].path, one.path), run[-1].last_ns)).append(one)
-        else:
-            runs.append([one])
-    chains: list[list[Timed]] = []
-    for run in sorted(run for runs in families.values() for run in runs):
-        into = next((chain for chain in chains if _fits(run, chain)), None)
-        if into is None:
-            chains.append(run)
-        else:
-            for one in run:
-                insort(into, one)
-    return chains
-
-
-def _fits(run: list[Timed], chain: list[Timed]) -> bool:
-    """Whether no file of the run overlaps one of the chain."""
-    for one in run:
-        at = bisect_left(chain, one)
-        if at and not one.follows(chain[at - 1]):
-            return False
-        if at < len(chain) and not chain[at].follows(one):
-            return False
-    return True
-
-
-def family(path: str) -> str:
-    """Return what the names of one rotation have in common: all but numbers, and how each file is packed."""
-    return DIGITS.sub("0", ENDING.sub("", path))
-
-
-def likeness(one: str, other: str) -> int:
-    """Return how many characters two names have in common at their beginnings and at their ends."""
-    return _in_common(one, other) + _in_common(one[::-1], other[::-1])
-
-
-def _in_common(one: str, other: str) -> int:
-    pairs = zip(one, other, strict=False)
-    return next((at for at, (a, b) in enumerate(pairs) if a != b), min(len(one), len(other)))
-
-
-def natural(path: str) -> tuple[str | int, ...]:
-    """Return what sorts names by their numbers: f9 comes before f10."""
-    parts = re.split(r"(\d+)", path)
-    return tuple(int(part) if index % 2 else part for index, part in enumerate(parts))

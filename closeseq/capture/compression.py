@@ -1,13 +1,11 @@
-"""gzip (RFC 1952), unpacked as it is read, in bounded memory.
+"""Which compression a file has, by its first bytes, and what unpacks it.
 
-Which compression a file has, by its first bytes, and what unpacks it.
-
-    gzip    `Gunzip` below, which gives what lies before damage to the byte
+    gzip    `Gunzip` below (RFC 1952), which gives every byte before damage
     bzip2   the standard library, where Python was built with it
     xz      likewise
     zstd    the standard library from Python 3.14 on, before that the package `zstandard`
 
-All are unpacked piece by piece, in bounded memory; of several streams in one file one follows the other.
+All are unpacked piece by piece, in bounded memory. A file may have several streams, one behind the other.
 """
 
 from __future__ import annotations
@@ -25,6 +23,11 @@ PIECE = 64 * 1024  # bytes, compressed or not, that are handled at a time
 # member it gets few bytes, and twice as many each time.
 FIRST_BITE = 64
 WITH_GZIP_HEADER = 16 + zlib.MAX_WBITS
+
+LONGEST_MAGIC = 6  # bytes
+XZ_MEMORY = 256 * 1024 * 1024  # bytes that a stream may ask for to be unpacked; `xz -9` takes a quarter of it
+# A zstd block of four bytes may give 128 KiB, and `zstandard` gives all of what it was handed at once.
+ZSTD_BITE = 1024
 
 
 class Gunzip:
@@ -119,14 +122,8 @@ def _to_the_last_good_byte(member: zlib._Decompress, packed: bytes) -> bytes:
     return bytes(plain)
 
 
-LONGEST_MAGIC = 6  # bytes
-XZ_MEMORY = 256 * 1024 * 1024  # bytes that a stream may ask for to be unpacked; `xz -9` takes a quarter of it
-# A zstd block of four bytes may give 128 KiB, and `zstandard` gives all of what it was handed at once.
-ZSTD_BITE = 1024
-
-
-class Damaged(Exception):  # noqa: N818 - it is told as a Trouble
-    """Compressed data are not what they should be; the text says in which way."""
+class Damaged(Exception):  # noqa: N818 - it is reported as a Trouble
+    """Compressed data are damaged; the text is the decompressor's reason."""
 
 
 class Unpacker(Protocol):
@@ -143,19 +140,19 @@ class Unpacker(Protocol):
 
 
 class Decompressor(Protocol):
-    """One compressed stream, as `bz2.BZ2Decompressor` and the others of the standard library do it."""
+    """One compressed stream, with the interface of `bz2.BZ2Decompressor`."""
 
     @property
     def eof(self) -> bool:
-        """Whether its end has been reached, and all of it was given."""
+        """Whether its end has been reached, and all of it was returned."""
 
     @property
     def unused_data(self) -> bytes:
-        """What came behind its end."""
+        """The bytes behind its end."""
 
     @property
     def needs_input(self) -> bool:
-        """Whether there is nothing to give without more compressed bytes."""
+        """Whether nothing can be returned without more compressed bytes."""
 
     def decompress(self, data: bytes, max_length: int = -1) -> bytes:
         """Take in compressed bytes and return at most so many plain ones."""
@@ -235,7 +232,7 @@ class Unpack:
 
 
 class Gzip:
-    """gzip, as `Unpacker` has it."""
+    """gzip as an `Unpacker`."""
 
     def __init__(self, read: Callable[[int], bytes], head: bytes) -> None:
         self._gunzip = Gunzip(read, head)
@@ -251,7 +248,7 @@ class Gzip:
 class ZstandardStream:
     """One zstd frame, unpacked by the package `zstandard`; see `Decompressor`.
 
-    That has no limit to what it gives of what it is handed, so it is handed little at a time.
+    `zstandard` does not limit its output, so it gets few bytes at a time.
     """
 
     def __init__(self, zstandard: Any) -> None:
@@ -264,7 +261,7 @@ class ZstandardStream:
 
     @property
     def needs_input(self) -> bool:
-        """Whether all that was handed over has been given."""
+        """Whether all of the input has been unpacked and returned."""
         return not self._packed and self._given == len(self._plain) and not self.eof
 
     def decompress(self, data: bytes, max_length: int = -1) -> bytes:

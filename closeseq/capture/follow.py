@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from closeseq.packets.frames import Frames
 
-MAGIC = 4  # bytes that tell the format
+MAGIC = 4  # bytes that show the format
 LOOK = 0.5  # seconds between two looks for the next file
 GRACE = 2.0  # seconds that the next file may take to get its first packet, when this one is gone
 WHEN_COMPLETE = "follow what writes it, or read it with `closeseq analyze` when it is complete"
@@ -55,7 +55,7 @@ def _tail(file: BinaryIO, path: str) -> Tail:
 class GrowingCapture:
     """A capture that is being followed, from its beginning. Use it in a `with` statement, or `close` it.
 
-    Where the file has nothing more and its rotation has another (see succession.py), it goes on in that.
+    At the end of a file it goes on in the next one of its rotation, if there is one (see `tail.successor`).
 
     Args:
         path: the file, as the user named it; later the one that it has come to.
@@ -69,7 +69,7 @@ class GrowingCapture:
         self.path = path
         self.packets = 0  # delivered so far
         self.ended = False  # whether nothing more will come
-        self.notices = list[str]()  # what happened to the file, and where it goes on: lines
+        self.notices = list[str]()  # lines: what happened to the file, and where the capture goes on
         self.incomplete = False  # whether it ended, or went on, with something missing
         self.files = Files()  # in which packets have come so far
         self._tail = tail
@@ -78,7 +78,7 @@ class GrowingCapture:
         self._stopped = False
         self._last_look = False  # whether it was taken
         self._walker: Walker | None = None
-        self._file = self.files.go_on(path, 0)
+        self._file = self.files.add(path, 0)
         self._earlier = 0  # packets of the files before
         self._dropped_before = 0  # in these
         self._first_ns: int | None = None  # time of the first packet of the latest file that has one
@@ -97,18 +97,18 @@ class GrowingCapture:
         self.close()
 
     def close(self) -> None:
-        """Let go of the file. Batches that were delivered stay good."""
+        """Close the file. Batches that were delivered stay good."""
         self.ended = True
         self._tail.close()
 
     @property
     def dropped(self) -> int:
-        """Packets that the capture itself says were lost, as far as it was read; see `Capture`."""
+        """Packets that were lost, as the capture itself reports, as far as it was read; see `Capture`."""
         return self._dropped_before + (self._walker.dropped if self._walker else 0)
 
     @property
     def ended_ns(self) -> int | None:
-        """When the capture ended, as far as it says so already; see `Capture`."""
+        """When the capture ended, if it has reported that yet; see `Capture`."""
         return self._walker.ended_ns if self._walker else None
 
     def read(self, timeout: float) -> LiveBatch | None:
@@ -236,7 +236,7 @@ class GrowingCapture:
         return following
 
     def _conclude(self, problem: str | None) -> None:
-        """Say what is missing of a file that nothing more is read of: the rest of a packet, if nothing else.
+        """Report what is missing at the end of a file: a problem, or the rest of a packet.
 
         Raises:
             CaptureError: a pipe ended within a packet.
@@ -248,7 +248,7 @@ class GrowingCapture:
         if cut and not problem:
             problem = cut.problem
         if problem:
-            self.notices.append(f"{self.path}: {problem}; what was read before that is good")
+            self.notices.append(f"{self.path}: {problem}; the packets before that are good")
             self.incomplete = True
 
     def _go_on(self, path: str) -> None:
@@ -258,7 +258,7 @@ class GrowingCapture:
         self._dropped_before, self._earlier = self.dropped, self.packets
         self._walker, self._at = None, 0
         self.path, self._tail = path, _tail(file, path)
-        self._file = self.files.go_on(path, self.packets)
+        self._file = self.files.add(path, self.packets)
         self.notices.append(f"going on in {path}")
 
     def _more(self, wanted: int) -> bool:
@@ -269,16 +269,16 @@ class GrowingCapture:
             moved = self._tail.more(self._at, wanted)
         except OSError as error:
             problem = f"reading failed: {error.strerror}"
-            raise self._error(Trouble(problem, self._at, "what was read before it is good")) from None
+            raise self._error(Trouble(problem, self._at, "the packets before it are good")) from None
         if moved:
             self._at = 0
         return moved
 
     def _recognised(self) -> Walker | None:
-        """Return the walker, as soon as the first bytes tell which.
+        """Return the walker, as soon as the first bytes show which; None before that.
 
         Raises:
-            CaptureError: they tell that there is none, or end too early.
+            CaptureError: they are not the beginning of a capture, or end too early.
         """
         head = bytes(self._tail.window[:HEAD])
         ended = self._tail.over == ""  # a pipe

@@ -1,4 +1,4 @@
-"""The interfaces of pcapng sections: link type, clock, and how many packets each says it lost.
+"""The interfaces of pcapng sections: link type, clock, and how many packets each reports lost.
 
 Section and option numbers are those of draft-ietf-opsawg-pcapng.
 """
@@ -13,6 +13,8 @@ import numpy as np
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from numpy.typing import NDArray
 
 SECOND_NS = 1_000_000_000
 INT64 = np.iinfo(np.int64)
@@ -52,7 +54,9 @@ class InterfaceClock:
         return tick * SECOND_NS // per_second + self.offset * SECOND_NS
 
 
-def times(resolution: int, offset: np.ndarray, ticks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def times(
+    resolution: int, offset: NDArray[np.int64], ticks: NDArray[np.uint64]
+) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
     """Return the times of ticks of one resolution, and which of them no int64 can hold.
 
     Args:
@@ -83,10 +87,10 @@ def times(resolution: int, offset: np.ndarray, ticks: np.ndarray) -> tuple[np.nd
     return np.array(held, np.int64), np.array(beyond)
 
 
-def _in_64_bits(resolution: int, ticks: np.ndarray) -> np.ndarray | None:
+def _in_64_bits(resolution: int, ticks: NDArray[np.uint64]) -> NDArray[np.uint64] | None:
     """Return ticks in nanoseconds (uint64), or None if 64 bits are too few on the way there."""
     exponent, second = resolution & ~BINARY, np.uint64(SECOND_NS)
-    nanoseconds: np.ndarray | None = None
+    nanoseconds: NDArray[np.uint64] | None = None
     if resolution & BINARY:
         if exponent <= FRACTION_BITS:
             seconds = ticks >> np.uint64(exponent)
@@ -101,19 +105,19 @@ def _in_64_bits(resolution: int, ticks: np.ndarray) -> np.ndarray | None:
 
 @dataclass(slots=True)
 class Interface:
-    """One Interface Description Block, and what other blocks said of its losses."""
+    """One Interface Description Block, and the losses that other blocks report for it."""
 
     link_type: int  # LINKTYPE_
     snaplen: int  # bytes, 0 for no limit
     resolution: int  # see `InterfaceClock`
     offset: int
-    lost_by_packets: int = 0  # the sum of what its packets say was lost before each
-    lost_by_statistics: int = 0  # what its latest Interface Statistics Block says was lost in all
-    end: int | None = None  # the tick at which the same says that the capture ended
+    lost_by_packets: int = 0  # the sum of the losses that its packets report, each those before it
+    lost_by_statistics: int = 0  # all losses, as its latest Interface Statistics Block reports
+    end: int | None = None  # the capture's end by the same block, in ticks
 
     @property
     def lost(self) -> int:
-        """Packets lost. Both ways of saying it count the same losses, so the larger one holds."""
+        """Packets lost. Both reports count the same losses, so the larger one holds."""
         return max(self.lost_by_packets, self.lost_by_statistics)
 
     def ended_ns(self, latest_ns: int) -> int | None:
@@ -131,14 +135,16 @@ class Interface:
 
 @dataclass(frozen=True, slots=True)
 class InterfaceColumns:
-    """What packets need to know of their interfaces, by the interface's place."""
+    """Link type, snap length and clock of all interfaces, one entry each, by the interface's place."""
 
-    link_type: np.ndarray  # uint16, LINKTYPE_
-    snaplen: np.ndarray  # int64, bytes
-    resolution: np.ndarray  # uint8, if_tsresol
-    offset: np.ndarray  # int64, seconds
+    link_type: NDArray[np.uint16]  # LINKTYPE_
+    snaplen: NDArray[np.int64]  # bytes
+    resolution: NDArray[np.uint8]  # if_tsresol
+    offset: NDArray[np.int64]  # seconds
 
-    def times(self, interface: np.ndarray, ticks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def times(
+        self, interface: NDArray[np.int64], ticks: NDArray[np.uint64]
+    ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
         """Return each packet's time by its interface's clock, and whether it is beyond int64: as `times`."""
         resolution, offset = self.resolution[interface], self.offset[interface]
         each = np.unique(resolution).tolist()
@@ -163,7 +169,7 @@ class Interfaces:
         self._columns: InterfaceColumns | None = None
         self._opened: list[tuple[int, int]] = []  # sections of this walk: block, base
         self._dropped_before = 0  # in sections that are closed
-        self._ended_before_ns: int | None = None  # what these say
+        self._ended_before_ns: int | None = None  # the latest end that these report
 
     def __len__(self) -> int:
         return len(self._all)
@@ -182,11 +188,11 @@ class Interfaces:
         return self._latest_end(self._all, latest_ns)
 
     def _latest_end(self, interfaces: list[Interface], latest_ns: int) -> int | None:
-        said = [self._ended_before_ns, *(one.ended_ns(latest_ns) for one in interfaces)]
-        return max((end for end in said if end is not None and end >= latest_ns), default=None)
+        ends = [self._ended_before_ns, *(one.ended_ns(latest_ns) for one in interfaces)]
+        return max((end for end in ends if end is not None and end >= latest_ns), default=None)
 
     def columns(self) -> InterfaceColumns:
-        """Return what packets need to know of the interfaces."""
+        """Return the interfaces as columns."""
         if self._columns is None:
             self._columns = InterfaceColumns(
                 np.array([one.link_type for one in self._all], np.uint16),
@@ -201,8 +207,10 @@ class Interfaces:
         self.base = len(self._all)
         self._opened.append((block, self.base))
 
-    def close_sections(self, block: np.ndarray, time_ns: np.ndarray, before_ns: int | None) -> None:
-        """Forget the interfaces of all sections but the open one, at the end of a walk.
+    def close_sections(
+        self, block: NDArray[np.int64], time_ns: NDArray[np.int64], before_ns: int | None
+    ) -> None:
+        """Drop the interfaces of all sections but the open one, at the end of a walk.
 
         Args:
             block: the blocks of the walk's packets that have a time, ascending.
@@ -261,10 +269,10 @@ class Interfaces:
         if lost:
             interface.lost_by_statistics = sum(lost)
 
-    def count_lost(self, interface: np.ndarray, lost: np.ndarray) -> None:
+    def count_lost(self, interface: NDArray[np.int64], lost: NDArray[np.uint64]) -> None:
         """Take in how many packets were lost before each of these packets, by their interfaces' places."""
-        said = np.flatnonzero(lost)
-        for one, count in zip(interface[said].tolist(), lost[said].tolist(), strict=True):
+        reports = np.flatnonzero(lost)
+        for one, count in zip(interface[reports].tolist(), lost[reports].tolist(), strict=True):
             self._all[one].lost_by_packets += count
 
 

@@ -1,4 +1,4 @@
-"""Which files are meant by what was named: a directory, a pattern, a list of names on standard input."""
+"""Which files a user's names stand for: a directory, a pattern, a list of names on standard input."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ from closeseq.errors import CaptureError
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-WINDOW = 1 << 16  # bytes looked at, to tell a capture from something else
-GLANCE = 4096  # bytes of standard input looked at, to tell a list of names from a capture
+WINDOW = 1 << 16  # bytes of a file that show whether it is a capture
+GLANCE = 4096  # bytes of standard input that show whether it is a list of names
 TRIED = 10  # names of a list, of which one at least must be there
-# Who has such a name claims to be a capture, and is reported when it is none.
+# A file with such a name claims to be a capture, and is reported when it is none.
 CAPTURE = re.compile(r"\.(pcapng|pcap|cap|dmp)\d*(\.(gz|bz2|xz|zst))?$", re.IGNORECASE)
 
 
 class NamedFiles(NamedTuple):
-    """The files that are meant."""
+    """The files that names stand for."""
 
     paths: list[str]
-    broken: list[CaptureError]  # what was named, and stands for no file
-    notices: list[str]  # what else is to be said: lines
-    several: bool  # whether more than one file could have been meant, however many there are
+    broken: list[CaptureError]  # one for each name that stands for no file
+    notices: list[str]  # lines, such as which files of a directory are left out
+    several: bool  # whether the names could have stood for more than one file, however many there are
 
 
 def files_named(named: Iterable[str]) -> NamedFiles:
-    """Return the files that are meant by names.
+    """Return the files that names stand for.
 
     A directory stands for the captures in it (not for those in directories below), without files whose names
     begin with a dot. A name that is not there and has a `*`, `?` or `[` in it is a pattern, in which `**`
@@ -65,7 +65,7 @@ def _add(name: str, found: NamedFiles) -> bool:
             _add_directory(path, name, found)
             return True
         matching = [] if path.exists() else _matching(name)
-    except (OSError, ValueError):  # opening it will tell
+    except (OSError, ValueError):  # opening it raises the error
         matching = []
     found.paths.extend(matching or [name])
     return bool(matching)
@@ -90,9 +90,9 @@ def _add_directory(directory: Path, name: str, found: NamedFiles) -> None:
     found.paths.extend(captures)
     if not captures:
         problem = "there is no capture in this directory"
-        found.broken.append(CaptureError(problem, path=name, remedy="name the captures, or where they are"))
+        found.broken.append(CaptureError(problem, path=name, remedy="name the captures or their directory"))
     elif len(captures) < len(files):
-        left_out = f"{len(files) - len(captures)} of {len(files)} files are no captures, and are left out"
+        left_out = f"{len(files) - len(captures)} of {len(files)} files are not captures, and are left out"
         found.notices.append(f"{name}: {left_out}")
 
 
@@ -129,7 +129,7 @@ def _rest(file: BinaryIO) -> bytes:
 
 
 def _glance(file: BinaryIO) -> bytes:
-    """Return the first bytes of standard input, which are read once more."""
+    """Return the first bytes of standard input, which stay to be read."""
     if hasattr(file, "peek"):
         while not (head := bytes(file.peek(GLANCE))):
             try:

@@ -1,6 +1,4 @@
-"""The records of a pcap: what their headers say, and the chain that their lengths make of them.
-
-pcap: the classic savefile, draft-ietf-opsawg-pcap.
+"""pcap, the classic savefile (draft-ietf-opsawg-pcap): its header, its records, and the walk along them.
 
 Before version 2.4 the two lengths of a record stood the other way round; of 2.3 there are files of both
 kinds. Such old files are read as libpcap reads them: of 2.3, the smaller length is the captured one.
@@ -12,8 +10,12 @@ import struct
 from dataclasses import dataclass
 from enum import Enum, auto
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 from closeseq.capture import walk
 from closeseq.capture.walk import (
@@ -22,14 +24,22 @@ from closeseq.capture.walk import (
     Trouble,
     Walked,
     first,
-    gather,
-    gather_runs,
-    numbers,
 )
+from closeseq.packets.gather import gather, gather_runs, numbers
 
 RECORD_HEADER = 16
 CAPTURED_AT, WIRE_AT = 8, 12  # the two lengths' places in a record header; each other's in old files
 DAY = 86_400  # seconds; records of one window are seldom further apart
+
+MICROSECONDS, NANOSECONDS = 0xA1B2C3D4, 0xA1B23C4D
+NS_PER_UNIT = {MICROSECONDS: 1000, NANOSECONDS: 1}
+FILE_HEADER = 24
+# tcpdump's MAXIMUM_SNAPLEN. Writers are known to announce a smaller snapshot length than they keep to.
+USUAL_SNAPLEN = 262_144
+
+# The link type field: 4 bits of FCS length, R, P (there is an FCS length), 10 reserved bits, 16 bits of
+# link type. R and the reserved bits: "a reader SHOULD treat a non-zero value as an error" (section 4).
+LINK_TYPE, RESERVED = 0x0000FFFF, 0x0BFF0000
 
 
 class Lengths(Enum):
@@ -72,7 +82,7 @@ class Form:
             names[2:] = ["wire", "captured"]
         return np.dtype([(name, self.number) for name in names])
 
-    def lengths_of(self, header: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def lengths_of(self, header: NDArray[np.void]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Return the captured lengths and those on the wire, as the headers claim them (int64, bytes)."""
         captured, wire = header["captured"].astype(np.int64), header["wire"].astype(np.int64)
         if self.lengths is Lengths.SMALLER_CAPTURED:
@@ -81,10 +91,10 @@ class Form:
 
 
 class Records:
-    """The records of one window as a chain; see `lockstep.Chain`.
+    """The records of one window as a chain; see `walk.RecordChain`.
 
     Lengths are not yet checked here. A false one leads out of the window, which ends the walk, or into the
-    midst of it, which is no harm: what is found behind a false length is thrown away.
+    middle of it, which does no harm: what is found behind a false length is dropped.
     """
 
     def __init__(self, window: memoryview, form: Form) -> None:
@@ -108,18 +118,18 @@ class Records:
             at += RECORD_HEADER + min(claimed(window, at + captured_at))
         return found, at
 
-    def following(self, at: np.ndarray) -> np.ndarray:
+    def following(self, at: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return where the records behind these begin."""
         within = np.minimum(at, self.last)
         captured, *other = (claimed[within] for claimed in self._claimed)
         if other:
             captured = np.minimum(captured, *other)
-        behind: np.ndarray = at + captured
+        behind: NDArray[np.int64] = at + captured
         behind += RECORD_HEADER
         return behind
 
-    def plausible(self, at: np.ndarray, width: int, sample: np.ndarray) -> np.ndarray:
-        """Tell where records may begin: there is a time near the sample's, and sensible lengths."""
+    def plausible(self, at: NDArray[np.int64], width: int, sample: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Return where records may begin: there is a time near the sample's, and plausible lengths."""
         form = self._form
         earliest = gather(self._window, sample[:1], form.number) - np.uint32(DAY)  # wraps, as does the next
         mask = gather_runs(self._window, at, width, form.number) - earliest <= np.uint32(2 * DAY)
@@ -131,31 +141,18 @@ class Records:
         return mask
 
 
-MICROSECONDS, NANOSECONDS = 0xA1B2C3D4, 0xA1B23C4D
-NS_PER_UNIT = {MICROSECONDS: 1000, NANOSECONDS: 1}
-
-
 VERSIONS = {
     **{(2, minor): Lengths.WIRE_FIRST for minor in (0, 1, 2)},
     (2, 3): Lengths.SMALLER_CAPTURED,
     (2, 4): Lengths.CAPTURED_FIRST,
     (543, 0): Lengths.WIRE_FIRST,  # the tcpdump of DG/UX
 }
-FILE_HEADER = 24
-
-# tcpdump's MAXIMUM_SNAPLEN. Writers are known to announce a smaller snapshot length than they keep to.
-USUAL_SNAPLEN = 262_144
-
-
-# The link type field: 4 bits of FCS length, R, P (there is an FCS length), 10 reserved bits, 16 bits of
-# link type. R and the reserved bits: "a reader SHOULD treat a non-zero value as an error" (section 4).
-LINK_TYPE, RESERVED = 0x0000FFFF, 0x0BFF0000
 
 
 def begin(header: bytes) -> PcapWalker | Trouble:
     """Return the walker for the records behind this file header, which has a pcap's magic number.
 
-    If nothing can be read behind it, the answer says why.
+    If none of them can be read, return the reason.
     """
     order = ">" if int.from_bytes(header[:4], "big") in NS_PER_UNIT else "<"
     if len(header) < FILE_HEADER:
@@ -182,7 +179,7 @@ class PcapWalker:
     """
 
     begins = FILE_HEADER
-    dropped = 0  # the format has no place to say it
+    dropped = 0  # the format cannot report it
     ended_ns = None  # nor this
     untimed = 0  # every record has its time
 
@@ -215,7 +212,7 @@ class PcapWalker:
         return walked
 
     def cut(self, window: memoryview, at: int) -> Trouble:
-        """Say what the file's end cuts short; see `Walker`."""
+        """Return what the file's end cuts short; see `Walker`."""
         there = len(window) - at
         if there < RECORD_HEADER:
             problem = f"the file ends inside the packet's header ({there} of {RECORD_HEADER} bytes)"

@@ -1,11 +1,15 @@
-"""pcapng: blocks within sections, draft-ietf-opsawg-pcapng."""
+"""pcapng (draft-ietf-opsawg-pcapng): the walk along its blocks, across its sections."""
 
 from __future__ import annotations
 
 import struct
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 from closeseq.capture import walk
 from closeseq.capture.interfaces import BlockError, Interfaces
@@ -22,7 +26,8 @@ from closeseq.capture.pcapng_blocks import (
     Blocks,
     PacketBlocks,
 )
-from closeseq.capture.walk import CUT_REMEDY, MAXIMUM_RECORD, Trouble, Walked, first, gather_in_order
+from closeseq.capture.walk import CUT_REMEDY, MAXIMUM_RECORD, Trouble, Walked, first
+from closeseq.packets.gather import gather_in_order
 
 INTERFACE, STATISTICS = 1, 5
 NAMES = {
@@ -42,28 +47,28 @@ BYTE_ORDERS = {b"\x1a\x2b\x3c\x4d": ">", b"\x4d\x3c\x2b\x1a": "<"}
 MAJOR = 1
 
 LENGTH = np.dtype([("length", "<u4")])
-# A walk in lockstep looks ahead, also beyond the section's end. A small section is not worth it, and there
-# may be many; so only those that begin a walk have it.
+# A walk of many stretches looks ahead, also beyond the section's end. That does not pay for a small section,
+# and there may be many; so only the first sections of a walk have it.
 AHEAD = 2
 
 
 @dataclass(slots=True)
 class BlockStarts:
-    """Where the blocks of a walk begin, as far as their lengths can be believed."""
+    """Where the blocks of a walk begin, as far as their lengths are right."""
 
-    parts: list[np.ndarray] = field(default_factory=list)  # int64, of each block, in the window
+    parts: list[NDArray[np.int64]] = field(default_factory=list)  # of each block, in the window
     count: int = 0  # of these blocks
     section: list[int] = field(default_factory=list)  # which of them are section headers
     order: list[str] = field(default_factory=list)  # the byte order of each of these sections
     stop: Walked | None = None  # the section header at which it ended, if that is damaged or not whole
 
-    def add(self, start: np.ndarray) -> None:
+    def add(self, start: NDArray[np.int64]) -> None:
         """Append blocks."""
         self.parts.append(start)
         self.count += len(start)
 
     @property
-    def start(self) -> np.ndarray:
+    def start(self) -> NDArray[np.int64]:
         """Where each block begins: int64."""
         return np.concatenate(self.parts) if self.parts else np.empty(0, np.int64)
 
@@ -78,11 +83,11 @@ class PcapngWalker:
         self._latest_ns = 0  # of the packet before
         self._last_ns: int | None = None  # of all packets that have a time
         self._interfaces = Interfaces()
-        self._open_section("<")  # the first block, which is a section header, says what holds
+        self._open_section("<")  # the first block, a section header, gives the real byte order
 
     @property
     def dropped(self) -> int:
-        """Packets that statistics blocks and packets say were lost."""
+        """Packets that were lost, as statistics blocks and packets report."""
         return self._interfaces.dropped
 
     @property
@@ -112,7 +117,7 @@ class PcapngWalker:
         if good == len(start) and steps.stop is not None:
             walked.wanted, walked.trouble = steps.stop.wanted, steps.stop.trouble
         self._deliver(self._packets(blocks, walked), walked)
-        if good < len(start):  # what was found behind a false length was none
+        if good < len(start):  # behind a false length no section header was one
             self._open_section(before if not good else ">" if big[good - 1] else "<")
         return walked
 
@@ -165,7 +170,7 @@ class PcapngWalker:
         return int(length)
 
     def _framed(self, window: memoryview, blocks: Blocks, walked: Walked) -> int:
-        """Return how many blocks are whole and have sound lengths; `walked` says what the next lacks."""
+        """Return how many blocks are whole and have right lengths; set in `walked` why the next is not."""
         start, length, kind = blocks.start, blocks.length, blocks.kind
         least = LEAST[np.where(kind < len(LEAST), kind, 0)]
         damaged = (length < least) | (length % 4 != 0) | (length > MAXIMUM_RECORD)
@@ -243,7 +248,7 @@ class PcapngWalker:
         walked.time_ns = self._with_latest(time_ns, packets.timed)
         self._interfaces.close_sections(packets.row[packets.timed], walked.time_ns[packets.timed], before_ns)
 
-    def _with_latest(self, time_ns: np.ndarray, timed: np.ndarray) -> np.ndarray:
+    def _with_latest(self, time_ns: NDArray[np.int64], timed: NDArray[np.bool_]) -> NDArray[np.int64]:
         """Give the packets that have no time that of the packet before; the epoch if there is none."""
         if timed.any():
             last_ns = int(time_ns[timed].max())
@@ -259,7 +264,7 @@ class PcapngWalker:
         return filled
 
     def cut(self, window: memoryview, at: int) -> Trouble:
-        """Say what the file's end cuts short; see `Walker`."""
+        """Return what the file's end cuts short; see `Walker`."""
         there = len(window) - at
         if there < LEAST[0]:
             return Trouble(

@@ -1,7 +1,6 @@
-"""The blocks of a pcapng as a chain: where each begins, before anything in them is believed.
+"""The blocks of a pcapng: where each begins, and the packets in them, many blocks at a time.
 
-What the packet blocks of pcapng say, many blocks at a time.
-
+`BlockChain` finds where blocks begin, before anything in them is checked. `Blocks` reads the packet blocks:
 Enhanced (draft-ietf-opsawg-pcapng, section 4.3), Simple (4.4) and the obsolete Packet Block (appendix A).
 """
 
@@ -10,10 +9,14 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass, fields
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from closeseq.capture.walk import gather, gather_in_order, gather_runs, numbers
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+from closeseq.packets.gather import gather, gather_in_order, gather_runs, numbers
 
 SECTION = 0x0A0D0D0A  # reads the same in both byte orders
 SHORTEST = 12  # bytes of a block with nothing in it: its kind, its length, its length again
@@ -21,11 +24,23 @@ LENGTH_AGAIN = 4  # bytes
 HEAD = np.dtype([("kind", "<u4"), ("length", "<u4")])
 HEADS = {order: struct.Struct(f"{order}II") for order in "<>"}
 
+OBSOLETE, SIMPLE, ENHANCED = 2, 3, 6
+KINDS = (OBSOLETE, SIMPLE, ENHANCED)
+HEADER = {OBSOLETE: 28, SIMPLE: 12, ENHANCED: 28}  # bytes before the packet
+TRAILER = 4  # the block's length once more, behind everything
+DROPS_UNKNOWN = 0xFFFF  # in the obsolete block's count
+EPB_DROPCOUNT = 4
+OPTION = np.dtype([("code", "<u2"), ("length", "<u2")])
+COUNT = np.dtype([("lost", "<u8")])
+# Options are looked through in step, one of every block at a time. The count stands among the first; a
+# damaged block of a million empty options is not worth a million rounds.
+MOST_OPTIONS = 32
+
 
 class BlockChain:
-    """The blocks of one window in one byte order, up to a section header; see `lockstep.Chain`.
+    """The blocks of one window in one byte order, up to a section header; see `walk.RecordChain`.
 
-    Lengths are not yet checked here: what is found behind a false one is thrown away.
+    Lengths are not yet checked here: what is found behind a false one is dropped.
     """
 
     def __init__(self, window: memoryview, order: str) -> None:
@@ -44,12 +59,12 @@ class BlockChain:
         return np.dtype([("kind", self._number), ("length", self._number)])
 
     @cached_property
-    def _kind(self) -> np.ndarray:
+    def _kind(self) -> NDArray[np.uint32]:
         """The kind of a block, wherever it begins."""
         return numbers(self._window, self._number, 0, self.last + 1)
 
     @cached_property
-    def _length(self) -> np.ndarray:
+    def _length(self) -> NDArray[np.uint32]:
         return numbers(self._window, self._number, 4, self.last + 1)
 
     def plain(self, at: int, before: int, most: int) -> tuple[list[int], int]:
@@ -67,18 +82,17 @@ class BlockChain:
             at += max(length, SHORTEST)
         return found, at
 
-    def following(self, at: np.ndarray) -> np.ndarray:
+    def following(self, at: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return where the blocks behind these begin; a section header is not passed."""
         within = np.minimum(at, self.last)
         length = np.maximum(self._length[within], SHORTEST)
-        behind: np.ndarray = at + np.where(self._kind[within] == SECTION, 0, length)
-        return behind
+        return at + np.where(self._kind[within] == SECTION, 0, length)
 
-    def plausible(self, at: np.ndarray, width: int, sample: np.ndarray) -> np.ndarray:
-        """Tell where blocks may begin: of the last sample's kind, with a sensible length at both ends."""
+    def plausible(self, at: NDArray[np.int64], width: int, sample: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Return where blocks may begin: of the last sample's kind, with a plausible length at both ends."""
         window, number = self._window, self._number
         kind = gather(window, sample[-1:], self._head)["kind"]
-        mask: np.ndarray = gather_runs(window, at, width, number) == kind
+        mask: NDArray[np.bool_] = gather_runs(window, at, width, number) == kind
         row, column = np.nonzero(mask)
         start = at[row] + column
         length = gather(window, start, self._head)["length"].astype(np.int64)
@@ -90,36 +104,21 @@ class BlockChain:
         return mask
 
 
-OBSOLETE, SIMPLE, ENHANCED = 2, 3, 6
-KINDS = (OBSOLETE, SIMPLE, ENHANCED)
-
-HEADER = {OBSOLETE: 28, SIMPLE: 12, ENHANCED: 28}  # bytes before the packet
-TRAILER = 4  # the block's length once more, behind everything
-
-DROPS_UNKNOWN = 0xFFFF  # in the obsolete block's count
-EPB_DROPCOUNT = 4
-OPTION = np.dtype([("code", "<u2"), ("length", "<u2")])
-COUNT = np.dtype([("lost", "<u8")])
-# Options are looked through in step, one of every block at a time. The count stands among the first; a
-# damaged block of a million empty options is not worth a million rounds.
-MOST_OPTIONS = 32
-
-
 @dataclass(frozen=True, slots=True)
 class PacketBlocks:
-    """Packet blocks as columns of equal length."""
+    """Packet blocks as columns with one entry a packet."""
 
-    row: np.ndarray  # int64, the block's index in the walk
-    offset: np.ndarray  # int64, of the packet's first byte in the window
-    captured: np.ndarray  # int64, bytes
-    room: np.ndarray  # int64, bytes of the block for the packet and its options
-    wire: np.ndarray  # int64, bytes, at least `captured`
-    interface: np.ndarray  # int64, its place among the interfaces of the walk's sections
-    ticks: np.ndarray  # uint64, on the interface's clock; 0 in simple blocks
-    timed: np.ndarray  # bool, false in simple blocks
-    lost: np.ndarray  # uint64, packets lost since the one before it, as far as the block itself says
+    row: NDArray[np.int64]  # the block's index in the walk
+    offset: NDArray[np.int64]  # of the packet's first byte in the window
+    captured: NDArray[np.int64]  # bytes
+    room: NDArray[np.int64]  # bytes of the block for the packet and its options
+    wire: NDArray[np.int64]  # bytes, at least `captured`
+    interface: NDArray[np.int64]  # its place among the interfaces of the walk's sections
+    ticks: NDArray[np.uint64]  # on the interface's clock; 0 in simple blocks
+    timed: NDArray[np.bool_]  # false in simple blocks
+    lost: NDArray[np.uint64]  # packets lost since the one before it, as the block itself reports
 
-    def take(self, rows: slice | np.ndarray) -> PacketBlocks:
+    def take(self, rows: slice | NDArray[np.int64]) -> PacketBlocks:
         """Return the packets that a slice or an index array selects."""
         return PacketBlocks(*(getattr(self, column.name)[rows] for column in fields(self)))
 
@@ -129,12 +128,12 @@ class Blocks:
     """The blocks of a walk, all of them whole and long enough for their headers."""
 
     window: memoryview
-    big: np.ndarray  # bool, whether its section is big-endian
-    start: np.ndarray  # int64, of each block in the window
-    length: np.ndarray  # int64, bytes from there
-    kind: np.ndarray  # uint32
+    big: NDArray[np.bool_]  # whether its section is big-endian
+    start: NDArray[np.int64]  # of each block in the window
+    length: NDArray[np.int64]  # bytes from there
+    kind: NDArray[np.uint32]
 
-    def packets(self, base: np.ndarray, snaplen: np.ndarray) -> PacketBlocks:
+    def packets(self, base: NDArray[np.int64], snaplen: NDArray[np.int64]) -> PacketBlocks:
         """Return the packets in order.
 
         Args:
@@ -160,7 +159,7 @@ class Blocks:
         )
         return joined.take(np.argsort(joined.row))
 
-    def _timed(self, row: np.ndarray, base: np.ndarray, kind: int) -> PacketBlocks:
+    def _timed(self, row: NDArray[np.int64], base: NDArray[np.int64], kind: int) -> PacketBlocks:
         """Read enhanced blocks, or obsolete ones, which keep a count of losses in half of the id's place."""
         short, long = "<u2", "<u4"
         ids = [("interface", long)] if kind == ENHANCED else [("interface", short), ("lost", short)]
@@ -185,7 +184,9 @@ class Blocks:
             lost=lost,
         )
 
-    def _simple(self, row: np.ndarray, base: np.ndarray, snaplen: np.ndarray) -> PacketBlocks:
+    def _simple(
+        self, row: NDArray[np.int64], base: NDArray[np.int64], snaplen: NDArray[np.int64]
+    ) -> PacketBlocks:
         """Read simple blocks: no time, the first interface, and the captured length is to be inferred."""
         wire = self._gather(row, [("", "V8"), ("wire", "<u4")])["wire"].astype(np.int64)
         most = np.append(snaplen, 0)[np.minimum(base, len(snaplen))]  # 0 where none is declared
@@ -202,10 +203,12 @@ class Blocks:
             lost=nothing,
         )
 
-    def _gather(self, row: np.ndarray, layout: list[tuple[str, str]]) -> np.ndarray:
+    def _gather(self, row: NDArray[np.int64], layout: list[tuple[str, str]]) -> NDArray[np.void]:
         return gather_in_order(self.window, self.start[row], self.big[row], np.dtype(layout))
 
-    def _lost_in_options(self, at: np.ndarray, end: np.ndarray, big: np.ndarray) -> np.ndarray:
+    def _lost_in_options(
+        self, at: NDArray[np.int64], end: NDArray[np.int64], big: NDArray[np.bool_]
+    ) -> NDArray[np.uint64]:
         """Return the epb_dropcount of each block, 0 where it has none; the options lie from `at` to `end`."""
         lost = np.zeros(len(at), np.uint64)
         rows = np.flatnonzero(at + OPTION.itemsize <= end)
@@ -216,15 +219,15 @@ class Blocks:
             header = gather_in_order(self.window, at, big[rows], OPTION)
             at = at + OPTION.itemsize
             length = header["length"].astype(np.int64)
-            said = (header["code"] == EPB_DROPCOUNT) & (length == COUNT.itemsize) & (at + length <= end[rows])
-            lost[rows[said]] = gather_in_order(self.window, at[said], big[rows[said]], COUNT)["lost"]
+            counts = (header["code"] == EPB_DROPCOUNT) & (length == COUNT.itemsize)
+            counts &= at + length <= end[rows]
+            lost[rows[counts]] = gather_in_order(self.window, at[counts], big[rows[counts]], COUNT)["lost"]
             at = at + _padded(length)
             on = (header["code"] != 0) & (at + OPTION.itemsize <= end[rows])
             rows, at = rows[on], at[on]
         return lost
 
 
-def _padded(length: np.ndarray) -> np.ndarray:
+def _padded(length: NDArray[np.int64]) -> NDArray[np.int64]:
     """Return lengths with the padding that brings the next field to a multiple of four."""
-    padded: np.ndarray = length + 3 & ~3
-    return padded
+    return length + 3 & ~3

@@ -1,7 +1,4 @@
-"""What a file is, by its first bytes.
-
-The capture as its user sees it: opened by name, read in batches.
-"""
+"""A saved capture as its user sees it: recognised by its first bytes, opened by name, read in batches."""
 
 from __future__ import annotations
 
@@ -65,11 +62,14 @@ PCAP = {struct.pack(order + "I", magic) for order in "<>" for magic in pcap.NS_P
 PCAPNG = struct.pack("<I", pcapng_blocks.SECTION)  # the same in both byte orders
 TEXT = frozenset(b"\t\n\r\x1b" + bytes(range(0x20, 0x7F)))
 
+STANDARD_INPUT = "-"
+BATCH = 1 << 15  # packets; their columns then about fit into a second-level cache
+
 
 def recognise(head: bytes) -> Walker | Trouble:
     """Return the walker for the file that begins with these bytes (`HEAD` of them, or all there are).
 
-    If it is no capture, or none that can be read, the answer says what it is and what to do.
+    If it is no capture, or none that can be read, return what it is and what to do.
     """
     magic = head[:4]
     if magic == PCAPNG:
@@ -83,13 +83,9 @@ def recognise(head: bytes) -> Walker | Trouble:
             return Trouble(f"not a pcap or pcapng capture: it is {what}", 0, remedy)
     if TEXT.issuperset(head):
         return Trouble(
-            "not a capture: it is text", 0, "give what `tcpdump -w FILE` wrote, not what was printed from it"
+            "not a capture: it is text", 0, "give the file that `tcpdump -w FILE` wrote, not tcpdump's output"
         )
     return Trouble(f"not a pcap or pcapng capture: it begins with {head[:8].hex(' ')}", 0, RECORD_AGAIN)
-
-
-STANDARD_INPUT = "-"
-BATCH = 1 << 15  # packets; their columns then about fit into a second-level cache
 
 
 def open_capture(path: str, *, batch: int = BATCH, window: int = CHUNK) -> Capture:
@@ -98,7 +94,7 @@ def open_capture(path: str, *, batch: int = BATCH, window: int = CHUNK) -> Captu
     Args:
         path: the file's name or URL, or "-" for standard input.
         batch: the most packets that a batch may have, at least 1.
-        window: bytes of it to have in memory at a time; of a larger record as many as it has.
+        window: bytes of it to have in memory at a time; more for a larger record.
 
     Raises:
         CaptureError: there is no such file, it cannot be read, or its first bytes are not those of a
@@ -122,7 +118,7 @@ def open_file(path: str, flags: int = 0) -> BinaryIO:
         flags: what to open it with (O_...) beside the usual.
 
     Raises:
-        CaptureError: it cannot be.
+        CaptureError: it cannot be opened.
     """
     if path == STANDARD_INPUT:
         file = standard_input()
@@ -150,7 +146,7 @@ def open_file(path: str, flags: int = 0) -> BinaryIO:
 
 
 def walked_frames(walked: Walked, window: memoryview, before: int) -> Frames:
-    """Return what a walk has found in its window, numbered on from the packets before."""
+    """Return the frames that a walk has found in its window, numbered on from the `before` packets."""
     return Frames(
         buffer=np.frombuffer(window, np.uint8),
         offset=walked.offset,
@@ -200,7 +196,7 @@ class Capture:
         self.close()
 
     def close(self) -> None:
-        """Let go of the file. Batches that were delivered stay good."""
+        """Close the file. Batches that were delivered stay good."""
         self._closed = True
         self._source.close()
 
@@ -216,10 +212,10 @@ class Capture:
 
     @property
     def dropped(self) -> int:
-        """Packets that the capture itself says were lost, as far as it was read; 0 if it says nothing.
+        """Packets that were lost, as the capture itself reports, as far as it was read; 0 without a report.
 
-        Only pcapng can say so: isb_ifdrop and isb_osdrop (the latest of each interface), or
-        epb_dropcount where these sum up to more.
+        Only pcapng reports it: isb_ifdrop and isb_osdrop (the latest of each interface), or epb_dropcount
+        where these sum up to more.
         """
         return self._walker.dropped
 
@@ -227,24 +223,24 @@ class Capture:
     def ended_ns(self) -> int | None:
         """When the capture ended, in nanoseconds since the epoch, as far as it was read; None if unknown.
 
-        Only pcapng can say so: the latest isb_endtime of its interfaces. It is not believed if it lies
-        before the latest packet, as in a file with others appended, or years behind it.
+        Only pcapng reports it: the latest isb_endtime of its interfaces. It is ignored if it lies before the
+        latest packet, as in a file with others appended, or years behind it.
         """
         return self._walker.ended_ns
 
     @property
     def untimed(self) -> int:
-        """Packets read so far that have no time of their own, and bear that of the packet before.
+        """Packets read so far that have no time of their own, and get that of the packet before.
 
         These are the Simple Packet Blocks of pcapng. Before any time was known, it is 0: the epoch.
         """
         return self._walker.untimed
 
     def batches(self) -> Iterator[Frames]:
-        """Give what the capture holds, in batches of at most `batch` packets.
+        """Yield the packets, in batches of at most `batch`.
 
-        Whatever is whole before damage or a sudden end is delivered first. A batch's buffer is memory of
-        its own, and stays good for as long as it is held.
+        All whole packets before damage or a sudden end are delivered first. A batch's buffer is memory of its
+        own, and stays good for as long as it is held.
 
         Raises:
             CaptureError: the capture is damaged, ends within a packet, or was changed while it was read.

@@ -1,7 +1,4 @@
-"""When a saved capture goes on in another file, and how the files are called.
-
-Saving what is captured while it is captured: in one file, in several in turn, or into a pipe.
-"""
+"""Saving a live capture: in one file, in several in turn (a rotation), or into a pipe."""
 
 from __future__ import annotations
 
@@ -24,6 +21,8 @@ from closeseq.errors import SaveError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from numpy.typing import NDArray
+
     from closeseq.packets.frames import Frames
 
 SECOND_NS = 1_000_000_000
@@ -36,17 +35,26 @@ TIMES = {"s": 1, "m": 60, "h": 3600, "d": 86_400}  # seconds
 AMOUNT = re.compile(r"(\d+(?:\.\d+)?)\s*([A-Za-z]+)")
 EXAMPLES = "write a size like 100MB or 64KiB, or a time like 30s, 10m, 1h, 1d"
 
+STANDARD_OUTPUT = "-"
+REASONS = {
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "the disk quota is used up",
+    errno.EFBIG: "the file may not become larger than it is",
+    errno.EPIPE: "the reader has closed the pipe",
+    errno.EEXIST: "the file is there already; --force overwrites it",
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Rotation:
-    """How far one file goes; one of the two."""
+    """When the next file begins: by size or by time, one of the two."""
 
     size: int | None = None  # bytes
-    time_ns: int | None = None
+    time_ns: int | None = None  # nanoseconds
 
 
 def parse_rotation(text: str) -> Rotation:
-    """Return what `--rotate` says: a size (B, kB, MB, GB, TB, KiB, ...) or a time (s, m, h, d).
+    """Return the rotation that `--rotate` asks for: a size (B, kB, MB, KiB, ...) or a time (s, m, h, d).
 
     Raises:
         ValueError: it is neither, or nothing.
@@ -67,7 +75,7 @@ def parse_rotation(text: str) -> Rotation:
 
 def _at_least_one(amount: float, text: str) -> int:
     if amount < 1:
-        raise ValueError(f"{text!r} is nothing at all: {EXAMPLES}")
+        raise ValueError(f"{text!r} is less than one: {EXAMPLES}")
     return int(amount)
 
 
@@ -78,24 +86,14 @@ def numbered(path: str, number: int) -> str:
 
 
 def already_there(path: str) -> list[str]:
-    """Return the files that look as if they had been saved in turn under this name before."""
+    """Return the files with names of an earlier rotation of this name."""
     whole = Path(path)
     shape = re.compile(re.escape(whole.stem) + r"-\d{5,}" + re.escape(whole.suffix))
     try:
         names = sorted(entry.name for entry in whole.parent.iterdir() if shape.fullmatch(entry.name))
-    except OSError:  # opening the first file will tell
+    except OSError:  # opening the first file raises the error
         names = []
     return [str(whole.with_name(name)) for name in names]
-
-
-STANDARD_OUTPUT = "-"
-REASONS = {
-    errno.ENOSPC: "the disk is full",
-    errno.EDQUOT: "the disk quota is used up",
-    errno.EFBIG: "the file may not become larger than it is",
-    errno.EPIPE: "whoever read it has closed the pipe",
-    errno.EEXIST: "the file is there already; --force overwrites it",
-}
 
 
 class Saver:
@@ -103,11 +101,11 @@ class Saver:
 
     With rotation the files are numbered, NAME-00001.pcapng, NAME-00002.pcapng and so on. Each is a
     capture by itself: it names all devices, and its losses are those of its own time. A file begins only
-    with a packet that belongs into it, so none is empty but the first if nothing is captured at all.
+    with its first packet, so none is empty but the first if nothing is captured at all.
 
     Any method that writes raises SaveError when the disk is full, the pipe closed or the file too large.
-    That happens once: the file then ends behind its last whole packet, and whatever is given to the
-    saver afterwards goes nowhere.
+    That happens once: the file then ends behind its last whole packet, and the saver ignores all that
+    follows.
 
     Args:
         path: the file's name, or "-" for standard output.
@@ -183,7 +181,7 @@ class Saver:
         """Take in how many packets a device has lost since the capture began."""
         self._dropped[device] = dropped
 
-    def write(self, frames: Frames, device: int | np.ndarray = 0) -> None:
+    def write(self, frames: Frames, device: int | NDArray[np.int64] = 0) -> None:
         """Save packets; nothing of them is kept.
 
         Args:
@@ -199,7 +197,7 @@ class Saver:
         except OSError as error:
             self._fail(error)
 
-    def _write(self, frames: Frames, devices: np.ndarray) -> None:
+    def _write(self, frames: Frames, devices: NDArray[np.int64]) -> None:
         begin = 0
         while begin < len(frames) and self._writer and not self._over:
             rest = part(frames, begin, len(frames))

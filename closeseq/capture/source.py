@@ -1,6 +1,7 @@
-"""Captures in object stores and on other machines: whatever has a URL that fsspec knows, such as s3://.
+"""Where a capture's bytes come from: a file, a pipe, a URL; plain or compressed.
 
-Where a capture's bytes come from: a window on them and a place in it, moved on piece by piece.
+`Source` is a window on them and a place in it, moved on piece by piece. `Remote` is a file in an object store
+or on another machine: anything with a URL that fsspec supports, such as s3://.
 
 Files are read, never mapped into memory. A mapped file that another program makes shorter ends the
 process with SIGBUS, which no exception handler can catch; a read file only gives fewer bytes.
@@ -27,202 +28,16 @@ if TYPE_CHECKING:
 URL = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 INSTALL = "pip install 'closeseq[cluster]' (s3:// also needs s3fs, gs:// gcsfs)"
 
-
-def is_url(path: str) -> bool:
-    """Whether this is a URL and no file's name."""
-    return URL.match(os.fspath(path)) is not None
-
-
-class Remote:
-    """A remote file, read from its begin; whatever goes wrong is an OSError.
-
-    Args:
-        file: as fsspec opens it.
-    """
-
-    def __init__(self, file: Any) -> None:
-        self._file = file
-        self.size: int | None = getattr(file, "size", None)
-
-    def readinto(self, room: memoryview) -> int:
-        """Fill the begin of this room; return how many bytes came, 0 at the end."""
-        try:
-            return int(self._file.readinto(room) or 0)
-        except OSError:
-            raise
-        except Exception as error:  # whatever the protocol's library raises
-            raise OSError(None, _reason(error)) from error
-
-    def read_at(self, place: int, size: int) -> bytes:
-        """Return so many bytes from a place on."""
-        try:
-            self._file.seek(place)
-            data: bytes = self._file.read(size)
-        except OSError:
-            raise
-        except Exception as error:
-            raise OSError(None, _reason(error)) from error
-        return data
-
-    def close(self) -> None:
-        """Let go of the file."""
-        self._file.close()
-
-
-def open_url(url: str) -> BinaryIO:
-    """Open a remote file for reading.
-
-    Raises:
-        CaptureError: it cannot be.
-    """
-    try:
-        from fsspec.core import url_to_fs
-
-        files, path = url_to_fs(url)
-        return Remote(files.open(path, "rb"))  # type: ignore[return-value]
-    except ImportError as error:
-        raise CaptureError(f"cannot be opened: {error}", path=url, remedy=INSTALL) from None
-    except FileNotFoundError:
-        raise CaptureError("no such file", path=url, remedy="check its name") from None
-    except PermissionError:
-        remedy = "check the credentials that its protocol uses"
-        raise CaptureError("not permitted to read it", path=url, remedy=remedy) from None
-    except Exception as error:  # noqa: BLE001 - whatever the protocol's library raises
-        problem = f"cannot be opened: {_reason(error)}"
-        raise CaptureError(
-            problem, path=url, remedy="check its name, and whether the server answers"
-        ) from None
-
-
-def found(url: str) -> Iterator[str]:
-    """Yield the files that a URL stands for: those that match its pattern, those in it, or itself."""
-    try:
-        from fsspec.core import url_to_fs
-
-        files, path = url_to_fs(url)
-        if any(sign in path for sign in "*?["):
-            matching = [name for name in files.glob(path) if not files.isdir(name)]
-        elif files.isdir(path):
-            matching = [one["name"] for one in files.ls(path, detail=True) if one["type"] == "file"]
-        else:
-            matching = []
-    except Exception:  # noqa: BLE001 - opening it will tell
-        matching = []
-    protocol = url.split("://", maxsplit=1)[0]
-    yield from (_named(files, protocol, one) for one in sorted(matching)) if matching else (url,)
-
-
-def _named(files: Any, protocol: str, path: str) -> str:
-    named = str(files.unstrip_protocol(path))
-    return named if named.startswith(f"{protocol}:") else f"{protocol}://{named.rpartition('://')[2]}"
-
-
-def _reason(error: Exception) -> str:
-    """Return what is wrong, in one line."""
-    text = str(getattr(error, "strerror", None) or error) or type(error).__name__
-    return text.splitlines()[0][:200]
-
-
 CHUNK = 8 * 1024 * 1024  # bytes in one window: tens of thousands of packets
 PIECE = 1024 * 1024  # bytes unpacked at a time
-REMEMBERED = 2048  # bytes at either end of what was read by which a file is known that was written anew
-
+REMEMBERED = 2048  # bytes kept of either end of what was read: by these a file that was rewritten is noticed
 SHORTER = "the file was made shorter while it was read"
-ANEW = "the file was written anew while it was read"
+REWRITTEN = "the file was rewritten while it was read"
 TRY_AGAIN = "read it again when nothing writes to it"
 
 
-class Bytes(Protocol):
-    """The bytes of a file, from its begin to its end."""
-
-    size: int | None  # bytes on disk, if they are known
-    position: int  # bytes that were read so far
-
-    def readinto(self, room: memoryview) -> int:
-        """Fill the begin of this room; return how many bytes came, 0 at the end.
-
-        Raises:
-            OSError: the file cannot be read.
-        """
-
-    def changed(self) -> str | None:
-        """Return what happened to the bytes that were read, as a clause; None if they are as they were."""
-
-    def close(self) -> None:
-        """Let go of the file."""
-
-
-class Regular:
-    """A regular file, as long as it was when it was opened: bytes that are appended later are not seen.
-
-    Args:
-        file: an open file.
-        size: bytes that it has.
-    """
-
-    def __init__(self, file: BinaryIO, size: int) -> None:
-        self.size: int | None = size
-        self.position = file.tell()  # of standard input something may have been read already
-        self._file = file
-        self._fd = file.fileno()
-        self._length = size
-        self._first = self.position, b""  # a place and the bytes there: those read first
-        self._last = self._first  # and those in front of the position
-
-    def readinto(self, room: memoryview) -> int:
-        """Read on; see `Bytes`."""
-        room = room[: max(self._length - self.position, 0)]
-        got = int(self._file.readinto(room)) if room else 0  # type: ignore[attr-defined]
-        if got:
-            if not self._first[1]:
-                self._first = self.position, bytes(room[: min(got, REMEMBERED)])
-            self.position += got
-            last = bytes(room[max(got - REMEMBERED, 0) : got])
-            self._last = self.position - len(last), last
-        return got
-
-    def changed(self) -> str | None:
-        """Say whether the file is shorter than it was, or has other bytes where it was read."""
-        same = all(os.pread(self._fd, len(data), place) == data for place, data in (self._first, self._last))
-        # The size comes second: if the file is made shorter at this moment, that is what is said.
-        if os.fstat(self._fd).st_size < self._length:
-            return SHORTER
-        return None if same else ANEW
-
-    def close(self) -> None:
-        """Close the file."""
-        _close(self._file)
-
-
-class Piped:
-    """Anything that is read once, and in order: a pipe, a device, a file of /proc, one on another machine.
-
-    Args:
-        file: an open file; unbuffered, unless it is standard input.
-    """
-
-    def __init__(self, file: BinaryIO) -> None:
-        self.size: int | None = None
-        self.position = 0
-        self._file = file
-
-    def readinto(self, room: memoryview) -> int:
-        """Read on; see `Bytes`."""
-        while (got := self._file.readinto(room)) is None:  # type: ignore[attr-defined]
-            select.select([self._file], [], [])  # whoever gave us this pipe has made it non-blocking
-        self.position += got
-        return int(got)
-
-    def changed(self) -> None:
-        """Return None: nobody can take back what came through a pipe."""
-
-    def close(self) -> None:
-        """Close the file."""
-        _close(self._file)
-
-
 class Source:
-    """A window on the bytes of a capture, plain or compressed; what lies before its place is done with.
+    """A window on the bytes of a capture, plain or compressed; what lies before its place is dropped.
 
     Every window is new memory, so batches stay good when the window moves on.
 
@@ -270,7 +85,7 @@ class Source:
         """Move the window on, until it has `wanted` bytes from its place if the file has them.
 
         Returns whether there is anything new in it. The window's place changes, what is there does not.
-        What came from a file that was changed while it was read is not used.
+        Bytes of a file that was changed while it was read are not used.
         """
         if self.trouble is not None:
             return False
@@ -304,7 +119,7 @@ class Source:
             self.trouble = Trouble(f"the {self._packed_data} are damaged ({damage})", have)
         except OSError as error:
             self.trouble = Trouble(
-                f"reading failed: {error.strerror}", have, "what was read before it is good"
+                f"reading failed: {error.strerror}", have, "the packets before it are good"
             )
         return 0
 
@@ -318,9 +133,98 @@ class Source:
         return bytes(data[: self._file.readinto(memoryview(data))])
 
     def close(self) -> None:
-        """Let go of the file. Windows that were handed out stay good."""
+        """Close the file. Windows that were handed out stay good."""
         self.window = memoryview(b"")
         self._file.close()
+
+
+class Bytes(Protocol):
+    """The bytes of a file, from its begin to its end."""
+
+    size: int | None  # bytes on disk, if they are known
+    position: int  # bytes that were read so far
+
+    def readinto(self, room: memoryview) -> int:
+        """Fill the begin of this room; return how many bytes came, 0 at the end.
+
+        Raises:
+            OSError: the file cannot be read.
+        """
+
+    def changed(self) -> str | None:
+        """Return how the bytes that were read have changed since, as a clause; None if they have not."""
+
+    def close(self) -> None:
+        """Close the file."""
+
+
+class Regular:
+    """A regular file, as long as it was when it was opened: bytes that are appended later are not seen.
+
+    Args:
+        file: an open file.
+        size: bytes that it has.
+    """
+
+    def __init__(self, file: BinaryIO, size: int) -> None:
+        self.size: int | None = size
+        self.position = file.tell()  # of standard input something may have been read already
+        self._file = file
+        self._fd = file.fileno()
+        self._length = size
+        self._first = self.position, b""  # a place and the bytes there: those read first
+        self._last = self._first  # and those in front of the position
+
+    def readinto(self, room: memoryview) -> int:
+        """Read on; see `Bytes`."""
+        room = room[: max(self._length - self.position, 0)]
+        got = int(self._file.readinto(room)) if room else 0  # type: ignore[attr-defined]
+        if got:
+            if not self._first[1]:
+                self._first = self.position, bytes(room[: min(got, REMEMBERED)])
+            self.position += got
+            last = bytes(room[max(got - REMEMBERED, 0) : got])
+            self._last = self.position - len(last), last
+        return got
+
+    def changed(self) -> str | None:
+        """Return whether the file is shorter than it was, or has other bytes where it was read."""
+        same = all(os.pread(self._fd, len(data), place) == data for place, data in (self._first, self._last))
+        # The size comes second: if the file is made shorter at this moment, that is what is reported.
+        if os.fstat(self._fd).st_size < self._length:
+            return SHORTER
+        return None if same else REWRITTEN
+
+    def close(self) -> None:
+        """Close the file."""
+        _close(self._file)
+
+
+class Piped:
+    """Anything that is read once, and in order: a pipe, a device, a file of /proc, one on another machine.
+
+    Args:
+        file: an open file; unbuffered, unless it is standard input.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.size: int | None = None
+        self.position = 0
+        self._file = file
+
+    def readinto(self, room: memoryview) -> int:
+        """Read on; see `Bytes`."""
+        while (got := self._file.readinto(room)) is None:  # type: ignore[attr-defined]
+            select.select([self._file], [], [])  # the pipe was made non-blocking elsewhere
+        self.position += got
+        return int(got)
+
+    def changed(self) -> None:
+        """Return None: nobody can take back what came through a pipe."""
+
+    def close(self) -> None:
+        """Close the file."""
+        _close(self._file)
 
 
 def standard_input() -> BinaryIO | None:
@@ -345,3 +249,98 @@ def _bytes(file: BinaryIO) -> Bytes:
 def _close(file: BinaryIO) -> None:
     if file is not standard_input():
         file.close()
+
+
+def is_url(path: str) -> bool:
+    """Whether this is a URL, not the name of a file."""
+    return URL.match(os.fspath(path)) is not None
+
+
+class Remote:
+    """A remote file, read from its begin; every error is an OSError.
+
+    Args:
+        file: as fsspec opens it.
+    """
+
+    def __init__(self, file: Any) -> None:
+        self._file = file
+        self.size: int | None = getattr(file, "size", None)
+
+    def readinto(self, room: memoryview) -> int:
+        """Fill the begin of this room; return how many bytes came, 0 at the end."""
+        try:
+            return int(self._file.readinto(room) or 0)
+        except OSError:
+            raise
+        except Exception as error:  # whatever the protocol's library raises
+            raise OSError(None, _reason(error)) from error
+
+    def read_at(self, place: int, size: int) -> bytes:
+        """Return so many bytes from a place on."""
+        try:
+            self._file.seek(place)
+            data: bytes = self._file.read(size)
+        except OSError:
+            raise
+        except Exception as error:
+            raise OSError(None, _reason(error)) from error
+        return data
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+def open_url(url: str) -> BinaryIO:
+    """Open a remote file for reading.
+
+    Raises:
+        CaptureError: it cannot be opened.
+    """
+    try:
+        from fsspec.core import url_to_fs
+
+        files, path = url_to_fs(url)
+        return Remote(files.open(path, "rb"))  # type: ignore[return-value]
+    except ImportError as error:
+        raise CaptureError(f"cannot be opened: {error}", path=url, remedy=INSTALL) from None
+    except FileNotFoundError:
+        raise CaptureError("no such file", path=url, remedy="check its name") from None
+    except PermissionError:
+        remedy = "check the credentials that its protocol uses"
+        raise CaptureError("not permitted to read it", path=url, remedy=remedy) from None
+    except Exception as error:  # noqa: BLE001 - whatever the protocol's library raises
+        problem = f"cannot be opened: {_reason(error)}"
+        raise CaptureError(
+            problem, path=url, remedy="check its name, and whether the server answers"
+        ) from None
+
+
+def found(url: str) -> Iterator[str]:
+    """Yield the files that a URL stands for: those that match its pattern, those in it, or itself."""
+    try:
+        from fsspec.core import url_to_fs
+
+        files, path = url_to_fs(url)
+        if any(sign in path for sign in "*?["):
+            matching = [name for name in files.glob(path) if not files.isdir(name)]
+        elif files.isdir(path):
+            matching = [one["name"] for one in files.ls(path, detail=True) if one["type"] == "file"]
+        else:
+            matching = []
+    except Exception:  # noqa: BLE001 - opening it raises the error
+        matching = []
+    protocol = url.split("://", maxsplit=1)[0]
+    yield from (_named(files, protocol, one) for one in sorted(matching)) if matching else (url,)
+
+
+def _named(files: Any, protocol: str, path: str) -> str:
+    named = str(files.unstrip_protocol(path))
+    return named if named.startswith(f"{protocol}:") else f"{protocol}://{named.rpartition('://')[2]}"
+
+
+def _reason(error: Exception) -> str:
+    """Return an error's reason, in one line."""
+    text = str(getattr(error, "strerror", None) or error) or type(error).__name__
+    return text.splitlines()[0][:200]

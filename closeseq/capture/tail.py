@@ -1,15 +1,14 @@
-"""The bytes of a file that something else is still writing, as they come.
+"""The bytes of a file that another program is still writing, and the file in which its capture goes on.
 
-A regular file is looked at again and again; a pipe says by itself when there is more.
+A regular file (`FileTail`) is polled; a pipe (`PipeTail`) becomes readable when there is more. A program may
+begin a new file now and then, a rotation:
 
-Which file a capture goes on in, where what writes it begins a new file now and then.
-
-    tcpdump -C         f, f1, f2 ...; with -W f0, f1, f2, and then f0 written anew
+    tcpdump -C         f, f1, f2 ...; with -W f0, f1, f2, and then f0 rewritten
     tcpdump -G         f with the time in its name, as strftime writes it
     dumpcap -b         f_00001_20261125220000.pcapng, f_00002_...
     closeseq --rotate  f-00001.pcapng, f-00002.pcapng
 
-Names say which files may be of one rotation, and their first packets which of them comes next.
+Names show which files may be of one rotation, and their first packets which of them comes next.
 """
 
 from __future__ import annotations
@@ -29,13 +28,18 @@ from closeseq.errors import CaptureError
 PAUSE = 0.1  # seconds between two looks at a file, and until `wait` comes back at the latest
 CHUNK = 4 * 1024 * 1024  # bytes in a window, unless more are wanted
 PIPE_PIECE = 256 * 1024  # bytes of a pipe read at a time
-# Bytes before the window's end by which a file is known that was written anew, and is longer already.
+# Bytes before the window's end: by these a file that was rewritten, and is longer already, is noticed.
 REMEMBERED = 2048
-CHANGED = "the file was made shorter, or written anew"
+CHANGED = "the file was made shorter, or rewritten"
+
+DIGITS = re.compile("[0-9]+")
+FEWEST_DIGITS = 4  # hours and minutes; names that differ in fewer are as likely those of two captures
+WINDOW = 1 << 16  # bytes read to learn of a file's first packet
+SLACK_NS = 1_000_000_000  # a new file's first packet may be so much before the last of the old one
 
 
 class Tail(Protocol):
-    """A window on the bytes that have come last. What lies before it is done with."""
+    """A window on the bytes that have come last. What lies before it is dropped."""
 
     window: memoryview  # of unsigned bytes; new memory whenever it moves
     base: int  # the offset in the file of the window's first byte
@@ -55,7 +59,7 @@ class Tail(Protocol):
         """Wait until there may be more, at most for so long."""
 
     def close(self) -> None:
-        """Let go of the file. Windows that were handed out stay good."""
+        """Close the file. Windows that were handed out stay good."""
 
 
 def open_tail(file: BinaryIO, path: str | None) -> Tail:
@@ -117,7 +121,7 @@ class FileTail:
             there = Path(self._path).stat()
         except (FileNotFoundError, NotADirectoryError):
             return removed or "the file was renamed"
-        except OSError:  # who follows may look into the file, and no longer into its folder
+        except OSError:  # the process may read the file, and no longer its folder
             return removed
         return None if os.path.samestat(own, there) else "another file has taken its name"
 
@@ -184,17 +188,11 @@ def _close(file: BinaryIO) -> None:
         file.close()
 
 
-DIGITS = re.compile("[0-9]+")
-FEWEST_DIGITS = 4  # hours and minutes; names that differ in fewer are as likely those of two captures
-WINDOW = 1 << 16  # bytes read to learn of a file's first packet
-SLACK_NS = 1_000_000_000  # a new file's first packet may be so much before the last of the old one
-
-
 class CurrentFile(NamedTuple):
-    """The file that has nothing more, as far as that tells which one comes after it."""
+    """The file that has nothing more, with what decides which one comes after it."""
 
     path: str
-    changed_ns: int | None  # when it was last written to; None if that tells nothing
+    changed_ns: int | None  # when it was last written to; None if unknown
     first_ns: int | None  # time of its first packet; of the file before, if it has none
     last_ns: int | None  # time of the latest packet so far
 
@@ -237,7 +235,7 @@ def candidates(path: str, *, missed: bool) -> list[Path]:
     here = Path(path)
     try:
         names = [entry.name for entry in here.parent.iterdir()]
-    except OSError:  # whoever follows may look into the file, and no longer into its folder
+    except OSError:  # the process may read the file, and no longer its folder
         return []
     return [here.with_name(name) for name in names if of_one_rotation(here.name, name, missed=missed)]
 

@@ -1,32 +1,37 @@
-"""What the walks along the records of a capture have in common.
+"""The walk along the records of a capture, for any format.
 
-A walker is handed a window (any buffer: a piece of a file or a stream), goes along the
-record headers in it, and says how far it came. It keeps only what the format itself carries on from
-record to record, so a file that still grows is walked by handing it the longer window.
+A walker is handed a window (any buffer: a piece of a file or a stream), goes along the record headers in it,
+and returns how far it came. It keeps only what the format itself carries on from record to record, so a file
+that still grows is walked by handing it the longer window.
 
-The walk along a chain of records, many stretches of it at once.
-
-Only a record's length tells where the next one begins, so a walk is a loop, one step of Python a record.
-Here it starts at many places together, and numpy takes all of them one record further in each round.
-
-Where a record begins in the midst of a window can only be guessed, by a header that looks like those
-before it. A stretch counts only if the walk up to there ends exactly where it begins; so a wrong guess costs
-time, and nothing else: the plain loop goes on until it meets a stretch that begins right.
+Only a record's length shows where the next one begins, so a walk is a loop, one step of Python a record.
+`walk` starts at many places together, and numpy takes all of them one record further in each round. Where a
+record begins in the middle of a window can only be guessed, by a header that looks like those before it. A
+stretch counts only if the walk up to there ends exactly where it begins; so a wrong guess only costs time:
+the plain loop goes on until it meets a stretch that begins right.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 # The greatest limit that libpcap has for a packet of any link layer. A record that claims more is damaged,
 # and believing it would let a small file ask for all memory.
 MAXIMUM_RECORD = 128 * 1024 * 1024
 
-DAMAGE_REMEDY = "what was read before it is good; if there is a sound original, copy it again"
+DAMAGE_REMEDY = "the packets before it are good; if the original is undamaged, copy it again"
 CUT_REMEDY = "the rest is missing: let the capture finish, or copy the file again"
+
+SAMPLE = 64  # records walked plainly first, to see how long they are and what their headers look like
+APART = 64  # records, roughly, from one stretch's begin to the next one's
+FEWEST = 8  # stretches for which a round of numpy is worth it
+MOST_ROUNDS = 4 * APART  # then the records are not what they were in the sample
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,23 +49,23 @@ class Trouble:
     remedy: str = DAMAGE_REMEDY
 
 
-def _none(dtype: type[np.generic]) -> np.ndarray:
+def _none(dtype: type[np.generic]) -> NDArray[Any]:
     return np.empty(0, dtype)
 
 
 @dataclass(slots=True)
 class Walked:
-    """What one walk found: the columns of `Frames`, and where and why it stopped."""
+    """The result of a walk: the columns of `Frames`, one entry a record, and where and why it stopped."""
 
     end: int  # the first byte of the window that was not used up
     wanted: int  # bytes that must follow from `end` for the next record to be whole, as far as is known
     trouble: Trouble | None = None  # why no walk can go on beyond `end`; None if more bytes may help
-    offset: np.ndarray = field(default_factory=lambda: _none(np.int64))  # int64, into the window
-    captured: np.ndarray = field(default_factory=lambda: _none(np.int64))  # int64, bytes
-    wire: np.ndarray = field(default_factory=lambda: _none(np.int64))  # int64, bytes
-    time_ns: np.ndarray = field(default_factory=lambda: _none(np.int64))  # int64, since the epoch
-    link_type: np.ndarray = field(default_factory=lambda: _none(np.uint16))  # uint16, LINKTYPE_
-    interface: np.ndarray = field(default_factory=lambda: _none(np.uint32))  # uint32; empty: there is one
+    offset: NDArray[np.int64] = field(default_factory=lambda: _none(np.int64))  # into the window
+    captured: NDArray[np.int64] = field(default_factory=lambda: _none(np.int64))  # bytes
+    wire: NDArray[np.int64] = field(default_factory=lambda: _none(np.int64))  # bytes
+    time_ns: NDArray[np.int64] = field(default_factory=lambda: _none(np.int64))  # since the epoch
+    link_type: NDArray[np.uint16] = field(default_factory=lambda: _none(np.uint16))  # LINKTYPE_
+    interface: NDArray[np.uint32] = field(default_factory=lambda: _none(np.uint32))  # empty: there is one
 
 
 class Walker(Protocol):
@@ -72,7 +77,7 @@ class Walker(Protocol):
 
     @property
     def dropped(self) -> int:
-        """Packets that the capture itself says were lost."""
+        """Packets that were lost, as the capture itself reports."""
 
     @property
     def untimed(self) -> int:
@@ -80,80 +85,21 @@ class Walker(Protocol):
 
     @property
     def ended_ns(self) -> int | None:
-        """When the capture says that it ended, since the epoch; None if it does not, or nothing sound."""
+        """When the capture ended, as it reports, since the epoch; None if it does not, or not plausibly."""
 
     def walk(self, window: memoryview, at: int, most: int) -> Walked:
         """Go along at most `most` records of the window, from byte `at`, which begins a record.
 
-        The walker remembers what it has walked: no record is to be shown to it twice, except the
-        one at `Walked.end`.
+        The walker keeps state: no record may be walked twice, except the one at `Walked.end`.
         """
 
     def cut(self, window: memoryview, at: int) -> Trouble:
-        """Say what it is that the file's end cuts short, where the walk came no further than `at`."""
+        """Return what the file's end cuts short, where the walk came no further than `at`."""
 
 
-def gather(window: memoryview, at: np.ndarray, layout: np.dtype[Any]) -> np.ndarray:
-    """Copy the headers that begin at these bytes, each whole in the window, into one array.
-
-    The window is seen as overlapping items of the header's width, one at every byte, so that numpy
-    copies each header in one piece, wherever it lies: 20 ns a header.
-    """
-    if not len(at):
-        return np.empty(0, layout)
-    width = layout.itemsize
-    everywhere = np.ndarray((len(window) - width + 1,), f"V{width}", window, strides=(1,))
-    headers: np.ndarray = everywhere[at].view(layout)
-    return headers
-
-
-def numbers(window: memoryview, number: np.dtype[Any], begin: int, count: int) -> np.ndarray:
-    """Return the window seen as numbers, one beginning at each of `count` bytes from `begin` on."""
-    return np.ndarray((max(count, 0),), number, window, offset=begin if count > 0 else 0, strides=(1,))
-
-
-def gather_runs(window: memoryview, at: np.ndarray, width: int, number: np.dtype[Any]) -> np.ndarray:
-    """Read the numbers that begin at each of `width` bytes from these on, all whole in the window.
-
-    Returns:
-        One row for each of `at`, a column for each of the bytes.
-    """
-    length = width + number.itemsize - 1
-    runs = gather(window, at, np.dtype(f"V{length}"))
-    return np.ndarray((len(at), width), number, runs.data if len(at) else b"", strides=(length, 1))
-
-
-def gather_in_order(
-    window: memoryview, at: np.ndarray, big: np.ndarray, layout: np.dtype[np.void]
-) -> np.ndarray:
-    """Copy headers as `gather` does, each in its own byte order.
-
-    Args:
-        window: where they are.
-        at: where each begins.
-        big: bool, which of them are big-endian.
-        layout: the fields, little-endian.
-    """
-    if not big.any():
-        return gather(window, at, layout)
-    swapped = layout.newbyteorder(">")
-    if big.all():
-        return gather(window, at, swapped)
-    headers = np.empty(len(at), layout)
-    headers[big] = gather(window, at[big], swapped)
-    headers[~big] = gather(window, at[~big], layout)
-    return headers
-
-
-def first(where: np.ndarray) -> int:
+def first(where: NDArray[np.bool_]) -> int:
     """Return the index of the first true row, or the number of rows if none is."""
     return int(np.argmax(where)) if where.any() else len(where)
-
-
-SAMPLE = 64  # records walked plainly first, to see how long they are and what their headers look like
-APART = 64  # records, roughly, from one stretch's begin to the next one's
-FEWEST = 8  # stretches for which a round of numpy is worth it
-MOST_ROUNDS = 4 * APART  # then the records are not what they were in the sample
 
 
 class RecordChain(Protocol):
@@ -162,25 +108,25 @@ class RecordChain(Protocol):
     last: int  # the last byte at which a record's header is whole in the window, if it begins there
 
     def plain(self, at: int, before: int, most: int) -> tuple[list[int], int]:
-        """Go from record to record in a plain loop. What it answers is what every walk has to answer.
+        """Go from record to record in a plain loop. Every other walk must give the same.
 
         Returns:
             Where records begin: before the byte `before`, and at most `most` of them. And where it
             ended, which is where the next one begins, if there is any more.
         """
 
-    def following(self, at: np.ndarray) -> np.ndarray:
+    def following(self, at: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return where the records behind these begin, as `plain` says; `at` itself if it ends there.
 
-        Never less than `at`. Beyond `last` any answer will do.
+        Never less than `at`. Beyond `last` any result will do.
         """
 
-    def plausible(self, at: np.ndarray, width: int, sample: np.ndarray) -> np.ndarray:
-        """Tell where records may begin.
+    def plausible(self, at: NDArray[np.int64], width: int, sample: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Return where records may begin.
 
         Args:
-            at: the first of `width` bytes each that are to be judged, none of them beyond `last`.
-            width: how many.
+            at: the first of `width` bytes each, none of them beyond `last`.
+            width: how many bytes from each of these are possible beginnings.
             sample: where records do begin.
 
         Returns:
@@ -192,22 +138,22 @@ class RecordChain(Protocol):
 class WalkStretches:
     """Parts of the chain, as it is if records begin where these do; columns of equal length but `records`."""
 
-    begin: np.ndarray  # int64, ascending
-    end: np.ndarray  # int64, where the next record begins: before the next stretch, there, or beyond
-    behind: np.ndarray  # int64, index in `records` behind its last
-    records: np.ndarray  # int64, where the records begin, stretch by stretch
+    begin: NDArray[np.int64]  # ascending
+    end: NDArray[np.int64]  # where the next record begins: before the next stretch, there, or beyond
+    behind: NDArray[np.int64]  # index in `records` behind its last
+    records: NDArray[np.int64]  # where the records begin, stretch by stretch
 
-    def run(self, index: int) -> tuple[np.ndarray, int]:
+    def run(self, index: int) -> tuple[NDArray[np.int64], int]:
         """Return the records from this stretch on, while one ends where the next begins; and the last end."""
         last = index + first(self.end[index:-1] != self.begin[index + 1 :])
         before = int(self.behind[index - 1]) if index else 0
         return self.records[before : self.behind[last]], int(self.end[last])
 
 
-def walk(chain: RecordChain, at: int, most: int) -> tuple[np.ndarray, int]:
-    """Return what `chain.plain` does of everything from `at` on, as an array.
+def walk(chain: RecordChain, at: int, most: int) -> tuple[NDArray[np.int64], int]:
+    """Return what `chain.plain` does for everything from `at` on, as an array.
 
-    Where it ended is told only if that is before `most` records.
+    Where it ended is right only if that is before `most` records.
     """
     part, at = _plain(chain, at, chain.last + 1, min(most, SAMPLE))
     parts, count = [part], len(part)
@@ -230,12 +176,12 @@ def walk(chain: RecordChain, at: int, most: int) -> tuple[np.ndarray, int]:
     return np.concatenate(parts)[:most], at
 
 
-def _plain(chain: RecordChain, at: int, before: int, most: int) -> tuple[np.ndarray, int]:
+def _plain(chain: RecordChain, at: int, before: int, most: int) -> tuple[NDArray[np.int64], int]:
     records, at = chain.plain(at, before, most)
     return np.array(records, np.int64), at
 
 
-def _stretches(chain: RecordChain, sample: np.ndarray, at: int, most: int) -> WalkStretches:
+def _stretches(chain: RecordChain, sample: NDArray[np.int64], at: int, most: int) -> WalkStretches:
     """Walk from many places behind `at`, from each until it comes to the next; none if not worth it."""
     guesses = _guesses(chain, sample, at, most)
     if len(guesses) <= FEWEST:
@@ -251,7 +197,7 @@ def _stretches(chain: RecordChain, sample: np.ndarray, at: int, most: int) -> Wa
     return WalkStretches(begin, table[np.arange(len(begin)), count], np.cumsum(count), records[own])
 
 
-def _guesses(chain: RecordChain, sample: np.ndarray, at: int, most: int) -> np.ndarray:
+def _guesses(chain: RecordChain, sample: NDArray[np.int64], at: int, most: int) -> NDArray[np.int64]:
     """Return where records may begin, about as many records apart as `APART` says; ascending."""
     length = np.diff(sample, append=at)
     apart = max(int(length.mean()) * APART, 1)
@@ -263,5 +209,5 @@ def _guesses(chain: RecordChain, sample: np.ndarray, at: int, most: int) -> np.n
     plausible = chain.plausible(places, width, sample)
     there = plausible.any(axis=1)
     found = places[there] + np.argmax(plausible[there], axis=1)
-    distinct: np.ndarray = found[np.diff(found, prepend=-1) > 0]
+    distinct: NDArray[np.int64] = found[np.diff(found, prepend=-1) > 0]
     return distinct

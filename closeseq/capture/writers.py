@@ -1,10 +1,7 @@
-"""A file of records that ends behind a whole record, whatever happens while it is written.
+"""Writing captures: pcapng (draft-ietf-opsawg-pcapng), and the classic pcap with nanoseconds.
 
-The records of a whole batch in one array: headers, packets and what stands behind them, put in place.
-
-The reverse of `records.gather`: no Python runs for a single packet.
-
-Writing captures: pcapng (draft-ietf-opsawg-pcapng), and the classic pcap with nanoseconds.
+The records of a batch are put together in one array (`assemble`), so no Python runs for a single packet. A
+file (`RecordFile`) ends behind a whole record, even if writing fails or is interrupted.
 """
 
 from __future__ import annotations
@@ -25,13 +22,29 @@ from closeseq.capture.pcap import NANOSECONDS, RECORD_HEADER, USUAL_SNAPLEN
 from closeseq.capture.pcapng import INTERFACE, STATISTICS
 from closeseq.capture.pcapng_blocks import ENHANCED, HEADER, SECTION, TRAILER
 from closeseq.packets.frames import Frames
+from closeseq.packets.gather import overlapping, scatter
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from numpy.typing import NDArray
+
+AT_ONCE = 8 * 1024 * 1024  # bytes of records built at a time; frames of 64 KiB would make gigabytes
+
+BYTE_ORDER_MAGIC = 0x1A2B3C4D
+UNKNOWN_LENGTH = -1  # of a section that is still growing
+SHB_OS, SHB_USERAPPL = 3, 4  # section 4.1
+IF_NAME, IF_FILTER = 2, 11  # section 4.2
+ISB_STARTTIME, ISB_IFRECV = 2, 4  # section 4.6
+LIBPCAP_EXPRESSION = b"\0"  # the first byte of if_filter: what follows is a filter's text
+SECOND_NS = 1_000_000_000
+EPB = np.dtype([(name, "<u4") for name in ("kind", "length", "interface", "high", "low", "captured", "wire")])
+BLOCK_END = np.dtype([("length", "<u4")])
+PCAP_RECORD = np.dtype([(name, "<u4") for name in ("seconds", "fraction", "captured", "wire")])
+
 
 class RecordFile:
-    """Records appended to a file, handed to the system at once: whoever follows the file sees them.
+    """Records appended to a file, written at once, so that a program that follows the file sees them.
 
     When writing fails or is interrupted, a regular file is cut behind its last whole record. Of a pipe
     nothing can be taken back.
@@ -49,7 +62,7 @@ class RecordFile:
         # standard output may have been opened for appending
         self._begin = os.lseek(self._fd, 0, os.SEEK_END) if self._regular else 0
 
-    def append(self, data: bytes | memoryview, ends: np.ndarray | None = None) -> None:
+    def append(self, data: bytes | memoryview, ends: NDArray[np.int64] | None = None) -> None:
         """Write records.
 
         Args:
@@ -79,10 +92,10 @@ class RecordFile:
         while True:
             try:
                 return os.write(self._fd, data)
-            except BlockingIOError:  # whoever gave us this pipe has made it so
+            except BlockingIOError:  # the pipe was made non-blocking elsewhere
                 select.select([], [self._fd], [])
 
-    def _count(self, written: int, ends: np.ndarray, *, packets: bool) -> None:
+    def _count(self, written: int, ends: NDArray[np.int64], *, packets: bool) -> None:
         whole = int(np.searchsorted(ends, written, "right"))
         self.size += int(ends[whole - 1]) if whole else 0
         self.packets += whole if packets else 0
@@ -101,9 +114,6 @@ class RecordFile:
         self._file.close()
 
 
-AT_ONCE = 8 * 1024 * 1024  # bytes of records built at a time; frames of 64 KiB would make gigabytes
-
-
 def part(frames: Frames, begin: int, end: int) -> Frames:
     """Return the frames from `begin` to before `end`, in the same buffer."""
     if (begin, end) == (0, len(frames)):
@@ -112,7 +122,7 @@ def part(frames: Frames, begin: int, end: int) -> Frames:
     return Frames(frames.buffer, *columns)
 
 
-def portions(length: np.ndarray, most: int = AT_ONCE) -> Iterator[tuple[int, int]]:
+def portions(length: NDArray[np.int64], most: int = AT_ONCE) -> Iterator[tuple[int, int]]:
     """Yield begin and end of the rows whose lengths sum up to at most `most` bytes, one row at least."""
     ends = np.cumsum(length)
     begin, before = 0, 0
@@ -122,7 +132,9 @@ def portions(length: np.ndarray, most: int = AT_ONCE) -> Iterator[tuple[int, int
         begin, before = end, int(ends[end - 1])
 
 
-def assemble(frames: Frames, heads: np.ndarray, length: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def assemble(
+    frames: Frames, heads: NDArray[np.void], length: NDArray[np.int64]
+) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     """Put records one behind the other: each a head, its packet, and zeros up to its length.
 
     Args:
@@ -141,13 +153,7 @@ def assemble(frames: Frames, heads: np.ndarray, length: np.ndarray) -> tuple[np.
     return out, ends
 
 
-def scatter(target: np.ndarray, at: np.ndarray, items: np.ndarray) -> None:
-    """Write each item of a structured array where it belongs, in bytes from the target's start."""
-    if len(at):
-        _overlapping(target, items.itemsize)[at] = items.view(f"V{items.itemsize}")
-
-
-def _copy_packets(frames: Frames, target: np.ndarray, at: np.ndarray) -> None:
+def _copy_packets(frames: Frames, target: NDArray[np.uint8], at: NDArray[np.int64]) -> None:
     """Copy the packets to these places, all of one length at a time: most have one of a few lengths."""
     # numpy sorts 16-bit numbers by counting, in a tenth of the time
     narrow = np.minimum(frames.captured, np.iinfo(np.uint16).max).astype(np.uint16)
@@ -156,25 +162,7 @@ def _copy_packets(frames: Frames, target: np.ndarray, at: np.ndarray) -> None:
     for rows in np.split(np.arange(len(order)), np.flatnonzero(np.diff(captured)) + 1):
         length = int(captured[rows[0]]) if len(rows) else 0
         if length:
-            _overlapping(target, length)[at[rows]] = _overlapping(frames.buffer, length)[source[rows]]
-
-
-def _overlapping(buffer: np.ndarray, width: int) -> np.ndarray:
-    """Return a buffer seen as overlapping items of this width, one at every byte."""
-    return np.ndarray((len(buffer) - width + 1,), f"V{width}", buffer, strides=(1,))
-
-
-BYTE_ORDER_MAGIC = 0x1A2B3C4D
-UNKNOWN_LENGTH = -1  # of a section that is still growing
-SHB_OS, SHB_USERAPPL = 3, 4  # section 4.1
-IF_NAME, IF_FILTER = 2, 11  # section 4.2
-ISB_STARTTIME, ISB_IFRECV = 2, 4  # section 4.6
-LIBPCAP_EXPRESSION = b"\0"  # the first byte of if_filter: what follows is a filter's text
-SECOND_NS = 1_000_000_000
-
-EPB = np.dtype([(name, "<u4") for name in ("kind", "length", "interface", "high", "low", "captured", "wire")])
-BLOCK_END = np.dtype([("length", "<u4")])
-PCAP_RECORD = np.dtype([(name, "<u4") for name in ("seconds", "fraction", "captured", "wire")])
+            overlapping(target, length)[at[rows]] = overlapping(frames.buffer, length)[source[rows]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,10 +190,10 @@ class CaptureWriter(Protocol):
     def closing_size(self) -> int:
         """Bytes that `finish` will add at most."""
 
-    def lengths(self, frames: Frames) -> np.ndarray:
+    def lengths(self, frames: Frames) -> NDArray[np.int64]:
         """Return how many bytes each of these will take (int64)."""
 
-    def write(self, frames: Frames, device: int | np.ndarray = 0) -> None:
+    def write(self, frames: Frames, device: int | NDArray[np.int64] = 0) -> None:
         """Write packets, and hand them to the system.
 
         Args:
@@ -221,7 +209,7 @@ class CaptureWriter(Protocol):
 
         Args:
             ended_ns: when the capture ended, since the epoch.
-            dropped: by device, packets that were lost; none where nothing is said.
+            dropped: by device, packets that were lost; 0 for devices beyond its end.
 
         Raises:
             OSError: as in `write`; the file is closed nevertheless.
@@ -279,16 +267,15 @@ class PcapngWriter:
         self._written.append(0)
         return len(self._written) - 1
 
-    def lengths(self, frames: Frames) -> np.ndarray:
-        padded: np.ndarray = frames.captured + 3 & ~3
-        return HEADER[ENHANCED] + padded + TRAILER
+    def lengths(self, frames: Frames) -> NDArray[np.int64]:
+        return HEADER[ENHANCED] + (frames.captured + 3 & ~3) + TRAILER
 
-    def write(self, frames: Frames, device: int | np.ndarray = 0) -> None:
+    def write(self, frames: Frames, device: int | NDArray[np.int64] = 0) -> None:
         devices = np.broadcast_to(np.asarray(device, np.int64), (len(frames),))
         for begin, end in portions(self.lengths(frames)):
             self._write(part(frames, begin, end), devices[begin:end])
 
-    def _write(self, frames: Frames, devices: np.ndarray) -> None:
+    def _write(self, frames: Frames, devices: NDArray[np.int64]) -> None:
         length, before = self.lengths(frames), self.packets
         ticks = np.maximum(frames.time_ns, 0).astype(np.uint64)
         heads = np.empty(len(frames), EPB)
@@ -357,10 +344,10 @@ class PcapWriter:
     def size(self) -> int:
         return self._records.size
 
-    def lengths(self, frames: Frames) -> np.ndarray:
+    def lengths(self, frames: Frames) -> NDArray[np.int64]:
         return RECORD_HEADER + frames.captured
 
-    def write(self, frames: Frames, device: int | np.ndarray = 0) -> None:  # noqa: ARG002  # it has no place
+    def write(self, frames: Frames, device: int | NDArray[np.int64] = 0) -> None:  # noqa: ARG002  # it has no place
         """Write packets; see `CaptureWriter`.
 
         Raises:

@@ -8,9 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Literal
 
-from closeseq.analysis import settings_of
 from closeseq.cli.terminal import Refusal
 from closeseq.report.selection import Wanted
+from closeseq.settings import settings_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection

@@ -10,10 +10,10 @@
     relevance       which rows are events
     steps           the events, kept whole, chained with the traffic between them
     traffic         the digest of that traffic; how soon each endpoint answered
-    describe        the border: one connection as plain Python, a `Conversation`
-    describe_many   the same for many connections, in a fifth of the time
+    describe        the border: connections as plain Python, each a `Conversation`
     orientation     which endpoint is the client
     skeleton        connections with steps of the same kinds, their numbers as columns
+    compose         one of these out of its rows; what duplicates were
     conversation    the types that `tcp`, `verdict` and `report` work on
 
 Below them: `state` (what is kept from batch to batch, in memory or on disk) and `grouping` (which rows are

@@ -1,14 +1,14 @@
-"""What the right half of closeseq knows of one connection: plain Python, no column, no state.
+"""One connection as all later stages know it: plain Python, no column, no state.
 
 Words used here and from here on:
 
-- *client*: the end that opened the connection actively; *server*: the end that was listening.
+- *client*: the endpoint that opened the connection actively; *server*: the endpoint that was listening.
 - *sender* and *receiver* belong to one segment, *client* and *server* to the connection.
 - *event*: a segment that can change a state or prove something. Everything else is *traffic*.
-- Sequence numbers are relative to the end's SYN (which is 0; the first byte of data is 1) and
+- Sequence numbers are relative to the endpoint's SYN (which is 0; the first byte of data is 1) and
   unwrapped, so they never wrap; without a captured SYN the first byte seen is 1.
 
-The shape of a connection: its major events in one line, such as `C:S S:SA C:A ~ C:FA S:A ~ S:FA C:A`.
+The *shape* of a connection is its major events in one line, such as `C:S S:SA C:A ~ C:FA S:A ~ S:FA C:A`.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 
 
 class End(StrEnum):
-    """One of the two ends of a connection."""
+    """One of the two endpoints of a connection."""
 
-    peer: End  # the other one
+    peer: End  # the other endpoint
 
     CLIENT = "client"
     SERVER = "server"
@@ -40,7 +40,7 @@ End.CLIENT.peer, End.SERVER.peer = End.SERVER, End.CLIENT
 
 
 class Position(StrEnum):
-    """Where a segment lies against what its sender had sent before (as captured)."""
+    """A segment's sequence numbers against those that its sender had sent before (as captured)."""
 
     NEW = "new"
     RETRANSMISSION = "retransmission"
@@ -52,7 +52,7 @@ class Position(StrEnum):
 
 
 class Opener(StrEnum):
-    """How we know which end is the client."""
+    """How we know which endpoint is the client."""
 
     SEEN = "seen"  # a SYN or SYN+ACK was captured
     INFERRED = "inferred"
@@ -75,7 +75,7 @@ class Event:
     packet: int  # number in the capture, from 1
     time_ns: int  # since the Unix epoch
     sender: End
-    flags: int  # bits of packets.flags
+    flags: int  # control bits of packets.segments
     seq: int  # relative to the sender's SYN
     ack: int | None  # relative to the receiver's SYN; None without the ACK flag
     length: int  # bytes of payload
@@ -108,7 +108,7 @@ class Event:
 
     @property
     def pure_ack(self) -> bool:
-        """Nothing but an acknowledgement: no data, no SYN, FIN or RST."""
+        """Whether it only acknowledges: no data, no SYN, FIN or RST."""
         return self.length == 0 and not self.flags & (SYN | FIN | RST) and bool(self.flags & ACK)
 
     @property
@@ -139,8 +139,8 @@ class Stream:
     tsecr: int | None = None  # of the last segment
     ip_id: int | None = None  # of the last segment; 0 if they do not simply count up, None for IPv6
     zero_windows: int = 0  # segments that announced a window of 0
-    controls: int = 0  # segments with SYN, FIN or RST: beyond the first of many alike
-    unanswered: int = 0  # segments after the other direction's last one that call for an answer
+    controls: int = 0  # segments with SYN, FIN or RST, beyond the first of many alike
+    unanswered: int = 0  # segments after the other direction's last one that require an answer
     unanswered_packet: int = 0  # the first of those
     unanswered_ns: int = 0  # and its time
 
@@ -150,7 +150,7 @@ class Stream:
 
 @value
 class Traffic:
-    """What went by between two events, in digest."""
+    """The traffic between two events, in digest."""
 
     client: Stream = field(default_factory=Stream)
     server: Stream = field(default_factory=Stream)
@@ -179,7 +179,7 @@ class Traffic:
 
 
 class Duplicates(NamedTuple):
-    """How many packets were the same as one before them, by what they were (duplicates.py)."""
+    """How many packets were duplicates of one before them, of each kind (see compose.py)."""
 
     captured: int = 0  # the same packet, captured twice
     delivered: int = 0  # the network duplicated it, and the receiver got both
@@ -190,20 +190,20 @@ class Duplicates(NamedTuple):
 
 @value
 class Path:
-    """What the path did to the segments of one end, as far as their numbers tell at the capture point."""
+    """What the path did to the segments of one endpoint, as far as the capture point shows."""
 
-    response_ns: int | None = None  # least time in which this end answered something, None: it never did
+    response_ns: int | None = None  # least time in which this endpoint answered something, None: it never did
     reordered: int = 0  # segments that were overtaken on their way to the capture point
-    lost_before: int = 0  # segments lost on their way to the capture point, and sent again
-    lost_after: int = 0  # segments captured, not acknowledged, sent again: lost beyond it, or their ACK was
-    missed: int = 0  # times that the capture missed something: the other end acknowledged it all the same
+    lost_before: int = 0  # segments lost on their way to the capture point, and retransmitted
+    lost_after: int = 0  # segments captured, retransmitted before an ACK: lost beyond it, or their ACK was
+    missed: int = 0  # times that the capture missed something: the peer acknowledged it all the same
     missed_packet: int = 0  # the packet that shows the first of them
     missed_ns: int = 0  # and its time, since the Unix epoch
 
 
 @value
 class Conversation:
-    """One connection as it was captured: who, and in time order what happened."""
+    """One connection as it was captured: its endpoints, and its steps in time order."""
 
     id: int  # from 1, in the order of the first packet
     incarnation: int  # from 1, among the connections of this pair
@@ -217,11 +217,11 @@ class Conversation:
     server_bytes: int
     first_ns: int
     last_ns: int
-    copies: int = 0  # duplicates of packets that were left out
+    copies: int = 0  # duplicates of packets, which were left out
     client_path: Path = Path()
     server_path: Path = Path()
     successor: Event | None = None  # the SYN that opened the next incarnation of the pair
-    duplicates: Duplicates = field(default_factory=Duplicates)  # how many of `copies` are what
+    duplicates: Duplicates = field(default_factory=Duplicates)  # how many of `copies` are of which kind
     client_vlans: tuple[int, ...] = ()  # in which its packets were first seen, the outermost first
     server_vlans: tuple[int, ...] = ()
 
@@ -238,14 +238,14 @@ class Conversation:
         return self.client if end is End.CLIENT else self.server
 
     def path(self, end: End) -> Path:
-        """Return what the path did to what an end sent."""
+        """Return what the path did to an endpoint's segments."""
         return self.client_path if end is End.CLIENT else self.server_path
 
     def lost_near(self, end: End) -> int:
-        """Return how many segments, of either end, were lost between an end and the capture point.
+        """Return how many segments, in both directions, were lost between an endpoint and the capture point.
 
-        Those that it sent and nobody captured, and those that were captured on their way to it; of the
-        latter, a lost acknowledgement of theirs looks the same.
+        Those that it sent and that were not captured, and those that were captured on their way to it; for
+        the latter, the loss of their acknowledgement looks the same.
         """
         return self.path(end).lost_before + self.path(end.peer).lost_after
 

@@ -1,322 +1,270 @@
-"""What a connection's duplicates were: captured twice, or delivered twice. Plain Python, for one connection.
+"""The border: connections out of the columns, as plain Python. No numpy value passes it.
 
-Where frames do not tell (`copies.AGAIN`), two other things may:
-
-- A capture that sees packets twice sees nearly all of them twice; a network that duplicates does so now and
-  then.
-- Who gets a segment twice answers the second with an ACK, which says so if it has a D-SACK (RFC 2883). In
-  TIME_WAIT too it answers a FIN (RFC 9293 3.10.7.4). For a segment that was captured twice nobody does.
-
-The border: one connection out of the columns, as plain Python. No numpy value passes it.
+Column by column for many connections at once; `compose` is the form for one, row by row, and explains why
+there are two. tests/test_connections_reference.py compares the result with a plain reimplementation.
 """
 
 from __future__ import annotations
 
-from functools import lru_cache
-from ipaddress import IPv4Address, IPv6Address
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from closeseq.connections.compose import address_of, duplicates, tags
 from closeseq.connections.conversation import (
-    Address,
+    ENDS,
     Conversation,
     Duplicates,
     End,
     Event,
     Opener,
     Path,
-    Position,
     Stream,
     Traffic,
 )
-from closeseq.connections.orientation import ClientGuess, Endpoint, endpoints
+from closeseq.connections.orientation import clients, endpoints_of
 from closeseq.connections.sequence_space import POSITIONS
-from closeseq.connections.state import NEVER_NS, NONE, Histories
+from closeseq.connections.skeleton import StepChain, first_events
+from closeseq.connections.state import NEVER_NS, NONE
+from closeseq.connections.steps import some
 from closeseq.packets.segments import ACK, SYN
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
+    from numpy.typing import NDArray
+
+    from closeseq.connections.orientation import ClientGuess
     from closeseq.connections.pairs import PairTable
-    from closeseq.connections.steps import Steps
+    from closeseq.connections.state import Sides
+    from closeseq.connections.steps import KeptEvents, Steps
+    from closeseq.connections.traffic import Stretches
 
-FEWEST = 4  # packets of an end, of which it says something that most came twice
-MOST = 0.75  # of them
-ANSWER_NS = 1_000_000_000  # within which a duplicate is answered
+NOTHING_SENT = Stream()
+NO_DUPLICATES = Duplicates()
 
-Row = dict[str, Any]  # one row of a table, as plain Python values
+HISTORY = ("id", "incarnation", "first_ns", "last_ns", "copies")
 
-
-def duplicates(history: Row, sides: dict[End, Row], steps: Sequence[Event | Traffic]) -> Duplicates:
-    """Return how many of a connection's duplicates were of which kind.
-
-    Args:
-        history: its row of `Histories`.
-        sides: the rows of `Sides` of its ends.
-        steps: its events and traffic.
-    """
-    captured, delivered, unclear = history["elsewhere"], 0, 0
-    packets: tuple[int, ...] = ()
-    for end, side in sides.items():
-        again = side["doubled"]
-        answer = answer_to_fin(end, side, steps) if side["fin_again"] else None
-        delivered += side["delivered"]
-        if answer is not None:
-            packets += (side["fin_again"], answer.packet)
-        if side["packets"] >= FEWEST and again >= MOST * side["packets"]:
-            captured += again
-            continue
-        answered = min(again, int(answer is not None and not side["fin_again_later"]))
-        if again and not sent_again(end, steps):
-            answered = max(answered, min(again, sides[end.peer]["dsacks"]))
-        delivered += answered
-        unclear += again - answered
-    return Duplicates(captured, delivered, unclear, history["repeated_resets"], packets)
+# Columns of `Stretches` in the order of the fields of `Stream`: before `end`, and after `ip_id`.
+SENT = (
+    *("segments", "bytes", "first_number", "last_number", "first_ns", "last_ns"),
+    *("retransmissions", "gaps", "reordered", "probes", "probe_number", "probe_ns"),
+)
+SENT_LAST = ("zero_windows", "controls", "unanswered", "unanswered_number", "unanswered_ns")
 
 
-def answer_to_fin(end: End, side: Row, steps: Sequence[Event | Traffic]) -> Event | None:
-    """Return the ACK with which the other end answered this end's FIN, delivered once more."""
-    number, time_ns = side["fin_again"], side["fin_again_ns"]
-    events = [step for step in steps if isinstance(step, Event)]
-    fins = [e for e in events if e.sender is end and e.fin]
-    if not fins or fins[-1].packet > number:  # the FIN was sent again, so an ACK may be for that
-        return None
-    fin = fins[-1]
-    acks = [
-        e
-        for e in events
-        if e.sender is end.peer and e.packet > fin.packet and (e.ack or 0) >= fin.end and not e.rst
+def conversations(
+    index: NDArray[np.int64], table: PairTable, steps: Steps, guess: ClientGuess
+) -> Iterator[Conversation]:
+    """Return the connections with these indices, int64, which ascend; all of them are made at once."""
+    extent = some(table.histories, steps, index)
+    client, seen = clients(table, steps, guess, extent)
+    chain = StepChain.of(extent, steps, table.histories.open_stretch[index])
+    stepped, past = all_steps(chain, client, steps), np.cumsum(chain.length)
+    each = [tuple(stepped[a:b]) for a, b in zip((past - chain.length).tolist(), past.tolist(), strict=True)]
+    history = {name: getattr(table.histories, name)[index].tolist() for name in HISTORY}
+    pair, sides = table.histories.pair[index], table.sides
+    own, peer = 2 * index + client, 2 * index + 1 - client  # rows of Sides: the client's, the server's
+    return map(
+        Conversation,
+        history["id"],
+        history["incarnation"],
+        *addresses(pair, client, table),
+        [Opener.SEEN if one else Opener.INFERRED for one in seen.tolist()],
+        each,
+        sides.packets[own].tolist(),
+        sides.packets[peer].tolist(),
+        sides.bytes[own].tolist(),
+        sides.bytes[peer].tolist(),
+        history["first_ns"],
+        history["last_ns"],
+        history["copies"],
+        paths(sides, own, peer),
+        paths(sides, peer, own),
+        successors(index, client, table, steps),
+        all_duplicates(index, client, each, table),
+        *vlans(pair, client, table),
+    )
+
+
+def all_steps(chain: StepChain, client: NDArray[np.int64], steps: Steps) -> list[Event | Traffic]:
+    """Return the steps of all connections of a chain, one connection after the other."""
+    place = chain.place[chain.is_event]
+    row = chain.row[chain.is_event]
+    origin = syn_numbers(place, row, len(client), steps.kept)
+    result = np.empty(len(chain.row), np.object_)
+    result[chain.is_event] = all_events(row, origin[place], client[place], steps.kept)
+    other = ~chain.is_event
+    place = chain.place[other]
+    result[other] = all_traffic(chain.row[other], origin[place], client[place], steps.stretches)
+    return list(result)
+
+
+def syn_numbers(
+    place: NDArray[np.int64], row: NDArray[np.int64], connections: int, kept: KeptEvents
+) -> NDArray[np.int64]:
+    """Return the number of each end's first SYN, 0 without one: a row a connection, a column an end."""
+    result = np.zeros((connections, 2), np.int64)
+    syn = np.flatnonzero(kept.flags[row] & SYN)[::-1]  # of several the first one stays
+    result[place[syn], kept.sender[row[syn]]] = kept.seq[row[syn]]
+    return result
+
+
+def all_events(
+    row: NDArray[np.int64], origin: NDArray[np.int64], client: NDArray[np.int64], kept: KeptEvents
+) -> list[Event]:
+    """Return rows of `KeptEvents` as events; `origin` and `client` are those of each row's connection."""
+    at, sender, flags = np.arange(len(row)), kept.sender[row], kept.flags[row]
+    ack = kept.ack[row] - origin[at, 1 - sender]
+    acknowledges, stamped = (flags & ACK) > 0, kept.has_timestamps[row]
+    sacked, ip_id = kept.sacked[row], kept.ip_id[row]
+    return list(
+        map(
+            Event,
+            kept.number[row].tolist(),
+            kept.time_ns[row].tolist(),
+            [ENDS[one] for one in (sender ^ client).tolist()],
+            flags.tolist(),
+            (kept.seq[row] - origin[at, sender]).tolist(),
+            optional(ack, acknowledges),
+            kept.length[row].tolist(),
+            [POSITIONS[one] for one in kept.position[row].tolist()],
+            kept.window[row].tolist(),
+            optional(kept.tsval[row], stamped),
+            optional(kept.tsecr[row], stamped),
+            dsacks(ack, kept.dsack_left[row], kept.dsack_right[row], acknowledges),
+            optional(ack + sacked, acknowledges & (sacked > 0)),
+            kept.ttl[row].tolist(),
+            optional(ip_id, ip_id >= 0),
+            kept.syn_options[row].tolist(),
+        )
+    )
+
+
+def dsacks(
+    ack: NDArray[np.int64], left: NDArray[np.int32], right: NDArray[np.int32], acknowledges: NDArray[np.bool_]
+) -> list[tuple[int, int] | None]:
+    """Return the D-SACK block of each row; most have none."""
+    result: list[tuple[int, int] | None] = [None] * len(ack)
+    for one in np.flatnonzero(acknowledges & (left != right)).tolist():
+        result[one] = (int(ack[one] + left[one]), int(ack[one] + right[one]))
+    return result
+
+
+def all_traffic(
+    row: NDArray[np.int64], origin: NDArray[np.int64], client: NDArray[np.int64], stretches: Stretches
+) -> list[Traffic]:
+    """Return rows of `Stretches` as traffic; `origin` and `client` are those of each row's connection."""
+    return list(
+        map(
+            Traffic,
+            streams(row, client, origin, stretches),
+            streams(row, 1 - client, origin, stretches),
+        )
+    )
+
+
+def streams(
+    row: NDArray[np.int64], end: NDArray[np.int64], origin: NDArray[np.int64], stretches: Stretches
+) -> list[Stream]:
+    """Return what one end, 0 or 1, sent in each of these stretches."""
+    result = np.full(len(row), NOTHING_SENT, np.object_)
+    sent = np.flatnonzero(stretches.segments[row, end])
+    row, end, origin = row[sent], end[sent], origin[sent]
+    at = np.arange(len(row))
+    stamped = stretches.has_timestamps[row, end]
+    highest, ack, ip_id = stretches.end[row, end], stretches.ack[row, end], stretches.ip_id[row, end]
+    result[sent] = list(
+        map(
+            Stream,
+            *(getattr(stretches, name)[row, end].tolist() for name in SENT),
+            optional(highest - origin[at, end], highest != NONE),
+            optional(ack - origin[at, 1 - end], ack != NONE),
+            optional(stretches.tsval[row, end], stamped),
+            optional(stretches.tsecr[row, end], stamped),
+            optional(ip_id, ip_id >= 0),
+            *(getattr(stretches, name)[row, end].tolist() for name in SENT_LAST),
+        )
+    )
+    return list(result)
+
+
+def optional(values: NDArray[Any], there: NDArray[np.bool_]) -> list[Any]:
+    """Return numbers as a list, None where there is none."""
+    if there.all():
+        listed: list[Any] = values.tolist()
+        return listed
+    result = values.astype(np.object_)
+    result[~there] = None
+    return list(result)
+
+
+def paths(sides: Sides, own: NDArray[np.int64], peer: NDArray[np.int64]) -> list[Path]:
+    """Return what the path did to endpoints' segments, for rows of `Sides`: theirs, and their peers'."""
+    response, missed = sides.response_ns[own], sides.missed[own]
+    holes = (sides.holes[own] > 0) & (sides.hole_start[own] < sides.acked_end[peer])
+    first = holes & (missed == 0)
+    return list(
+        map(
+            Path,
+            optional(response, response != NEVER_NS),
+            sides.reordered[own].tolist(),
+            sides.lost[own].tolist(),
+            np.maximum(sides.repeated[own] - sides.dsacks[peer], 0).tolist(),
+            (missed + holes).tolist(),
+            np.where(first, sides.hole_number[own], sides.missed_number[own]).tolist(),
+            np.where(first, sides.hole_ns[own], sides.missed_ns[own]).tolist(),
+        )
+    )
+
+
+def addresses(
+    pair: NDArray[np.int64], client: NDArray[np.int64], table: PairTable
+) -> tuple[list[Any], list[Any]]:
+    """Return the addresses and ports of clients and of servers."""
+    found, turned = endpoints_of(table.pairs, pair), client.tolist()
+    named = [
+        (address_of(ends[one]), address_of(ends[1 - one])) for ends, one in zip(found, turned, strict=True)
     ]
-    # The first one answers the FIN itself, wherever between the two it stands.
-    for ack in acks[1:]:
-        if ack.packet > number and ack.pure_ack and ack.time_ns - time_ns <= ANSWER_NS:
-            return ack
-    return None
+    return [one for one, _ in named], [one for _, one in named]
 
 
-def sent_again(end: End, steps: Sequence[Event | Traffic]) -> bool:
-    """Return whether this end sent anything again."""
-    again = (Position.RETRANSMISSION, Position.OVERLAP)
-    return any(
-        (step.sender is end and step.end > step.seq and step.position in again)
-        if isinstance(step, Event)
-        else step.of(end).retransmissions > 0
-        for step in steps
-    )
+def vlans(
+    pair: NDArray[np.int64], client: NDArray[np.int64], table: PairTable
+) -> tuple[list[Any], list[Any]]:
+    """Return the VLANs in which the packets of clients and of servers were first seen."""
+    both = table.pairs.vlan[pair]
+    at = np.arange(len(pair))
+    ends = both[at, client], both[at, 1 - client]
+    if not both.any():
+        return [()] * len(pair), [()] * len(pair)
+    return [tags(one) for one in ends[0].tolist()], [tags(one) for one in ends[1].tolist()]
 
 
-IPV6 = 6
+def successors(
+    index: NDArray[np.int64], client: NDArray[np.int64], table: PairTable, steps: Steps
+) -> list[Event | None]:
+    """Return the SYN that opened the next connection of each pair; None without one."""
+    result: list[Event | None] = [None] * len(index)
+    first = first_events(table.histories.successor[index], table, steps)
+    followed = np.flatnonzero(first >= 0)
+    origin = np.zeros((len(followed), 2), np.int64)
+    found = all_events(first[followed], origin, client[followed], steps.kept)
+    for one, event in zip(followed.tolist(), found, strict=True):
+        result[one] = event
+    return result
 
 
-def describe(index: int, table: PairTable, steps: Steps, guess: ClientGuess) -> Conversation:
-    """Return one connection."""
-    history = table.histories.row(index)
-    chain = walk(history["last_event"], history["open_stretch"], steps)
-    client, opener = orient(chain, history, guess)
-    named = [text(end) for end in endpoints(table.pairs, history["pair"], history["pair"] + 1)[0]]
-    vlans = [tags(vlan) for vlan in table.pairs.vlan[history["pair"]].tolist()]
-    successor = history["successor"]
-    return compose(
-        history,
-        [table.sides.row(2 * index + end) for end in (client, 1 - client)],
-        chain,
-        named=[named[client], named[1 - client]],
-        vlans=[vlans[client], vlans[1 - client]],
-        client=client,
-        opener=opener,
-        successor=None if successor < 0 else first_event(successor, table.histories, steps),
-    )
-
-
-def compose(
-    history: Row,
-    sides: Sequence[Row],
-    chain: Sequence[Row],
-    *,
-    named: list[Address],
-    vlans: list[tuple[int, ...]],
-    client: int,
-    opener: Opener,
-    successor: Row | None,
-) -> Conversation:
-    """Return a connection out of its rows.
-
-    Args:
-        history: its row of `Histories`.
-        sides: the rows of `Sides` of client and server.
-        chain: its steps, first to last: rows of `Kept` and of `Stretches`.
-        named: client and server.
-        vlans: in which the packets of client and server were first seen.
-        client: which end of the pair that is, 0 or 1.
-        opener: how we know.
-        successor: the row of `Kept` of the SYN that opened the next connection of the pair.
-    """
-    ends = (End.CLIENT, End.SERVER) if client == 0 else (End.SERVER, End.CLIENT)
-    origins = syn_numbers(chain)
-    happened = tuple(
-        event(row, ends, origins) if "flags" in row else traffic(row, client, origins) for row in chain
-    )
-    return Conversation(
-        id=history["id"],
-        incarnation=history["incarnation"],
-        client=named[0],
-        server=named[1],
-        opener=opener,
-        steps=happened,
-        client_packets=sides[0]["packets"],
-        server_packets=sides[1]["packets"],
-        client_bytes=sides[0]["bytes"],
-        server_bytes=sides[1]["bytes"],
-        first_ns=history["first_ns"],
-        last_ns=history["last_ns"],
-        copies=history["copies"],
-        client_path=path(sides[0], sides[1]),
-        server_path=path(sides[1], sides[0]),
-        duplicates=duplicates(history, dict(zip(End, sides, strict=True)), happened)
-        if history["copies"]
-        else Duplicates(),
-        client_vlans=vlans[0],
-        server_vlans=vlans[1],
-        successor=None if successor is None else event(successor, ends, (0, 0)),
-    )
-
-
-def path(own: Row, peer: Row) -> Path:
-    """Return what the path did to what an end sent; `own` and `peer` are rows of `Sides`."""
-    response_ns, missed = own["response_ns"], own["missed"]
-    number, time_ns = own["missed_number"], own["missed_ns"]
-    if own["holes"] and own["hole_start"] < peer["acked_end"]:
-        if not missed:
-            number, time_ns = own["hole_number"], own["hole_ns"]
-        missed += 1
-    return Path(
-        response_ns=None if response_ns == NEVER_NS else response_ns,
-        reordered=own["reordered"],
-        lost_before=own["lost"],
-        lost_after=max(own["repeated"] - peer["dsacks"], 0),
-        missed=missed,
-        missed_packet=number,
-        missed_ns=time_ns,
-    )
-
-
-def walk(last_event: int, open_stretch: int, steps: Steps) -> list[Row]:
-    """Return the steps of a connection, first to last: rows of `Kept` and of `Stretches`."""
-    chain = [] if open_stretch < 0 else [steps.stretches.row(open_stretch)]
-    at = last_event
-    while at >= 0:
-        row = steps.kept.row(at)
-        chain.append(row)
-        if row["stretch"] >= 0:
-            chain.append(steps.stretches.row(row["stretch"]))
-        at = row["previous"]
-    return chain[::-1]
-
-
-def first_event(index: int, histories: Histories, steps: Steps) -> Row:
-    """Return the SYN that opened a connection."""
-    return next(
-        row
-        for row in walk(int(histories.last_event[index]), int(histories.open_stretch[index]), steps)
-        if "flags" in row
-    )
-
-
-def orient(chain: list[Row], history: Row, guess: ClientGuess) -> tuple[int, Opener]:
-    """Return which end is the client, 0 or 1, and how we know."""
-    for wanted in (SYN, SYN | ACK):
-        for row in chain:
-            if "flags" in row and row["flags"] & (SYN | ACK) == wanted:
-                return (row["sender"] if wanted == SYN else 1 - row["sender"]), Opener.SEEN
-    guessed = guess.clients(np.array([history["pair"]]), np.array([history["first_sender"]]))
-    return int(guessed[0]), Opener.INFERRED
-
-
-def syn_numbers(chain: Sequence[Row]) -> tuple[int, int]:
-    """Return the number of each end's first SYN, 0 without one: numbers count from there."""
-    numbers = [0, 0]
-    for row in reversed(chain):
-        if "flags" in row and row["flags"] & SYN:
-            numbers[row["sender"]] = row["seq"]
-    return numbers[0], numbers[1]
-
-
-def event(row: Row, ends: tuple[End, End], origins: tuple[int, int]) -> Event:
-    """Return a row of `Kept` as an event."""
-    sender = row["sender"]
-    acknowledges = bool(row["flags"] & ACK)
-    ack = row["ack"] - origins[1 - sender]
-    dsack = (ack + row["dsack_left"], ack + row["dsack_right"])
-    return Event(
-        packet=row["number"],
-        time_ns=row["time_ns"],
-        sender=ends[sender],
-        flags=row["flags"],
-        seq=row["seq"] - origins[sender],
-        ack=ack if acknowledges else None,
-        length=row["length"],
-        position=POSITIONS[row["position"]],
-        window=row["window"],
-        tsval=row["tsval"] if row["has_timestamps"] else None,
-        tsecr=row["tsecr"] if row["has_timestamps"] else None,
-        dsack=dsack if acknowledges and dsack[0] != dsack[1] else None,
-        sack=ack + row["sacked"] if acknowledges and row["sacked"] else None,
-        ttl=row["ttl"],
-        ip_id=None if row["ip_id"] < 0 else row["ip_id"],
-        syn_options=row["syn_options"],
-    )
-
-
-def traffic(row: Row, client: int, origins: tuple[int, int]) -> Traffic:
-    """Return a row of `Stretches` as traffic."""
-    return Traffic(client=stream(row, client, origins), server=stream(row, 1 - client, origins))
-
-
-def stream(row: Row, end: int, origins: tuple[int, int]) -> Stream:
-    """Return what one end, 0 or 1, sent in a stretch of traffic."""
-    if not row["segments"][end]:
-        return Stream()
-    stamped = row["has_timestamps"][end]
-    return Stream(
-        segments=row["segments"][end],
-        bytes=row["bytes"][end],
-        first_packet=row["first_number"][end],
-        last_packet=row["last_number"][end],
-        first_ns=row["first_ns"][end],
-        last_ns=row["last_ns"][end],
-        retransmissions=row["retransmissions"][end],
-        gaps=row["gaps"][end],
-        reordered=row["reordered"][end],
-        probes=row["probes"][end],
-        probe_packet=row["probe_number"][end],
-        probe_ns=row["probe_ns"][end],
-        end=None if row["end"][end] == NONE else row["end"][end] - origins[end],
-        ack=None if row["ack"][end] == NONE else row["ack"][end] - origins[1 - end],
-        tsval=row["tsval"][end] if stamped else None,
-        tsecr=row["tsecr"][end] if stamped else None,
-        ip_id=None if row["ip_id"][end] < 0 else row["ip_id"][end],
-        zero_windows=row["zero_windows"][end],
-        controls=row["controls"][end],
-        unanswered=row["unanswered"][end],
-        unanswered_packet=row["unanswered_number"][end],
-        unanswered_ns=row["unanswered_ns"][end],
-    )
-
-
-def tags(vlan: int) -> tuple[int, ...]:
-    """Return the identifiers of the tags in a number of `Segments.vlan`, the outermost first."""
-    parts = [vlan >> shift & 0xFFFF for shift in (48, 32, 16, 0)]
-    return tuple(part for part in parts if part)
-
-
-def text(end: Endpoint) -> Address:
-    """Return an endpoint as text."""
-    version, high, low, port = end
-    return Address(address_text(version, high << 64 | low), port)
-
-
-@lru_cache(maxsize=1 << 14)
-def address_text(version: int, number: int) -> str:
-    """Return an IP address as text; servers, and most clients, have more than one connection."""
-    return str(IPv6Address(number) if version == IPV6 else IPv4Address(number))
+def all_duplicates(
+    index: NDArray[np.int64],
+    client: NDArray[np.int64],
+    each: Sequence[Sequence[Event | Traffic]],
+    table: PairTable,
+) -> list[Duplicates]:
+    """Return what the duplicates of each connection were, for its steps; most have none."""
+    result = [NO_DUPLICATES] * len(index)
+    for one in np.flatnonzero(table.histories.copies[index]).tolist():
+        own = 2 * int(index[one]) + int(client[one])
+        sides = {End.CLIENT: table.sides.row(own), End.SERVER: table.sides.row(own ^ 1)}
+        result[one] = duplicates(table.histories.row(int(index[one])), sides, each[one])
+    return result

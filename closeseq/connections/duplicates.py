@@ -1,23 +1,24 @@
 """Duplicates: the same packet again, because it was captured twice or because the network delivered it twice.
 
-A packet is a duplicate when the same header went by within a moment before it. A retransmission is none: on
-Linux its IPv4 identification or timestamp differs. Where both are absent only a very short moment tells them
-apart. Where both are there, a SYN or FIN is recognized for longer: it would tell of a loss that never was.
+A packet is a duplicate when the same header was captured within a moment before it. A retransmission is none:
+on Linux its IPv4 identification or timestamp differs. Where both are absent, only a very short time between
+the two shows a duplicate. Where both are there, a SYN or FIN is recognised for longer: else it would look
+like a retransmission, and so like a loss.
 
-Duplicates are left out and counted, by what their frames tell:
+Duplicates are left out and counted, by what their frames show:
 
 - `ELSEWHERE`: in another VLAN, with another TTL, on another interface, with other addresses or in another
   direction at the link: one packet that was captured twice on its way.
 - `LATER`: at the same place, more than a millisecond later: no capture takes so long. The network duplicated
   it before, and its receiver got both.
-- `AGAIN`: at the same place, at once: one or the other. What followed may tell (duplicates.py).
+- `AGAIN`: at the same place, at once: one or the other. What followed may show which (compose.py).
 - `RESET`: a RST without IPv4 identification and timestamps, at once. Each may be the answer to another
   segment (RFC 9293 3.10.7.1), so it may as well have been sent twice.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -25,16 +26,18 @@ from closeseq.connections.grouping import arrange, hashed, packed
 from closeseq.packets.segments import FIN, RST, SYN
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from closeseq.packets.segments import Segments
 
 MOMENT_NS = 1_000_000
-MARKED_MOMENT_NS = 10_000_000  # where an IP id or a timestamp would tell a retransmission
+MARKED_MOMENT_NS = 10_000_000  # where an IP id or a timestamp would show a retransmission
 LATE_NS = 1_000_000_000  # where both would, and it is a SYN or FIN
 # A duplicate comes at most so many packets after its original. Where time stands still or runs backwards, a
 # moment may be the whole capture, and every batch would be compared with all of it.
 MOST_APART = 1 << 15
 
-NO_COPY, ELSEWHERE, LATER, AGAIN, RESET = range(5)  # kinds
+UNIQUE, ELSEWHERE, LATER, AGAIN, RESET = range(5)  # kinds
 
 
 class DuplicateFinder:
@@ -45,8 +48,8 @@ class DuplicateFinder:
         self._handshakes = RecentPackets(LATE_NS)
         self._clock_ns = np.iinfo(np.int64).min  # the latest time so far; it never runs back
 
-    def find(self, segments: Segments, sides: np.ndarray) -> np.ndarray:
-        """Return the kind of each row, uint8; `sides` tells pair and sender of each row."""
+    def find(self, segments: Segments, sides: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """Return the kind of each row; `sides` are the rows' pairs and senders, 2 * pair + sender."""
         words = identities(segments, sides)
         where = hashed([segments.place, segments.vlan, segments.ttl.astype(np.uint64)])
         marked = (segments.ip_id > 0) | segments.has_timestamps
@@ -55,13 +58,13 @@ class DuplicateFinder:
         self._clock_ns = int(clock_ns[-1])
         number = segments.number
         times = np.stack([segments.time_ns, clock_ns, number])
-        copy, age = self._recent.find(words, where, times, limit)
-        kind = np.where(copy, ELSEWHERE, NO_COPY).astype(np.uint8)
-        kind[copy & (age >= 0)] = AGAIN
-        kind[copy & (age > MOMENT_NS)] = LATER
+        duplicate, age = self._recent.find(words, where, times, limit)
+        kind = np.where(duplicate, ELSEWHERE, UNIQUE).astype(np.uint8)
+        kind[duplicate & (age >= 0)] = AGAIN
+        kind[duplicate & (age > MOMENT_NS)] = LATER
         kind[(kind == AGAIN) & (segments.flags & RST > 0) & ~marked] = RESET
 
-        # Of few, for they are remembered long.
+        # Only of few packets, for they are kept for long.
         rows = np.flatnonzero(
             (segments.flags & (SYN | FIN) > 0)
             & (segments.flags & RST == 0)
@@ -71,10 +74,10 @@ class DuplicateFinder:
         words, limit = [word[rows] for word in words], np.full(len(rows), LATE_NS)
         _, age = self._handshakes.find(words, where[rows], times[:, rows], limit)
         late = rows[age >= 0]
-        kind[late[kind[late] == NO_COPY]] = LATER
+        kind[late[kind[late] == UNIQUE]] = LATER
         return kind
 
-    def renumber(self, new_pair: np.ndarray) -> None:
+    def renumber(self, new_pair: NDArray[np.int64]) -> None:
         """Take new indices of pairs: `new_pair` gives each old one its new one, or -1 where it is gone."""
         self._recent.renumber(new_pair)
         self._handshakes.renumber(new_pair)
@@ -84,28 +87,32 @@ class RecentPackets:
     """The identities of the last moment, and where they were captured.
 
     Args:
-        longest_ns: how long they are remembered.
+        longest_ns: how long they are kept.
     """
 
     def __init__(self, longest_ns: int) -> None:
         self._longest_ns = longest_ns
-        self._words: list[np.ndarray] = []  # identities of the last moment, see `identities`
+        self._words: list[NDArray[np.uint64]] = []  # identities of the last moment, see `identities`
         self._where = np.empty(0, np.uint64)
         self._outdated = np.empty(0, np.bool_)  # a newer packet of that identity was captured elsewhere
         self._time_ns = np.empty(0, np.int64)
         self._number = np.empty(0, np.int64)  # of the packet
 
     def find(
-        self, words: list[np.ndarray], where: np.ndarray, times: np.ndarray, limit: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray]:
+        self,
+        words: list[NDArray[np.uint64]],
+        where: NDArray[np.uint64],
+        times: NDArray[Any],
+        limit: NDArray[np.int64],
+    ) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
         """Return which rows are duplicates, and for how long the same had been at the same place, else -1.
 
         Args:
             words: what two duplicates have in common.
-            where: the place.
+            where: a hash of the place where each was captured.
             times: three rows, int64: the time since the epoch, the latest time in the capture up to each
                 segment, and the number of its packet.
-            limit: how much later a duplicate may come, in nanoseconds, int64.
+            limit: how much later a duplicate may come, in nanoseconds.
         """
         time_ns, clock_ns, number = times
         new = len(time_ns)
@@ -117,23 +124,23 @@ class RecentPackets:
             where, time_ns = np.concatenate([self._where, where]), np.concatenate([self._time_ns, time_ns])
             number = np.concatenate([self._number, number])
         limit = np.concatenate([np.full(old, -1), limit])
-        clock_ns = np.concatenate([time_ns[:old], clock_ns])  # the first are not asked for
+        clock_ns = np.concatenate([time_ns[:old], clock_ns])  # the first ones are not used
 
-        def within(before: np.ndarray, after: np.ndarray) -> np.ndarray:
-            # What is forgotten once does not come back, whatever later packets' clocks say.
+        def within(before: NDArray[np.int64], after: NDArray[np.int64]) -> NDArray[np.bool_]:
+            # What is dropped once does not come back, whatever later packets' times are.
             age = time_ns[after] - time_ns[before]
             remembered = time_ns[before] >= clock_ns[after] - self._longest_ns
             remembered &= number[after] - number[before] <= MOST_APART
-            result: np.ndarray = (age >= 0) & (age <= limit[after]) & remembered
+            result: NDArray[np.bool_] = (age >= 0) & (age <= limit[after]) & remembered
             return result
 
         order, begins = repeated(words)
         group = np.cumsum(begins).astype(np.uint64)
         again = np.flatnonzero(~begins)
-        copies = np.zeros(len(time_ns), np.bool_)
+        duplicates = np.zeros(len(time_ns), np.bool_)
         before, after = order[again - 1], order[again]
         outdated = np.concatenate([self._outdated, np.zeros(new, np.bool_)])
-        copies[after[within(before, after) & ~outdated[before]]] = True
+        duplicates[after[within(before, after) & ~outdated[before]]] = True
         outdated[before] = True
 
         place, begins = arrange([group, where[order]])
@@ -147,9 +154,9 @@ class RecentPackets:
         keep[before] = False  # only the newest packet of an identity and a place counts
         self._words, self._where = [word[keep] for word in words], where[keep]
         self._time_ns, self._outdated, self._number = time_ns[keep], outdated[keep], number[keep]
-        return copies[old:], age[old:]
+        return duplicates[old:], age[old:]
 
-    def renumber(self, new_pair: np.ndarray) -> None:
+    def renumber(self, new_pair: NDArray[np.int64]) -> None:
         """Take new indices of pairs, as in `DuplicateFinder`."""
         if not self._words:
             return
@@ -162,7 +169,7 @@ class RecentPackets:
         self._time_ns, self._number = self._time_ns[known], self._number[known]
 
 
-def identities(segments: Segments, sides: np.ndarray) -> list[np.ndarray]:
+def identities(segments: Segments, sides: NDArray[np.int64]) -> list[NDArray[np.uint64]]:
     """Return what two duplicates have in common, packed into a few uint64 columns without loss."""
     small = segments.flags.astype(np.uint64) << np.uint64(16) | segments.window.astype(np.uint64)
     return [
@@ -175,8 +182,8 @@ def identities(segments: Segments, sides: np.ndarray) -> list[np.ndarray]:
     ]
 
 
-def repeated(words: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """Return rows among which all are that are not alone with their identity, and where an identity begins.
+def repeated(words: list[NDArray[np.uint64]]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Return all rows that share their identity with another (and a few more), and where an identity begins.
 
     Rows of one identity are neighbours, each as captured.
     """

@@ -1,31 +1,33 @@
-"""Which rows are alike: the one way in which rows are grouped, and small helpers over groups.
+"""Grouping rows that are alike, and small helpers over groups.
 
 A hash only groups. The real values decide: where two different rows share a hash, the whole batch is
-sorted by its values instead, so a collision costs time and never merges anything. The hash is keyed
-afresh in each process, so nobody can prepare packets that cost that time.
+sorted by its values instead, so a collision costs time and never merges anything. Each process has a new key
+for the hash, so nobody can prepare packets that cost that time.
 """
 
 from __future__ import annotations
 
 import secrets
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from numpy.typing import NDArray
+
 KEY = np.uint64(secrets.randbits(64))
 FACTOR = np.uint64(secrets.randbits(64) | 1)
 HALF = np.uint64(32)
 
 
-def packed(high: np.ndarray, low: np.ndarray) -> np.ndarray:
+def packed(high: NDArray[Any], low: NDArray[Any]) -> NDArray[np.uint64]:
     """Return two columns of up to 32 bits as one of 64 bits."""
     return (high.astype(np.uint64) << HALF) | low.astype(np.uint64)
 
 
-def hashed(words: Sequence[np.ndarray]) -> np.ndarray:
+def hashed(words: Sequence[NDArray[np.uint64]]) -> NDArray[np.uint64]:
     """Return a 64-bit hash of each row of these uint64 columns."""
     result = np.full(len(words[0]), KEY)
     for word in words:
@@ -35,11 +37,12 @@ def hashed(words: Sequence[np.ndarray]) -> np.ndarray:
     return result
 
 
-def arrange(words: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+def arrange(words: Sequence[NDArray[np.uint64]]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
     """Bring alike rows together.
 
-    Returns an order in which they are neighbours, each group as captured, and a mask over that order
-    that is set where a group begins.
+    Returns:
+        An order in which they are neighbours, each group as captured; and a mask over that order, true where
+        a group begins.
     """
     digest = hashed(words)
     order = np.argsort(digest, kind="stable")
@@ -51,8 +54,8 @@ def arrange(words: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     return order, differ
 
 
-def unlike_neighbours(words: Sequence[np.ndarray], order: np.ndarray) -> np.ndarray:
-    """Return a mask that is set where a row in this order differs from the one before it."""
+def unlike_neighbours(words: Sequence[NDArray[np.uint64]], order: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Return a mask, true where a row in this order differs from the one before it."""
     differ = np.zeros(len(order), np.bool_)
     differ[:1] = True
     for word in words:
@@ -61,13 +64,13 @@ def unlike_neighbours(words: Sequence[np.ndarray], order: np.ndarray) -> np.ndar
     return differ
 
 
-def lengths(start: np.ndarray, total: int) -> np.ndarray:
+def lengths(start: NDArray[np.int64], total: int) -> NDArray[np.int64]:
     """Return the lengths of groups that begin at `start` and together fill `total` rows."""
     return np.diff(start, append=total)
 
 
-def next_where(mask: np.ndarray) -> np.ndarray:
-    """Return, for each row and one past the end, the first row at or after it where the mask is set.
+def next_where(mask: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Return, for each row and one past the end, the first row at or after it where the mask is true.
 
     Where there is none it is the number of rows.
     """
@@ -75,14 +78,13 @@ def next_where(mask: np.ndarray) -> np.ndarray:
     return np.minimum.accumulate(rows[::-1])[::-1]
 
 
-def rank(mask: np.ndarray, start: np.ndarray, length: np.ndarray) -> np.ndarray:
-    """Return how many rows of its group up to and including it are set in the mask."""
+def rank(mask: NDArray[np.bool_], start: NDArray[np.int64], length: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return, for each row, how many rows of its group up to and including it are true in the mask."""
     total = np.cumsum(mask)
-    result: np.ndarray = total - np.repeat(total[start] - mask[start], length)
-    return result
+    return total - np.repeat(total[start] - mask[start], length)
 
 
-def renumbered(stays: np.ndarray, total: int) -> np.ndarray:
+def renumbered(stays: NDArray[np.int64], total: int) -> NDArray[np.int64]:
     """Return the new index of each of so many rows when only these stay: -1 for the others, and for -1."""
     new = np.full(total + 1, -1)
     new[stays] = np.arange(len(stays))

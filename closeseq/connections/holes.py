@@ -1,10 +1,10 @@
-"""Holes in what an end sent: bytes that had not passed the capture point when a later byte did.
+"""Holes in what an endpoint sent: bytes that had not passed the capture point when a later byte did.
 
-A hole ends in one of three ways, and each says something else of the path:
+A hole ends in one of three ways, each with another meaning for the path:
 
-- *overtaken*: what is missing comes soon after, and was sent earlier. Its packets only changed places.
-- *lost before the capture point*: it comes again, sent later.
-- *not captured*: the other end acknowledges it although it never passed here.
+- *overtaken*: the missing bytes come soon after, and were sent earlier. The packets only changed places.
+- *lost before the capture point*: they come later, as a retransmission.
+- *not captured*: the peer acknowledges them although they never passed here.
 
 Holes are rare, so what fills them goes one by one through plain Python; all else is columns.
 """
@@ -30,12 +30,14 @@ from closeseq.connections.state import NONE
 from closeseq.packets.segments import RST, SYN, counts_on, difference
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from closeseq.connections.state import Sides
     from closeseq.packets.segments import Segments
 
-MOST_OPEN = 16  # holes of one end; of more the oldest are forgotten
+MOST_OPEN = 16  # holes of one end; of more the oldest are dropped
 LATEST_NS = 1_000_000_000  # what was overtaken comes within this
-SAME_TICK_NS = 1_000_000  # two segments of one tick of a timestamp clock; also where nothing else tells
+SAME_TICK_NS = 1_000_000  # two segments of one tick of a timestamp clock; also where nothing else decides
 
 
 @dataclass(slots=True)
@@ -46,7 +48,7 @@ class Hole:
     end: int
     number: int  # of the packet that came too early, and left it
     time_ns: int  # and its time
-    ip_id: int  # and its identification; 0 or -1 tells nothing
+    ip_id: int  # and its identification; 0 and -1 are none
     tsval: int | None  # and its timestamp
 
 
@@ -89,7 +91,7 @@ class Holes:
         Everything stands in the order by sender.
         """
         fresh = self._follow(senders, segments, numbers, sides)
-        count_repetitions(senders, segments, numbers, sides, fresh)
+        count_retransmissions(senders, segments, numbers, sides, fresh)
 
     def _follow(self, senders: Senders, segments: Segments, numbers: Numbers, sides: Sides) -> list[int]:
         """Follow the holes; return the rows that fill one, and so pass for the first time."""
@@ -128,7 +130,7 @@ class Holes:
         else:
             filled = [hole for hole in holes if one.seq < hole.end and one.end > hole.start]
             if filled:
-                self._tell(one, filled, numbers, sides)
+                self._classify(one, filled, numbers, sides)
                 holes = remaining(holes, filled, one)
         if holes:
             self._open[side] = holes[-MOST_OPEN:]
@@ -141,7 +143,7 @@ class Holes:
             sides.hole_number[side], sides.hole_ns[side] = oldest.number, oldest.time_ns
         return bool(filled)
 
-    def _tell(self, one: Filler, filled: list[Hole], numbers: Numbers, sides: Sides) -> None:
+    def _classify(self, one: Filler, filled: list[Hole], numbers: Numbers, sides: Sides) -> None:
         """Count how a segment came to fill holes, and correct its position."""
         known, newest = numbers.acked_by_peer[one.row], filled[-1]
         if one.overtaken_by(newest):
@@ -160,7 +162,7 @@ class Holes:
             sides.missed_number[side], sides.missed_ns[side] = number, time_ns
         sides.missed[side] += 1
 
-    def renumber(self, new: np.ndarray) -> None:
+    def renumber(self, new: NDArray[np.int64]) -> None:
         """Take new indices of connections: `new` gives each old one its new one, or -1 where it is gone."""
         self._open = {
             int(new[side // 2]) * 2 + side % 2: holes
@@ -179,12 +181,12 @@ def remaining(holes: list[Hole], filled: list[Hole], one: Filler) -> list[Hole]:
     return sorted(left, key=lambda hole: hole.time_ns)
 
 
-def count_repetitions(
+def count_retransmissions(
     senders: Senders, segments: Segments, numbers: Numbers, sides: Sides, fresh: list[int]
 ) -> None:
-    """Count what was captured, and sent again before the other end was seen to acknowledge it.
+    """Count retransmissions of what was captured and not yet acknowledged, as far as captured.
 
-    `fresh` are the rows that look like repetitions and pass for the first time.
+    `fresh` are the rows that look like retransmissions and pass for the first time.
     """
     again = (numbers.position == RETRANSMISSION) | (numbers.position == OVERLAP)
     again &= (numbers.end > numbers.seq) & (segments.flags & RST == 0)

@@ -1,10 +1,10 @@
 """Where a new incarnation of a pair begins (RFC 9293 3.6.1 for reopening from TIME_WAIT).
 
-- Only a SYN without RST ever begins one on a pair that is known: what trails behind a close does not.
+- Only a SYN without RST ever begins one on a pair that is known; segments after a close do not.
 - The number of this end's first SYN again is a retransmission; a SYN+ACK that acknowledges the peer's
   SYN answers it. Both belong to the present connection.
 - A SYN of an end whose SYN was not seen belongs to the present connection if it fits right in front of
-  the first number known of that end (it is late), or if nothing but SYNs went by (simultaneous open).
+  the first number known of that end (it is late), or if only SYNs were captured (simultaneous open).
 """
 
 from __future__ import annotations
@@ -20,20 +20,22 @@ from closeseq.packets.segments import ACK, RST, SYN, difference
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from numpy.typing import NDArray
+
     from closeseq.connections.state import Histories, Sides
     from closeseq.packets.segments import Segments
 
 
 class PairRows:
-    """The rows of a batch, pair by pair, with what the rules of incarnations look at."""
+    """The rows of a batch, pair by pair, with the columns that the rules of incarnations need."""
 
     def __init__(
         self,
         segments: Segments,
-        index: np.ndarray,
-        sender: np.ndarray,
-        start: np.ndarray,
-        present: np.ndarray,
+        index: NDArray[np.int64],
+        sender: NDArray[np.uint8],
+        start: NDArray[np.int64],
+        present: NDArray[np.int64],
     ) -> None:
         self.index = index  # int64, row in the batch
         self.sender = sender  # uint8, 0 or 1
@@ -43,21 +45,20 @@ class PairRows:
         self.ack = segments.ack[index]
         self.flags = segments.flags[index]
 
-    def first_numbers(self, end: int) -> np.ndarray:
-        """Return for each row, and one past the last, the first row from there that tells the end's origin.
+    def first_numbers(self, end: int) -> NDArray[np.int64]:
+        """Return for each row, and one past the last, the first row from there that gives the end's origin.
 
         That is a segment of its own, or one of its peer that acknowledges something.
         """
         return next_where((self.sender == end) | (self.flags & ACK > 0))
 
-    def origin(self, end: int, row: np.ndarray) -> np.ndarray:
-        """Return the number that is relative 0 of this end, as these rows tell it."""
+    def origin(self, end: int, row: NDArray[np.int64]) -> NDArray[np.uint32]:
+        """Return the number that is relative 0 of this end, by these rows."""
         own = self.seq[row] - (self.flags[row] & SYN == 0).astype(np.uint32)
-        result: np.ndarray = np.where(self.sender[row] == end, own, self.ack[row] - np.uint32(1))
-        return result
+        return np.where(self.sender[row] == end, own, self.ack[row] - np.uint32(1))
 
 
-def opening_rows(rows: PairRows, histories: Histories, sides: Sides) -> np.ndarray:
+def opening_rows(rows: PairRows, histories: Histories, sides: Sides) -> NDArray[np.bool_]:
     """Return a mask of the rows that begin a connection."""
     opens = np.zeros(len(rows.index), np.bool_)
     opens[rows.start[rows.present < 0]] = True
@@ -78,7 +79,7 @@ def opening_rows(rows: PairRows, histories: Histories, sides: Sides) -> np.ndarr
 
 
 def irregular_openings(
-    rows: PairRows, histories: Histories, sides: Sides, at: np.ndarray, group: np.ndarray
+    rows: PairRows, histories: Histories, sides: Sides, at: NDArray[np.int64], group: NDArray[np.int64]
 ) -> Iterator[int]:
     """Go through the SYNs of irregular pairs one by one; yield those that begin a connection."""
     if not len(at):
@@ -97,8 +98,8 @@ def irregular_openings(
         syn = Syn(sender, int(rows.flags[row]), int(rows.seq[row]), int(rows.ack[row]))
         origin = present.origin[sender]
         if origin is None:
-            telling = int(first_number[sender][present.first])
-            origin = int(rows.origin(sender, np.array([telling]))[0]) if telling < row else None
+            source = int(first_number[sender][present.first])
+            origin = int(rows.origin(sender, np.array([source]))[0]) if source < row else None
         only_syns = present.only_syns and first_other[present.first] >= row
         if opens_next(present, syn, origin, only_syns=only_syns):
             present = CurrentIncarnation(row)
@@ -109,7 +110,7 @@ def irregular_openings(
 
 @dataclass(slots=True)
 class CurrentIncarnation:
-    """The connection that a pair has at some moment, as far as SYNs ask."""
+    """The connection that a pair has at some moment, with the numbers that SYNs are compared with."""
 
     first: int  # its first row in this batch
     syn: list[int | None] = field(default_factory=lambda: [None, None])  # number of each end's first SYN
@@ -129,7 +130,7 @@ def carried(first: int, connection: int, histories: Histories, sides: Sides) -> 
 
 
 class Syn(NamedTuple):
-    """A segment with SYN, and what of it says whether it begins a connection."""
+    """A segment with SYN: the fields that decide whether it begins a connection."""
 
     sender: int
     flags: int
@@ -140,8 +141,11 @@ class Syn(NamedTuple):
 def opens_next(present: CurrentIncarnation, syn: Syn, origin: int | None, *, only_syns: bool) -> bool:
     """Return whether a SYN begins a new connection instead of belonging to the present one.
 
-    `origin` is the number in front of the first one known of its sender, and `only_syns` tells that
-    nothing but SYNs without ACK went by.
+    Args:
+        present: the present connection.
+        syn: the segment.
+        origin: the number in front of the first one known of its sender.
+        only_syns: whether only SYNs without ACK were captured.
     """
     if syn.flags & RST:
         return False

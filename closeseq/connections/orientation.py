@@ -1,6 +1,7 @@
-"""Which end is the client where no SYN tells it.
+"""Which end of a connection is the client, and with it which is the server.
 
-Which end of many connections is the client: the column form of what `events.describe` finds for one.
+A SYN or SYN+ACK shows it (`clients`). Where neither was captured it is inferred from ports and from how many
+others each endpoint talks to (`ClientGuess`).
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from closeseq.connections.state import ColumnTable, column
 from closeseq.packets.segments import ACK, SYN
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from closeseq.connections.pairs import PairTable
     from closeseq.connections.state import Pairs
     from closeseq.connections.steps import Extent, Steps
@@ -23,13 +26,19 @@ Endpoint = tuple[int, int, int, int]  # version, high and low half of the addres
 
 
 class Endpoints(ColumnTable):
-    """One row a pair, as far as they were looked at."""
+    """One row a pair, in the order of `Pairs`; it may have fewer rows."""
 
-    name: np.ndarray = column(np.int64, width=2)  # a number for each distinct endpoint, of end 0 and end 1
+    # a number for each distinct endpoint, of end 0 and end 1
+    name: NDArray[np.int64] = column(np.int64, width=2)
 
 
 class ClientGuess:
-    """Guesses the client: the port asked for, a port with several clients, the lower port is the server's."""
+    """Infers the client: the port asked for, a port with several clients, the lower port is the server's.
+
+    Args:
+        pairs: all pairs of addresses and ports.
+        ports: those that are known to be servers'.
+    """
 
     def __init__(self, pairs: Pairs, ports: frozenset[int]) -> None:
         self._pairs = pairs
@@ -38,17 +47,20 @@ class ClientGuess:
         self._name_of: dict[bytes, int] = {}  # by what `endpoint_keys` gives
         self._peers = np.empty(0, np.int64)  # with how many others each endpoint talks
 
-    def clients(self, pair: np.ndarray, first_sender: np.ndarray) -> np.ndarray:
+    def clients(self, pair: NDArray[np.int64], first_sender: NDArray[np.uint8]) -> NDArray[np.int64]:
         """Return the client, 0 or 1, of connections by their pair and the sender of their first packet."""
-        self._catch_up()
-        port = self._pairs.port[pair]
+        port, peers = self._pairs.port[pair], self._peer_counts(pair)
         asked = np.isin(port, self._ports)
-        peers = self._peers[self._endpoints.name[pair]]
         return np.select(
             [asked[:, 0] != asked[:, 1], peers[:, 0] != peers[:, 1], port[:, 0] != port[:, 1]],
             [asked[:, 0], peers[:, 0] > peers[:, 1], port[:, 0] < port[:, 1]],
             first_sender,
         )
+
+    def _peer_counts(self, pair: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return with how many others end 0 and end 1 of these pairs talk: a row a pair, a column an end."""
+        self._catch_up()
+        return self._peers[self._endpoints.name[pair]]
 
     def _catch_up(self) -> None:
         """Look at the pairs that came since the last time."""
@@ -74,12 +86,7 @@ def endpoint_keys(pairs: Pairs, first: int, past: int) -> list[bytes]:
     return keys
 
 
-def endpoints(pairs: Pairs, first: int, past: int) -> list[tuple[Endpoint, Endpoint]]:
-    """Return end 0 and end 1 of each of these pairs."""
-    return endpoints_of(pairs, slice(first, past))
-
-
-def endpoints_of(pairs: Pairs, rows: slice | np.ndarray) -> list[tuple[Endpoint, Endpoint]]:
+def endpoints_of(pairs: Pairs, rows: slice | NDArray[np.int64]) -> list[tuple[Endpoint, Endpoint]]:
     """Return end 0 and end 1 of each of these pairs, given by index."""
     columns = (pairs.version[rows], pairs.high[rows], pairs.low[rows], pairs.port[rows])
     return [
@@ -90,8 +97,8 @@ def endpoints_of(pairs: Pairs, rows: slice | np.ndarray) -> list[tuple[Endpoint,
 
 def clients(
     table: PairTable, steps: Steps, guess: ClientGuess, extent: Extent
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return each connection's client, 0 or 1, and whether a SYN or SYN+ACK told it."""
+) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Return each connection's client, 0 or 1, and whether a SYN or SYN+ACK shows it."""
     histories, kept = table.histories, steps.kept
     client = np.full(len(extent), -1)
     flags, sender = kept.flags[extent.event] & (SYN | ACK), kept.sender[extent.event]

@@ -1,13 +1,12 @@
-"""From addresses and ports to the row of `Pairs` that has them: a hash table in one numpy column.
-
-A dictionary would cost 200 bytes a pair and a Python step for each pair and batch; this costs 16 bytes or
-less, and no step. It holds only row numbers. The addresses themselves are compared where they stand, in
-`Pairs`, so a hash that two pairs share costs one more look and never merges them.
-
-Which rows belong together: pairs, their incarnations, and copies left out.
+"""Which rows belong together: pairs of endpoints, and their incarnations; duplicates are left out.
 
 Python runs here once per SYN that is not simply the first packet of a new pair or the answer to it;
 everything else is columns.
+
+`PairIndex` finds the row of `Pairs` for addresses and ports: a hash table in one numpy column. A dictionary
+would cost 200 bytes a pair and a Python step for each pair and batch; this costs 16 bytes or less, and no
+step. It holds only row numbers. The addresses themselves are compared where they stand, in `Pairs`, so a hash
+that two pairs share costs one more comparison and never merges them.
 """
 
 from __future__ import annotations
@@ -27,6 +26,8 @@ from closeseq.packets.segments import ACK, FIN, SYN
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from numpy.typing import NDArray
+
     from closeseq.connections.state import DiskColumns
     from closeseq.packets.segments import Segments
 
@@ -42,7 +43,7 @@ class PairIndex:
         self._used = 0
         self._slots = np.full(FEWEST_SLOTS, FREE)
 
-    def find(self, words: Sequence[np.ndarray]) -> np.ndarray:
+    def find(self, words: Sequence[NDArray[np.uint64]]) -> NDArray[np.int64]:
         """Return the row of each of these pairs, int64; new ones are added, in their order.
 
         Args:
@@ -67,7 +68,7 @@ class PairIndex:
         return row
 
     def renew(self) -> None:
-        """Take in that the rows of `Pairs` have other numbers, or are fewer."""
+        """Build the table anew, after rows of `Pairs` were dropped or renumbered."""
         self._used = int(np.count_nonzero(~self._pairs.further))
         self._slots = np.full(FEWEST_SLOTS, FREE)
         self._enlarge(2 * self._used)
@@ -81,7 +82,9 @@ class PairIndex:
         _, slot = self._probe(self._words(row), known=True)
         self._slots[slot] = row
 
-    def _probe(self, words: Sequence[np.ndarray], *, known: bool = False) -> tuple[np.ndarray, np.ndarray]:
+    def _probe(
+        self, words: Sequence[NDArray[np.uint64]], *, known: bool = False
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Return the rows of these pairs, FREE for a new one, and their slots, which are theirs from now on.
 
         `known`: none of them is in the table yet.
@@ -107,13 +110,13 @@ class PairIndex:
             slot[waiting] = (slot[waiting] + 1) & int(mask)
         return row, slot
 
-    def _same(self, row: np.ndarray, words: Sequence[np.ndarray]) -> np.ndarray:
+    def _same(self, row: NDArray[np.int64], words: Sequence[NDArray[np.uint64]]) -> NDArray[np.bool_]:
         result = np.ones(len(row), np.bool_)
         for own, other in zip(self._words(row), words, strict=True):
             result &= own == other
         return result
 
-    def _words(self, row: np.ndarray) -> list[np.ndarray]:
+    def _words(self, row: NDArray[np.int64]) -> list[NDArray[np.uint64]]:
         pairs = self._pairs
         high, low, port = pairs.high[row], pairs.low[row], pairs.port[row].astype(np.uint32)
         rest = packed(pairs.version[row], port[:, 0] << np.uint32(16) | port[:, 1])
@@ -122,31 +125,31 @@ class PairIndex:
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """The rows of a batch without copies: connection by connection, each as captured.
+    """The rows of a batch without duplicates: connection by connection, each as captured.
 
     A *run* is the rows of one connection in this batch.
     """
 
-    index: np.ndarray  # int64, row in the batch's Segments
-    sender: np.ndarray  # uint8, 0 or 1
-    start: np.ndarray  # int64, per run: its first row
-    connection: np.ndarray  # int64, per run: index into Histories
+    index: NDArray[np.int64]  # row in the batch's Segments
+    sender: NDArray[np.uint8]  # 0 or 1
+    start: NDArray[np.int64]  # per run: its first row
+    connection: NDArray[np.int64]  # per run: index into Histories
 
     @property
-    def length(self) -> np.ndarray:
+    def length(self) -> NDArray[np.int64]:
         return lengths(self.start, len(self.index))
 
 
 @dataclass(frozen=True, slots=True)
-class Left:
-    """A batch with what tells which of its rows are copies."""
+class BatchDuplicates:
+    """A batch, and which of its rows are duplicates of which kind."""
 
     segments: Segments
-    order: np.ndarray  # int64, row in the batch; pair by pair, each as captured
-    sender: np.ndarray  # uint8, 0 or 1, of each row in the batch
-    kind: np.ndarray  # uint8, of `copies`, of each row in the batch
-    copy: np.ndarray  # bool, in the order
-    pair: np.ndarray  # int64, index into Pairs, in the order
+    order: NDArray[np.int64]  # row in the batch; pair by pair, each as captured
+    sender: NDArray[np.uint8]  # 0 or 1, of each row in the batch
+    kind: NDArray[np.uint8]  # as in `duplicates`, of each row in the batch
+    duplicate: NDArray[np.bool_]  # in the order
+    pair: NDArray[np.int64]  # index into Pairs, in the order
 
 
 class PairTable:
@@ -158,9 +161,9 @@ class PairTable:
         self.sides = Sides(scratch)
         self._pair_index = PairIndex(self.pairs)
         self._lanes = Lanes(self.pairs)
-        self._copies = DuplicateFinder()
+        self._finder = DuplicateFinder()
         self._seen = 0  # connections, forgotten ones included
-        self._copies_forgotten = 0
+        self._copies_dropped = 0
         self.replaced = np.empty(0, np.int64)  # connections whose successors came with the last batch
 
     def assign(self, segments: Segments) -> Rows:
@@ -172,20 +175,22 @@ class PairTable:
         pair = np.repeat(found, lengths(np.flatnonzero(begins), len(order)))
         sides = np.empty(len(order), np.int64)
         sides[order] = pair * 2 + sender[order]
-        kind = self._copies.find(segments, sides)
-        copy = kind[order] > 0
-        lane = self._lanes.assign(pair_order(segments, order, pair, sender[order], copy))
+        kind = self._finder.find(segments, sides)
+        duplicate = kind[order] > 0
+        lane = self._lanes.assign(pair_order(segments, order, pair, sender[order], duplicate))
         if lane is not pair:
             again = np.argsort(lane, kind="stable")
-            order, pair, copy = order[again], lane[again], copy[again]
+            order, pair, duplicate = order[again], lane[again], duplicate[again]
 
-        index, pair_kept = order[~copy], pair[~copy]
+        index, pair_kept = order[~duplicate], pair[~duplicate]
         new_pair = np.diff(pair_kept, prepend=-1) != 0
         present = self.pairs.present[pair_kept[new_pair]]
         lines = PairRows(segments, index, sender[index], np.flatnonzero(new_pair), present)
         opens = opening_rows(lines, self.histories, self.sides)
         rows = self._runs(lines, pair_kept, opens, segments.time_ns)
-        self._count_copies(Left(segments, order, sender, kind, copy, pair), rows, pair_kept)
+        self._count_duplicates(
+            BatchDuplicates(segments, order, sender, kind, duplicate, pair), rows, pair_kept
+        )
         self.pairs.present[pair_kept[rows.start]] = rows.connection  # of several runs the last one stays
         if len(index):
             self._find_origins(lines, rows)
@@ -194,11 +199,11 @@ class PairTable:
 
     @property
     def copies(self) -> int:
-        """How many identical copies of packets were left out."""
-        return self._copies_forgotten + int(self.histories.copies.sum())
+        """How many duplicates of packets were left out."""
+        return self._copies_dropped + int(self.histories.copies.sum())
 
-    def forget(self, kept: np.ndarray) -> np.ndarray:
-        """Forget all connections but those of this mask; return the old indices of those that stay.
+    def forget(self, kept: NDArray[np.bool_]) -> NDArray[np.int64]:
+        """Drop all connections but those of this mask; return the old indices of those that stay.
 
         The earlier connections of a pair go with its newest one: where that is unknown, they would seem
         to be the newest.
@@ -206,13 +211,13 @@ class PairTable:
         histories = self.histories
         self.replaced = np.empty(0, np.int64)
         stays = np.flatnonzero(kept & kept[self.pairs.present[histories.pair]])
-        self._copies_forgotten = self.copies
+        self._copies_dropped = self.copies
         new = renumbered(stays, len(histories))
         pairs = self._lanes.kept(np.unique(histories.pair[stays]))
         new_pair = renumbered(pairs, len(self.pairs))
 
         histories.keep(stays)
-        self._copies_forgotten -= int(histories.copies.sum())
+        self._copies_dropped -= int(histories.copies.sum())
         self.sides.keep((2 * stays[:, None] + np.arange(2)).ravel())
         self.pairs.keep(pairs)
         histories.pair[:] = new_pair[histories.pair]
@@ -220,10 +225,12 @@ class PairTable:
         self.pairs.present[:] = new[self.pairs.present]
         self._pair_index.renew()
         self._lanes.renumber(new_pair)
-        self._copies.renumber(new_pair)
+        self._finder.renumber(new_pair)
         return stays
 
-    def _runs(self, lines: PairRows, pair: np.ndarray, opens: np.ndarray, time_ns: np.ndarray) -> Rows:
+    def _runs(
+        self, lines: PairRows, pair: NDArray[np.int64], opens: NDArray[np.bool_], time_ns: NDArray[np.int64]
+    ) -> Rows:
         """Cut the rows of each pair into runs, and make the connections that begin."""
         first_of_pair = np.zeros(len(opens), np.bool_)
         first_of_pair[lines.start] = True
@@ -263,13 +270,13 @@ class PairTable:
         return Rows(lines.index, lines.sender, start, connection)
 
     def _find_origins(self, lines: PairRows, rows: Rows) -> None:
-        """Fix the number that is relative 0 of every end of which these rows tell it first."""
+        """Set the number that is relative 0 of every end for which these rows are the first to give it."""
         end_of_run = rows.start + rows.length
         for end in (0, 1):
-            telling = lines.first_numbers(end)[rows.start]
+            source = lines.first_numbers(end)[rows.start]
             side = 2 * rows.connection + end
-            new = ~self.sides.known[side] & (telling < end_of_run)
-            origin, side = lines.origin(end, telling[new]), side[new]
+            new = ~self.sides.known[side] & (source < end_of_run)
+            origin, side = lines.origin(end, source[new]), side[new]
             self.sides.known[side] = True
             self.sides.origin[side] = self.sides.last_raw[side] = origin
 
@@ -292,9 +299,9 @@ class PairTable:
             lines.flags & (SYN | ACK) == SYN, rows.start
         )
 
-    def _count_copies(self, left: Left, rows: Rows, pair_kept: np.ndarray) -> None:
-        """Count each copy with the connection that its pair had at that moment."""
-        at, pair = np.flatnonzero(left.copy), left.pair
+    def _count_duplicates(self, found: BatchDuplicates, rows: Rows, pair_kept: NDArray[np.int64]) -> None:
+        """Count each duplicate with the connection that its pair had at that moment."""
+        at, pair = np.flatnonzero(found.duplicate), found.pair
         if not len(at):
             return
         newest = at - np.arange(len(at)) - 1  # the kept row before it, counted among the kept rows
@@ -304,23 +311,23 @@ class PairTable:
         run = np.searchsorted(rows.start, newest[same_pair], side="right") - 1
         connection[same_pair] = rows.connection[run]
         known = connection >= 0
-        self._copies_forgotten += int(np.count_nonzero(~known))
-        connection, row = connection[known], left.order[at[known]]
+        self._copies_dropped += int(np.count_nonzero(~known))
+        connection, row = connection[known], found.order[at[known]]
 
-        histories, sides, kind = self.histories, self.sides, left.kind[row]
-        side = 2 * connection + left.sender[row]
+        histories, sides, kind = self.histories, self.sides, found.kind[row]
+        side = 2 * connection + found.sender[row]
         np.add.at(histories.copies, connection, 1)
         np.add.at(histories.elsewhere, connection[kind == ELSEWHERE], 1)
         np.add.at(histories.repeated_resets, connection[kind == RESET], 1)
         np.add.at(sides.doubled, side[kind == AGAIN], 1)
         np.add.at(sides.delivered, side[kind == LATER], 1)
-        fin = (left.segments.flags[row] & FIN > 0) & ((kind == AGAIN) | (kind == LATER))
-        sides.fin_again[side[fin]] = left.segments.number[row[fin]]  # of several the last one stays
-        sides.fin_again_ns[side[fin]] = left.segments.time_ns[row[fin]]
+        fin = (found.segments.flags[row] & FIN > 0) & ((kind == AGAIN) | (kind == LATER))
+        sides.fin_again[side[fin]] = found.segments.number[row[fin]]  # of several the last one stays
+        sides.fin_again_ns[side[fin]] = found.segments.time_ns[row[fin]]
         sides.fin_again_later[side[fin]] = kind[fin] == LATER
 
 
-def senders(segments: Segments) -> np.ndarray:
+def senders(segments: Segments) -> NDArray[np.uint8]:
     """Return 1 where the sender is end 1 of its pair, the one with the larger address (then port)."""
     later = segments.src_port > segments.dst_port
     for source, destination in (
@@ -331,7 +338,7 @@ def senders(segments: Segments) -> np.ndarray:
     return later.view(np.uint8)
 
 
-def pair_words(segments: Segments, sender: np.ndarray) -> list[np.ndarray]:
+def pair_words(segments: Segments, sender: NDArray[np.uint8]) -> list[NDArray[np.uint64]]:
     """Return addresses and ports of end 0 and end 1, packed into uint64 columns without loss."""
     swap = sender.view(np.bool_)
     words = []

@@ -1,11 +1,11 @@
-"""Which rows matter: the *events*, segments that can change a state or prove something.
+"""Which rows are *events*: segments that can change a state or prove something.
 
 Major events: SYN, FIN, RST, and the ACKs that first cover a SYN or a FIN.
-Minor events: all that happens once a close has begun, ACKs past everything captured, and pure ACKs that
-betray something not captured.
+Minor events: all segments once a close has begun, ACKs past everything captured, and pure ACKs that show that
+something was not captured.
 
-A connection keeps a limited number of either: a TCP repeats a FIN some fifteen times, so thousands of
-alike segments are somebody's doing, and the first of them tell as much as all. The others count as traffic.
+A connection keeps a limited number of either: a TCP retransmits a FIN some fifteen times, so thousands of
+alike segments are not a TCP's, and the first of them show as much as all. The others count as traffic.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from closeseq.connections.state import NONE, Histories, Sides
 from closeseq.packets.segments import FIN, RST, SYN
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from closeseq.connections.sequence_space import Batch
 
 MINOR_LIMIT = 32
@@ -27,15 +29,15 @@ ALIKE_LIMIT = 32  # SYNs, FINs and RSTs of one end, each
 COVER_LIMIT = 64  # ACKs of a connection that first cover a SYN or FIN
 
 
-def events(batch: Batch, histories: Histories, sides: Sides) -> np.ndarray:
-    """Return a mask, in the order by connection, of the rows that are events; update what is kept."""
+def events(batch: Batch, histories: Histories, sides: Sides) -> NDArray[np.bool_]:
+    """Return a mask, in the order by connection, of the rows that are events; update both tables."""
     senders, segments, numbers = batch.senders, batch.segments, batch.numbers
     major = first_of_kind(batch, sides)
     covers = (covers_syn(batch, sides) | covers_fin(batch, sides)) & ~major
     covers &= segments.flags & (SYN | FIN | RST) == 0
     beyond = (numbers.sent_by_peer != NONE) & (numbers.ack > numbers.sent_by_peer)
-    betrays = (numbers.position == GAP) & (segments.length == 0)
-    major, noteworthy = major[senders.place], (beyond | betrays)[senders.place]
+    shows_gap = (numbers.position == GAP) & (segments.length == 0)
+    major, noteworthy = major[senders.place], (beyond | shows_gap)[senders.place]
     covers, control = covers[senders.place], (segments.flags & (SYN | FIN | RST) > 0)[senders.place]
 
     start, length, connection = batch.rows.start, batch.rows.length, batch.rows.connection
@@ -49,11 +51,11 @@ def events(batch: Batch, histories: Histories, sides: Sides) -> np.ndarray:
     minor = ~major & (noteworthy | closing) & ~control
     minor &= np.repeat(histories.minor[connection], length) + rank(minor, start, length) <= MINOR_LIMIT
     histories.minor[connection] += np.add.reduceat(minor.astype(np.int32), start)
-    result: np.ndarray = major | minor
+    result: NDArray[np.bool_] = major | minor
     return result
 
 
-def first_of_kind(batch: Batch, sides: Sides) -> np.ndarray:
+def first_of_kind(batch: Batch, sides: Sides) -> NDArray[np.bool_]:
     """Return which rows (by sender) are among the first SYNs, FINs or RSTs of their sender."""
     senders, flags = batch.senders, batch.segments.flags
     result = np.zeros(len(flags), np.bool_)
@@ -66,14 +68,16 @@ def first_of_kind(batch: Batch, sides: Sides) -> np.ndarray:
     return result
 
 
-def covers_syn(batch: Batch, sides: Sides) -> np.ndarray:
+def covers_syn(batch: Batch, sides: Sides) -> NDArray[np.bool_]:
     """Return which rows (by sender) are the first ACK of their sender after the peer's SYN."""
     senders = batch.senders
     syn = batch.segments.flags & SYN > 0
     known = (
         senders.of_peer(rank(syn, senders.start, senders.length), np.zeros(len(senders.start), np.int64)) > 0
     )
-    result: np.ndarray = batch.numbers.first_ack & (known | senders.spread(sides.syn[senders.side ^ 1]))
+    result: NDArray[np.bool_] = batch.numbers.first_ack & (
+        known | senders.spread(sides.syn[senders.side ^ 1])
+    )
 
     first = np.flatnonzero(syn)
     side = senders.spread(senders.side)[first]
@@ -82,7 +86,7 @@ def covers_syn(batch: Batch, sides: Sides) -> np.ndarray:
     return result
 
 
-def covers_fin(batch: Batch, sides: Sides) -> np.ndarray:
+def covers_fin(batch: Batch, sides: Sides) -> NDArray[np.bool_]:
     """Return which rows (by sender) are the first to acknowledge the peer's newest FIN."""
     senders, numbers = batch.senders, batch.numbers
     result = np.zeros(len(numbers.ack), np.bool_)

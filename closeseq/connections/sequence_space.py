@@ -1,15 +1,13 @@
 """Sequence numbers of a batch: relative, unwrapped to 64 bits, and their position against what was sent.
 
-Everything here stands in the order *by sender*: run by run, and in each first the segments of end 0,
-then those of end 1. A *group* is the segments of one end in one run.
-
-One batch on its way through: its rows, ordered in two ways, and their numbers.
+A batch (`Batch`) has its rows in two orders. Here they stand *by sender*: run by run, and in each first the
+segments of end 0, then those of end 1. A *group* is the segments of one end in one run.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -19,6 +17,8 @@ from closeseq.connections.state import NONE, Sides
 from closeseq.packets.segments import ACK, FIN, RST, SYN, differences
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from closeseq.connections.pairs import Rows
     from closeseq.packets.segments import Segments
 
@@ -60,22 +60,24 @@ class Senders:
         self.length = lengths(self.start, len(order))
         self.last = self.start + self.length - 1
 
-    def spread(self, values: np.ndarray) -> np.ndarray:
+    def spread(self, values: NDArray[Any]) -> NDArray[Any]:
         """Return a column with each group's value in its rows."""
         return np.repeat(values, self.length)
 
-    def before(self, running: np.ndarray, carried: np.ndarray) -> np.ndarray:
+    def before(self, running: NDArray[np.int64], carried: NDArray[np.int64]) -> NDArray[np.int64]:
         """Shift a running value by one row within its group; `carried` (one a group) comes first."""
         shifted = np.empty_like(running)
         shifted[1:] = running[:-1]
         shifted[self.start] = carried
         return shifted
 
-    def of_peer(self, running: np.ndarray, carried: np.ndarray) -> np.ndarray:
+    def of_peer(self, running: NDArray[np.int64], carried: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the peer's running value before each row; `carried` is that of each group's peer."""
         return np.where(self.newest >= 0, running[self.newest], self.spread(carried))
 
-    def highest(self, values: np.ndarray, counts: np.ndarray, carried: np.ndarray) -> np.ndarray:
+    def highest(
+        self, values: NDArray[np.int64], counts: NDArray[np.bool_], carried: NDArray[np.int64]
+    ) -> NDArray[np.int64]:
         """Return the running maximum in each group of those values that count, from `carried` on."""
         low = np.minimum.reduceat(np.where(counts, values, HIGHEST), self.start)
         high = np.maximum(np.maximum.reduceat(np.where(counts, values, NONE), self.start), carried)
@@ -99,21 +101,21 @@ class Senders:
 class Numbers:
     """The sequence numbers of a batch, in the order by sender."""
 
-    seq: np.ndarray  # int64, relative to the sender's origin
-    ack: np.ndarray  # int64, relative to the receiver's origin; NONE without the ACK flag
-    end: np.ndarray  # int64, the number after the segment
-    position: np.ndarray  # uint8, index into POSITIONS
-    sent_before: np.ndarray  # int64, its sender's highest `end` before this segment; NONE if none
-    acked_by_peer: np.ndarray  # int64, the peer's highest `ack` before this segment; NONE if none
-    first_ack: np.ndarray  # bool, the first segment with ACK of its sender
-    sent_by_peer: np.ndarray  # int64, the peer's highest `end` before this segment; NONE if none
-    fin_of_peer: np.ndarray  # int64, the highest `end` of the peer's FINs before this segment; NONE if none
+    seq: NDArray[np.int64]  # relative to the sender's origin
+    ack: NDArray[np.int64]  # relative to the receiver's origin; NONE without the ACK flag
+    end: NDArray[np.int64]  # the number after the segment
+    position: NDArray[np.uint8]  # index into POSITIONS
+    sent_before: NDArray[np.int64]  # its sender's highest `end` before this segment; NONE if none
+    acked_by_peer: NDArray[np.int64]  # the peer's highest `ack` before this segment; NONE if none
+    first_ack: NDArray[np.bool_]  # the first segment with ACK of its sender
+    sent_by_peer: NDArray[np.int64]  # the peer's highest `end` before this segment; NONE if none
+    fin_of_peer: NDArray[np.int64]  # the highest `end` of the peer's FINs before this segment; NONE if none
 
 
 def number(senders: Senders, segments: Segments, sides: Sides) -> Numbers:
-    """Give every row its relative numbers and its position; update what is kept of the sides.
+    """Return every row's relative numbers and position; update `sides`, whose origins are known already.
 
-    `segments` stands in the order by sender; the origins of all sides are known already.
+    `segments` stands in the order by sender.
     """
     side, start = senders.side, senders.start
     flags = segments.flags
@@ -168,19 +170,20 @@ def learn_reach(senders: Senders, segments: Segments, sides: Sides) -> None:
 
 def follow_sent(
     senders: Senders,
-    flags: np.ndarray,
-    seq: np.ndarray,
-    end: np.ndarray,
+    flags: NDArray[np.uint8],
+    seq: NDArray[np.int64],
+    end: NDArray[np.int64],
     *,
-    carried: np.ndarray,
-    reach: np.ndarray,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Follow how far each end has sent.
+    carried: NDArray[np.int64],
+    reach: NDArray[np.int64],
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]:
+    """Follow how far each endpoint has sent; `carried` and `reach` have an entry for each group.
 
-    Returns three columns: the highest `end` of a sender before each segment, the same after it, and a mask
-    of the segments *outside*, which do not count as sent, since what comes after them would seem to lie far
-    behind: those further ahead than any window reaches, and FINs without ACK, which every receiver drops
-    (RFC 9293 3.10.7.4). `carried` and `reach` have an entry for each group.
+    Returns:
+        Three columns: the highest `end` of a sender before each segment, the same after it, and a mask of the
+        segments *outside*: those further ahead than any window reaches, and FINs without ACK, which every
+        receiver drops (RFC 9293 3.10.7.4). These do not count as sent, else what follows them would seem to
+        lie far behind.
     """
     counts = (flags & RST == 0) & (flags & (FIN | ACK | SYN) != FIN)
     outside = (flags & RST == 0) & ~counts
@@ -197,7 +200,7 @@ def follow_sent(
                 before[row] = highest
                 if counts[row]:
                     if flags[row] & SYN and seq[row] != 0:
-                        # What went by before its SYN was of an older connection.
+                        # Segments before its SYN were of an older connection.
                         before[row], highest = seq[row], int(end[row])
                     elif highest != NONE and seq[row] - highest > furthest:
                         outside[row] = True
@@ -207,7 +210,9 @@ def follow_sent(
     return before, after, outside
 
 
-def acknowledgements(senders: Senders, segments: Segments, sides: Sides) -> tuple[np.ndarray, np.ndarray]:
+def acknowledgements(
+    senders: Senders, segments: Segments, sides: Sides
+) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
     """Return the relative acknowledgements (NONE without ACK), and which are the first of their sender."""
     ack = np.full(len(segments), NONE)
     first = np.zeros(len(segments), np.bool_)
@@ -232,7 +237,12 @@ def acknowledgements(senders: Senders, segments: Segments, sides: Sides) -> tupl
     return ack, first
 
 
-def unwrap(raw: np.ndarray, start: np.ndarray, before_raw: np.ndarray, before: np.ndarray) -> np.ndarray:
+def unwrap(
+    raw: NDArray[np.uint32],
+    start: NDArray[np.int64],
+    before_raw: NDArray[np.uint32],
+    before: NDArray[np.int64],
+) -> NDArray[np.int64]:
     """Return 64-bit numbers for 32-bit ones that wrap: each lies less than 2**31 from the one before it.
 
     `before_raw` and `before` are, for each group, the number before its first one, in both forms.
@@ -243,13 +253,17 @@ def unwrap(raw: np.ndarray, start: np.ndarray, before_raw: np.ndarray, before: n
     step = differences(raw, previous)
     total = np.cumsum(step)
     base = before - (total[start] - step[start])
-    result: np.ndarray = total + np.repeat(base, lengths(start, len(raw)))
+    result: NDArray[np.int64] = total + np.repeat(base, lengths(start, len(raw)))
     return result
 
 
 def positions(
-    flags: np.ndarray, seq: np.ndarray, end: np.ndarray, sent_end: np.ndarray, fin_end: np.ndarray
-) -> np.ndarray:
+    flags: NDArray[np.uint8],
+    seq: NDArray[np.int64],
+    end: NDArray[np.int64],
+    sent_end: NDArray[np.int64],
+    fin_end: NDArray[np.int64],
+) -> NDArray[np.uint8]:
     """Return where each segment lies against what its sender had sent."""
     result = np.where(end > sent_end, OVERLAP, RETRANSMISSION).astype(np.uint8)
     # RFC 9293 3.8.4: a keepalive repeats the last number; behind a FIN that is not possible.
@@ -262,10 +276,10 @@ def positions(
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """What is known of the rows of a batch before it is decided which of them matter."""
+    """The rows of a batch with their numbers, before it is decided which of them are events."""
 
     rows: Rows  # in the order by connection
-    connection: np.ndarray  # int64, index into Histories, in the order by connection
+    connection: NDArray[np.int64]  # index into Histories, in the order by connection
     senders: Senders  # the order by sender, and the way from one to the other
     segments: Segments  # in the order by sender
     numbers: Numbers  # in the order by sender

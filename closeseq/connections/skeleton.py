@@ -1,7 +1,7 @@
 """Connections whose steps are of the same kinds, with the numbers in which they differ as columns.
 
 A *skeleton* is what connections have in common before any number is compared: which steps they have, who
-sent each, with which flags, in which position, with or without timestamps; whether a SYN tells which end
+sent each, with which flags, in which position, with or without timestamps; whether a SYN shows which endpoint
 is the client; and whether another connection of the pair follows. Everything else is a number, and stands
 in a column: see `Leaf`.
 """
@@ -13,13 +13,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from closeseq.connections.compose import address_of, compose, tags
 from closeseq.connections.conversation import Address, Conversation, Opener
-from closeseq.connections.describe import compose, tags, text
 from closeseq.connections.grouping import arrange, packed
-from closeseq.connections.orientation import clients, endpoints
+from closeseq.connections.orientation import clients, endpoints_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from numpy.typing import NDArray
 
     from closeseq.connections.orientation import ClientGuess
     from closeseq.connections.pairs import PairTable
@@ -27,16 +29,16 @@ if TYPE_CHECKING:
     from closeseq.connections.steps import Extent, KeptEvents, Steps
     from closeseq.connections.traffic import Stretches
 
-MOST_STEPS = 64  # connections with more of them are looked at one by one
+MOST_STEPS = 64  # connections with more of them are judged one by one
 
 # Places of a `Leaf` besides the steps, which count from 0.
 HISTORY, SIDE, SUCCESSOR, PAIR = -1, -2, -3, -4
 
-# Columns of a step that belong to the skeleton; all others of Kept and Stretches are numbers.
+# Columns of a step that belong to the skeleton; all others of KeptEvents and Stretches are numbers.
 KINDS_OF_EVENT = ("sender", "flags", "position", "has_timestamps")
 KINDS_OF_STRETCH = ("has_timestamps",)
 EVENT, STRETCH = 1 << 30, 1 << 29  # in the code of a step, which is never 0
-# Ascending with the steps of a connection, where they are looked at.
+# These ascend with the steps of a shared skeleton.
 PACKETS = frozenset({"number", "first_number", "last_number"})
 
 
@@ -59,23 +61,23 @@ class Skeleton:
     """Connections of one skeleton. A *row* is a position among them."""
 
     key: bytes  # equal for equal skeletons, also of other batches
-    connection: np.ndarray  # int64, indices into Histories, ascending
+    connection: NDArray[np.int64]  # indices into Histories, ascending
     shared: bool  # False: too many steps to be compared, or packets out of order: there is one connection
-    _client: np.ndarray  # uint8, 0 or 1
-    _seen: bool  # a SYN or SYN+ACK told the client
+    _client: NDArray[np.uint8]  # 0 or 1
+    _seen: bool  # a SYN or SYN+ACK shows the client
     _codes: list[int]  # of the steps
-    _rows: np.ndarray  # int64, a row a connection, a column a step: rows of Kept or Stretches
-    _successor: np.ndarray  # int64, rows of Kept: the first event of the next connection; -1 without one
+    _rows: NDArray[np.int64]  # a row a connection, a column a step: rows of KeptEvents or Stretches
+    _successor: NDArray[np.int64]  # rows of KeptEvents: the next connection's first event; -1 without one
     _table: PairTable
     _steps: Steps
 
     def __len__(self) -> int:
         return len(self.connection)
 
-    def column(self, leaf: Leaf) -> np.ndarray:
+    def column(self, leaf: Leaf) -> NDArray[Any]:
         """Return a number of all these connections, in the type of its table's column."""
         values, row, end = self._cells(leaf, slice(None))
-        result: np.ndarray = values[row] if values.ndim == 1 else values[row, end]
+        result: NDArray[Any] = values[row] if values.ndim == 1 else values[row, end]
         return result
 
     def value(self, leaf: Leaf, row: int) -> int:
@@ -83,7 +85,7 @@ class Skeleton:
         values, at, end = self._cells(leaf, row)
         return int(values[at] if values.ndim == 1 else values[at, end])
 
-    def _cells(self, leaf: Leaf, which: int | slice) -> tuple[np.ndarray, Any, Any]:
+    def _cells(self, leaf: Leaf, which: int | slice) -> tuple[NDArray[Any], Any, Any]:
         """Return the column that holds a leaf, the rows there of these connections, and their ends."""
         place, name, end = leaf
         table, side = self._table, self._client[which] ^ end
@@ -103,7 +105,7 @@ class Skeleton:
         )
 
     def conversation(self, row: int, wrap: Callable[[int, Leaf], Any]) -> Conversation:
-        """Return one of the connections; `wrap` is given each of its numbers, and says what stands for it."""
+        """Return one of the connections, with `wrap(number, leaf)` in place of each of its numbers."""
         table, (kept, stretches) = self._table, (self._steps.kept, self._steps.stretches)
         index, client = int(self.connection[row]), int(self._client[row])
         chain = []
@@ -114,13 +116,13 @@ class Skeleton:
                 chain.append(Wrapped(stretches, at, client, wrap, step, KINDS_OF_STRETCH))
         successor = int(self._successor[row])
         pair = int(table.histories.pair[index])
-        ends = endpoints(table.pairs, pair, pair + 1)[0]
+        ends = endpoints_of(table.pairs, slice(pair, pair + 1))[0]
         return compose(
             Wrapped(table.histories, index, client, wrap, HISTORY),
             [Wrapped(table.sides, 2 * index + (client ^ end), 0, at_end(wrap, end), SIDE) for end in (0, 1)],
             chain,
             vlans=[tags(vlan) for vlan in table.pairs.vlan[pair].tolist()[:: 1 - 2 * client]],
-            named=[self._address(text(ends[client ^ end]), end, wrap) for end in (0, 1)],
+            named=[self._address(address_of(ends[client ^ end]), end, wrap) for end in (0, 1)],
             client=0,
             opener=Opener.SEEN if self._seen else Opener.INFERRED,
             successor=None
@@ -134,7 +136,7 @@ class Skeleton:
 
 
 class Name(str):
-    """An address as a text that may be shown, and not compared: it is no number, and in no skeleton."""
+    """An address as text that may be shown but not compared: it is no number, and in no skeleton."""
 
     __slots__ = ()
     __hash__ = None  # type: ignore[assignment]
@@ -156,7 +158,7 @@ def at_end(wrap: Callable[[int, Leaf], Any], end: int) -> Callable[[int, Leaf], 
 
 
 class Wrapped(dict[str, Any]):
-    """A row of a table as seen from the client, as if that were end 0; read as far as it is asked for."""
+    """A row of a table as seen from the client, as if that were end 0; columns are read on demand."""
 
     def __init__(  # noqa: PLR0917 - one is made for each row
         self,
@@ -198,8 +200,8 @@ def skeletons(table: PairTable, steps: Steps, guess: ClientGuess, extent: Extent
     if not len(extent):
         return
     histories, kept = table.histories, steps.kept
-    client, seen = clients(table, steps, guess, extent)
-    client = client.astype(np.uint8)
+    found, seen = clients(table, steps, guess, extent)
+    client = found.astype(np.uint8)
     successor = first_events(histories.successor[extent.connection], table, steps)
     followed = np.zeros(len(extent), np.int64)
     followed[successor >= 0] = event_codes(kept, successor[successor >= 0], client[successor >= 0])
@@ -248,14 +250,14 @@ def skeletons(table: PairTable, steps: Steps, guess: ClientGuess, extent: Extent
 class StepChain:
     """The steps of all connections of an extent, connection by connection, each first to last."""
 
-    place: np.ndarray  # int64, per step: the place of its connection in the extent
-    at: np.ndarray  # int64, per step: the how-manieth of its connection it is, from 0
-    row: np.ndarray  # int64, per step: of Kept or Stretches
-    is_event: np.ndarray  # bool, per step
-    length: np.ndarray  # int64, per connection: its number of steps
+    place: NDArray[np.int64]  # per step: the place of its connection in the extent
+    at: NDArray[np.int64]  # per step: its position in its connection, from 0
+    row: NDArray[np.int64]  # per step: of KeptEvents or Stretches
+    is_event: NDArray[np.bool_]  # per step
+    length: NDArray[np.int64]  # per connection: its number of steps
 
     @classmethod
-    def of(cls, extent: Extent, steps: Steps, open_stretch: np.ndarray) -> StepChain:
+    def of(cls, extent: Extent, steps: Steps, open_stretch: NDArray[np.int64]) -> StepChain:
         """Lay out the steps of an extent; `open_stretch` has an entry for every connection."""
         event = np.arange(len(steps.kept)) if isinstance(extent.event, slice) else extent.event
         order = np.argsort(extent.event_place, kind="stable")
@@ -277,7 +279,7 @@ class StepChain:
         at = np.arange(len(place)) - np.repeat(np.cumsum(length) - length, length)
         return cls(place, at, row[order], is_event[order], length)
 
-    def in_order(self, connections: int, steps: Steps) -> np.ndarray:
+    def in_order(self, connections: int, steps: Steps) -> NDArray[np.bool_]:
         """Return a mask of the connections whose packets' numbers ascend from step to step."""
         kept, stretches = steps.kept, steps.stretches
         first, last = np.zeros(len(self.row), np.int64), np.zeros(len(self.row), np.int64)
@@ -292,7 +294,9 @@ class StepChain:
         result[self.place[1:][~ascends]] = False
         return result
 
-    def matrices(self, chosen: np.ndarray, client: np.ndarray, steps: Steps) -> tuple[np.ndarray, np.ndarray]:
+    def matrices(
+        self, chosen: NDArray[np.bool_], client: NDArray[np.uint8], steps: Steps
+    ) -> tuple[NDArray[np.uint32], NDArray[np.int64]]:
         """Return codes (uint32, 0 past the last step) and rows (int64) of the chosen connections."""
         count = int(np.count_nonzero(chosen))
         width = int(self.length[chosen].max(initial=1))
@@ -309,8 +313,8 @@ class StepChain:
         return code, row
 
 
-def first_events(connection: np.ndarray, table: PairTable, steps: Steps) -> np.ndarray:
-    """Return the first event of each of these connections, a row of Kept; -1 for an index of -1."""
+def first_events(connection: NDArray[np.int64], table: PairTable, steps: Steps) -> NDArray[np.int64]:
+    """Return the first event of each of these connections, a row of KeptEvents; -1 for an index of -1."""
     first = np.where(connection >= 0, table.histories.last_event[connection], -1)
     at = np.flatnonzero(first >= 0)
     while len(at):
@@ -320,16 +324,17 @@ def first_events(connection: np.ndarray, table: PairTable, steps: Steps) -> np.n
     return first
 
 
-def event_codes(kept: KeptEvents, event: np.ndarray, client: np.ndarray) -> np.ndarray:
+def event_codes(kept: KeptEvents, event: NDArray[np.int64], client: NDArray[np.uint8]) -> NDArray[np.int64]:
     """Return all of `KINDS_OF_EVENT` in a number a row; `client` is that of each row's connection."""
     sender = (kept.sender[event] ^ client).astype(np.int64)
     stamped = kept.has_timestamps[event].astype(np.int64)
     position, flags = kept.position[event].astype(np.int64), kept.flags[event].astype(np.int64)
-    code: np.ndarray = EVENT | sender << 17 | stamped << 16 | position << 8 | flags
-    return code
+    return EVENT | sender << 17 | stamped << 16 | position << 8 | flags
 
 
-def stretch_codes(stretches: Stretches, stretch: np.ndarray, client: np.ndarray) -> np.ndarray:
+def stretch_codes(
+    stretches: Stretches, stretch: NDArray[np.int64], client: NDArray[np.uint8]
+) -> NDArray[np.int64]:
     """Return all of `KINDS_OF_STRETCH`, and who sent anything, in a number a row."""
     code = np.full(len(stretch), STRETCH)
     for end, column in enumerate((client, 1 - client)):

@@ -1,21 +1,17 @@
-"""Long columns on disk instead of in memory: what went by long ago is written out, and read again when asked.
-
-A capture's tables grow with all that went by, while what is at work at any time is the part about the
-connections that are open. So a long column is a file without a name, mapped into memory. The system keeps
-the pages that are in use, writes the others out when it needs the room, and removes the file when the process
-ends, however it ends. Where no file can be made, or the disk is full, the column lies in memory.
-
-Tables of columns that grow at their end: what is kept from batch to batch.
+"""What is kept of pairs and connections from one batch to the next: tables of columns that grow at their end.
 
 A table is a class with one declared column a line; its instances hold them as plain numpy arrays:
 
-    class Pairs(Growing):
-        present: np.ndarray = column(np.int64, -1)  # index of the newest connection
+    class Pairs(ColumnTable):
+        present: NDArray[np.int64] = column(np.int64, -1)  # index of the newest connection
 
-What is kept of pairs and connections from one batch to the next, in columns.
+Long columns may lie on disk (`DiskColumns`). A capture's tables grow with its length, while only the part
+about open connections is in use. So a long column is a file without a name, mapped into memory. The system
+keeps the pages that are in use, writes the others out when it needs the room, and removes the file when the
+process ends, however it ends. Where no file can be made, or the disk is full, the column lies in memory.
 
-The two ends of a pair are 0 and 1: 0 is the one with the smaller address (then port). Who of them is
-the client is decided when someone asks (events.py), for later packets can tell. A connection's ends
+The two endpoints of a pair are its ends 0 and 1: 0 is the one with the smaller address (then port). Which of
+them is the client is decided on demand (orientation.py), for later packets can show it. A connection's ends
 stand in `Sides` at 2 * connection and 2 * connection + 1, so that the peer's row is `side ^ 1`.
 """
 
@@ -30,23 +26,29 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 if TYPE_CHECKING:
-    import numpy.typing as npt
+    from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 LARGE_BYTES = 2 << 20  # of a column, from which on it lies in a file
 FOLDER = "/var/tmp"  # noqa: S108 - for large files, where /tmp may be memory; TMPDIR comes before it
 
+SMALLEST_ROOM = 256
+SMALL_BYTES = 1 << 22  # up to here room costs nothing: memory counts only when it is written to
+PART = 1 << 13  # rows that are copied together where there is anything but zero in them
+
+NONE = np.iinfo(np.int64).min  # "nothing yet" in a column of sequence numbers
+NEVER_NS = np.iinfo(np.int64).max  # "not yet" in a column of lengths of time
+
 
 class DiskColumns:
-    """Makes columns, long ones in files of their own, and lets go of their pages."""
+    """Makes columns, long ones in files of their own, and releases their pages."""
 
     def __init__(self) -> None:
         self._maps: list[weakref.ref[mmap.mmap]] = []
         self._possible = hasattr(os, "posix_fallocate") and hasattr(mmap, "MADV_DONTNEED")
 
-    def zeros(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> np.ndarray:
+    def zeros(self, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
         """Return a column of zeros, as `numpy.zeros` does."""
         size = math.prod(shape) * np.dtype(dtype).itemsize
         if self._possible and size >= LARGE_BYTES:
@@ -56,8 +58,8 @@ class DiskColumns:
                 self._possible = False  # no folder, no room, or too many files: the next ones neither
         return np.zeros(shape, dtype)
 
-    def release(self, column: np.ndarray | None = None) -> None:
-        """Give the pages of a column, or of all, back to the system; it writes them out or has them yet."""
+    def release(self, column: NDArray[Any] | None = None) -> None:
+        """Give the pages of a column, or of all, back to the system, which writes them out."""
         if column is not None:
             base: Any = column.base
             if isinstance(base, mmap.mmap):
@@ -78,21 +80,16 @@ class DiskColumns:
         return mapped
 
 
-SMALLEST_ROOM = 256
-SMALL_BYTES = 1 << 22  # up to here room costs nothing: memory counts only when it is written to
-PART = 1 << 13  # rows that are copied together where there is anything but zero in them
-
-
 class Declared(NamedTuple):
     """A column's type, what its new rows hold, and how many values stand in a row (0: the value itself)."""
 
-    dtype: npt.DTypeLike
+    dtype: DTypeLike
     default: int
     width: int
 
 
-def column(dtype: npt.DTypeLike, default: int = 0, *, width: int = 0) -> Any:
-    """Declare a column of a `ColumnTable` table."""
+def column(dtype: DTypeLike, default: int = 0, *, width: int = 0) -> Any:
+    """Declare a column of a `ColumnTable`; see `Declared`."""
     return Declared(dtype, default, width)
 
 
@@ -126,14 +123,14 @@ class ColumnTable:
         return self._length
 
     def row(self, index: int) -> dict[str, Any]:
-        """Return a row as plain Python values; a column that is wider as a list."""
+        """Return a row as plain Python values, by column; a wide column's as a list."""
         room = self._room
         return {
             name: room[name][index].tolist() if what.width else room[name].item(index)
             for name, what in self._declared.items()
         }
 
-    def grow(self, count: int, **values: npt.ArrayLike) -> int:
+    def grow(self, count: int, **values: ArrayLike) -> int:
         """Append `count` rows with these values, the others by default; return the index of the first."""
         first, self._length = self._length, self._length + count
         for name, what in self._declared.items():
@@ -147,14 +144,14 @@ class ColumnTable:
             setattr(self, name, room[: self._length])
         return first
 
-    def keep(self, rows: np.ndarray) -> None:
+    def keep(self, rows: NDArray[np.int64]) -> None:
         """Keep only these rows, given as ascending indices; the room of the others is given back."""
         for name in self._declared:
             self._room[name] = self._room[name][rows]
         self._length = len(rows)
         self.grow(0)
 
-    def _larger(self, room: np.ndarray, used: int, rows: int) -> np.ndarray:
+    def _larger(self, room: NDArray[Any], used: int, rows: int) -> NDArray[Any]:
         """Return room for more rows, with a copy of those that are used, and zero in all others.
 
         Most columns of most rows hold zero. The system gives memory that is zero for nothing, until someone
@@ -173,86 +170,87 @@ class ColumnTable:
         return larger
 
 
-NONE = np.iinfo(np.int64).min  # "nothing yet" in a column of sequence numbers
-NEVER_NS = np.iinfo(np.int64).max  # "not yet" in a column of lengths of time
-
-
 class Pairs(ColumnTable):
-    """One row a pair of endpoints, and one more for each VLAN in which it is another pair (lanes.py)."""
+    """One row a pair of endpoints, and one more for each VLAN in which it is another pair (vlans.py)."""
 
-    version: np.ndarray = column(np.uint8)  # 4 or 6
-    high: np.ndarray = column(np.uint64, width=2)  # addresses of end 0 and end 1
-    low: np.ndarray = column(np.uint64, width=2)
-    port: np.ndarray = column(np.uint16, width=2)
-    present: np.ndarray = column(np.int64, -1)  # index of the newest connection of this pair
-    further: np.ndarray = column(np.bool_)  # another lane of a pair that is there already
-    vlan: np.ndarray = column(np.uint64, width=2)  # the VLANs in which each end's packets were first seen
-    near: np.ndarray = column(np.uint32, width=2)  # a number near the newest that each end has sent
-    known: np.ndarray = column(np.uint8, width=2)  # how that is known, see lanes.py; 0: it is not
+    version: NDArray[np.uint8] = column(np.uint8)  # 4 or 6
+    high: NDArray[np.uint64] = column(np.uint64, width=2)  # addresses of end 0 and end 1
+    low: NDArray[np.uint64] = column(np.uint64, width=2)
+    port: NDArray[np.uint16] = column(np.uint16, width=2)
+    present: NDArray[np.int64] = column(np.int64, -1)  # index of the newest connection of this pair
+    further: NDArray[np.bool_] = column(np.bool_)  # another lane of a pair that is there already
+    # the VLANs in which each end's packets were first seen
+    vlan: NDArray[np.uint64] = column(np.uint64, width=2)
+    near: NDArray[np.uint32] = column(np.uint32, width=2)  # a number near the newest that each end has sent
+    known: NDArray[np.uint8] = column(np.uint8, width=2)  # how that is known (vlans.py); 0: it is not
 
 
 class Histories(ColumnTable):
     """One row a connection, in the order of their first packets."""
 
-    id: np.ndarray = column(np.int64)  # from 1, in the order of the first packets
-    pair: np.ndarray = column(np.int64)  # index into Pairs
-    incarnation: np.ndarray = column(np.int32)  # from 1, among the connections of the pair
-    successor: np.ndarray = column(np.int64, -1)  # the next connection of the pair
-    first_sender: np.ndarray = column(np.uint8)  # 0 or 1
-    first_ns: np.ndarray = column(np.int64)  # since the epoch
-    last_ns: np.ndarray = column(np.int64)
-    copies: np.ndarray = column(np.int32)  # duplicates that were left out, of all kinds (copies.py)
-    elsewhere: np.ndarray = column(np.int32)  # of these, captured at another place
-    repeated_resets: np.ndarray = column(np.int32)  # of these, a RST like the one before it
-    only_syns: np.ndarray = column(np.bool_, True)  # nothing yet but SYNs without ACK
-    closing: np.ndarray = column(np.bool_)  # a FIN or RST went by
-    last_sender: np.ndarray = column(np.uint8)  # of the last segment, 0 or 1
-    asked_end: np.ndarray = column(np.int64, NONE)  # the number after it; NONE if it calls for no answer
-    asked_ns: np.ndarray = column(np.int64)  # its time
-    minor: np.ndarray = column(np.int32)  # minor events kept so far
-    covers: np.ndarray = column(np.int32)  # ACKs kept so far that first cover a SYN or FIN
-    last_event: np.ndarray = column(np.int64, -1)  # index into steps.Kept
-    open_stretch: np.ndarray = column(np.int64, -1)  # index into steps.Stretches, of traffic after that event
+    id: NDArray[np.int64] = column(np.int64)  # from 1, in the order of the first packets
+    pair: NDArray[np.int64] = column(np.int64)  # index into Pairs
+    incarnation: NDArray[np.int32] = column(np.int32)  # from 1, among the connections of the pair
+    successor: NDArray[np.int64] = column(np.int64, -1)  # the next connection of the pair
+    first_sender: NDArray[np.uint8] = column(np.uint8)  # 0 or 1
+    first_ns: NDArray[np.int64] = column(np.int64)  # since the epoch
+    last_ns: NDArray[np.int64] = column(np.int64)
+    copies: NDArray[np.int32] = column(np.int32)  # duplicates that were left out, of all kinds
+    elsewhere: NDArray[np.int32] = column(np.int32)  # of these, captured at another place
+    repeated_resets: NDArray[np.int32] = column(np.int32)  # of these, a RST like the one before it
+    only_syns: NDArray[np.bool_] = column(np.bool_, True)  # nothing yet but SYNs without ACK
+    closing: NDArray[np.bool_] = column(np.bool_)  # a FIN or RST went by
+    last_sender: NDArray[np.uint8] = column(np.uint8)  # of the last segment, 0 or 1
+    # the number after it; NONE if it calls for no answer
+    asked_end: NDArray[np.int64] = column(np.int64, NONE)
+    asked_ns: NDArray[np.int64] = column(np.int64)  # its time
+    minor: NDArray[np.int32] = column(np.int32)  # minor events kept so far
+    covers: NDArray[np.int32] = column(np.int32)  # ACKs kept so far that first cover a SYN or FIN
+    last_event: NDArray[np.int64] = column(np.int64, -1)  # index into KeptEvents
+    # index into Stretches, of traffic after that event
+    open_stretch: NDArray[np.int64] = column(np.int64, -1)
 
 
 class Sides(ColumnTable):
-    """Two rows a connection: what each end has sent, as far as captured."""
+    """Two rows a connection: what each endpoint has sent, as far as captured."""
 
-    known: np.ndarray = column(np.bool_)  # whether the next column holds something
-    origin: np.ndarray = column(np.uint32)  # the number that is relative 0
-    last_raw: np.ndarray = column(np.uint32)  # of the last segment, as on the wire
-    last_seq: np.ndarray = column(np.int64)  # the same, relative and unwrapped
-    acked: np.ndarray = column(np.bool_)  # has sent an ACK, so the next two columns hold something
-    ack_raw: np.ndarray = column(np.uint32)  # the last acknowledgement it sent
-    last_ack: np.ndarray = column(np.int64)
-    sent_end: np.ndarray = column(np.int64, NONE)  # highest number past any segment but RST
-    reach: np.ndarray = column(np.int64, 1 << 30)  # how far ahead of that a segment may lie (RFC 7323 2.3)
-    fin_end: np.ndarray = column(np.int64, NONE)  # highest number past a segment with FIN
-    fin_covered: np.ndarray = column(np.bool_)  # the peer has acknowledged the newest FIN
-    syn: np.ndarray = column(np.bool_)  # a SYN was captured
-    syn_raw: np.ndarray = column(np.uint32)  # the first one's number
-    syns: np.ndarray = column(np.int32)  # segments with SYN, and so on
-    fins: np.ndarray = column(np.int32)
-    resets: np.ndarray = column(np.int32)
-    packets: np.ndarray = column(np.int64)
-    bytes: np.ndarray = column(np.int64)  # of payload, retransmissions included
-    acked_end: np.ndarray = column(np.int64, NONE)  # highest acknowledgement it sent
-    response_ns: np.ndarray = column(np.int64, NEVER_NS)  # least time in which it answered (responses.py)
-    holes: np.ndarray = column(np.int32)  # open ones in what it sent (holes.py)
-    hole_start: np.ndarray = column(np.int64)  # the lowest number in any of them
-    hole_number: np.ndarray = column(np.int64)  # the packet that left the oldest of them
-    hole_ns: np.ndarray = column(np.int64)  # and its time
-    reordered: np.ndarray = column(np.int32)  # its segments that were overtaken
-    lost: np.ndarray = column(np.int32)  # its segments that were lost before they were captured
-    repeated: np.ndarray = column(np.int32)  # its segments that were captured, and sent again unacknowledged
-    missed: np.ndarray = column(np.int32)  # holes in what it sent that the peer had acknowledged
-    missed_number: np.ndarray = column(np.int64)  # the packet that showed the first of them
-    missed_ns: np.ndarray = column(np.int64)  # and its time
-    doubled: np.ndarray = column(np.int32)  # duplicates at the same place at once
-    delivered: np.ndarray = column(np.int32)  # duplicates at the same place, later
-    fin_again: np.ndarray = column(
-        np.int64
-    )  # number of the last duplicate of a FIN at the same place; 0: none
-    fin_again_ns: np.ndarray = column(np.int64)  # its time
-    fin_again_later: np.ndarray = column(np.bool_)  # whether it is counted among those delivered
-    dsacks: np.ndarray = column(np.int32)  # its reports that something arrived twice (RFC 2883)
+    known: NDArray[np.bool_] = column(np.bool_)  # whether the next column holds something
+    origin: NDArray[np.uint32] = column(np.uint32)  # the number that is relative 0
+    last_raw: NDArray[np.uint32] = column(np.uint32)  # of the last segment, as on the wire
+    last_seq: NDArray[np.int64] = column(np.int64)  # the same, relative and unwrapped
+    acked: NDArray[np.bool_] = column(np.bool_)  # has sent an ACK, so the next two columns hold something
+    ack_raw: NDArray[np.uint32] = column(np.uint32)  # the last acknowledgement it sent
+    last_ack: NDArray[np.int64] = column(np.int64)
+    sent_end: NDArray[np.int64] = column(np.int64, NONE)  # highest number past any segment but RST
+    # how far ahead of that a segment may lie (RFC 7323 2.3)
+    reach: NDArray[np.int64] = column(np.int64, 1 << 30)
+    fin_end: NDArray[np.int64] = column(np.int64, NONE)  # highest number past a segment with FIN
+    fin_covered: NDArray[np.bool_] = column(np.bool_)  # the peer has acknowledged the newest FIN
+    syn: NDArray[np.bool_] = column(np.bool_)  # a SYN was captured
+    syn_raw: NDArray[np.uint32] = column(np.uint32)  # the first one's number
+    syns: NDArray[np.int32] = column(np.int32)  # segments with SYN, and so on
+    fins: NDArray[np.int32] = column(np.int32)
+    resets: NDArray[np.int32] = column(np.int32)
+    packets: NDArray[np.int64] = column(np.int64)
+    bytes: NDArray[np.int64] = column(np.int64)  # of payload, retransmissions included
+    acked_end: NDArray[np.int64] = column(np.int64, NONE)  # highest acknowledgement it sent
+    # least time in which it answered (traffic.py)
+    response_ns: NDArray[np.int64] = column(np.int64, NEVER_NS)
+    holes: NDArray[np.int32] = column(np.int32)  # open ones in what it sent (holes.py)
+    hole_start: NDArray[np.int64] = column(np.int64)  # the lowest number in any of them
+    hole_number: NDArray[np.int64] = column(np.int64)  # the packet that left the oldest of them
+    hole_ns: NDArray[np.int64] = column(np.int64)  # and its time
+    reordered: NDArray[np.int32] = column(np.int32)  # its segments that were overtaken
+    lost: NDArray[np.int32] = column(np.int32)  # its segments that were lost before they were captured
+    # its segments that were captured, and retransmitted before an ACK
+    repeated: NDArray[np.int32] = column(np.int32)
+    missed: NDArray[np.int32] = column(np.int32)  # holes in what it sent that the peer had acknowledged
+    missed_number: NDArray[np.int64] = column(np.int64)  # the packet that showed the first of them
+    missed_ns: NDArray[np.int64] = column(np.int64)  # and its time
+    doubled: NDArray[np.int32] = column(np.int32)  # duplicates at the same place at once
+    delivered: NDArray[np.int32] = column(np.int32)  # duplicates at the same place, later
+    # packet number of the last duplicate of a FIN at the same place; 0 without one
+    fin_again: NDArray[np.int64] = column(np.int64)
+    fin_again_ns: NDArray[np.int64] = column(np.int64)  # its time
+    fin_again_later: NDArray[np.bool_] = column(np.bool_)  # whether it is counted among those delivered
+    dsacks: NDArray[np.int32] = column(np.int32)  # its reports that something arrived twice (RFC 2883)

@@ -1,15 +1,14 @@
-"""The steps of a connection: the events that matter, kept whole, and the traffic between them.
+"""The steps of a connection: its events, kept whole, and the traffic between them.
 
 A connection's steps are a chain that is walked backwards: `Histories.last_event` and the stretch of
-traffic after it, then `Kept.previous` and the stretch before it, and so on.
-
-Some of the connections, or all, and which rows of the tables are theirs.
+traffic after it, then `KeptEvents.previous` and the stretch before it, and so on. An `Extent` is some of the
+connections, or all, with the rows that are theirs.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,40 +20,44 @@ from closeseq.packets.segments import differences
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from numpy.typing import NDArray
+
     from closeseq.connections.sequence_space import Batch
     from closeseq.connections.state import DiskColumns, Histories
-
-
-class KeptEvents(ColumnTable):
-    """One row an event. Numbers are relative to the origins of the sides."""
-
-    connection: np.ndarray = column(np.int32)  # index into Histories
-    previous: np.ndarray = column(np.int32)  # the event before it in the connection; -1 if none
-    stretch: np.ndarray = column(np.int32)  # the traffic right before it, index into Stretches; -1 if none
-    number: np.ndarray = column(np.int64)  # of the packet
-    time_ns: np.ndarray = column(np.int64)  # since the epoch
-    sender: np.ndarray = column(np.uint8)  # 0 or 1
-    flags: np.ndarray = column(np.uint8)
-    position: np.ndarray = column(np.uint8)  # index into sequence.POSITIONS
-    seq: np.ndarray = column(np.int64)
-    ack: np.ndarray = column(np.int64)  # NONE without ACK
-    length: np.ndarray = column(np.int64)  # bytes of payload
-    window: np.ndarray = column(np.uint16)
-    has_timestamps: np.ndarray = column(np.bool_)
-    tsval: np.ndarray = column(np.uint32)
-    tsecr: np.ndarray = column(np.uint32)
-    dsack_left: np.ndarray = column(np.int32)  # against `ack`; equal to dsack_right if there is none
-    dsack_right: np.ndarray = column(np.int32)
-    sacked: np.ndarray = column(np.uint32)  # how far its SACK blocks reach beyond `ack`; 0 without
-    syn_options: np.ndarray = column(np.uint32)  # as in Segments
-    ttl: np.ndarray = column(np.uint8)
-    ip_id: np.ndarray = column(np.int32)  # -1 for IPv6
-
 
 AS_CAPTURED = (
     *("number", "time_ns", "flags", "length", "window", "ttl", "ip_id"),
     *("has_timestamps", "tsval", "tsecr", "sacked", "syn_options"),
 )
+
+FAR_NS = int(np.iinfo(np.int64).max)  # never
+
+
+class KeptEvents(ColumnTable):
+    """One row an event. Numbers are relative to the origins of the sides."""
+
+    connection: NDArray[np.int32] = column(np.int32)  # index into Histories
+    previous: NDArray[np.int32] = column(np.int32)  # the event before it in the connection; -1 if none
+    # the traffic right before it, index into Stretches; -1 if none
+    stretch: NDArray[np.int32] = column(np.int32)
+    number: NDArray[np.int64] = column(np.int64)  # of the packet
+    time_ns: NDArray[np.int64] = column(np.int64)  # since the epoch
+    sender: NDArray[np.uint8] = column(np.uint8)  # 0 or 1
+    flags: NDArray[np.uint8] = column(np.uint8)
+    position: NDArray[np.uint8] = column(np.uint8)  # index into sequence_space.POSITIONS
+    seq: NDArray[np.int64] = column(np.int64)
+    ack: NDArray[np.int64] = column(np.int64)  # NONE without ACK
+    length: NDArray[np.int64] = column(np.int64)  # bytes of payload
+    window: NDArray[np.uint16] = column(np.uint16)
+    has_timestamps: NDArray[np.bool_] = column(np.bool_)
+    tsval: NDArray[np.uint32] = column(np.uint32)
+    tsecr: NDArray[np.uint32] = column(np.uint32)
+    dsack_left: NDArray[np.int32] = column(np.int32)  # against `ack`; equal to dsack_right if there is none
+    dsack_right: NDArray[np.int32] = column(np.int32)
+    sacked: NDArray[np.uint32] = column(np.uint32)  # how far its SACK blocks reach beyond `ack`; 0 without
+    syn_options: NDArray[np.uint32] = column(np.uint32)  # as in Segments
+    ttl: NDArray[np.uint8] = column(np.uint8)
+    ip_id: NDArray[np.int32] = column(np.int32)  # -1 for IPv6
 
 
 class Steps:
@@ -64,7 +67,7 @@ class Steps:
         self.kept = KeptEvents(scratch)
         self.stretches = Stretches(scratch)
 
-    def add(self, batch: Batch, event: np.ndarray, histories: Histories) -> None:
+    def add(self, batch: Batch, event: NDArray[np.bool_], histories: Histories) -> None:
         """Append the rows of a batch; `event` is a mask in the order by connection."""
         rows = batch.rows
         begins_run = np.zeros(len(event), np.bool_)
@@ -75,7 +78,7 @@ class Steps:
         self._add_events(batch, np.flatnonzero(event), before, histories)
         histories.open_stretch[rows.connection] = stretch[rows.start + rows.length - 1]
 
-    def keep(self, new: np.ndarray, histories: Histories) -> None:
+    def keep(self, new: NDArray[np.int64], histories: Histories) -> None:
         """Keep the steps of the connections that stay; `new` gives each old index its new one, or -1."""
         kept, stretches = self.kept, self.stretches
         event = np.flatnonzero(new[kept.connection] >= 0)
@@ -91,8 +94,8 @@ class Steps:
         histories.open_stretch[:] = new_stretch[histories.open_stretch]
 
     def _add_traffic(
-        self, batch: Batch, event: np.ndarray, begins_run: np.ndarray, histories: Histories
-    ) -> np.ndarray:
+        self, batch: Batch, event: NDArray[np.bool_], begins_run: NDArray[np.bool_], histories: Histories
+    ) -> NDArray[np.int64]:
         """Digest the rows that are no events; return each row's stretch, -1 for an event."""
         begins = ~event & (begins_run | np.roll(event, 1))
         ends = ~event & np.roll(begins_run | event, -1)
@@ -110,7 +113,9 @@ class Steps:
         earlier[~goes_on] = first + np.arange(count)
         return np.append(earlier, -1)[local]
 
-    def _add_events(self, batch: Batch, at: np.ndarray, before: np.ndarray, histories: Histories) -> None:
+    def _add_events(
+        self, batch: Batch, at: NDArray[np.int64], before: NDArray[np.int64], histories: Histories
+    ) -> None:
         """Keep these rows (in the order by connection) whole; `before` is the stretch before each row."""
         place = batch.senders.place[at]
         segments, numbers, connection = batch.segments, batch.numbers, batch.connection[at]
@@ -138,16 +143,16 @@ class Steps:
 class Extent:
     """Some connections with their steps. A *place* is a position among these connections."""
 
-    connection: np.ndarray  # int64, ascending indices into Histories
-    event: np.ndarray | slice  # rows of steps.Kept, ascending; a slice where it is all of them
-    event_place: np.ndarray  # per event: the place of its connection
-    stretch: np.ndarray | slice  # rows of traffic.Stretches, ascending
-    stretch_place: np.ndarray  # per stretch: the place of its connection
+    connection: NDArray[np.int64]  # ascending indices into Histories
+    event: NDArray[np.integer[Any]] | slice  # rows of KeptEvents, ascending; a slice for all of them
+    event_place: NDArray[np.integer[Any]]  # per event: the place of its connection
+    stretch: NDArray[np.integer[Any]] | slice  # rows of Stretches, ascending
+    stretch_place: NDArray[np.integer[Any]]  # per stretch: the place of its connection
 
     def __len__(self) -> int:
         return len(self.connection)
 
-    def event_rows(self, among: np.ndarray) -> np.ndarray:
+    def event_rows(self, among: NDArray[np.int64]) -> NDArray[np.integer[Any]]:
         """Return the rows of `KeptEvents` of these events, given by position in `event`."""
         return among if isinstance(self.event, slice) else self.event[among]
 
@@ -163,11 +168,12 @@ def everything(histories: Histories, steps: Steps) -> Extent:
     )
 
 
-def some(histories: Histories, steps: Steps, connection: np.ndarray) -> Extent:
-    """Return these connections, given as ascending indices; the cost depends on nothing but their steps."""
+def some(histories: Histories, steps: Steps, connection: NDArray[np.int64]) -> Extent:
+    """Return these connections, given as ascending indices; the cost depends only on their steps."""
     kept = steps.kept
-    events, stretches = [], [histories.open_stretch[connection]]
-    at = histories.last_event[connection]
+    events = []
+    stretches: list[NDArray[np.integer[Any]]] = [histories.open_stretch[connection]]
+    at: NDArray[np.integer[Any]] = histories.last_event[connection]
     while len(at := at[at >= 0]):
         events.append(at)
         stretches.append(kept.stretch[at])
@@ -184,11 +190,18 @@ def some(histories: Histories, steps: Steps, connection: np.ndarray) -> Extent:
     )
 
 
-FAR_NS = int(np.iinfo(np.int64).max)  # never
+def next_times(extent: Extent, steps: Steps, now_ns: int, waits_ns: Sequence[int]) -> NDArray[np.int64]:
+    """Return for each connection the next time at which one of its events, or traffic, is so long ago.
 
+    Args:
+        extent: the connections.
+        steps: of all connections.
+        now_ns: only times after it count, since the Unix epoch.
+        waits_ns: lengths of time.
 
-def next_times(extent: Extent, steps: Steps, now_ns: int, waits_ns: Sequence[int]) -> np.ndarray:
-    """Return for each connection when next one of its events, or traffic, is one of these times ago."""
+    Returns:
+        Nanoseconds since the epoch; FAR_NS where no such time will come.
+    """
     kept, stretches = steps.kept, steps.stretches
     place = np.concatenate([extent.event_place, *[extent.stretch_place] * 4])
     time_ns = np.concatenate(

@@ -1,7 +1,4 @@
-"""Where many connections are: the addresses of their clients or servers, without looking at each.
-
-All connections of a capture, fed in batches.
-"""
+"""All connections of a capture, fed in batches."""
 
 from __future__ import annotations
 
@@ -9,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from closeseq.connections.compose import address_of
 from closeseq.connections.conversation import End
-from closeseq.connections.describe import describe, text
-from closeseq.connections.describe_many import conversations
+from closeseq.connections.describe import conversations
 from closeseq.connections.grouping import arrange, packed, renumbered
 from closeseq.connections.holes import Holes
 from closeseq.connections.orientation import ClientGuess, clients
@@ -26,36 +23,12 @@ from closeseq.connections.traffic import measure
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from numpy.typing import NDArray
+
     from closeseq.connections.conversation import Address, Conversation
     from closeseq.connections.state import ColumnTable, Pairs
     from closeseq.connections.steps import Extent
     from closeseq.packets.segments import Segments
-
-
-def places(
-    pairs: Pairs, pair: np.ndarray, column: np.ndarray, *, with_port: bool
-) -> list[tuple[Address, np.ndarray]]:
-    """Group connections by the address at one end.
-
-    Args:
-        pairs: all pairs of addresses and ports.
-        pair: the pair of each connection.
-        column: which end of its pair, 0 or 1, for each connection.
-        with_port: whether the port counts; without, it is given as 0.
-
-    Returns:
-        each address, with the places in `pair` that have it, ascending.
-    """
-    version, high, low = pairs.version[pair], pairs.high[pair, column], pairs.low[pair, column]
-    port = pairs.port[pair, column] if with_port else np.zeros(len(pair), np.int64)
-    order, begins = arrange([packed(version, port), high.astype(np.uint64), low.astype(np.uint64)])
-    found = []
-    for group in np.split(order, np.flatnonzero(begins)[1:]):
-        first = group[0]
-        end = (int(version[first]), int(high[first]), int(low[first]), int(port[first]))
-        found.append((text(end), np.sort(group)))
-    return found
-
 
 FIRST_PORTION = 16  # connections that are made at once: who looks at a few does not wait for many
 PORTION = 1024  # and later, when many are asked for
@@ -71,8 +44,8 @@ class Connections:
     Args:
         ports: ports that are known to be servers' ports; they decide which end is the client where no
             SYN was captured.
-        scratch: whether long columns may lie on disk (scratch.py): for captures of any length, of which
-            nothing is forgotten.
+        scratch: whether long columns may lie on disk (`state.DiskColumns`): for captures of any length, of
+            which nothing is dropped.
     """
 
     def __init__(self, *, ports: frozenset[int] = frozenset(), scratch: bool = False) -> None:
@@ -83,7 +56,9 @@ class Connections:
         self._steps = Steps(self._scratch)
         self._holes = Holes()
         self._guess = ClientGuess(self._table.pairs, ports)
-        self._clients: np.ndarray | None = None  # of each connection, 0 or 1, as known when last asked for
+        self._clients: NDArray[np.int64] | None = (
+            None  # of each connection, 0 or 1, as known when last asked for
+        )
         self.touched = np.empty(0, np.int64)  # indices of the connections to which the last batch added
 
     def __len__(self) -> int:
@@ -91,13 +66,13 @@ class Connections:
         return len(self._table.histories)
 
     @property
-    def replaced(self) -> np.ndarray:
-        """Indices of the connections whose pair began another one with the last batch, int64."""
+    def replaced(self) -> NDArray[np.int64]:
+        """Indices of the connections whose pair began another one with the last batch."""
         return self._table.replaced
 
     @property
     def copies(self) -> int:
-        """How many identical copies of packets were left out."""
+        """How many duplicates of packets were left out."""
         return self._table.copies
 
     def feed(self, segments: Segments) -> None:
@@ -121,28 +96,28 @@ class Connections:
         self._release(len(segments))
 
     @property
-    def first_ns(self) -> np.ndarray:
-        """Each connection's first packet's time, int64, since the Unix epoch."""
+    def first_ns(self) -> NDArray[np.int64]:
+        """The time of each connection's first packet, since the Unix epoch."""
         return self._table.histories.first_ns
 
     @property
-    def last_ns(self) -> np.ndarray:
-        """Each connection's last packet's time, int64, since the Unix epoch."""
+    def last_ns(self) -> NDArray[np.int64]:
+        """The time of each connection's last packet, since the Unix epoch."""
         return self._table.histories.last_ns
 
     @property
-    def numbers(self) -> np.ndarray:
-        """Each connection's `Conversation.id`, int64, ascending."""
+    def numbers(self) -> NDArray[np.int64]:
+        """Each connection's `Conversation.id`, ascending."""
         return self._table.histories.id
 
     @property
-    def last_event(self) -> np.ndarray:
-        """A number for each connection that changes with each of its events, int64; -1 without any."""
+    def last_event(self) -> NDArray[np.int64]:
+        """A number for each connection that changes with each of its events; -1 without any."""
         return self._table.histories.last_event
 
     @property
     def tables(self) -> dict[str, ColumnTable]:
-        """All that is kept of connections that get no more packets, by name: rows point to one another's."""
+        """All that is kept of connections that get no more packets, by name; rows refer to one another."""
         table, steps = self._table, self._steps
         return {
             "pairs": table.pairs,
@@ -152,15 +127,15 @@ class Connections:
             "stretches": steps.stretches,
         }
 
-    def ask(self, guess: ClientGuess) -> None:
-        """Let this tell from now on which end is the client, where no SYN does."""
+    def guess_with(self, guess: ClientGuess) -> None:
+        """From now on infer the client by this guess, where no SYN shows it."""
         self._guess, self._clients = guess, None
 
     def conversation(self, index: int) -> Conversation:
-        """Return the connection with this index as plain Python; 0 is the one that was seen first."""
-        return describe(index, self._table, self._steps, self._guess)
+        """Return the connection with this index as plain Python; 0 is that of the first packet."""
+        return next(conversations(np.array([index]), self._table, self._steps, self._guess))
 
-    def conversations(self, indices: np.ndarray) -> Iterator[Conversation]:
+    def conversations(self, indices: NDArray[np.int64]) -> Iterator[Conversation]:
         """Yield the connections with these indices, which ascend: in less time than one by one."""
         at, portion = 0, FIRST_PORTION
         while at < len(indices):
@@ -169,14 +144,14 @@ class Connections:
             self._release(ROWS_OF_A_CONNECTION * portion)
 
     def _release(self, rows: int) -> None:
-        """Give back the pages of long columns when so many more rows of them were looked at."""
+        """Count `rows` as touched; give back the pages of long columns when enough are."""
         self._touched_rows += rows
         if self._scratch is not None and self._touched_rows > MOST_TOUCHED_ROWS:
             self._scratch.release()
             self._touched_rows = 0
 
     def places(self, indices: Sequence[int], end: End, *, with_port: bool) -> list[tuple[Address, list[int]]]:
-        """Group connections by the address, or the address and port, of one end.
+        """Group connections by the address, or the address and port, of one endpoint.
 
         Without `with_port` the port is given as 0: a client's varies from connection to connection.
         """
@@ -187,9 +162,9 @@ class Connections:
         return [(address, index[members].tolist()) for address, members in found]
 
     def losses(self) -> tuple[int, int, int]:
-        """Return how many segments were lost near the clients and near the servers, and came out of order.
+        """Return how many segments were lost near the clients, near the servers, and came out of order.
 
-        `Conversation.lost_near` says which are meant.
+        Lost as in `Conversation.lost_near`.
         """
         sides = self._table.sides
         side = 2 * np.arange(len(self)) + self._client_ends()
@@ -197,8 +172,8 @@ class Connections:
         near = [int((sides.lost[one] + beyond[one ^ 1]).sum()) for one in (side, side ^ 1)]
         return near[0], near[1], int(sides.reordered.sum())
 
-    def _client_ends(self) -> np.ndarray:
-        """Return of each connection which end of its pair is the client, 0 or 1."""
+    def _client_ends(self) -> NDArray[np.int64]:
+        """Return for each connection which end of its pair is the client, 0 or 1."""
         if self._clients is None or len(self._clients) != len(self):
             found = [np.empty(0, np.int64)]
             for portion in self.portions():
@@ -208,14 +183,16 @@ class Connections:
             self._clients = np.concatenate(found)
         return self._clients
 
-    def _extent(self, among: np.ndarray) -> Extent:
+    def _extent(self, among: NDArray[np.int64]) -> Extent:
         histories = self._table.histories
         if len(among) == len(self):
             return everything(histories, self._steps)
         return some(histories, self._steps, among)
 
-    def portions(self, among: np.ndarray | None = None, *, soon: bool = False) -> Iterator[np.ndarray]:
-        """Yield connections, as many at a time as should be looked at.
+    def portions(
+        self, among: NDArray[np.int64] | None = None, *, soon: bool = False
+    ) -> Iterator[NDArray[np.int64]]:
+        """Yield the indices of connections, as many at a time as should be worked on together.
 
         Args:
             among: ascending indices of the connections; None for all.
@@ -228,7 +205,7 @@ class Connections:
             yield index[at : at + size]
             at, size = at + size, min(2 * size, most)
 
-    def skeletons(self, among: np.ndarray | None = None) -> Iterator[Skeleton]:
+    def skeletons(self, among: NDArray[np.int64] | None = None) -> Iterator[Skeleton]:
         """Yield connections by skeleton: whose steps are of the same kinds; only their numbers differ.
 
         Args:
@@ -238,7 +215,7 @@ class Connections:
         yield from skeletons(self._table, self._steps, self._guess, extent)
         self._release(ROWS_OF_A_CONNECTION * len(extent))
 
-    def times(self, among: np.ndarray, now_ns: int, waits_ns: Sequence[int]) -> np.ndarray:
+    def times(self, among: NDArray[np.int64], now_ns: int, waits_ns: Sequence[int]) -> NDArray[np.int64]:
         """Return, for each of these connections, the next time at which one of its events is so long ago.
 
         Args:
@@ -247,12 +224,12 @@ class Connections:
             waits_ns: lengths of time.
 
         Returns:
-            int64 nanoseconds since the epoch, FAR_NS where no such time will come.
+            Nanoseconds since the epoch, FAR_NS where no such time will come.
         """
         return next_times(some(self._table.histories, self._steps, among), self._steps, now_ns, waits_ns)
 
-    def forget(self, kept: np.ndarray) -> np.ndarray:
-        """Forget all connections but those of a mask, and the older ones of a pair with its newest.
+    def forget(self, kept: NDArray[np.bool_]) -> NDArray[np.int64]:
+        """Drop all connections but those of a mask, and the older ones of a pair with its newest.
 
         Indices change: returns the old index of each connection that stays. Numbers (`Conversation.id`)
         stay as they are.
@@ -266,3 +243,28 @@ class Connections:
         self._clients = None
         self.touched = np.empty(0, np.int64)
         return stays
+
+
+def places(
+    pairs: Pairs, pair: NDArray[np.int64], column: NDArray[np.int64], *, with_port: bool
+) -> list[tuple[Address, NDArray[np.int64]]]:
+    """Group connections by the address at one end.
+
+    Args:
+        pairs: all pairs of addresses and ports.
+        pair: the pair of each connection.
+        column: which end of its pair, 0 or 1, for each connection.
+        with_port: whether the port counts; without, it is given as 0.
+
+    Returns:
+        each address, with the places in `pair` that have it, ascending.
+    """
+    version, high, low = pairs.version[pair], pairs.high[pair, column], pairs.low[pair, column]
+    port = pairs.port[pair, column] if with_port else np.zeros(len(pair), np.int64)
+    order, begins = arrange([packed(version, port), high.astype(np.uint64), low.astype(np.uint64)])
+    found = []
+    for group in np.split(order, np.flatnonzero(begins)[1:]):
+        first = group[0]
+        end = (int(version[first]), int(high[first]), int(low[first]), int(port[first]))
+        found.append((address_of(end), np.sort(group)))
+    return found

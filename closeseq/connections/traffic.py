@@ -1,16 +1,14 @@
 """The digest of the traffic between two events: all that is kept of most packets.
 
-How soon each end has ever answered, as seen at the capture point.
-
-A segment that acknowledges the very segment before it, of the other end, answers it: the time between the
-two is the way from the capture point to the end and back, and whatever the end took. The least of these
-is a bound: nothing of that end can be an answer to something that passed the capture point later than that
-before it.
+Also how soon each endpoint has answered, as seen at the capture point (`measure`). A segment that
+acknowledges the very segment before it, of the peer, answers it: the time between the two is the way from the
+capture point to the endpoint and back, and the endpoint's own delay. The least of these is a bound: a segment
+that follows another sooner than that does not answer it.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
@@ -19,43 +17,12 @@ from closeseq.connections.state import NONE, ColumnTable, column
 from closeseq.packets.segments import FIN, RST, SYN, count_on
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from closeseq.connections.sequence_space import Batch
     from closeseq.connections.state import Histories, Sides
 
-Columns = dict[str, np.ndarray]
-
-
-class Stretches(ColumnTable):
-    """One row a stretch of traffic between two events; two values a row, of end 0 and end 1."""
-
-    connection: np.ndarray = column(np.int32)  # index into Histories
-    segments: np.ndarray = column(np.int64, width=2)
-    bytes: np.ndarray = column(np.int64, width=2)
-    first_number: np.ndarray = column(np.int64, width=2)  # of the packet
-    last_number: np.ndarray = column(np.int64, width=2)
-    first_ns: np.ndarray = column(np.int64, width=2)
-    last_ns: np.ndarray = column(np.int64, width=2)
-    retransmissions: np.ndarray = column(np.int64, width=2)
-    gaps: np.ndarray = column(np.int64, width=2)
-    reordered: np.ndarray = column(np.int64, width=2)
-    probes: np.ndarray = column(np.int64, width=2)
-    probe_number: np.ndarray = column(np.int64, width=2)  # the first of them
-    probe_ns: np.ndarray = column(np.int64, width=2)
-    end: np.ndarray = column(np.int64, NONE, width=2)  # highest
-    ack: np.ndarray = column(np.int64, NONE, width=2)  # highest
-    has_timestamps: np.ndarray = column(np.bool_, width=2)  # the last segment has
-    tsval: np.ndarray = column(np.uint32, width=2)
-    tsecr: np.ndarray = column(np.uint32, width=2)
-    first_ip_id: np.ndarray = column(np.int32, width=2)  # of the first segment; -1 for IPv6
-    ip_id: np.ndarray = column(
-        np.int32, width=2
-    )  # of the last; -1 for IPv6; 0 if they do not simply count up
-    zero_windows: np.ndarray = column(np.int64, width=2)
-    controls: np.ndarray = column(np.int64, width=2)  # with SYN, FIN or RST, of too many alike
-    unanswered: np.ndarray = column(np.int64, width=2)  # segments after the other end's last one
-    unanswered_number: np.ndarray = column(np.int64, width=2)  # the first of them
-    unanswered_ns: np.ndarray = column(np.int64, width=2)
-
+Columns: TypeAlias = "dict[str, NDArray[Any]]"
 
 ADDED = ("segments", "bytes", "retransmissions", "gaps", "reordered", "probes", "zero_windows", "controls")
 HIGHEST = ("end", "ack")
@@ -64,12 +31,50 @@ OF_LAST = ("last_number", "last_ns", "has_timestamps", "tsval", "tsecr")
 OF_PROBE = ("probe_number", "probe_ns")
 TAIL = ("unanswered_number", "unanswered_ns")
 
+REPEATED_NS = 900_000_000  # a SYN+ACK that was lost unseen is retransmitted after 1 s (RFC 6298 2.1)
 
-def digest(batch: Batch, stretch: np.ndarray, begins: np.ndarray, ends: np.ndarray) -> Columns:
+
+class Stretches(ColumnTable):
+    """One row a stretch of traffic between two events; two values a row, of end 0 and end 1."""
+
+    connection: NDArray[np.int32] = column(np.int32)  # index into Histories
+    segments: NDArray[np.int64] = column(np.int64, width=2)
+    bytes: NDArray[np.int64] = column(np.int64, width=2)
+    first_number: NDArray[np.int64] = column(np.int64, width=2)  # of the packet
+    last_number: NDArray[np.int64] = column(np.int64, width=2)
+    first_ns: NDArray[np.int64] = column(np.int64, width=2)
+    last_ns: NDArray[np.int64] = column(np.int64, width=2)
+    retransmissions: NDArray[np.int64] = column(np.int64, width=2)
+    gaps: NDArray[np.int64] = column(np.int64, width=2)
+    reordered: NDArray[np.int64] = column(np.int64, width=2)
+    probes: NDArray[np.int64] = column(np.int64, width=2)
+    probe_number: NDArray[np.int64] = column(np.int64, width=2)  # the first of them
+    probe_ns: NDArray[np.int64] = column(np.int64, width=2)
+    end: NDArray[np.int64] = column(np.int64, NONE, width=2)  # highest
+    ack: NDArray[np.int64] = column(np.int64, NONE, width=2)  # highest
+    has_timestamps: NDArray[np.bool_] = column(np.bool_, width=2)  # the last segment has
+    tsval: NDArray[np.uint32] = column(np.uint32, width=2)
+    tsecr: NDArray[np.uint32] = column(np.uint32, width=2)
+    first_ip_id: NDArray[np.int32] = column(np.int32, width=2)  # of the first segment; -1 for IPv6
+    # of the last segment; -1 for IPv6; 0 if they do not simply count up
+    ip_id: NDArray[np.int32] = column(np.int32, width=2)
+    zero_windows: NDArray[np.int64] = column(np.int64, width=2)
+    controls: NDArray[np.int64] = column(np.int64, width=2)  # with SYN, FIN or RST, of too many alike
+    unanswered: NDArray[np.int64] = column(np.int64, width=2)  # segments after the other end's last one
+    unanswered_number: NDArray[np.int64] = column(np.int64, width=2)  # the first of them
+    unanswered_ns: NDArray[np.int64] = column(np.int64, width=2)
+
+
+def digest(
+    batch: Batch, stretch: NDArray[np.int64], begins: NDArray[np.bool_], ends: NDArray[np.bool_]
+) -> Columns:
     """Return the columns of `Stretches` for the stretches of a batch.
 
-    All three columns stand in the order by connection: `stretch` is each row's, counted in this batch,
-    or -1 for an event; `begins` and `ends` are masks of the first and last row of each.
+    Args:
+        batch: the rows; the other arguments have an entry for each, in the order by connection.
+        stretch: the number of the row's stretch in this batch, or -1 for an event.
+        begins: the first row of each stretch.
+        ends: the last row of each stretch.
     """
     count = int(np.count_nonzero(begins))
     result = {
@@ -122,8 +127,8 @@ def digest(batch: Batch, stretch: np.ndarray, begins: np.ndarray, ends: np.ndarr
     return result
 
 
-def add_tails(result: Columns, batch: Batch, begins: np.ndarray, last: np.ndarray) -> None:
-    """Fill in what one end sent at the end of each stretch and the other has not answered.
+def add_tails(result: Columns, batch: Batch, begins: NDArray[np.bool_], last: NDArray[np.int64]) -> None:
+    """Fill in what one endpoint sent at the end of each stretch and the peer has not answered.
 
     Only what takes sequence numbers, and a probe, calls for an answer (RFC 9293 3.8.4, 3.8.6.3).
     """
@@ -142,20 +147,19 @@ def add_tails(result: Columns, batch: Batch, begins: np.ndarray, last: np.ndarra
     result["unanswered_ns"][cell] = batch.segments.time_ns[row]
 
 
-def counting(ip_id: np.ndarray, holds: np.ndarray) -> np.ndarray:
-    """Return the last numbers where all counted on, and else 0; -1 stays what it is.
+def counting(ip_id: NDArray[np.int32], holds: NDArray[np.bool_]) -> NDArray[np.int32]:
+    """Return the last numbers where `holds` (all counted on), and else 0; -1 stays -1.
 
     Two packets that two processors send may pass the capture point the other way round.
     """
-    result: np.ndarray = np.where(holds | (ip_id < 0), ip_id, 0)
-    return result
+    return np.where(holds | (ip_id < 0), ip_id, 0)
 
 
-def merge(stretches: Stretches, which: np.ndarray, newer: Columns) -> None:
-    """Add what came later to stretches that had not ended; `which` names each at most once."""
+def merge(stretches: Stretches, which: NDArray[np.int64], newer: Columns) -> None:
+    """Add later traffic to stretches that had not ended; `which` are their rows, each at most once."""
     older = {name: getattr(stretches, name)[which] for name in newer}
     had, has = older["segments"] > 0, newer["segments"] > 0
-    answered = has[:, ::-1]  # the other end sent something since
+    answered = has[:, ::-1]  # the peer has sent something since
     unanswered = np.where(answered, 0, older["unanswered"]) + newer["unanswered"]
     for name in TAIL:
         stays = ~answered & (older["unanswered"] > 0)
@@ -177,15 +181,12 @@ def merge(stretches: Stretches, which: np.ndarray, newer: Columns) -> None:
         getattr(stretches, name)[which] = np.where(has, newer[name], older[name])
 
 
-REPEATED_NS = 900_000_000  # a SYN+ACK whose first copy was lost unseen comes again after 1 s (RFC 6298 2.1)
-
-
 def measure(batch: Batch, histories: Histories, sides: Sides) -> None:
-    """Keep the least time in which each end answered.
+    """Keep the least time in which each endpoint answered.
 
-    Only the first transmission of something that takes numbers counts as asked: of a repetition nobody
-    knows which copy was answered. A RST is nobody's answer: anybody may have sent it. What comes so late that
-    it may be an answer sent again tells nothing either.
+    Only the first transmission of something that takes sequence numbers counts as asked: an answer after a
+    retransmission may be to either (Karn's algorithm, RFC 6298 3). A RST is no answer: another host may have
+    sent it. Nor counts what comes so late that it may be a retransmitted answer.
     """
     rows, place = batch.rows, batch.senders.place
     segments, numbers = batch.segments, batch.numbers

@@ -2,8 +2,8 @@
 
 Two customers may use the same private addresses, each in a VLAN of its own. But a VLAN alone proves nothing.
 A mirror port often shows each direction in another VLAN, or only one of them tagged. It shows a routed packet
-before and after. And a path may change while a connection lives. So the numbers decide, and VLANs only say
-where to look. The rule, for packets of one pair of addresses and ports:
+before and after. And a path may change while a connection is open. So the sequence numbers decide, and VLANs
+only select the pairs to compare. The rule, for packets of one pair of addresses and ports:
 
 - A *stream* is one direction in one VLAN (or stack of them). A *lane* is the streams that belong together; it
   has connections of its own, one after the other.
@@ -13,13 +13,13 @@ where to look. The rule, for packets of one pair of addresses and ports:
   is still alone, and else it begins a lane.
 - Later packets stay in the lane of their stream. Only one whose numbers contradict that lane and go on with
   another's belongs to that one: two lanes may share a stream, as where one direction is untagged in both.
-- Identical copies (copies.py) begin nothing: the same packet in two VLANs is one packet.
+- Duplicates (duplicates.py) begin nothing: the same packet in two VLANs is one packet.
 
 Numbers go on if both are within `REACH` of the last ones of their ends, of a SYN if it is the SYN seen (sent
 again), and of a SYN+ACK if it acknowledges just that.
 
 Python runs here for the packets of a pair of which a direction was seen in two VLANs, or whose directions are
-in two and do not answer each other; for all others the columns tell that there is one lane.
+in two and do not answer each other; for all others the columns show that there is one lane.
 """
 
 from __future__ import annotations
@@ -32,43 +32,49 @@ import numpy as np
 from closeseq.packets.segments import ACK, SYN, difference, differences
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from closeseq.connections.state import Pairs
     from closeseq.packets.segments import Segments
 
 REACH = 1 << 24  # bytes: more than a window, and a hundredth of all numbers
 FAST_OPEN = 1460  # bytes of data that a SYN may carry (RFC 7413) and a SYN+ACK acknowledge
 CONTRADICTS = 1 << 40  # a distance larger than any
-UNKNOWN, ACKNOWLEDGED, SEEN = 0, 1, 2  # how the number of an end is known
+UNKNOWN, ACKNOWLEDGED, SEEN = 0, 1, 2  # how an endpoint's number is known
 
 
 @dataclass(frozen=True, slots=True)
 class PairOrder:
     """The rows of a batch in an order in which those of a pair are neighbours, each as captured."""
 
-    pair: np.ndarray  # int64, index into Pairs
-    sender: np.ndarray  # int64, 0 or 1
-    copy: np.ndarray  # bool, a copy of an earlier packet
-    seq: np.ndarray  # uint32
-    ack: np.ndarray  # uint32
-    flags: np.ndarray  # uint8
-    vlan: np.ndarray  # uint64
+    pair: NDArray[np.int64]  # index into Pairs
+    sender: NDArray[np.int64]  # 0 or 1
+    duplicate: NDArray[np.bool_]  # repeats an earlier packet
+    seq: NDArray[np.uint32]
+    ack: NDArray[np.uint32]
+    flags: NDArray[np.uint8]
+    vlan: NDArray[np.uint64]
 
-    def take(self, rows: np.ndarray) -> PairOrder:
-        names = ("pair", "sender", "copy", "seq", "ack", "flags", "vlan")
+    def take(self, rows: NDArray[np.int64 | np.bool_]) -> PairOrder:
+        names = ("pair", "sender", "duplicate", "seq", "ack", "flags", "vlan")
         return PairOrder(*(getattr(self, name)[rows] for name in names))
 
 
 def pair_order(
-    segments: Segments, order: np.ndarray, pair: np.ndarray, sender: np.ndarray, copy: np.ndarray
+    segments: Segments,
+    order: NDArray[np.int64],
+    pair: NDArray[np.int64],
+    sender: NDArray[np.uint8],
+    duplicate: NDArray[np.bool_],
 ) -> PairOrder:
-    """Return the rows of a batch; `pair`, `sender` and `copy` stand in the order already."""
+    """Return the rows of a batch; `pair`, `sender` and `duplicate` stand in the order already."""
     columns = (getattr(segments, name)[order] for name in ("seq", "ack", "flags", "vlan"))
-    return PairOrder(pair, sender.astype(np.int64), copy, *columns)
+    return PairOrder(pair, sender.astype(np.int64), duplicate, *columns)
 
 
 @dataclass(slots=True)
 class Split:
-    """A pair that is looked at packet by packet."""
+    """A pair that is sorted into lanes packet by packet."""
 
     lanes: list[int]  # indices into Pairs; the first is the pair's own
     streams: dict[tuple[int, int], int] = field(default_factory=dict)  # (sender, VLAN) -> lane
@@ -79,7 +85,7 @@ class Split:
 
 @dataclass(slots=True)
 class LaneNumbers:
-    """Near which numbers the two ends of a lane are, 32 bits each, and how that is known."""
+    """Near which sequence numbers the endpoints of a lane are, 32 bits each, and how that is known."""
 
     near: list[int]
     known: list[int]
@@ -119,10 +125,10 @@ class Lanes:
         """Return how many lanes there are besides the pairs' own."""
         return sum(len(split.lanes) - 1 for split in self._split.values())
 
-    def assign(self, rows: PairOrder) -> np.ndarray:
+    def assign(self, rows: PairOrder) -> NDArray[np.int64]:
         """Return the lane of each row, int64; `rows.pair` itself where all are the pairs' own."""
         lane = rows.pair
-        kept = rows.take(~rows.copy) if rows.copy.any() else rows
+        kept = rows.take(~rows.duplicate) if rows.duplicate.any() else rows
         self._tagged = self._tagged or bool(rows.vlan.any())
         if self._tagged:
             doubtful = self._doubtful(kept)
@@ -130,16 +136,16 @@ class Lanes:
             if len(at):
                 lane = lane.copy()
                 lane[at] = self._sort_out(rows.take(at))
-        self._see(kept, lane if kept is rows else lane[~rows.copy])
+        self._see(kept, lane if kept is rows else lane[~rows.duplicate])
         return lane
 
-    def kept(self, pairs: np.ndarray) -> np.ndarray:
+    def kept(self, pairs: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return these pairs, ascending indices, and whatever shares addresses and ports with one of them."""
         some = set(pairs.tolist())
         more = [lane for split in self._split.values() if some & set(split.lanes) for lane in split.lanes]
         return np.union1d(pairs, np.array(more, np.int64)) if more else pairs
 
-    def renumber(self, new_pair: np.ndarray) -> None:
+    def renumber(self, new_pair: NDArray[np.int64]) -> None:
         """Take new indices of pairs: `new_pair` gives each old one its new one, or -1 where it is gone."""
         self._split = {
             int(new_pair[base]): Split(
@@ -150,12 +156,12 @@ class Lanes:
             if new_pair[base] >= 0
         }
 
-    def _see(self, kept: PairOrder, lane: np.ndarray) -> None:
+    def _see(self, kept: PairOrder, lane: NDArray[np.int64]) -> None:
         """Keep the last numbers of each end, and the VLAN in which it was first seen."""
         pairs, peer = self._pairs, 1 - kept.sender
-        told = np.flatnonzero((kept.flags & ACK > 0) & (pairs.known[lane, peer] < SEEN))
-        pairs.near[lane[told], peer[told]] = kept.ack[told] - np.uint32(1)
-        pairs.known[lane[told], peer[told]] = ACKNOWLEDGED
+        acked = np.flatnonzero((kept.flags & ACK > 0) & (pairs.known[lane, peer] < SEEN))
+        pairs.near[lane[acked], peer[acked]] = kept.ack[acked] - np.uint32(1)
+        pairs.known[lane[acked], peer[acked]] = ACKNOWLEDGED
         if self._tagged:
             first = np.flatnonzero(pairs.known[lane, kept.sender] < SEEN)[
                 ::-1
@@ -164,7 +170,7 @@ class Lanes:
         pairs.near[lane, kept.sender] = kept.seq  # of several the last one stays
         pairs.known[lane, kept.sender] = SEEN
 
-    def _doubtful(self, kept: PairOrder) -> np.ndarray:
+    def _doubtful(self, kept: PairOrder) -> NDArray[np.bool_]:
         """Return a mask over `Pairs` of those that may have two lanes."""
         pairs = self._pairs
         doubtful = np.zeros(len(pairs), np.bool_)
@@ -187,7 +193,9 @@ class Lanes:
             doubtful[kept.pair[first[~self._answers(kept, first, before)]]] = True
         return doubtful
 
-    def _answers(self, kept: PairOrder, row: np.ndarray, before: np.ndarray) -> np.ndarray:
+    def _answers(
+        self, kept: PairOrder, row: NDArray[np.int64], before: NDArray[np.int64]
+    ) -> NDArray[np.bool_]:
         """Return which rows surely go on with the other end's numbers, those of the row before or as kept."""
         pairs, pair, sender = self._pairs, kept.pair[row], kept.sender[row]
         here = (before >= 0) & (kept.pair[before] == pair)
@@ -199,16 +207,15 @@ class Lanes:
         step = differences(kept.ack[row], peer)
         fits = np.where(opens, (step >= 0) & (step <= 1 + FAST_OPEN), np.abs(step) <= REACH)
         follows = own_known & (np.abs(differences(kept.seq[row], own)) <= REACH)
-        result: np.ndarray = (kept.flags[row] & ACK > 0) & fits & (opens | follows)
-        return result
+        return (kept.flags[row] & ACK > 0) & fits & (opens | follows)
 
-    def _sort_out(self, rows: PairOrder) -> np.ndarray:
+    def _sort_out(self, rows: PairOrder) -> NDArray[np.int64]:
         """Go through the rows of doubtful pairs one by one; return each one's lane."""
         pairs, found, numbers = self._pairs, list[int](), dict[int, LaneNumbers]()
         columns = (
-            getattr(rows, n).tolist() for n in ("pair", "sender", "copy", "flags", "seq", "ack", "vlan")
+            getattr(rows, n).tolist() for n in ("pair", "sender", "duplicate", "flags", "seq", "ack", "vlan")
         )
-        for base, sender, copy, flags, seq, ack, vlan in zip(*columns, strict=True):
+        for base, sender, duplicate, flags, seq, ack, vlan in zip(*columns, strict=True):
             split = self._split.get(base)
             if split is None:
                 seen = [end for end in (0, 1) if pairs.known[base, end] == SEEN]
@@ -219,7 +226,7 @@ class Lanes:
                     numbers[lane] = LaneNumbers(pairs.near[lane].tolist(), pairs.known[lane].tolist())
             far = {lane: numbers[lane].distance(sender, flags, seq, ack) for lane in split.lanes}
             choice = chosen(split, far, sender, vlan)
-            if copy:
+            if duplicate:
                 found.append(split.streams.get((sender, vlan), base) if choice is None else choice)
                 continue
             if choice is None:

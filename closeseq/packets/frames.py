@@ -1,9 +1,8 @@
-"""Frames: what was captured, before anyone looks inside.
+"""Frames: what was captured, before anyone looks inside; and the files that they came from.
 
-Where a packet lies, when a capture goes on through several files.
-
-Within closeseq a packet has one number, which runs on from file to file. People look a packet up in one file,
-with Wireshark or tcpdump, where it has another: of several files, `#3:17` is the 17th packet of the third.
+A capture may go on through several files. Within closeseq a packet has one number, which runs on from file to
+file. People look a packet up in one file, with Wireshark or tcpdump, where it has another: of several files,
+`#3:17` is the 17th packet of the third.
 """
 
 from __future__ import annotations
@@ -19,26 +18,31 @@ import numpy as np
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from numpy.typing import NDArray
+
     from closeseq.errors import CaptureError
+
+GAP_NS = 1_000_000_000  # a longer time between two files is reported as a gap
+PACKET = re.compile(r"#(\d+)")
 
 
 @dataclass(frozen=True, slots=True)
 class Frames:
     """A batch of captured frames: one buffer, and where in it each frame lies.
 
-    The columns have equal length, one entry a frame, in the order of capture. The buffer may be a view
-    of a ring of kernel memory: whoever keeps bytes beyond the batch copies them.
+    The columns have one entry a frame, in the order of capture. The buffer may be a view of a ring of kernel
+    memory: whoever keeps bytes beyond the batch copies them.
     """
 
-    buffer: np.ndarray  # uint8, holds every frame of the batch, and other things between them
-    offset: np.ndarray  # int64, of the frame's first byte in the buffer
-    captured: np.ndarray  # int64, bytes of the frame that are in the buffer
-    wire: np.ndarray  # int64, bytes the frame had on the wire, at least `captured`
-    time_ns: np.ndarray  # int64, nanoseconds since the Unix epoch
-    number: np.ndarray  # int64, the packet's number in its capture, counted from 1
-    link_type: np.ndarray  # uint16, LINKTYPE_ value as registered by tcpdump.org
-    # uint32, the interface's number within its capture; 0 everywhere where that is not told
-    interface: np.ndarray = field(default_factory=lambda: np.zeros(0, np.uint32))
+    buffer: NDArray[np.uint8]  # holds every frame of the batch, and other things between them
+    offset: NDArray[np.int64]  # of the frame's first byte in the buffer
+    captured: NDArray[np.int64]  # bytes of the frame that are in the buffer
+    wire: NDArray[np.int64]  # bytes the frame had on the wire, at least `captured`
+    time_ns: NDArray[np.int64]  # nanoseconds since the Unix epoch
+    number: NDArray[np.int64]  # the packet's number in its capture, counted from 1
+    link_type: NDArray[np.uint16]  # LINKTYPE_ value as registered by tcpdump.org
+    # the interface's number within its capture; 0 everywhere where the capture does not name it
+    interface: NDArray[np.uint32] = field(default_factory=lambda: np.zeros(0, np.uint32))
 
     def __post_init__(self) -> None:
         if len(self.interface) != len(self.offset):
@@ -55,13 +59,9 @@ class Frames:
         return Frames(self.buffer, *columns)
 
 
-GAP_NS = 1_000_000_000  # from more than this between two files on, it is said that nothing was captured
-PACKET = re.compile(r"#(\d+)")
-
-
 @dataclass(slots=True)
 class File:
-    """One of the files that a capture goes on through, as far as it was read."""
+    """One of a capture's files, as far as it was read."""
 
     path: str
     before: int  # packets in the files before it
@@ -71,14 +71,14 @@ class File:
     error: CaptureError | None = None  # why it was not read to its end, or not at all
 
     def add(self, packets: int, first_ns: int, last_ns: int) -> None:
-        """Count a batch, which has packets."""
+        """Count a batch of at least one packet; its times are since the Unix epoch."""
         self.packets += packets
         self.first_ns = first_ns if self.first_ns is None else min(first_ns, self.first_ns)
         self.last_ns = last_ns if self.last_ns is None else max(last_ns, self.last_ns)
 
 
 class Gap(NamedTuple):
-    """A time between two files in which no packet was captured. None came, or nobody captured."""
+    """A time between two files without packets: none came, or nobody captured."""
 
     before: int  # the last packet of the one file, by its running number
     after: int  # the first packet of the next one
@@ -100,11 +100,11 @@ class Files:
 
     @property
     def several(self) -> bool:
-        """Whether a packet's running number does not do to find it."""
+        """Whether there is more than one file, so that a packet's number in the capture does not find it."""
         return len(self.files) > 1
 
-    def go_on(self, path: str, before: int) -> File:
-        """Add the next file; `before` packets were in those before it."""
+    def add(self, path: str, before: int) -> File:
+        """Add the next file; those before it have `before` packets."""
         file = File(path, before)
         self.files.append(file)
         self.begins.append(before)
@@ -127,7 +127,7 @@ class Files:
         return f"{file}:{number}"
 
     def text(self, text: str) -> str:
-        """Return a text about packets, which it names by running numbers, as people look them up."""
+        """Return a text in which packets are named by running numbers (`#17`), as people look them up."""
         return PACKET.sub(lambda found: f"#{self.name(int(found[1]))}", text) if self.several else text
 
     def among(self, packets: Iterable[int]) -> dict[int, str]:
@@ -138,7 +138,7 @@ class Files:
     def gaps(self) -> list[Gap]:
         """Return where nothing was captured for over a second between one file and the next."""
         so_far = len(self.files), self.files[-1].first_ns if self.files else None
-        if so_far != self._gaps_of:  # they are asked for with each connection
+        if so_far != self._gaps_of:  # each connection asks for them
             self._gaps, self._gaps_of = self._find_gaps(), so_far
         return self._gaps
 

@@ -1,13 +1,7 @@
-"""The control bits of a TCP header (RFC 9293 3.1) that matter here, and their letters.
+"""TCP headers: the control bits, arithmetic on numbers that wrap, and a batch of headers as columns.
 
-Arithmetic on numbers that wrap.
-
-At 2**32: sequence numbers (RFC 9293 3.4) and timestamps (RFC 7323). At 2**16: the identification of IPv4
-packets (RFC 791 3.1).
-
-This is the only place in closeseq where wrap-around is handled.
-
-Segments: the TCP headers of a batch as columns, one row a segment.
+Numbers wrap at 2**32: sequence numbers (RFC 9293 3.4) and timestamps (RFC 7323). At 2**16: the identification
+of IPv4 packets (RFC 791 3.1). Only here in closeseq wrap-around is handled.
 """
 
 from __future__ import annotations
@@ -21,6 +15,9 @@ import numpy as np
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from numpy.typing import NDArray
+
+# Control bits (RFC 9293 3.1).
 FIN = 0x01
 SYN = 0x02
 RST = 0x04
@@ -55,7 +52,7 @@ def difference(a: int, b: int) -> int:
     return ((a - b + HALF) & (MODULUS - 1)) - HALF
 
 
-def differences(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+def differences(a: NDArray[np.uint32], b: NDArray[np.uint32]) -> NDArray[np.int64]:
     """Return `difference` of two uint32 columns, as int64."""
     return (a.astype(np.uint32) - b.astype(np.uint32)).view(np.int32).astype(np.int64)
 
@@ -66,57 +63,56 @@ def steps(ip_id: int, before: int) -> int:
 
 
 def counts_on(ip_id: int, before: int) -> bool:
-    """Return whether `ip_id` lies past `before`, by less than half of the numbers; 0 and below are none."""
+    """Return whether `ip_id` lies past `before`, by less than half of the numbers; 0 and -1 are none."""
     return ip_id > 0 and before > 0 and 0 < steps(ip_id, before) < IP_IDS // 2
 
 
-def count_on(ip_id: np.ndarray, before: np.ndarray) -> np.ndarray:
+def count_on(ip_id: NDArray[np.int32], before: NDArray[np.int32]) -> NDArray[np.bool_]:
     """Return `counts_on` of two integer columns, as a mask."""
     past = (ip_id - before) % IP_IDS
-    result: np.ndarray = (ip_id > 0) & (before > 0) & (past > 0) & (past < IP_IDS // 2)
-    return result
+    return (ip_id > 0) & (before > 0) & (past > 0) & (past < IP_IDS // 2)
 
 
 @dataclass(frozen=True, slots=True)
 class Segments:
-    """TCP segments in the order of capture; all columns have equal length.
+    """TCP segments in the order of capture, as columns with one entry a segment.
 
-    Addresses are 128-bit numbers in two halves; an IPv4 address is the number itself (high half 0),
-    and `version` tells the two families apart.
+    Addresses are 128-bit numbers in two halves; an IPv4 address is the number itself (high half 0), and
+    `version` distinguishes the two families.
     """
 
-    number: np.ndarray  # int64, the packet's number in its capture, counted from 1
-    time_ns: np.ndarray  # int64, nanoseconds since the Unix epoch
-    version: np.ndarray  # uint8, 4 or 6: that of the innermost IP header
-    src_high: np.ndarray  # uint64
-    src_low: np.ndarray  # uint64
-    dst_high: np.ndarray  # uint64
-    dst_low: np.ndarray  # uint64
-    src_port: np.ndarray  # uint16
-    dst_port: np.ndarray  # uint16
-    seq: np.ndarray  # uint32, as on the wire
-    ack: np.ndarray  # uint32, as on the wire; meaningless without the ACK flag
-    flags: np.ndarray  # uint8, the bits of packets.flags (and URG, ECE, CWR as on the wire)
-    window: np.ndarray  # uint16, as on the wire, not scaled
-    length: np.ndarray  # int64, bytes of payload, from the IP length (not from what was captured)
-    ttl: np.ndarray  # uint8, TTL or hop limit
-    ip_id: np.ndarray  # int32, IPv4 identification; -1 for IPv6
-    has_timestamps: np.ndarray  # bool, the timestamps option is there (RFC 7323)
-    tsval: np.ndarray  # uint32, 0 without the option
-    tsecr: np.ndarray  # uint32, 0 without the option
-    dsack_left: np.ndarray  # uint32, left edge of a D-SACK block (RFC 2883); equal to dsack_right if none
-    dsack_right: np.ndarray  # uint32, right edge
-    sacked: np.ndarray  # uint32, how far beyond `ack` its SACK blocks reach (RFC 2018); 0 without
-    syn_options: np.ndarray  # uint32, the kinds of a SYN's options in order, four bits each; 0 for others
-    vlan: np.ndarray  # uint64, the VLANs of its frame, 16 bits a tag, the innermost lowest; 0 without tags
-    place: np.ndarray  # uint64, equal where link headers do not tell that two frames were captured apart
+    number: NDArray[np.int64]  # the packet's number in its capture, counted from 1
+    time_ns: NDArray[np.int64]  # nanoseconds since the Unix epoch
+    version: NDArray[np.uint8]  # 4 or 6: that of the innermost IP header
+    src_high: NDArray[np.uint64]
+    src_low: NDArray[np.uint64]
+    dst_high: NDArray[np.uint64]
+    dst_low: NDArray[np.uint64]
+    src_port: NDArray[np.uint16]
+    dst_port: NDArray[np.uint16]
+    seq: NDArray[np.uint32]  # as on the wire
+    ack: NDArray[np.uint32]  # as on the wire; meaningless without the ACK flag
+    flags: NDArray[np.uint8]  # the control bits above (and URG, ECE, CWR as on the wire)
+    window: NDArray[np.uint16]  # as on the wire, not scaled
+    length: NDArray[np.int64]  # bytes of payload, from the IP length (not from what was captured)
+    ttl: NDArray[np.uint8]  # TTL or hop limit
+    ip_id: NDArray[np.int32]  # IPv4 identification; -1 for IPv6
+    has_timestamps: NDArray[np.bool_]  # the timestamps option is there (RFC 7323)
+    tsval: NDArray[np.uint32]  # 0 without the option
+    tsecr: NDArray[np.uint32]  # 0 without the option
+    dsack_left: NDArray[np.uint32]  # left edge of a D-SACK block (RFC 2883); equal to dsack_right if none
+    dsack_right: NDArray[np.uint32]  # right edge
+    sacked: NDArray[np.uint32]  # how far beyond `ack` its SACK blocks reach (RFC 2018); 0 without
+    syn_options: NDArray[np.uint32]  # the kinds of a SYN's options in order, four bits each; 0 for others
+    vlan: NDArray[np.uint64]  # the VLANs of its frame, 16 bits a tag, the innermost lowest; 0 without tags
+    place: NDArray[np.uint64]  # equal unless link headers show that two frames are from different places
     skipped: Mapping[str, int] = field(default_factory=dict)  # reason -> frames that gave no row
     notes: Mapping[str, int] = field(default_factory=dict)  # remark -> rows it is true of
 
     def __len__(self) -> int:
         return len(self.number)
 
-    def take(self, rows: np.ndarray) -> Segments:
+    def take(self, rows: NDArray[np.int64 | np.bool_]) -> Segments:
         """Return the rows that an index array or a boolean mask selects; the counts stay with `self`."""
         return Segments(*(getattr(self, name)[rows] for name in COLUMNS))
 

@@ -1,4 +1,4 @@
-"""What a run makes millions of: values held to be frozen by the type checker alone, and answers kept."""
+"""Cheap classes for objects of which a run makes millions: values, individuals, cached properties."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ T = TypeVar("T")
 def value(cls: type[T]) -> type[T]:
     """Make a class a dataclass with slots whose instances nobody changes.
 
-    As `dataclass(frozen=True, slots=True)`, but that an assignment is found by mypy alone: to forbid it at
-    run time too makes an object of twenty fields eight times as slow to create.
+    As `dataclass(frozen=True, slots=True)`, but only mypy rejects an assignment: to forbid it at run time too
+    makes an object of twenty fields eight times as slow to create.
     """
     return dataclass(slots=True, unsafe_hash=True)(cls)
 
 
 @dataclass_transform(frozen_default=True, eq_default=False)
 def individual(cls: type[T]) -> type[T]:
-    """Make a class the same, but that each instance is equal to itself alone."""
+    """Make a class the same as `value` does, but each instance is equal only to itself."""
     return dataclass(slots=True, eq=False)(cls)
 
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 else:
 
     class cached:  # noqa: N801 - used like `property`
-        """A property that is computed when it is first asked for.
+        """A property that is computed at its first use.
 
         As `functools.cached_property`, which in Python 3.11 takes a lock each time: a tenth of a judgement.
         """

@@ -1,35 +1,32 @@
-"""From frames to columns: find the TCP header of each frame, judge it, read it; all frames at once.
+"""From frames to columns: find the TCP header of each frame, check it, read it; all frames at once.
 
 Nothing here runs once a packet. A frame falls out at the first check it fails, and is counted there.
-No checksum is verified: with checksum offload the sender's own capture holds none.
-
-Keep only the segments that someone asked for, by port or address.
+No checksum is verified: with checksum offload the sender's own capture holds none. `narrow` then keeps the
+segments of some ports or hosts.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from ipaddress import ip_address
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from closeseq.packets.frames import Frames
+from closeseq.packets.gather import gather_padded, select
+from closeseq.packets.protocols import FRAGMENT_OFFSET, LINKTYPE_RAW, TUNNEL_PORTS
 from closeseq.packets.segments import COLUMNS, DTYPES, Segments
 from closeseq.segments import tcp_options
 from closeseq.segments.layouts import (
     FAMILIES,
-    FRAGMENT_OFFSET,
     TCP,
     TCP_FIXED,
     UINT16,
     Family,
-    gather,
-    select,
 )
 from closeseq.segments.links import (
     KIND_OF_PROTOCOL,
-    TUNNEL_PORTS,
     WALKED,
     Networks,
     NextHeader,
@@ -41,30 +38,33 @@ from closeseq.segments.links import (
 if TYPE_CHECKING:
     from collections.abc import Set as AbstractSet
 
+    from numpy.typing import NDArray
+
     from closeseq.segments.encapsulation import Piece
     from closeseq.segments.fragments import Fragments
 
-RAW_IP = 101  # LINKTYPE_ value
 LARGEST_PACKET = 65_575  # bytes, of IPv6; of IPv4 it is 40 less
-# Ethernet pads a frame's payload to 46 bytes, so the wire length tells the IP length only above.
+# Ethernet pads a frame's payload to 46 bytes, so the wire length gives the IP length only above.
 SMALLEST_OFFLOAD = 47
+
+LOW_HALF = (1 << 64) - 1
 
 
 @dataclass(frozen=True, slots=True)
 class TcpPackets:
-    """IP packets of one family that hold a TCP header, and where; columns of equal length."""
+    """IP packets of one family that hold a TCP header, and where it is; columns with one entry a packet."""
 
     family: Family
-    row: np.ndarray  # int64, index of the frame in the batch
-    position: np.ndarray  # int64, of the IP header in the buffer
-    tcp: np.ndarray  # int64, of the TCP header in the buffer
+    row: NDArray[np.int64]  # index of the frame in the batch
+    position: NDArray[np.int64]  # of the IP header in the buffer
+    tcp: NDArray[np.int64]  # of the TCP header in the buffer
 
 
 class Decoder:
-    """Decodes batch after batch of one capture. What it remembers are fragments (see `fragments`).
+    """Decodes batch after batch of one capture. It keeps the fragments of unfinished packets.
 
     Args:
-        fragments: those that came before.
+        fragments: those of earlier files.
     """
 
     def __init__(self, fragments: Fragments | None = None) -> None:
@@ -72,25 +72,25 @@ class Decoder:
 
     @property
     def fragments(self) -> Fragments | None:
-        """The packets of which fragments have come, and not all; None without any."""
+        """The packets of which some fragments have come, and not all; None without any."""
         return self._fragments or None
 
     def decode(self, frames: Frames) -> Segments:
-        """Return the TCP segments of a batch in capture order, and the counts of what gave none.
+        """Return the TCP segments of a batch in capture order, with counts of the frames that gave none.
 
-        It raises nothing, whatever the frames contain.
+        It never raises, whatever the frames contain.
         """
         tally = Tally()
         networks = find_networks(frames, tally)
-        irregular = [np.flatnonzero(networks.kind == NextHeader.NESTED)]
+        walked = [np.flatnonzero(networks.kind == NextHeader.NESTED)]
         found = []
         for family in FAMILIES:
             rows = np.flatnonzero(networks.kind == family.version)
             if len(rows):
                 packets, nested = _find_tcp(frames, family, rows, networks.position[rows], tally)
                 found.append(packets)
-                irregular.append(nested)
-        rows = np.sort(np.concatenate(irregular))
+                walked.append(nested)
+        rows = np.sort(np.concatenate(walked))
         parts = []
         if len(rows):
             inner, joined = self._walk(frames, networks, rows, tally)
@@ -100,11 +100,12 @@ class Decoder:
         return _join(frames, networks, parts, tally)
 
     def _walk(
-        self, frames: Frames, networks: Networks, rows: np.ndarray, tally: Tally
+        self, frames: Frames, networks: Networks, rows: NDArray[np.int64], tally: Tally
     ) -> tuple[list[TcpPackets], list[tuple[int, bytes]]]:
-        """Go along the headers of frames that need it.
+        """Walk along the headers of these frames, one by one (see `encapsulation`).
 
-        Returns their innermost packets, and those that a fragment completes, each with that one's row.
+        Returns:
+            Their innermost packets, and the packets that a fragment completes, each with the fragment's row.
         """
         from closeseq.segments import encapsulation, layers  # dpkt is imported for few captures only
 
@@ -143,22 +144,22 @@ class Decoder:
 
 
 def decode(frames: Frames) -> Segments:
-    """Return the TCP segments of a batch alone: as `Decoder` does, without what came before."""
+    """Return the TCP segments of a single batch, as `Decoder` does, without earlier fragments."""
     return Decoder().decode(frames)
 
 
 def _find_tcp(
-    frames: Frames, family: Family, rows: np.ndarray, position: np.ndarray, tally: Tally
-) -> tuple[TcpPackets, np.ndarray]:
-    """Return the packets with TCP right behind the IP header, and the rows of those that are irregular."""
+    frames: Frames, family: Family, rows: NDArray[np.int64], position: NDArray[np.int64], tally: Tally
+) -> tuple[TcpPackets, NDArray[np.int64]]:
+    """Return the packets with TCP right behind the IP header, and the rows of those to be walked."""
     captured_end = frames.offset[rows] + frames.captured[rows]
-    header = gather(frames.buffer, position, family.layout)
+    header = gather_padded(frames.buffer, position, family.layout)
     behind = position + family.header_bytes(header)
     fragment = family.fragment(header)
     kind = KIND_OF_PROTOCOL[header[family.protocol]]
     udp = np.flatnonzero(kind == NextHeader.UDP)
     if len(udp):
-        port = gather(frames.buffer, behind[udp] + 2, UINT16)
+        port = gather_padded(frames.buffer, behind[udp] + 2, UINT16)
         whole = behind[udp] + 4 <= captured_end[udp]
         kind[udp[whole & np.isin(port, TUNNEL_PORTS)]] = NextHeader.NESTED
     pieces = (fragment != 0) & (kind == NextHeader.TCP)
@@ -169,9 +170,9 @@ def _find_tcp(
             "malformed IP header",
             (family.version_of(header) == family.version) & (behind - position >= family.layout.itemsize),
         ),
-        # The first fragment of a tunnel is enough: there the inner IP header tells the segment's length.
-        # Of a segment it takes all, for where its sender goes on, and which number its FIN has, only the
-        # last one tells. Without it the segment is an honest gap.
+        # The first fragment of a tunnel is enough: its inner IP header gives the segment's length. A segment
+        # needs all its fragments: only the last one gives its length, and so the sequence number of its FIN
+        # and of what follows. Without it the segment is a gap.
         ("IP fragment", pieces | (fragment & FRAGMENT_OFFSET == 0)),
         ("not TCP", (kind == NextHeader.TCP) | (kind == NextHeader.NESTED)),
     )
@@ -182,8 +183,8 @@ def _find_tcp(
     return TcpPackets(family, rows, position, behind), nested
 
 
-def _read_joined(joined: list[tuple[int, bytes]], tally: Tally) -> list[dict[str, np.ndarray]]:
-    """Return the columns of packets that were put together, each given as its row and its first bytes."""
+def _read_joined(joined: list[tuple[int, bytes]], tally: Tally) -> list[dict[str, NDArray[Any]]]:
+    """Return the columns of packets joined of fragments, each given as its row and its first bytes."""
     if not joined:
         return []
     captured = np.array([len(octets) for _, octets in joined], dtype=np.int64)
@@ -195,7 +196,7 @@ def _read_joined(joined: list[tuple[int, bytes]], tally: Tally) -> list[dict[str
         wire=np.full(count, LARGEST_PACKET, dtype=np.int64),
         time_ns=np.zeros(count, dtype=np.int64),
         number=np.zeros(count, dtype=np.int64),
-        link_type=np.full(count, RAW_IP, dtype=np.uint16),
+        link_type=np.full(count, LINKTYPE_RAW, dtype=np.uint16),
     )
     networks = find_networks(frames, tally)
     parts = []
@@ -210,13 +211,13 @@ def _read_joined(joined: list[tuple[int, bytes]], tally: Tally) -> list[dict[str
     return [part for part in parts if len(part["row"])]
 
 
-def _read(frames: Frames, packets: TcpPackets, tally: Tally) -> dict[str, np.ndarray]:
+def _read(frames: Frames, packets: TcpPackets, tally: Tally) -> dict[str, NDArray[Any]]:
     """Return the columns of the packets whose lengths add up, and "row", the index of the frame."""
     family, row, position, tcp = packets.family, packets.row, packets.position, packets.tcp
     offset = frames.offset[row]
     captured_end = offset + frames.captured[row]
-    ip_header = gather(frames.buffer, position, family.layout)
-    tcp_header = gather(frames.buffer, tcp, TCP)
+    ip_header = gather_padded(frames.buffer, position, family.layout)
+    tcp_header = gather_padded(frames.buffer, tcp, TCP)
     header_bytes = (tcp_header["data_offset"] >> 4).astype(np.int64) * 4
     depth = position - offset
     on_wire = frames.wire[row] - depth  # the packet and perhaps the link's padding
@@ -230,7 +231,7 @@ def _read(frames: Frames, packets: TcpPackets, tally: Tally) -> dict[str, np.nda
         ("malformed TCP header", (header_bytes >= TCP_FIXED) & (header_bytes <= room)),
     )
     tally.note("segmentation offload: IP length 0", good & offloaded)
-    # A receiver would discard it, but the usual cause is a tool that cut the frames and forgot their length.
+    # A receiver would discard it, but mostly a tool has cut the frames and did not keep their length.
     tally.note("IP length exceeds the length on the wire", good & (stated > on_wire))
     if not good.all():
         row, tcp, header_bytes, room = row[good], tcp[good], header_bytes[good], room[good]
@@ -254,7 +255,7 @@ def _read(frames: Frames, packets: TcpPackets, tally: Tally) -> dict[str, np.nda
     }
 
 
-def _join(frames: Frames, networks: Networks, parts: list[dict[str, np.ndarray]], tally: Tally) -> Segments:
+def _join(frames: Frames, networks: Networks, parts: list[dict[str, NDArray[Any]]], tally: Tally) -> Segments:
     """Return the parts as one, in capture order, with the dtypes of `Segments`."""
     rows = np.concatenate([np.empty(0, dtype=np.int64), *(part["row"] for part in parts)])
     order = np.argsort(rows, kind="stable") if len(parts) > 1 else None
@@ -269,13 +270,10 @@ def _join(frames: Frames, networks: Networks, parts: list[dict[str, np.ndarray]]
             depth = np.concatenate([np.empty(0, dtype=np.int64), *(part["depth"] for part in parts)])
             column = with_number(networks.place[rows], depth.astype(np.uint64))
         else:
-            nothing: np.ndarray = np.empty(0, dtype=DTYPES[name])
+            nothing: NDArray[Any] = np.empty(0, dtype=DTYPES[name])
             column = np.concatenate([nothing, *(part[name] for part in parts)], dtype=DTYPES[name])
         columns[name] = column if order is None else column[order]
     return Segments(**columns, skipped=dict(tally.skipped), notes=dict(tally.notes))
-
-
-LOW_HALF = (1 << 64) - 1
 
 
 def narrow(segments: Segments, ports: AbstractSet[int], hosts: AbstractSet[str]) -> Segments:
@@ -296,11 +294,11 @@ def narrow(segments: Segments, ports: AbstractSet[int], hosts: AbstractSet[str])
     return segments if keep.all() else segments.take(keep)
 
 
-def _has(segments: Segments, host: str) -> np.ndarray:
+def _has(segments: Segments, host: str) -> NDArray[np.bool_]:
     """Return which rows have this address at either end: a boolean column."""
     address = ip_address(host)
     high, low = np.uint64(int(address) >> 64), np.uint64(int(address) & LOW_HALF)
     source = (segments.src_high == high) & (segments.src_low == low)
     destination = (segments.dst_high == high) & (segments.dst_low == low)
-    named: np.ndarray = (segments.version == address.version) & (source | destination)
+    named: NDArray[np.bool_] = (segments.version == address.version) & (source | destination)
     return named

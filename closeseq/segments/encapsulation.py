@@ -1,13 +1,12 @@
-"""What each header says comes next: the steps of the walk in `irregular`.
+"""The frames that need a walk of their own: tunnels, extension headers, 802.11, MPLS, PPPoE, LLC, many tags.
 
-The formats of the headers are dpkt's where it has them, but not its unpacking of what is behind a header:
-that recurses as deep as a hostile frame wants, and loses positions. A step returns the next layer, or raises
-`Skip`, `Fragmented`, or what unpacking raises where the frame is cut (dpkt.NeedData, struct.error).
+The walk (`locate`) goes from header to header until it meets TCP, and returns where the innermost IP header
+and the TCP header stand; they are then read like all others.
 
-The frames that need a walk of their own: tunnels, extension headers, 802.11, MPLS, PPPoE, LLC, many tags.
-
-The walk goes from header to header until it meets TCP, and says where the innermost IP header and the TCP
-header stand; they are then read like all others. What each header says is in `headers`.
+Each header is a step: it returns the next layer, or raises `Skip`, `Fragmented`, or what unpacking raises
+where the frame is cut (dpkt.NeedData, struct.error). The formats of the headers are dpkt's where it has them,
+but not its unpacking of what is behind a header: that recurses as deep as a hostile frame wants, and loses
+positions.
 """
 
 from __future__ import annotations
@@ -18,9 +17,41 @@ from zlib import crc32
 
 import dpkt
 
+from closeseq.packets.protocols import (
+    AUTHENTICATION,
+    ETHERTYPE_BRIDGED,
+    ETHERTYPE_E_TAG,
+    ETHERTYPE_IPV4,
+    ETHERTYPE_IPV6,
+    ETHERTYPE_LLC,
+    ETHERTYPE_MPLS,
+    ETHERTYPE_MPLS_MULTICAST,
+    ETHERTYPE_PPP,
+    ETHERTYPE_PPPOE,
+    ETHERTYPE_VN_TAG,
+    IPV6_EXTENSIONS,
+    IPV6_FRAGMENT,
+    IPV6_OPTIONS,
+    LARGEST_LENGTH,
+    LINKTYPE_ETHERNET,
+    LINKTYPE_IEEE_802_11,
+    LINKTYPE_NFLOG,
+    LINKTYPE_RAW,
+    PORT_GENEVE,
+    PORT_GRE,
+    PORT_GTP_U,
+    PORT_VXLAN,
+    PORT_VXLAN_LINUX,
+    PROTOCOL_GRE,
+    PROTOCOL_IPV4,
+    PROTOCOL_IPV6,
+    PROTOCOL_MPLS,
+    PROTOCOL_TCP,
+    PROTOCOL_UDP,
+    VLAN_TAGS,
+)
 from closeseq.segments import wireless
 from closeseq.segments.layers import (
-    ETHERNET,
     ETHERTYPE,
     LINK,
     PROTOCOL,
@@ -33,25 +64,16 @@ from closeseq.segments.layers import (
     octet,
     pair,
 )
-from closeseq.segments.links import (
-    ETHERTYPE_E_TAG,
-    ETHERTYPE_IPV4,
-    ETHERTYPE_IPV6,
-    ETHERTYPE_LLC,
-    ETHERTYPE_VN_TAG,
-    LARGEST_LENGTH,
-    with_tag,
-)
+from closeseq.segments.links import with_tag
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 MOST_PARTS = 64  # of all 802.11 aggregates in a frame, of a chain of GTP-U extensions or NFLOG attributes
-MPLS = 0x8847
-TCP = 6
 ARUBA_TYPES = range(0x8200, 0x8380, 0x10)  # in GRE: 802.11, as access points hand it to their controller
 NFLOG_PAYLOAD = 9  # nfnetlink_log.h: NFULA_PAYLOAD
-UNFINISHED = {TCP, 51, 60}  # what may lead to a segment whose end is in another fragment
+# These may lead to a segment whose end is in another fragment.
+UNFINISHED = {PROTOCOL_TCP, AUTHENTICATION, IPV6_OPTIONS}
 
 _ipv4_header = dpkt_header(dpkt.ip.IP)
 _ipv6_header = dpkt_header(dpkt.ip6.IP6)
@@ -67,6 +89,92 @@ _ethernet_header = dpkt_header(dpkt.ethernet.Ethernet)
 _snap_header = header("SNAP", (("llc", "3s", b""), ("oui", "3s", b""), ("type", "H", 0)))
 _geneve_header = header("Geneve", (("lengths", "B", 0), ("flags", "B", 0), ("type", "H", 0), ("vni", "I", 0)))
 _gtp_header = header("GTP", (("flags", "B", 0), ("type", "B", 0), ("length", "H", 0), ("teid", "I", 0)))
+
+DEEPEST = 32  # headers; more make no sense, and each costs time
+
+
+class Inner(NamedTuple):
+    """Where in a frame the innermost IP header and the TCP header behind it begin."""
+
+    version: int
+    ip: int
+    tcp: int
+    vlan: int = 0  # as in `links`: of the tags on the way
+    place: int = 0  # where the frame was captured, by the link headers on the way
+
+
+class Piece(NamedTuple):
+    """An IP fragment of a packet that holds TCP: where in a frame it is, and which part of the packet."""
+
+    version: int
+    ip: int
+    data: int  # where its part of the packet's payload begins
+    offset: int  # bytes, of this part in the payload
+    more: bool  # other fragments follow
+    identification: int
+    vlan: int = 0
+    place: int = 0
+
+
+class Walk(NamedTuple):
+    """How far the walk along a frame has come, or along a part of it."""
+
+    layer: Layer
+    steps: int = 0  # headers so far
+    ip: Layer | None = None  # the innermost IP header
+    vlan: int = 0
+    place: int = 0
+
+
+def locate(frame: bytes, layer: Layer, vlan: int = 0) -> list[Inner | Piece] | str:
+    """Return where the TCP headers of a frame are, or fragments of them, or the reason why it has none.
+
+    Only an 802.11 aggregate has more than one. `frame` is what was captured, `layer` its first header that
+    is not read yet, `vlan` the VLANs of the tags in front of it.
+    """
+    ways, found, reasons = [Walk(layer, vlan=vlan)], list[Inner | Piece](), list[str]()
+    for way in ways:  # parts of aggregates are added while it goes on
+        end = _follow(frame, way, ways)
+        if isinstance(end, str):
+            reasons.append(end)
+        elif end is not None:
+            found.append(end)
+    return found or next(iter(reasons), "not IP")
+
+
+def _follow(frame: bytes, way: Walk, ways: list[Walk]) -> Inner | Piece | str | None:
+    """Go on to where the walk ends: a segment, a fragment, a reason, or None for an aggregate's begin."""
+    layer, steps, ip, vlan, place = way
+    try:
+        for _ in range(DEEPEST - steps):
+            if layer.space == ETHERTYPE and layer.number in (ETHERTYPE_IPV4, ETHERTYPE_IPV6):
+                ip = layer
+            elif ip and layer.space == PROTOCOL and layer.number == PROTOCOL_TCP:
+                return Inner(4 if ip.number == ETHERTYPE_IPV4 else 6, ip.at, layer.at, vlan, place)
+            is_length = layer.space == ETHERTYPE and layer.number <= LARGEST_LENGTH
+            step = STEPS.get((layer.space, ETHERTYPE_LLC if is_length else layer.number))
+            if step is None:
+                return "not TCP" if ip else "not IP"
+            following, steps = step(frame, layer.at), steps + 1
+            if isinstance(following, Aggregate):
+                room = max(0, MOST_PARTS - len(ways))
+                ways += [
+                    Walk(part, steps, ip, with_tag(vlan, part.tag), place ^ part.place)
+                    for part in following.layers[:room]
+                ]
+                return None
+            layer = following
+            vlan, place = with_tag(vlan, layer.tag), place ^ layer.place
+    except (dpkt.NeedData, struct.error):
+        return "encapsulation cut short"
+    except Skip as end:
+        return str(end)
+    except Fragmented as end:
+        assert ip is not None
+        data, offset, more, identification = end.args
+        version = 4 if ip.number == ETHERTYPE_IPV4 else 6
+        return Piece(version, ip.at, data, offset, more, identification, vlan, place)
+    return "encapsulation too deep"
 
 
 def _ipv4(frame: bytes, at: int) -> Layer:
@@ -103,7 +211,7 @@ def _fragment(frame: bytes, at: int) -> Layer:
 
 def _check_fragment(behind: int, offset: int, more: int, protocol: int, identification: int) -> None:
     """Let pass what is whole, and the first fragment of a tunnel, whose inner header is whole."""
-    if protocol == TCP and (offset or more):
+    if protocol == PROTOCOL_TCP and (offset or more):
         raise Fragmented(behind, offset, bool(more), identification)
     if offset or (more and protocol in UNFINISHED):
         raise Skip("IP fragment")
@@ -117,7 +225,7 @@ def _udp(frame: bytes, at: int) -> Layer:
 
 
 def _vxlan(_frame: bytes, at: int) -> Layer:
-    return Layer(ETHERTYPE, ETHERNET, at + 8)  # RFC 7348 5
+    return Layer(ETHERTYPE, ETHERTYPE_BRIDGED, at + 8)  # RFC 7348 5
 
 
 def _gtp(frame: bytes, at: int) -> Layer:
@@ -178,16 +286,20 @@ def _gre(frame: bytes, at: int) -> Layer:
     bits = (dpkt.gre.GRE_CP, dpkt.gre.GRE_KP, dpkt.gre.GRE_SP, dpkt.gre.GRE_AP if head.flags & 7 else 0)
     behind = at + 4 + 4 * sum(bool(head.flags & bit) for bit in bits)
     if head.p in ARUBA_TYPES:
-        return Layer(LINK, wireless.IEEE_802_11, behind)
+        return Layer(LINK, LINKTYPE_IEEE_802_11, behind)
     return Layer(ETHERTYPE, head.p, behind)
 
 
 def _mpls(frame: bytes, at: int) -> Layer:
-    """RFC 3032: what is behind the bottom of the stack is not said; RFC 4928: the first 4 bits tell."""
+    """RFC 3032 names no protocol behind the bottom of the stack; RFC 4928: its first 4 bits show it."""
     if not _mpls_header(frame, at).s:  # more labels follow
-        return Layer(ETHERTYPE, MPLS, at + 4)
-    guess = {4: (ETHERTYPE_IPV4, 4), 6: (ETHERTYPE_IPV6, 4), 0: (ETHERNET, 8)}  # 0: RFC 4385's control word
-    ethertype, behind = guess.get(octet(frame, at + 4).value >> 4, (ETHERNET, 4))
+        return Layer(ETHERTYPE, ETHERTYPE_MPLS, at + 4)
+    guess = {
+        4: (ETHERTYPE_IPV4, 4),
+        6: (ETHERTYPE_IPV6, 4),
+        0: (ETHERTYPE_BRIDGED, 8),
+    }  # 0: RFC 4385's control word
+    ethertype, behind = guess.get(octet(frame, at + 4).value >> 4, (ETHERTYPE_BRIDGED, 4))
     return Layer(ETHERTYPE, ethertype, at + behind)
 
 
@@ -223,7 +335,7 @@ def _ppp(frame: bytes, at: int) -> Layer:
     number, size = octet(frame, at).value, 1
     if not number & dpkt.ppp.PFC_BIT:
         number, size = pair(frame, at).value, 2
-    ethertypes = {dpkt.ppp.PPP_IP: ETHERTYPE_IPV4, dpkt.ppp.PPP_IP6: ETHERTYPE_IPV6, 0x0281: MPLS}
+    ethertypes = {dpkt.ppp.PPP_IP: ETHERTYPE_IPV4, dpkt.ppp.PPP_IP6: ETHERTYPE_IPV6, 0x0281: ETHERTYPE_MPLS}
     if number not in ethertypes:
         raise Skip("not IP")
     return Layer(ETHERTYPE, ethertypes[number], at + size)
@@ -244,128 +356,33 @@ def _llc(frame: bytes, at: int) -> Layer:
 
 STEPS: dict[tuple[str, int], Callable[[bytes, int], Layer | Aggregate]] = {
     **{(LINK, number): step for number, step in wireless.STEPS.items()},
-    (LINK, 1): _ethernet,
-    (LINK, 101): _by_version,
-    (LINK, 239): _nflog,
+    (LINK, LINKTYPE_ETHERNET): _ethernet,
+    (LINK, LINKTYPE_RAW): _by_version,
+    (LINK, LINKTYPE_NFLOG): _nflog,
     (ETHERTYPE, ETHERTYPE_LLC): _llc,
     (ETHERTYPE, ETHERTYPE_IPV4): _ipv4,
-    (ETHERTYPE, ETHERNET): _ethernet,
-    (ETHERTYPE, 0x8100): _tag,
+    (ETHERTYPE, ETHERTYPE_BRIDGED): _ethernet,
     (ETHERTYPE, ETHERTYPE_IPV6): _ipv6,
-    (ETHERTYPE, MPLS): _mpls,
-    (ETHERTYPE, 0x8848): _mpls,
-    (ETHERTYPE, 0x8864): _pppoe,
-    (ETHERTYPE, 0x880B): _ppp,
-    (ETHERTYPE, 0x88A8): _tag,
+    (ETHERTYPE, ETHERTYPE_PPP): _ppp,
+    (ETHERTYPE, ETHERTYPE_MPLS): _mpls,
+    (ETHERTYPE, ETHERTYPE_MPLS_MULTICAST): _mpls,
+    (ETHERTYPE, ETHERTYPE_PPPOE): _pppoe,
     (ETHERTYPE, ETHERTYPE_VN_TAG): _vn_tag,
     (ETHERTYPE, ETHERTYPE_E_TAG): _e_tag,
-    (ETHERTYPE, 0x9100): _tag,
-    (ETHERTYPE, 0x9200): _tag,
-    (PROTOCOL, 0): _extension,
-    (PROTOCOL, 4): lambda _frame, at: Layer(ETHERTYPE, ETHERTYPE_IPV4, at),
-    (PROTOCOL, 17): _udp,
-    (PROTOCOL, 41): lambda _frame, at: Layer(ETHERTYPE, ETHERTYPE_IPV6, at),
-    (PROTOCOL, 43): _extension,
-    (PROTOCOL, 44): _fragment,
-    (PROTOCOL, 47): _gre,
-    (PROTOCOL, 51): _authentication,
-    (PROTOCOL, 60): _extension,
-    (PROTOCOL, 135): _extension,
-    (PROTOCOL, 137): lambda _frame, at: Layer(ETHERTYPE, MPLS, at),
-    (PROTOCOL, 139): _extension,
-    (PROTOCOL, 140): _extension,
+    **{(ETHERTYPE, number): _tag for number in VLAN_TAGS},
+    (PROTOCOL, PROTOCOL_IPV4): lambda _frame, at: Layer(ETHERTYPE, ETHERTYPE_IPV4, at),
+    (PROTOCOL, PROTOCOL_UDP): _udp,
+    (PROTOCOL, PROTOCOL_IPV6): lambda _frame, at: Layer(ETHERTYPE, ETHERTYPE_IPV6, at),
+    (PROTOCOL, IPV6_FRAGMENT): _fragment,
+    (PROTOCOL, PROTOCOL_GRE): _gre,
+    (PROTOCOL, AUTHENTICATION): _authentication,
+    (PROTOCOL, PROTOCOL_MPLS): lambda _frame, at: Layer(ETHERTYPE, ETHERTYPE_MPLS, at),
+    **{(PROTOCOL, number): _extension for number in IPV6_EXTENSIONS},
 }
 TUNNELS: dict[int, Callable[[bytes, int], Layer]] = {
-    4789: _vxlan,
-    8472: _vxlan,
-    6081: _geneve,
-    4754: _gre,
-    2152: _gtp,
+    PORT_VXLAN: _vxlan,
+    PORT_VXLAN_LINUX: _vxlan,
+    PORT_GENEVE: _geneve,
+    PORT_GRE: _gre,
+    PORT_GTP_U: _gtp,
 }
-
-
-DEEPEST = 32  # headers; more make no sense, and each costs time
-
-
-class Inner(NamedTuple):
-    """Where in a frame the innermost IP header and the TCP header behind it begin."""
-
-    version: int
-    ip: int
-    tcp: int
-    vlan: int = 0  # as in `links`, of the tags on the way
-    place: int = 0  # tells apart what the link headers on the way tell apart
-
-
-class Piece(NamedTuple):
-    """An IP fragment of a packet that holds TCP: where in a frame it is, and which part of the packet."""
-
-    version: int
-    ip: int
-    data: int  # where its part of the packet's payload begins
-    offset: int  # bytes, of this part in the payload
-    more: bool  # other fragments follow
-    identification: int
-    vlan: int = 0
-    place: int = 0
-
-
-class Walk(NamedTuple):
-    """How far the walk of a frame has come, or of a part of it."""
-
-    layer: Layer
-    steps: int = 0  # headers so far
-    ip: Layer | None = None  # the innermost IP header
-    vlan: int = 0
-    place: int = 0
-
-
-def locate(frame: bytes, layer: Layer, vlan: int = 0) -> list[Inner | Piece] | str:
-    """Return where the TCP headers of a frame are, or fragments of them, or the reason why it has none.
-
-    Only an 802.11 aggregate has more than one. `frame` is what was captured, `layer` its first header that
-    is not read yet, `vlan` the VLANs of the tags in front of it.
-    """
-    ways, found, reasons = [Walk(layer, vlan=vlan)], list[Inner | Piece](), list[str]()
-    for way in ways:  # parts of aggregates are added while it goes on
-        end = _follow(frame, way, ways)
-        if isinstance(end, str):
-            reasons.append(end)
-        elif end is not None:
-            found.append(end)
-    return found or next(iter(reasons), "not IP")
-
-
-def _follow(frame: bytes, way: Walk, ways: list[Walk]) -> Inner | Piece | str | None:
-    """Go on to where the walk ends: a segment, a fragment, a reason, or None for an aggregate's begin."""
-    layer, steps, ip, vlan, place = way
-    try:
-        for _ in range(DEEPEST - steps):
-            if layer.space == ETHERTYPE and layer.number in (ETHERTYPE_IPV4, ETHERTYPE_IPV6):
-                ip = layer
-            elif ip and layer.space == PROTOCOL and layer.number == TCP:
-                return Inner(4 if ip.number == ETHERTYPE_IPV4 else 6, ip.at, layer.at, vlan, place)
-            is_length = layer.space == ETHERTYPE and layer.number <= LARGEST_LENGTH
-            step = STEPS.get((layer.space, ETHERTYPE_LLC if is_length else layer.number))
-            if step is None:
-                return "not TCP" if ip else "not IP"
-            following, steps = step(frame, layer.at), steps + 1
-            if isinstance(following, Aggregate):
-                room = max(0, MOST_PARTS - len(ways))
-                ways += [
-                    Walk(part, steps, ip, with_tag(vlan, part.tag), place ^ part.place)
-                    for part in following.layers[:room]
-                ]
-                return None
-            layer = following
-            vlan, place = with_tag(vlan, layer.tag), place ^ layer.place
-    except (dpkt.NeedData, struct.error):
-        return "encapsulation cut short"
-    except Skip as end:
-        return str(end)
-    except Fragmented as end:
-        assert ip is not None
-        data, offset, more, identification = end.args
-        version = 4 if ip.number == ETHERTYPE_IPV4 else 6
-        return Piece(version, ip.at, data, offset, more, identification, vlan, place)
-    return "encapsulation too deep"

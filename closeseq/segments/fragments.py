@@ -1,10 +1,10 @@
-"""IP fragments of TCP segments, put together again as far as a TCP header needs it.
+"""IP fragments of TCP segments, reassembled as far as a TCP header needs it.
 
-Wanted are the TCP header, of which a first fragment may hold a part only, and the length of the segment,
-which only the last fragment tells. So of each packet the first 60 bytes of its payload are kept, and which
-parts of the rest went by.
+Needed are the TCP header, of which a first fragment may hold only a part, and the length of the segment,
+which only the last fragment gives. So for each packet the first 60 bytes of its payload are kept, and which
+parts of the rest were seen.
 
-Memory is bounded, whoever sends fragments: so many packets, each of so many fragments, each for so long.
+Memory is bounded, whoever sends fragments: by packets, by fragments of a packet, and by time.
 Fragments that contradict each other make their packet unreadable, as RFC 5722 demands for IPv6 and Linux
 does for both: two that overlap, an end behind the end, one that is no multiple of 8 bytes and not the last.
 The same fragment again is no contradiction; the network repeats packets, and a mirror port shows them twice.
@@ -17,11 +17,13 @@ from bisect import bisect_left
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from closeseq.packets.protocols import PROTOCOL_TCP
+
 if TYPE_CHECKING:
     from closeseq.segments.encapsulation import Piece
 
 KEPT = 60  # bytes: the longest TCP header
-LONGEST = 65_515  # bytes of an IPv4 packet's payload; in IPv6 fragments cannot tell more than 20 above it
+LONGEST = 65_515  # bytes of an IPv4 packet's payload; IPv6 fragments reach at most 20 bytes beyond
 MOST_PACKETS = 512
 MOST_PIECES = 256  # of one packet; an MTU of 576 bytes makes 119 of the largest
 LONGEST_WAIT_NS = 30_000_000_000  # Linux's ipfrag_time; RFC 8200 4.5 allows a minute
@@ -32,19 +34,17 @@ Key = tuple[int, int, int, bytes]  # version, VLANs, identification, addresses
 
 @dataclass(slots=True)
 class Packet:
-    """What is known of one packet that comes in fragments."""
+    """One packet that comes in fragments, as far as they have come."""
 
     began_ns: int
     spans: list[tuple[int, int]] = field(default_factory=list)  # begin and end in the payload, ascending
     size: int | None = None  # bytes of payload, once the last fragment is there
     header: bytes = b""  # the IP header of the first fragment, without options
-    beginning: dict[int, bytes] = field(
-        default_factory=dict
-    )  # what was captured of the first bytes, by place
+    beginning: dict[int, bytes] = field(default_factory=dict)  # the first bytes, as captured, by place
     contradictory: bool = False  # stays so that the rest of its fragments begins nothing
 
     def add(self, begin: int, end: int, more: bool) -> bool:
-        """Add a part; return whether it is new. What contradicts the others spoils the packet."""
+        """Add a part; return whether it is new. A part that contradicts the others makes it unreadable."""
         at = bisect_left(self.spans, (begin, end))
         if at < len(self.spans) and self.spans[at] == (begin, end):
             return False
@@ -77,7 +77,7 @@ class Packet:
 
 
 class Fragments:
-    """The packets of which fragments have come, and not all."""
+    """The packets of which some fragments have come, and not all."""
 
     def __init__(self) -> None:
         self._packets: dict[Key, Packet] = {}  # the longest waiting first
@@ -132,8 +132,8 @@ def _whole(version: int, packet: Packet) -> bytes:
         head[0] = 0x45
         struct.pack_into(">H", head, 2, IPV4_BYTES + packet.size)
         struct.pack_into(">H", head, 6, 0)
-        head[9] = 6
+        head[9] = PROTOCOL_TCP
     else:
         head = bytearray(packet.header)
-        struct.pack_into(">HB", head, 4, packet.size, 6)
+        struct.pack_into(">HB", head, 4, packet.size, PROTOCOL_TCP)
     return bytes(head) + packet.captured()

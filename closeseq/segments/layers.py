@@ -1,4 +1,7 @@
-"""What the steps of a walk along a frame's headers share; see `encapsulation`."""
+"""The headers of a frame as layers, for the walk from one to the next (see `encapsulation`).
+
+dpkt is imported here, and so only when a frame has to be walked.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +12,8 @@ import dpkt
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-
 # The spaces that the numbers of layers are from. The first has LINKTYPE_ values.
 LINK, ETHERTYPE, PROTOCOL = "link type", "EtherType", "IP protocol"
-
-
-ETHERNET = 0x6558  # the EtherType of bridged Ethernet
 
 
 class Layer(NamedTuple):
@@ -24,7 +23,7 @@ class Layer(NamedTuple):
     number: int
     at: int
     tag: int = 0  # the VLAN that the header in front of it names
-    place: int = 0  # of the header in front of it, 32 bits: tells frames apart as `links` says
+    place: int = 0  # of the header in front of it, 32 bits: where the frame was captured, as in `links`
 
 
 class Aggregate(NamedTuple):
@@ -54,6 +53,4 @@ def dpkt_header(packet: Any) -> Callable[[bytes, int], Any]:
 
 
 octet = header("Octet", (("value", "B", 0),))
-
-
 pair = header("Pair", (("value", "H", 0),))

@@ -1,19 +1,21 @@
-"""The header formats as numpy dtypes, fields named as in the RFCs, and how to gather columns of them.
+"""The header formats as numpy dtypes, fields named as in the RFCs.
 
-A position is an index into the buffer of a batch. Headers begin at any position, so a column of headers
-is gathered through a window that may begin at every byte: one copy of a few dozen bytes a frame, whatever
-stands in front of the header.
+`packets.gather` gathers columns of them; a position is an index into the buffer of a batch.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from closeseq.packets.protocols import FRAGMENT_OFFSET
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+
+    from numpy.typing import NDArray
 
 IPV4 = np.dtype(  # RFC 791 3.1
     [
@@ -61,61 +63,24 @@ TCP_FIXED = 20  # bytes of the TCP header in front of the options
 UINT16 = np.dtype(">u2")
 
 
-def gather(buffer: np.ndarray, position: np.ndarray, layout: np.dtype) -> np.ndarray:
-    """Return what stands at each position, as a contiguous column of dtype `layout`.
-
-    Past the end of the buffer everything is zero, so a position may be any number from 0 up. The caller
-    knows how much of each frame was captured: behind that stands whatever is next in the buffer.
-    """
-    size = layout.itemsize
-    last = buffer.size - size  # the last position with a whole header
-    if not len(position):
-        return np.zeros(0, dtype=layout)
-    if int(position.max()) <= last:
-        column: np.ndarray = _windows(buffer, size)[position]
-        return column.view(layout)
-    column = np.zeros(len(position), dtype=np.dtype((np.void, size)))
-    inside = position <= last
-    if inside.any():
-        column[inside] = _windows(buffer, size)[position[inside]]
-    tail = buffer[max(0, buffer.size - size) :]
-    padded = np.concatenate([tail, np.zeros(size, dtype=np.uint8)])
-    column[~inside] = _windows(padded, size)[
-        np.minimum(position[~inside] - (buffer.size - tail.size), tail.size)
-    ]
-    return column.view(layout)
-
-
-def _windows(buffer: np.ndarray, size: int) -> np.ndarray:
-    """Return a view of the buffer as overlapping items of `size` bytes, one beginning at every byte."""
-    # As plain bytes (void) an item is copied at once; as a structure field by field, four times slower.
-    return np.ndarray((buffer.size - size + 1,), np.dtype((np.void, size)), buffer, strides=(1,))
-
-
-def select(column: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """Return `column[rows]` for a contiguous column of headers; copied as plain bytes, as in `gather`."""
-    octets = column.view(np.dtype((np.void, column.dtype.itemsize)))
-    selected: np.ndarray = octets[rows]
-    return selected.view(column.dtype)
-
-
 @dataclass(frozen=True, slots=True)
 class Family:
     """One version of IP: its header, and what to read out of a column of such headers."""
 
     version: int
     layout: np.dtype
-    version_of: Callable[[np.ndarray], np.ndarray]
-    header_bytes: Callable[[np.ndarray], np.ndarray]  # int64, without extension headers
-    ip_bytes: Callable[[np.ndarray], np.ndarray]  # int64, header and payload; 0 if the header leaves it open
-    fragment: Callable[[np.ndarray], np.ndarray]  # the bits of MORE_FRAGMENTS and FRAGMENT_OFFSET
+    version_of: Callable[[NDArray[np.void]], NDArray[np.integer[Any]]]
+    header_bytes: Callable[[NDArray[np.void]], NDArray[np.int64]]  # without extension headers
+    # bytes of header and payload; 0 if the header leaves it open
+    ip_bytes: Callable[[NDArray[np.void]], NDArray[np.int64]]
+    # the bits of MORE_FRAGMENTS and FRAGMENT_OFFSET
+    fragment: Callable[[NDArray[np.void]], NDArray[np.integer[Any]]]
     protocol: str  # the field with the number of what follows
     columns: Mapping[str, str]  # column of Segments -> field
     constants: Mapping[str, int]  # column of Segments -> value
 
 
-MORE_FRAGMENTS = 0x2000
-FRAGMENT_OFFSET = 0x1FFF
+MORE_FRAGMENTS = 0x2000  # RFC 791 3.1: a bit beside FRAGMENT_OFFSET
 
 FAMILIES = (
     Family(
@@ -140,7 +105,7 @@ FAMILIES = (
         version_of=lambda header: header["version_class_flow"] >> 28,
         header_bytes=lambda header: np.full(len(header), IPV6.itemsize, dtype=np.int64),
         ip_bytes=lambda header: _ipv6_bytes(header["payload_length"].astype(np.int64)),
-        fragment=lambda header: np.zeros(len(header), dtype=np.uint16),  # an extension header: irregular
+        fragment=lambda header: np.zeros(len(header), dtype=np.uint16),  # an extension header: walked
         protocol="next_header",
         columns={
             "src_high": "source_high",
@@ -154,6 +119,6 @@ FAMILIES = (
 )
 
 
-def _ipv6_bytes(payload_length: np.ndarray) -> np.ndarray:
+def _ipv6_bytes(payload_length: NDArray[np.int64]) -> NDArray[np.int64]:
     # RFC 2675 3: 0 is a jumbo payload, whose length (if stated at all) is in an option.
     return np.where(payload_length == 0, 0, payload_length + IPV6.itemsize)

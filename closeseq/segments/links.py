@@ -1,14 +1,16 @@
-"""Where the network layer begins: the table of link types, and what the numbers in headers say comes next.
+"""Where the network layer of each frame begins: behind the link header and up to two VLAN tags.
 
 To add a link type, add a line to `LINKS`; if its header has no fixed length, add it to `WALKED`, and a step
 to `encapsulation.STEPS`.
 
-Two numbers of a frame go on with its segment, for those who ask whether two packets are one:
+Two numbers of a frame go on with its segment, to decide whether two packets are duplicates:
 
 - its VLANs: the identifiers of its tags (IEEE 802.1Q), 16 bits each, the innermost one lowest, of more than
   four tags the innermost four. A priority tag, which names no VLAN, is left out.
-- its place: what tells where, and in which direction, it was captured. That is the interface, and in the
-  link header the addresses and the packet type. The number means nothing; two frames' are equal or not.
+- its place: where, and in which direction, it was captured. That is the interface, and in the link header
+  the addresses and the packet type. The number means nothing; two frames' are equal or not.
+
+Frames that give no row are counted by reason in a `Tally`.
 """
 
 from __future__ import annotations
@@ -20,10 +22,44 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from closeseq.segments.layouts import UINT16, gather
+from closeseq.packets.gather import gather_padded
+from closeseq.packets.protocols import (
+    DLT_RAW,
+    ETHERTYPE_IPV4,
+    ETHERTYPE_IPV6,
+    ETHERTYPE_LLC,
+    ETHERTYPE_PPP,
+    ETHERTYPE_PPPOE,
+    LARGEST_LENGTH,
+    LINKTYPE_CISCO_HDLC,
+    LINKTYPE_ETHERNET,
+    LINKTYPE_FDDI,
+    LINKTYPE_IEEE_802_11,
+    LINKTYPE_IPV4,
+    LINKTYPE_IPV6,
+    LINKTYPE_LOOP,
+    LINKTYPE_NFLOG,
+    LINKTYPE_NULL,
+    LINKTYPE_PPI,
+    LINKTYPE_PPP,
+    LINKTYPE_PPP_HDLC,
+    LINKTYPE_PPPOE,
+    LINKTYPE_RADIOTAP,
+    LINKTYPE_RAW,
+    LINKTYPE_SLL,
+    LINKTYPE_SLL2,
+    PROTOCOL_TCP,
+    PROTOCOL_UDP,
+    VLAN_TAGS,
+    WALKED_ETHERTYPES,
+    WALKED_PROTOCOLS,
+)
+from closeseq.segments.layouts import UINT16
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+
+    from numpy.typing import NDArray
 
     from closeseq.packets.frames import Frames
 
@@ -35,17 +71,17 @@ class Tally:
         self.skipped: Counter[str] = Counter()
         self.notes: Counter[str] = Counter()
 
-    def skip(self, reason: str, frames: np.ndarray) -> None:
+    def skip(self, reason: str, frames: NDArray[np.bool_]) -> None:
         """Count the frames that are true in the mask `frames` as skipped for `reason`."""
         if count := int(np.count_nonzero(frames)):
             self.skipped[reason] += count
 
-    def note(self, remark: str, rows: np.ndarray) -> None:
+    def note(self, remark: str, rows: NDArray[np.bool_]) -> None:
         """Count the rows that are true in the mask `rows` under `remark`."""
         if count := int(np.count_nonzero(rows)):
             self.notes[remark] += count
 
-    def passing(self, *checks: tuple[str, np.ndarray]) -> np.ndarray:
+    def passing(self, *checks: tuple[str, NDArray[np.bool_]]) -> NDArray[np.bool_]:
         """Return the mask of the frames that pass all checks; count each other one once.
 
         A check is a reason and the mask of the frames it does not apply to. A frame that fails several
@@ -59,7 +95,7 @@ class Tally:
 
 
 class NextHeader(IntEnum):
-    """What a number (EtherType, IP protocol) says comes next, and who reads it."""
+    """What follows a header by the number in it (EtherType, IP protocol)."""
 
     OTHER = 0  # nothing that holds TCP
     IPV4 = 4
@@ -67,11 +103,11 @@ class NextHeader(IntEnum):
     TAG = 1  # a VLAN tag
     TCP = 2
     UDP = 3  # holds TCP only at the port of a tunnel
-    NESTED = 5  # a tunnel or an extension header: irregular
+    NESTED = 5  # a tunnel or an extension header: walked (encapsulation.py)
     CUT = 7  # the number itself was not captured
 
 
-def _kinds(size: int, numbers: Mapping[NextHeader, Iterable[int]]) -> np.ndarray:
+def _kinds(size: int, numbers: Mapping[NextHeader, Iterable[int]]) -> NDArray[np.uint8]:
     table = np.zeros(size, dtype=np.uint8)
     for kind, those in numbers.items():
         table[list(those)] = kind
@@ -80,58 +116,41 @@ def _kinds(size: int, numbers: Mapping[NextHeader, Iterable[int]]) -> np.ndarray
 
 PART: Mapping[int, np.dtype] = {4: np.dtype(">u4"), 8: np.dtype(">u8")}  # of a link header, by its bytes
 
-ETHERTYPE_IPV4 = 0x0800
-ETHERTYPE_IPV6 = 0x86DD
-ETHERTYPE_LLC = 0  # stands for all numbers that are a length instead of an EtherType
-ETHERTYPE_PPP = 0x880B
-ETHERTYPE_PPPOE = 0x8864
-ETHERTYPE_VN_TAG = 0x8926  # Cisco's and VMware's, for the virtual ports of an adapter
-ETHERTYPE_E_TAG = 0x893F  # IEEE 802.1BR, for the ports of a port extender
-LARGEST_LENGTH = 1500  # IEEE 802.3: up to here the field is the length of an LLC frame
-
 KIND_OF_ETHERTYPE = _kinds(
     1 << 16,
     {
         NextHeader.IPV4: [ETHERTYPE_IPV4],
         NextHeader.IPV6: [ETHERTYPE_IPV6],
-        NextHeader.TAG: [0x8100, 0x88A8, 0x9100, 0x9200],  # 802.1Q, 802.1ad, and QinQ before both
-        NextHeader.NESTED: [  # LLC, Ethernet bridged, MPLS, PPP, PPPoE, tags of other sizes
-            *range(LARGEST_LENGTH + 1), 0x6558, 0x8847, 0x8848, ETHERTYPE_PPP, ETHERTYPE_PPPOE,
-            ETHERTYPE_VN_TAG, ETHERTYPE_E_TAG,
-        ],
+        NextHeader.TAG: VLAN_TAGS,
+        NextHeader.NESTED: [*range(LARGEST_LENGTH + 1), *WALKED_ETHERTYPES],
     },
-)  # fmt: skip
+)
 KIND_OF_PROTOCOL = _kinds(
     1 << 8,
     {
-        NextHeader.TCP: [6],
-        NextHeader.UDP: [17],
-        NextHeader.NESTED: [  # IPv4, IPv6, GRE and MPLS within IP; IPv6 extension headers (RFC 7045 4), AH
-            4, 41, 47, 137, 0, 43, 44, 51, 60, 135, 139, 140,
-        ],
+        NextHeader.TCP: [PROTOCOL_TCP],
+        NextHeader.UDP: [PROTOCOL_UDP],
+        NextHeader.NESTED: WALKED_PROTOCOLS,
     },
-)  # fmt: skip
-# UDP: VXLAN (RFC 7348), VXLAN as Linux had it first, Geneve (RFC 8926), GRE (RFC 8086), GTP-U (TS 29.281)
-TUNNEL_PORTS = (4789, 8472, 6081, 4754, 2152)
-TAGS = 2  # VLAN tags that are a layout; more are irregular
+)
+TAGS = 2  # VLAN tags that are skipped here; frames with more are walked
 
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """A link type: how long its header is, and where that says what comes next."""
+    """A link type: the length of its header, and the field that names the next header."""
 
     length: int  # bytes of the header
     at: int  # position of the field, from the beginning of the frame
     dtype: np.dtype = UINT16
     mask: int = 0xFFFFFFFF  # the bits of the field that matter
     ethertypes: Mapping[int, int] = field(default_factory=dict)  # their value -> EtherType; empty: it is one
-    place: tuple[
-        tuple[int, int], ...
-    ] = ()  # the bytes that tell where a frame was: begin, and 4 or 8 of them
+    # the bytes that show where a frame was captured: begin, and 4 or 8 of them
+    place: tuple[tuple[int, int], ...] = ()
 
 
 def _either_order(families: dict[int, int]) -> dict[int, int]:
-    """Return the table for a number of 32 bits that stands in the byte order of the capturing machine."""
+    """Return the table for a number of 32 bits in the byte order of the capturing machine."""
     return families | {number << 24: ethertype for number, ethertype in families.items()}
 
 
@@ -147,12 +166,13 @@ def _always(ethertype: int) -> Link:
     return Link(length=0, at=0, dtype=np.dtype("u1"), mask=0, ethertypes={0: ethertype})
 
 
-# LINKTYPE_ values as registered by tcpdump.org. "Always" types are told apart from there on.
+# By LINKTYPE_ value.
 LINKS: Mapping[int, Link] = {
-    0: _NULL,  # BSD loopback
-    1: Link(length=14, at=12, place=((0, 8), (8, 4))),  # Ethernet: both addresses
-    9: _always(ETHERTYPE_PPP),
-    10: Link(  # FDDI; of its frames, those of LLC (frame control 0x50 asynchronous, 0xD0 synchronous) hold IP
+    LINKTYPE_NULL: _NULL,
+    LINKTYPE_ETHERNET: Link(length=14, at=12, place=((0, 8), (8, 4))),  # both addresses
+    LINKTYPE_PPP: _always(ETHERTYPE_PPP),
+    # Of FDDI's frames, those of LLC (frame control 0x50 asynchronous, 0xD0 synchronous) hold IP.
+    LINKTYPE_FDDI: Link(
         length=13,
         at=0,
         dtype=np.dtype("u1"),
@@ -160,32 +180,30 @@ LINKS: Mapping[int, Link] = {
         ethertypes={0x50: ETHERTYPE_LLC, 0xD0: ETHERTYPE_LLC},
         place=((1, 8), (9, 4)),
     ),
-    12: _RAW,  # the value of DLT_RAW, in files that should say 101
-    14: _RAW,  # likewise, from OpenBSD
-    50: _always(ETHERTYPE_PPP),  # PPP in HDLC-like framing
-    51: _always(ETHERTYPE_PPPOE),
-    101: _RAW,
-    104: Link(length=4, at=2),  # Cisco HDLC
-    108: _NULL,  # OpenBSD loopback: the same in network byte order
-    113: Link(length=16, at=14, place=((0, 8), (8, 4))),  # Linux cooked capture: packet type and address
-    228: _always(ETHERTYPE_IPV4),
-    229: _always(ETHERTYPE_IPV6),
-    # Linux cooked capture, version 2: the interface's index, packet type and address
-    276: Link(length=20, at=0, place=((4, 8), (12, 8))),
+    **dict.fromkeys(DLT_RAW, _RAW),
+    LINKTYPE_PPP_HDLC: _always(ETHERTYPE_PPP),
+    LINKTYPE_PPPOE: _always(ETHERTYPE_PPPOE),
+    LINKTYPE_RAW: _RAW,
+    LINKTYPE_CISCO_HDLC: Link(length=4, at=2),
+    LINKTYPE_LOOP: _NULL,  # the same in network byte order
+    LINKTYPE_SLL: Link(length=16, at=14, place=((0, 8), (8, 4))),  # packet type and address
+    LINKTYPE_IPV4: _always(ETHERTYPE_IPV4),
+    LINKTYPE_IPV6: _always(ETHERTYPE_IPV6),
+    LINKTYPE_SLL2: Link(length=20, at=0, place=((4, 8), (12, 8))),  # interface's index, packet type, address
 }
-# Link types whose headers have no fixed length: IEEE 802.11 alone, behind radiotap, and behind PPI; NFLOG.
-WALKED = frozenset({105, 127, 192, 239})
+# Link types whose headers have no fixed length.
+WALKED = frozenset({LINKTYPE_IEEE_802_11, LINKTYPE_RADIOTAP, LINKTYPE_PPI, LINKTYPE_NFLOG})
 
 
 @dataclass(frozen=True, slots=True)
 class Networks:
-    """Where the network layer of each frame begins; all columns are as long as the batch."""
+    """Where the network layer of each frame begins; columns with one entry a frame of the batch."""
 
-    position: np.ndarray  # int64
-    ethertype: np.ndarray  # uint16
-    kind: np.ndarray  # uint8, a Kind; OTHER and CUT are counted already
-    vlan: np.ndarray  # uint64, the identifiers of the tags so far, see above
-    place: np.ndarray  # uint64, see above
+    position: NDArray[np.int64]
+    ethertype: NDArray[np.uint16]
+    kind: NDArray[np.uint8]  # a NextHeader; OTHER and CUT are counted already
+    vlan: NDArray[np.uint64]  # the identifiers of the tags so far, see above
+    place: NDArray[np.uint64]  # see above
 
 
 def find_networks(frames: Frames, tally: Tally) -> Networks:
@@ -217,9 +235,9 @@ def find_networks(frames: Frames, tally: Tally) -> Networks:
     return networks
 
 
-def _ethertypes(buffer: np.ndarray, position: np.ndarray, link: Link) -> np.ndarray:
+def _ethertypes(buffer: NDArray[np.uint8], position: NDArray[np.int64], link: Link) -> NDArray[np.uint16]:
     """Return the EtherType that the link header's field stands for, 0xFFFF (reserved) if for none."""
-    number = gather(buffer, position, link.dtype)
+    number = gather_padded(buffer, position, link.dtype)
     if not link.ethertypes:
         return number
     ethertype = np.full(len(number), 0xFFFF, dtype=np.uint16)
@@ -229,19 +247,21 @@ def _ethertypes(buffer: np.ndarray, position: np.ndarray, link: Link) -> np.ndar
 
 
 def mixed(
-    place: np.ndarray, buffer: np.ndarray, position: np.ndarray, parts: Iterable[tuple[int, int]]
-) -> np.ndarray:
-    """Return places that also tell apart what stands in these parts (see `Link.place`) of each frame."""
+    place: NDArray[np.uint64],
+    buffer: NDArray[np.uint8],
+    position: NDArray[np.int64],
+    parts: Iterable[tuple[int, int]],
+) -> NDArray[np.uint64]:
+    """Return places that differ also where these parts (see `Link.place`) of the frames differ."""
     for begin, size in parts:
-        place = with_number(place, gather(buffer, position + begin, PART[size]).astype(np.uint64))
+        place = with_number(place, gather_padded(buffer, position + begin, PART[size]).astype(np.uint64))
     return place
 
 
-def with_number(place: np.ndarray, number: np.ndarray) -> np.ndarray:
-    """Return places that also tell apart these numbers (uint64)."""
+def with_number(place: NDArray[np.uint64], number: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Return places that differ also where these numbers differ."""
     product = (place ^ number) * np.uint64(0x9E3779B97F4A7C15)
-    result: np.ndarray = product ^ (product >> np.uint64(32))
-    return result
+    return product ^ (product >> np.uint64(32))
 
 
 def with_tag(vlan: int, identifier: int) -> int:
@@ -250,14 +270,16 @@ def with_tag(vlan: int, identifier: int) -> int:
 
 
 def _skip_tag(frames: Frames, networks: Networks, tally: Tally) -> None:
-    """Move frames with a VLAN tag behind it (IEEE 802.1Q: two bytes of tag, then the type)."""
+    """Move frames' positions behind a VLAN tag (IEEE 802.1Q: two bytes of tag, then the type)."""
     tagged = np.flatnonzero(networks.kind == NextHeader.TAG)
     if not len(tagged):
         return
     networks.position[tagged] += 4
-    ethertype = gather(frames.buffer, networks.position[tagged] - 2, UINT16)
+    ethertype = gather_padded(frames.buffer, networks.position[tagged] - 2, UINT16)
     networks.ethertype[tagged] = ethertype
-    identifier = (gather(frames.buffer, networks.position[tagged] - 4, UINT16) & 0x0FFF).astype(np.uint64)
+    identifier = (gather_padded(frames.buffer, networks.position[tagged] - 4, UINT16) & 0x0FFF).astype(
+        np.uint64
+    )
     vlan = networks.vlan[tagged]
     networks.vlan[tagged] = np.where(identifier > 0, vlan << np.uint64(16) | identifier, vlan)
     whole = networks.position[tagged] <= frames.offset[tagged] + frames.captured[tagged]

@@ -1,6 +1,6 @@
-"""The TCP options that say what arrived: timestamps (RFC 7323 3.2), SACK (RFC 2018) and D-SACK (RFC 2883 4).
+"""TCP options: timestamps (RFC 7323 3.2), SACK (RFC 2018), D-SACK (RFC 2883 4), and which ones a SYN has.
 
-And which options a SYN has: their order tells one system from another.
+The order of a SYN's options shows which system sent it.
 
 Nearly every segment of a connection with timestamps carries them and nothing else, laid out as RFC 7323
 appendix A advises; those are read in place. The others are walked together: each step takes one option
@@ -9,10 +9,16 @@ off every header that still has one.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 import numpy as np
 
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+from closeseq.packets.gather import gather_padded
 from closeseq.packets.segments import ACK, SYN, differences
-from closeseq.segments.layouts import TCP_FIXED, gather
+from closeseq.segments.layouts import TCP_FIXED
 
 END, NOP, SACK, TIMESTAMPS = 0, 1, 5, 8  # kinds of options (RFC 9293 3.2, RFC 2018 3, RFC 7323 3.2)
 LARGEST = 40  # bytes of options in a TCP header
@@ -30,11 +36,16 @@ _BLOCKS = np.dtype([("left", ">u4"), ("right", ">u4"), ("next_left", ">u4"), ("n
 _TOO_LONG = 255  # no option of this length fits, so the walk of its header ends
 
 
-def read(buffer: np.ndarray, header: np.ndarray, begin: np.ndarray, end: np.ndarray) -> dict[str, np.ndarray]:
-    """Return the columns of `Segments` that come from options.
+def read(
+    buffer: NDArray[np.uint8], header: NDArray[np.void], begin: NDArray[np.int64], end: NDArray[np.int64]
+) -> dict[str, NDArray[Any]]:
+    """Return the columns of `Segments` that come from options, by name.
 
-    `header` is a column of dtype `layouts.TCP`, whose options stand in the buffer from `begin` up to
-    `end`. Where the snap length cuts them, `end` is there, and the options that are whole are read.
+    Args:
+        buffer: the batch's.
+        header: a column of dtype `layouts.TCP`.
+        begin: of each header's options, in the buffer.
+        end: of these; where the snap length cuts them it is there, and the whole options are read.
     """
     plain = (end - begin == TIMESTAMPS_BYTES + 2) & (header["options_lead"] == NOP_NOP_TIMESTAMPS)
     columns = {
@@ -49,19 +60,21 @@ def read(buffer: np.ndarray, header: np.ndarray, begin: np.ndarray, end: np.ndar
     rows = np.flatnonzero(~plain & (end > begin))
     if not len(rows):
         return columns
-    octets = gather(buffer, begin[rows], _ROOM).view(np.uint8)
+    octets = gather_padded(buffer, begin[rows], _ROOM).view(np.uint8)
     stamps, sacks, blocks, kinds = _walk(octets, (end - begin)[rows])
     syn = header["control_bits"][rows] & SYN > 0
     columns["syn_options"][rows[syn]] = kinds[syn]
     _read_stamps(columns, octets, rows, stamps)
     here = np.flatnonzero(sacks * (header["control_bits"][rows] & ACK))  # a SACK belongs to an ACK
     ack = header["acknowledgment_number"][rows[here]].astype(np.uint32)
-    _read_dsack(columns, rows[here], gather(octets, sacks[here], _BLOCKS), blocks[here], ack)
+    _read_dsack(columns, rows[here], gather_padded(octets, sacks[here], _BLOCKS), blocks[here], ack)
     _read_sack(columns, rows[here], octets, sacks=sacks[here], blocks=blocks[here], ack=ack)
     return columns
 
 
-def _walk(octets: np.ndarray, limit: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+def _walk(
+    octets: NDArray[np.uint8], limit: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
     """Walk the options of all headers together; `octets` holds `_ROOM` bytes a header, `limit` of them count.
 
     Return per header the positions in `octets` of the timestamps and of the first SACK block, 0 where
@@ -97,17 +110,24 @@ def _walk(octets: np.ndarray, limit: np.ndarray) -> tuple[np.ndarray, np.ndarray
 
 
 def _read_stamps(
-    columns: dict[str, np.ndarray], octets: np.ndarray, rows: np.ndarray, stamps: np.ndarray
+    columns: dict[str, NDArray[Any]],
+    octets: NDArray[np.uint8],
+    rows: NDArray[np.int64],
+    stamps: NDArray[np.int64],
 ) -> None:
     here = np.flatnonzero(stamps)
-    values = gather(octets, stamps[here], _STAMPS)
+    values = gather_padded(octets, stamps[here], _STAMPS)
     columns["has_timestamps"][rows[here]] = True
     columns["tsval"][rows[here]] = values["tsval"]
     columns["tsecr"][rows[here]] = values["tsecr"]
 
 
 def _read_dsack(
-    columns: dict[str, np.ndarray], rows: np.ndarray, block: np.ndarray, blocks: np.ndarray, ack: np.ndarray
+    columns: dict[str, NDArray[Any]],
+    rows: NDArray[np.int64],
+    block: NDArray[np.void],
+    blocks: NDArray[np.int64],
+    ack: NDArray[np.uint32],
 ) -> None:
     """Fill in the D-SACKs: a first block that lies below the acknowledgment or within the second block.
 
@@ -122,20 +142,20 @@ def _read_dsack(
 
 
 def _read_sack(
-    columns: dict[str, np.ndarray],
-    rows: np.ndarray,
-    octets: np.ndarray,
+    columns: dict[str, NDArray[Any]],
+    rows: NDArray[np.int64],
+    octets: NDArray[np.uint8],
     *,
-    sacks: np.ndarray,
-    blocks: np.ndarray,
-    ack: np.ndarray,
+    sacks: NDArray[np.int64],
+    blocks: NDArray[np.int64],
+    ack: NDArray[np.uint32],
 ) -> None:
     """Fill in how far beyond its acknowledgment a segment reports data: up to the highest right edge."""
     for number in range(MOST_BLOCKS):
         here = np.flatnonzero(blocks > number)
         if not len(here):
             return
-        right = gather(octets, sacks[here] + number * BLOCK_BYTES, _BLOCK)["right"].astype(np.uint32)
+        right = gather_padded(octets, sacks[here] + number * BLOCK_BYTES, _BLOCK)["right"].astype(np.uint32)
         beyond = differences(right, ack[here])
         sacked = columns["sacked"][rows[here]].astype(np.int64)
         columns["sacked"][rows[here]] = np.maximum(beyond, sacked)

@@ -1,7 +1,7 @@
 """IEEE 802.11, alone or behind the headers that capturing puts in front of it: radiotap and PPI.
 
 A data frame that is not encrypted holds LLC, or several packets of that kind (an A-MSDU). The check sequence
-at a frame's end does not matter here: where a packet ends, its IP header tells.
+at a frame's end does not matter here: a packet's IP header gives its end.
 """
 
 from __future__ import annotations
@@ -9,12 +9,15 @@ from __future__ import annotations
 import struct
 from zlib import crc32
 
+from closeseq.packets.protocols import (
+    ETHERTYPE_LLC,
+    LINKTYPE_IEEE_802_11,
+    LINKTYPE_PPI,
+    LINKTYPE_RADIOTAP,
+)
 from closeseq.segments.layers import ETHERTYPE, LINK, Aggregate, Layer, Skip, octet
-from closeseq.segments.links import ETHERTYPE_LLC
 
-RADIOTAP, PPI = 127, 192  # LINKTYPE_ values
-IEEE_802_11 = 105
-PADDED = -IEEE_802_11  # the same with its header filled up to a multiple of four bytes
+PADDED = -LINKTYPE_IEEE_802_11  # the same with its header filled up to a multiple of four bytes
 
 # Frame control (IEEE 802.11-2020 9.2.4.1): type and subtype stand in the first byte, flags in the second.
 VERSION, TYPE, DATA = 0x03, 0x0C, 0x08
@@ -66,7 +69,7 @@ def _subframes(frame: bytes, at: int, place: int) -> Aggregate:
 
 
 def _radiotap(frame: bytes, at: int) -> Layer:
-    """Skip a radiotap header; its flags say whether the header behind it is padded."""
+    """Skip a radiotap header; its flags show whether the header behind it is padded."""
     length, present = struct.unpack_from("<2xHI", frame, at)
     if length < 8:  # noqa: PLR2004  # what was just read
         raise Skip("not IP")
@@ -81,7 +84,7 @@ def _radiotap(frame: bytes, at: int) -> Layer:
         if present & TIMER:  # eight bytes, at a multiple of eight from the header's begin
             field = at + (field - at + 7 & ~7) + 8
         padded = bool(octet(frame, field).value & DATA_PAD)
-    return Layer(LINK, PADDED if padded else IEEE_802_11, at + length)
+    return Layer(LINK, PADDED if padded else LINKTYPE_IEEE_802_11, at + length)
 
 
 def _ppi(frame: bytes, at: int) -> Layer:
@@ -93,8 +96,8 @@ def _ppi(frame: bytes, at: int) -> Layer:
 
 
 STEPS = {
-    IEEE_802_11: _ieee_802_11,
+    LINKTYPE_IEEE_802_11: _ieee_802_11,
     PADDED: lambda frame, at: _ieee_802_11(frame, at, padded=True),
-    RADIOTAP: _radiotap,
-    PPI: _ppi,
+    LINKTYPE_RADIOTAP: _radiotap,
+    LINKTYPE_PPI: _ppi,
 }

@@ -1,13 +1,13 @@
-"""Bytes that one task hands on to another: as they are, or in a file that all machines can read.
+"""Pairs of addresses and ports as 64-bit numbers, by which the tasks compare files.
 
-Which pairs of addresses and ports a file has, as numbers of 64 bits by which files are compared.
-
-They are hashes, with a key of their run. If two pairs should have the same one, both are treated as if they
+The numbers are hashes, with a key of their run. If two pairs have the same one, both are treated as if they
 went on in another file, which is only more work.
 
-Which end is the client, where no SYN tells and the whole capture has to be asked.
+Where no SYN was captured, `ClientGuess` infers the client from how many others each endpoint talks to. A
+shard has only some of these, so `Informed` gets the counts of the whole capture.
 
-`ClientGuess` counts with how many others each endpoint talks. A shard has only some of these; so it is told.
+Bytes that one task hands on to another pass through `put` and `get`: as they are, or in a file that all
+machines can read.
 """
 
 from __future__ import annotations
@@ -25,10 +25,133 @@ from closeseq.packets.segments import SYN
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
+    from numpy.typing import NDArray
+
     from closeseq.connections.state import Pairs
     from closeseq.packets.segments import Segments
 
 Held: TypeAlias = bytes | str  # the bytes, or the URL of a file that holds them
+
+# One row a pair of a file.
+ROW = np.dtype(
+    [
+        ("pair", np.uint64),
+        ("ends", np.uint64, 2),  # of end 0 and end 1
+        ("asks", np.bool_),  # it begins without SYN, so the client may have to be inferred
+        ("tagged", np.bool_),  # it was seen in a VLAN, where another connection may begin without SYN
+    ]
+)
+HALF = np.uint64(32)
+
+# As bytes, the rows stand behind a table of where those of each bucket begin, so that a range can be read.
+BUCKETS = 1 << 10  # equal ranges of the numbers of pairs
+HEAD = np.dtype((np.int64, BUCKETS + 1))
+
+
+def as_bytes(rows: NDArray[np.void]) -> bytes:
+    """Return the rows of a file as bytes."""
+    edges = np.searchsorted(
+        rows["pair"] >> np.uint64(64 - BUCKETS.bit_length() + 1), np.arange(BUCKETS + 1, dtype=np.uint64)
+    )
+    return edges.astype(np.int64).tobytes() + rows.tobytes()
+
+
+def part_of(held: Held, part: int, parts: int) -> NDArray[np.void]:
+    """Return those rows of a file that are in one of so many ranges of buckets, at most BUCKETS."""
+    edges = np.frombuffer(get(held, 0, HEAD.itemsize), np.int64)
+    begin, end = (int(edges[BUCKETS * one // parts]) for one in (part, part + 1))
+    at = (HEAD.itemsize + place * ROW.itemsize for place in (begin, end))
+    return np.frombuffer(get(held, *at), ROW)
+
+
+def hashed(words: Sequence[NDArray[np.uint64]], key: int) -> NDArray[np.uint64]:
+    """Return a hash of each row of these uint64 columns."""
+    result = np.full(len(words[0]), np.uint64(key))
+    factor = np.uint64(key | 1)
+    for word in words:
+        result ^= word
+        result *= factor
+        result ^= result >> HALF
+    return result
+
+
+def pair_keys(segments: Segments, key: int) -> NDArray[np.uint64]:
+    """Return the number of each segment's pair."""
+    return hashed(pair_words(segments, senders(segments)), key)
+
+
+def rows_of(segments: Segments, key: int) -> NDArray[np.void]:
+    """Return the pairs of a batch as an array of ROW, ascending."""
+    words = pair_words(segments, senders(segments))
+    pairs = hashed(words, key)
+    names, first = np.unique(pairs, return_index=True)
+    rows = np.zeros(len(names), ROW)
+    rows["pair"] = names
+    version = words[4][first] >> HALF << HALF
+    ports = (words[4][first] >> np.uint64(16)) & np.uint64(0xFFFF), words[4][first] & np.uint64(0xFFFF)
+    for end in (0, 1):
+        rows["ends"][:, end] = hashed([words[end][first], words[2 + end][first], version | ports[end]], key)
+    rows["asks"] = segments.flags[first] & SYN == 0
+    rows["tagged"] = np.isin(names, pairs[segments.vlan > 0])
+    return rows
+
+
+def end_keys(pairs: Pairs, rows: NDArray[np.int64], key: int) -> NDArray[np.uint64]:
+    """Return the numbers of end 0 and end 1 of these pairs, as `ROW` has them."""
+    version = pairs.version[rows].astype(np.uint64) << HALF
+    found = [
+        hashed(
+            [
+                pairs.high[rows, end].astype(np.uint64),
+                pairs.low[rows, end].astype(np.uint64),
+                version | pairs.port[rows, end].astype(np.uint64),
+            ],
+            key,
+        )
+        for end in (0, 1)
+    ]
+    return np.stack(found, axis=1)
+
+
+def joined(batches: Iterable[NDArray[np.void]]) -> NDArray[np.void]:
+    """Return the rows of batches, which follow one another, as one array: of each pair how it begins."""
+    rows = np.concatenate([np.empty(0, ROW), *batches])
+    order = np.argsort(rows["pair"], kind="stable")
+    rows = rows[order]
+    first = np.ones(len(rows), np.bool_)
+    first[1:] = rows["pair"][1:] != rows["pair"][:-1]
+    result = rows[first]
+    if len(rows):
+        result["tagged"] = np.logical_or.reduceat(rows["tagged"], np.flatnonzero(first))
+    return result
+
+
+@dataclass(frozen=True, slots=True)
+class Peers:
+    """With how many others endpoints talk, in the whole capture; one entry an endpoint."""
+
+    key: int  # of the hashes
+    end: NDArray[np.uint64]  # ascending, as in keys.ROW
+    number: NDArray[np.int64]
+
+
+class Informed(ClientGuess):
+    """Infers the client by the counts of the whole capture.
+
+    Raises LookupError for an endpoint that `peers` lacks.
+    """
+
+    def __init__(self, pairs: Pairs, ports: frozenset[int], peers: Peers) -> None:
+        super().__init__(pairs, ports)
+        self._known = peers
+
+    def _peer_counts(self, pair: NDArray[np.int64]) -> NDArray[np.int64]:
+        known = self._known
+        ends = end_keys(self._pairs, pair, known.key)
+        place = np.minimum(np.searchsorted(known.end, ends), max(len(known.end) - 1, 0))
+        if not np.array_equal(known.end[place], ends):
+            raise LookupError("an endpoint's peers were not counted")
+        return known.number[place]
 
 
 def put(folder: str | None, name: str, data: bytes) -> Held:
@@ -56,7 +179,7 @@ def get(held: Held, begin: int | None = None, end: int | None = None) -> bytes:
 
 
 def file_system(url: str) -> tuple[Any, str]:
-    """Return what reads and writes there, and the path by which it knows it."""
+    """Return the file system of a URL, and the path in it."""
     from fsspec.core import url_to_fs  # of the extra `cluster`
 
     found: tuple[Any, str] = url_to_fs(url)
@@ -77,130 +200,3 @@ def write_whole(url: str, pieces: Iterator[str]) -> None:
         if files.exists(temporary):
             files.rm(temporary)
         raise
-
-
-# One row a pair of a file.
-ROW = np.dtype(
-    [
-        ("pair", np.uint64),
-        ("ends", np.uint64, 2),  # of end 0 and end 1
-        ("asks", np.bool_),  # it begins without SYN, so that it may be open which end is the client
-        ("tagged", np.bool_),  # so it may be in a VLAN, where another connection may begin without one
-    ]
-)
-HALF = np.uint64(32)
-
-
-# As bytes, the rows stand behind a table of where those of each bucket begin, so that a range can be read.
-BUCKETS = 1 << 10  # equal ranges of the numbers of pairs
-HEAD = np.dtype((np.int64, BUCKETS + 1))
-
-
-def as_bytes(rows: np.ndarray) -> bytes:
-    """Return the rows of a file as bytes."""
-    edges = np.searchsorted(
-        rows["pair"] >> np.uint64(64 - BUCKETS.bit_length() + 1), np.arange(BUCKETS + 1, dtype=np.uint64)
-    )
-    return edges.astype(np.int64).tobytes() + rows.tobytes()
-
-
-def part_of(held: Held, part: int, parts: int) -> np.ndarray:
-    """Return those rows of a file that are in one of so many ranges of buckets, at most BUCKETS."""
-    edges = np.frombuffer(get(held, 0, HEAD.itemsize), np.int64)
-    begin, end = (int(edges[BUCKETS * one // parts]) for one in (part, part + 1))
-    at = (HEAD.itemsize + place * ROW.itemsize for place in (begin, end))
-    return np.frombuffer(get(held, *at), ROW)
-
-
-def hashed(words: Sequence[np.ndarray], key: int) -> np.ndarray:
-    """Return a hash of each row of these uint64 columns."""
-    result = np.full(len(words[0]), np.uint64(key))
-    factor = np.uint64(key | 1)
-    for word in words:
-        result ^= word
-        result *= factor
-        result ^= result >> HALF
-    return result
-
-
-def pair_keys(segments: Segments, key: int) -> np.ndarray:
-    """Return the number of each segment's pair."""
-    return hashed(pair_words(segments, senders(segments)), key)
-
-
-def rows_of(segments: Segments, key: int) -> np.ndarray:
-    """Return the pairs of a batch as an array of ROW, ascending."""
-    words = pair_words(segments, senders(segments))
-    pairs = hashed(words, key)
-    names, first = np.unique(pairs, return_index=True)
-    rows = np.zeros(len(names), ROW)
-    rows["pair"] = names
-    version = words[4][first] >> HALF << HALF
-    ports = (words[4][first] >> np.uint64(16)) & np.uint64(0xFFFF), words[4][first] & np.uint64(0xFFFF)
-    for end in (0, 1):
-        rows["ends"][:, end] = hashed([words[end][first], words[2 + end][first], version | ports[end]], key)
-    rows["asks"] = segments.flags[first] & SYN == 0
-    rows["tagged"] = np.isin(names, pairs[segments.vlan > 0])
-    return rows
-
-
-def end_keys(pairs: Pairs, rows: np.ndarray, key: int) -> np.ndarray:
-    """Return the numbers of end 0 and end 1 of these pairs, as `ROW` has them."""
-    version = pairs.version[rows].astype(np.uint64) << HALF
-    found = [
-        hashed(
-            [
-                pairs.high[rows, end].astype(np.uint64),
-                pairs.low[rows, end].astype(np.uint64),
-                version | pairs.port[rows, end].astype(np.uint64),
-            ],
-            key,
-        )
-        for end in (0, 1)
-    ]
-    return np.stack(found, axis=1)
-
-
-def joined(batches: Iterable[np.ndarray]) -> np.ndarray:
-    """Return the rows of batches, which follow one another, as one array: of each pair how it begins."""
-    rows = np.concatenate([np.empty(0, ROW), *batches])
-    order = np.argsort(rows["pair"], kind="stable")
-    rows = rows[order]
-    first = np.ones(len(rows), np.bool_)
-    first[1:] = rows["pair"][1:] != rows["pair"][:-1]
-    result = rows[first]
-    if len(rows):
-        result["tagged"] = np.logical_or.reduceat(rows["tagged"], np.flatnonzero(first))
-    return result
-
-
-@dataclass(frozen=True, slots=True)
-class Peers:
-    """With how many others endpoints talk, in the whole capture."""
-
-    key: int  # of the hashes
-    end: np.ndarray  # uint64, ascending, as in keys.ROW
-    number: np.ndarray  # int64
-
-
-class Informed(ClientGuess):
-    """Guesses as if it knew the whole capture."""
-
-    def __init__(self, pairs: Pairs, ports: frozenset[int], peers: Peers) -> None:
-        super().__init__(pairs, ports)
-        self._known = peers
-
-    def clients(self, pair: np.ndarray, first_sender: np.ndarray) -> np.ndarray:
-        """Return the client, 0 or 1, of connections by their pair and the sender of their first packet."""
-        port = self._pairs.port[pair]
-        asked = np.isin(port, self._ports)
-        ends, known = end_keys(self._pairs, pair, self._known.key), self._known
-        place = np.minimum(np.searchsorted(known.end, ends), max(len(known.end) - 1, 0))
-        if not np.array_equal(known.end[place], ends):
-            raise LookupError("an endpoint was not asked for")
-        peers = known.number[place]
-        return np.select(
-            [asked[:, 0] != asked[:, 1], peers[:, 0] != peers[:, 1], port[:, 0] != port[:, 1]],
-            [asked[:, 0], peers[:, 0] > peers[:, 1], port[:, 0] < port[:, 1]],
-            first_sender,
-        )

@@ -1,7 +1,7 @@
-"""Which tasks a capture is done by, and what goes from one to the next.
+"""Which tasks analyse a capture, and what passes from one to the next.
 
-Here is only what is said of files, and of connections that go on from one file to another. All else stays
-with the tasks, or in the files that they hand on, so that memory here hardly grows with the capture.
+This process keeps only facts about files, and about connections that go on from one file to another. All else
+stays with the tasks, or in the files that they hand on, so memory here hardly grows with the capture.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 from closeseq.classes import Classified
 from closeseq.errors import WorkerError
 from closeseq.reading import Reading
-from closeseq.shards import tasks
+from closeseq.shards import tables, tasks
 from closeseq.shards.keys import BUCKETS, Peers
 from closeseq.shards.tasks import Numbered, Portion, Terms
 
@@ -25,8 +25,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
     from concurrent.futures import Executor, Future
 
+    from numpy.typing import NDArray
+
     from closeseq.capture.chains import Chain
     from closeseq.classes import Outcome
+    from closeseq.connections import Connections
     from closeseq.settings import Settings
     from closeseq.shards.tasks import Across, Inside, Looked
     from closeseq.verdict.fault import Faults
@@ -34,7 +37,7 @@ if TYPE_CHECKING:
     Result = TypeVar("Result")
 
 AT_ONCE = 256  # tasks that are with the executor; of more it need not know
-TOGETHER = 1 << 20  # pairs of files that are compared by one task; 26 bytes each
+TOGETHER = 1 << 20  # pairs, of all files, that one task compares; 26 bytes each
 CROSSING = 20_000  # pairs that go on in another file, in one partition
 KILLED = ("KilledWorker", "CancelledError", "FutureCancelledError", "CommClosedError")  # what Dask raises
 
@@ -42,7 +45,7 @@ KILLED = ("KilledWorker", "CancelledError", "FutureCancelledError", "CommClosedE
 def each(
     executor: Executor, task: Callable[..., Result], given: Iterable[tuple[Any, ...]]
 ) -> Iterator[Result]:
-    """Yield what a task makes of each of these arguments, in their order.
+    """Yield the task's results for each of these arguments, in their order.
 
     Raises:
         WorkerError: the executor has lost its workers.
@@ -67,11 +70,16 @@ def each(
 
 
 class WholeCapture(NamedTuple):
-    """A capture whose connections are made, and none of them judged."""
+    """A capture with its connections, none of them judged yet."""
 
     reading: Reading
     shards: list[Numbered]
     terms: Terms
+
+    def connections(self) -> Connections:
+        """Return all of them, by their numbers."""
+        whole = tables.joined([shard.tables() for shard in self.shards])
+        return tables.connections_of(whole, self.terms.settings.ports)
 
 
 def shared_out(
@@ -89,9 +97,9 @@ def shared_out(
         executor: does the tasks.
         chain: the files.
         settings: what to look at.
-        folder: where what is handed on is kept; None: here.
-        count: only so many packets.
-        progress: is called with how many files were looked at and read, and how many times that will be.
+        folder: URL of the folder for what tasks hand on; None: it passes through this process.
+        count: stop after this many packets.
+        progress: is called with how many steps are done, and their number: two a file.
 
     Raises:
         CaptureError: none of the files can be read at all.
@@ -120,7 +128,7 @@ def shared_out(
 
 
 class _Steps:
-    """How far it is."""
+    """Counts finished steps, and reports progress."""
 
     def __init__(self, number: int, progress: Callable[[int, int | None], None] | None) -> None:
         self._number = number
@@ -139,12 +147,12 @@ class _Steps:
 def _look(
     executor: Executor, terms: Terms, paths: Sequence[str], count: int | None, steps: _Steps
 ) -> tuple[list[Portion], list[Looked]]:
-    """Look at the files, as far as so many packets go."""
+    """Look at the files, up to `count` packets."""
     portions = [Portion(path) for path in paths]
     looked = list(steps.of(each(executor, tasks.look, [(terms, one) for one in portions])))
     for number in range(1, len(looked)):
         fragments = looked[number - 1].fragments
-        if fragments is not None:  # hardly ever; then it is looked at once more, as what goes on
+        if fragments is not None:  # hardly ever; then the file is looked at again, with these
             portions[number] = Portion(paths[number], fragments)
             (looked[number],) = each(executor, tasks.look, [(terms, portions[number])])
     if count is None:
@@ -158,8 +166,10 @@ def _look(
     return portions, looked
 
 
-def _compared(executor: Executor, terms: Terms, looked: Sequence[Looked]) -> tuple[list[np.ndarray], Peers]:
-    """Return which pairs of each file go on in another one, and what is to be known of ends."""
+def _compared(
+    executor: Executor, terms: Terms, looked: Sequence[Looked]
+) -> tuple[list[NDArray[np.uint64]], Peers]:
+    """Return which pairs of each file go on in another one, and how many peers endpoints have."""
     files = [one.pairs for one in looked]
     parts = min(max(1, sum(one.number for one in looked) // TOGETHER), BUCKETS)
     found = list(each(executor, tasks.compare, [(files, part, parts) for part in range(parts)]))
@@ -197,11 +207,11 @@ def _numbered(
 def _reading(
     chain: Chain, looked: Sequence[Looked], made: Sequence[Inside], before: Sequence[int]
 ) -> Reading:
-    """Return what was read of the whole capture; of a file that was lost meanwhile nothing counts."""
+    """Return what was read of the whole capture; a file that was lost meanwhile counts nothing."""
     whole = Reading(chain.paths[0])
     whole.empty, whole.beside = chain.empty, chain.beside
     for path, one, inside, at in zip(chain.paths, looked, made, before, strict=False):
-        file, part = whole.files.go_on(path, at), one.reading
+        file, part = whole.files.add(path, at), one.reading
         (file.error,) = (read.error for read in part.files.files)
         if inside.error is not None:
             file.error = file.error or inside.error
@@ -229,7 +239,7 @@ def classes(
         executor: finds them, shard by shard.
         whole: the capture.
         connections: how many there are.
-        faults: takes note of the connections at which closeseq itself fails.
+        faults: collects the connections at which closeseq itself fails.
 
     Raises:
         WorkerError: the executor has lost its workers.

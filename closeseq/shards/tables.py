@@ -1,12 +1,13 @@
-"""Connections as bytes, to be judged elsewhere, and those of several shards as one."""
+"""Connections as bytes, to be judged by another task; and those of several shards as one."""
 
 from __future__ import annotations
 
 import pickle
 import zlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from closeseq.connections import Connections
 from closeseq.connections.orientation import ClientGuess
@@ -21,8 +22,8 @@ if TYPE_CHECKING:
 QUICK = 1  # of zlib's levels; most columns hold nothing but zeros
 
 
-class Tables(dict[str, dict[str, np.ndarray]]):
-    """The columns of all tables of some connections, to which nothing will be added."""
+class Tables(dict[str, dict[str, NDArray[Any]]]):
+    """The columns of all tables of some connections: table -> column -> values. They are complete."""
 
     @property
     def connections(self) -> int:
@@ -51,7 +52,7 @@ def from_bytes(data: bytes) -> Tables:
 
 
 def connections_of(tables: Tables, ports: frozenset[int], peers: Peers | None = None) -> Connections:
-    """Return connections again; nothing can be fed to them.
+    """Return connections made of their columns; nothing can be fed to them.
 
     Args:
         tables: their columns.
@@ -64,11 +65,11 @@ def connections_of(tables: Tables, ports: frozenset[int], peers: Peers | None = 
         table.grow(len(next(iter(columns.values()))), **columns)
     pairs = made.tables["pairs"]
     assert isinstance(pairs, Pairs)
-    made.ask(ClientGuess(pairs, ports) if peers is None else Informed(pairs, ports, peers))
+    made.guess_with(ClientGuess(pairs, ports) if peers is None else Informed(pairs, ports, peers))
     return made
 
 
-def first_packets(tables: Tables) -> np.ndarray:
+def first_packets(tables: Tables) -> NDArray[np.int64]:
     """Return the number of each connection's first packet, int64, ascending."""
     first = np.full(tables.connections, np.iinfo(np.int64).max)
     kept, stretches = tables["kept"], tables["stretches"]

@@ -1,8 +1,8 @@
-"""What is done elsewhere: each task is a function of what it is given, and may be done twice.
+"""The tasks that run elsewhere: each is a function of its arguments alone, and may run twice.
 
-look      a file: what was met in it, and which pairs it has
-compare   pairs of all files: which go on in another one, and who has to be asked about
-count     with how many others each of those talks
+look      a file: its counts and times, and which pairs it has
+compare   pairs of all files: which go on in another one, and which endpoints' peers must be counted
+count     with how many others each of these endpoints talks
 inside    a file: the connections that lie in it, and the columns of all others
 across    the columns of some of these others, from all files: their connections
 precede   how many connections of a file begin before each of those that go on in another one
@@ -33,6 +33,8 @@ from closeseq.verdict.fault import Faults
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from numpy.typing import NDArray
+
     from closeseq.classes.outcome import Outcome
     from closeseq.segments.fragments import Fragments
     from closeseq.settings import Settings
@@ -42,17 +44,17 @@ if TYPE_CHECKING:
 FEED = 1 << 15  # rows that are fed together
 JUDGING = threading.Lock()  # classes are found by one thread at a time, whatever the executor has
 
-CHANGED = "it was changed after it had been looked at"
+CHANGED = "the file has changed since it was first read"
 AGAIN = "analyse it again when nothing writes to it"
 
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """What all tasks of a run go by."""
+    """Arguments that all tasks of a run share."""
 
     settings: Settings
     key: int  # of the hashes
-    folder: str | None  # where what is handed on is kept; None: it is handed on as it is
+    folder: str | None  # URL of the folder for what tasks hand on; None: it is handed on as it is
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +67,7 @@ class Portion:
 
 
 class Looked(NamedTuple):
-    """What was met in a file."""
+    """The result of `look`: what a file contains."""
 
     reading: Reading
     fragments: Fragments | None  # that may be completed in the next file
@@ -75,11 +77,11 @@ class Looked(NamedTuple):
 
 def look(terms: Terms, portion: Portion) -> Looked:
     """Read a file, and note which pairs it has."""
-    found: list[np.ndarray] = []
+    found: list[NDArray[np.void]] = []
     reading, decoder = Reading(portion.path), Decoder(portion.fragments)
 
     def feed(segments: Segments) -> None:
-        reading.met(segments)
+        reading.see(segments)
         wanted = narrow(segments, terms.settings.ports, terms.settings.hosts)
         if len(wanted):
             found.append(keys.rows_of(wanted, terms.key))
@@ -90,10 +92,10 @@ def look(terms: Terms, portion: Portion) -> Looked:
 
 
 class Compared(NamedTuple):
-    """What comparing files has shown, for one range of pairs."""
+    """The result of `compare`, for one range of pairs."""
 
-    crossing: list[np.ndarray]  # uint64, ascending, of each file: the pairs that another file has too
-    asked: np.ndarray  # uint64, ascending: ends
+    crossing: list[NDArray[np.uint64]]  # ascending, of each file: the pairs that another file has too
+    asked: NDArray[np.uint64]  # ascending: endpoints whose peers must be counted
 
 
 def compare(files: Sequence[Held], part: int, parts: int) -> Compared:
@@ -107,7 +109,7 @@ def compare(files: Sequence[Held], part: int, parts: int) -> Compared:
     return Compared([rows["pair"][np.isin(rows["pair"], several)] for rows in each], np.unique(asked))
 
 
-def count(files: Sequence[Held], part: int, parts: int, asked: np.ndarray) -> np.ndarray:
+def count(files: Sequence[Held], part: int, parts: int, asked: NDArray[np.uint64]) -> NDArray[np.int64]:
     """Return how many pairs each of these ends has, in one of so many ranges of pairs."""
     rows = keys.joined(keys.part_of(held, part, parts) for held in files)
     first, second = rows["ends"].T
@@ -130,11 +132,11 @@ class Inside(NamedTuple):
 
     shard: Shard
     pieces: list[Held]  # of each partition; empty without any
-    error: CaptureError | None  # why it could not be read once more
+    error: CaptureError | None  # why it could not be read a second time
 
 
 def inside(
-    terms: Terms, portion: Portion, place: tuple[int, int], crossing: np.ndarray, partitions: int
+    terms: Terms, portion: Portion, place: tuple[int, int], crossing: NDArray[np.uint64], partitions: int
 ) -> Inside:
     """Make the connections of a file that lie in it.
 
@@ -165,7 +167,7 @@ def inside(
     Reader(reading, feed, packets, decoder=Decoder(portion.fragments)).read([portion.path])
     error = next(iter(reading.files.errors()), None)
     if reading.packets == packets:
-        error = None  # what else is wrong was met when it was looked at
+        error = None  # `look` reported it
     elif error is None or reading.packets:
         error = CaptureError(CHANGED, path=portion.path, packet=reading.packets + 1, remedy=AGAIN)
     if error is not None:
@@ -175,7 +177,7 @@ def inside(
 
 
 def of_columns(batches: Sequence[Segments]) -> Segments:
-    """Return batches as one."""
+    """Return batches as one, in their order."""
     columns: dict[str, Any] = {
         name: np.concatenate([np.empty(0, DTYPES[name]), *[getattr(one, name) for one in batches]])
         for name in COLUMNS
@@ -184,7 +186,7 @@ def of_columns(batches: Sequence[Segments]) -> Segments:
 
 
 def shard_of(terms: Terms, connections: Connections) -> Shard:
-    """Return connections as what is handed on."""
+    """Return connections as a shard, which can be handed on."""
     tables = taken(connections)
     first = first_packets(tables)
     return Shard(
@@ -199,7 +201,7 @@ class Across(NamedTuple):
     """Connections that go on from file to file."""
 
     shard: Shard
-    first: np.ndarray  # int64, ascending
+    first: NDArray[np.int64]  # ascending
 
 
 def across(terms: Terms, pieces: Sequence[Held]) -> Across:
@@ -213,44 +215,46 @@ def across(terms: Terms, pieces: Sequence[Held]) -> Across:
     return Across(shard, np.frombuffer(get(shard.first), np.int64))
 
 
-def precede(first: Held, others: np.ndarray) -> np.ndarray:
+def precede(first: Held, others: NDArray[np.int64]) -> NDArray[np.int64]:
     """Return how many of a file's own connections begin before each of these first packets."""
     return np.searchsorted(np.frombuffer(get(first), np.int64), others)
 
 
 @dataclass(frozen=True, slots=True)
 class Numbered:
-    """The connections of a shard with what only the whole capture tells."""
+    """The connections of a shard with what only the whole capture shows."""
 
     shard: Shard
     before: int  # connections that begin in the files before this one
-    among: np.ndarray | None  # first packets of those of its file that go on in another one
-    numbers: np.ndarray | None  # of its connections, where they are of no single file
+    among: NDArray[np.int64] | None  # first packets of those of its file that go on in another one
+    numbers: NDArray[np.int64] | None  # of its connections, where they are of no single file
     peers: Peers
 
     def connections(self, settings: Settings) -> Connections:
         """Return them, by the numbers that they have in the whole capture."""
-        tables = from_bytes(get(self.shard.tables))
-        tables["histories"]["id"] = self.numbers_of(tables)
-        return connections_of(tables, settings.ports, self.peers)
+        return connections_of(self.tables(), settings.ports, self.peers)
 
-    def numbers_of(self, tables: Tables) -> np.ndarray:
-        """Return the number of each connection of the shard's tables."""
+    def tables(self) -> Tables:
+        """Return their tables, by the same numbers."""
+        tables = from_bytes(get(self.shard.tables))
+        tables["histories"]["id"] = self._numbers_of(tables)
+        return tables
+
+    def _numbers_of(self, tables: Tables) -> NDArray[np.int64]:
         if self.among is None:
             assert self.numbers is not None
             return self.numbers
         own = np.arange(1, tables.connections + 1)
-        number: np.ndarray = self.before + own + np.searchsorted(self.among, first_packets(tables))
-        return number
+        return self.before + own + np.searchsorted(self.among, first_packets(tables))
 
 
 class ShardClasses(NamedTuple):
     """The classes of a shard."""
 
-    number: np.ndarray  # int64, of each connection
-    path: np.ndarray  # as in Classified
-    outcome: np.ndarray
-    until_ns: np.ndarray
+    number: NDArray[np.int64]  # of each connection
+    path: NDArray[np.int64]  # as in Classified
+    outcome: NDArray[np.int64]
+    until_ns: NDArray[np.int64]
     outcomes: list[Outcome]
     faults: Faults
 

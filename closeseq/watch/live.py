@@ -6,8 +6,8 @@ import asyncio
 from collections import deque
 from typing import TYPE_CHECKING, Any, Self
 
-from closeseq.analysis import settings_of
 from closeseq.capture.live import open_live
+from closeseq.settings import settings_of
 from closeseq.watch.monitor import MOST_CONNECTIONS, Monitor
 from closeseq.watch.session import TICK, Session, SystemClock
 

@@ -1,12 +1,12 @@
-"""Copies of this process that each do some of the tasks, and send back what came of them.
+"""Forked copies of this process that do a part of its work.
 
-A copy (fork) has all that this process has: nothing is sent to it but the number of a task, and memory is
-shared until someone writes to it. What comes back is in the order of the tasks, whoever was done first, and
-no worker gets far ahead of what was taken.
+A copy has all that this process has: nothing is sent to it but the number of a task, and memory is shared
+until someone writes to it.
 
-A copy of this process makes what comes next, while what came before is worked on.
-
-Columns of numbers are handed over in memory that both share, in slots that are used in turn.
+in_order    several workers do the tasks. The results come in the order of the tasks, and no worker gets far
+            ahead of what was taken.
+made_ahead  one worker makes the next items while this process uses the present one. Columns of numbers are
+            handed over in memory that both share, in slots that are used in turn.
 """
 
 from __future__ import annotations
@@ -35,20 +35,24 @@ if TYPE_CHECKING:
 AT_ONCE = 1  # tasks that a worker has; with more, the last ones wait while others have nothing to do
 AHEAD = 4  # tasks for each worker that may be done before the first of them is taken
 
-_living: dict[int, Worker] = {}  # by process
+_living: dict[int, Worker] = {}  # by process number
+
+SLOTS = 3
+ROOM = 16 << 20  # bytes of a slot; memory that nobody writes to costs nothing
+ALIGNED = 64
 
 
 def can_fork() -> bool:
-    """Whether this system can copy a process, and what it has loaded bears it."""
+    """Whether this system can fork a process safely; on macOS its libraries forbid it."""
     return hasattr(os, "fork") and sys.platform != "darwin"
 
 
 def in_order(work: Callable[[Task], Result], tasks: Sequence[Task], workers: int) -> Iterator[Result]:
-    """Yield what comes of each task, in their order.
+    """Yield the result of each task, in their order.
 
     Args:
-        work: what to do; it sees everything as it is now. What it changes nobody sees.
-        tasks: what for; as many as will keep all workers busy to the end.
+        work: does a task; it sees everything as it is now, and its changes stay in its process.
+        tasks: enough of them to keep all workers busy to the end.
         workers: how many processes, besides this one, which only gathers what they send.
 
     Raises:
@@ -67,17 +71,17 @@ def in_order(work: Callable[[Task], Result], tasks: Sequence[Task], workers: int
 
 
 class Worker:
-    """A copy of this process. A `with` statement waits for its end, or ends it after an error.
+    """A forked copy of this process. A `with` statement waits for its end, or ends it after an error.
 
     Args:
-        work: what it does; it is given the connection to whoever started it.
+        work: what it does; it is given the connection to the process that started it.
     """
 
     def __init__(self, work: Callable[[Connection], None]) -> None:
         from multiprocessing.connection import Pipe
 
         self.connection, theirs = Pipe()
-        gc.freeze()  # what is there is not looked through for garbage, which would write to all of it
+        gc.freeze()  # the copy's garbage collector would write to every object
         self.process = os.fork()
         if not self.process:
             for other in _living.values():
@@ -89,7 +93,7 @@ class Worker:
         _living[self.process] = self
 
     def send(self, data: bytes) -> None:
-        """Send it something.
+        """Send it these bytes.
 
         Raises:
             WorkerError: it has ended.
@@ -100,7 +104,7 @@ class Worker:
             self._has_ended()
 
     def receive(self) -> bytes:
-        """Return what it sends next.
+        """Return the next bytes that it sends.
 
         Raises:
             WorkerError: it has ended.
@@ -117,7 +121,7 @@ class Worker:
         raise WorkerError(os.waitstatus_to_exitcode(status))
 
     def end(self, *, at_once: bool) -> None:
-        """Wait until it has ended, as it does when nothing more comes, or end it whatever it is at."""
+        """Wait until it has ended, as it does when the connection closes; or end it at once."""
         if _living.pop(self.process, None) is None:
             return
         self.connection.close()
@@ -135,7 +139,7 @@ class Worker:
 
 
 class _Team:
-    """Some workers and what they are at."""
+    """Workers, and which tasks each has."""
 
     def __init__(self, work: Callable[[Any], Any], tasks: Sequence[Any]) -> None:
         self._work = work
@@ -159,7 +163,7 @@ class _Team:
         self._give(worker)
 
     def result(self, task: int) -> Any:
-        """Return what came of a task, when it is done."""
+        """Return the result of a task, when it is done."""
         from multiprocessing.connection import wait
 
         self._taken = task
@@ -187,14 +191,14 @@ class _Team:
             self._given += 1
 
     def dismiss(self, *, at_once: bool) -> None:
-        """End all workers; at once, whatever they are at."""
+        """End all workers, in the middle of a task if `at_once`."""
         for worker in self._busy:
             worker.end(at_once=at_once)
 
 
 @atexit.register
 def _end_all() -> None:
-    """End the workers of whoever was interrupted where nobody waited for them."""
+    """End workers that nobody waited for, as after an interrupt."""
     for worker in list(_living.values()):
         worker.end(at_once=True)
 
@@ -203,7 +207,7 @@ def _serve(work: Callable[[Connection], None], orders: Connection) -> NoReturn:
     """Do the work in this copy of the process, and end it."""
     status = 1
     try:
-        # Ctrl-C reaches all processes of a terminal: the one that was started decides what becomes of it.
+        # Ctrl-C reaches all processes of a terminal; the first process decides what follows.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         for name in ("SIGTERM", "SIGHUP"):
             signal.signal(getattr(signal, name), signal.SIG_DFL)
@@ -211,17 +215,17 @@ def _serve(work: Callable[[Connection], None], orders: Connection) -> NoReturn:
         obey(work, orders)
         status = 0
     finally:
-        os._exit(status)  # nothing that was prepared for the end of the first process is done here
+        os._exit(status)  # without the first process's exit handlers
 
 
 def obey(work: Callable[[Connection], None], orders: Connection) -> None:
-    """Do the work, until the process that was started has ended, or has enough."""
+    """Do the work, until the process that started this one closes the connection or has ended."""
     with contextlib.suppress(EOFError, OSError):
         work(orders)
 
 
 def _done(work: Callable[[Any], Any], task: Any) -> bytes:
-    """Return what came of a task, or the error, as bytes."""
+    """Return the result of a task, or its error, as bytes."""
     try:
         return pickle.dumps((True, work(task)), pickle.HIGHEST_PROTOCOL)
     except BaseException as error:  # noqa: BLE001 - it is raised where the result is taken
@@ -229,23 +233,18 @@ def _done(work: Callable[[Any], Any], task: Any) -> bytes:
 
         error.add_note("In a worker process:\n" + "".join(traceback.format_exception(error)))
         try:
-            said = pickle.dumps((False, error))
-            pickle.loads(said)  # noqa: S301 - whether it can be read
+            packed = pickle.dumps((False, error))
+            pickle.loads(packed)  # noqa: S301 - whether it can be read
         except Exception:  # noqa: BLE001 - it cannot be sent as it is
-            said = pickle.dumps((False, RuntimeError("".join(traceback.format_exception(error)))))
-        return said
-
-
-SLOTS = 3
-ROOM = 16 << 20  # bytes of a slot; memory that nobody writes to costs nothing
-ALIGNED = 64
+            packed = pickle.dumps((False, RuntimeError("".join(traceback.format_exception(error)))))
+        return packed
 
 
 def made_ahead(items: Iterator[One]) -> Iterator[One]:
-    """Yield the same items, made by another process. Each may be used until the next one is asked for.
+    """Yield the same items, made by another process. Each is good until the next one is asked for.
 
     Args:
-        items: that can be pickled. Nothing but this other process goes through them.
+        items: that can be pickled. Only the other process iterates over them.
 
     Raises:
         WorkerError: the other process ended before its work was done.
@@ -257,12 +256,12 @@ def made_ahead(items: Iterator[One]) -> Iterator[One]:
             worker.send(b"")
         at = 0
         while True:
-            sizes, said = pickle.loads(worker.receive())  # noqa: S301 - of our own copy
+            sizes, packed = pickle.loads(worker.receive())  # noqa: S301 - of our own copy
             room, begin, buffers = memoryview(slots[at]), 0, []
             for size in sizes:
                 buffers.append(room[begin : begin + size])
                 begin += -(-size // ALIGNED) * ALIGNED
-            kind, item = pickle.loads(said, buffers=buffers)  # noqa: S301
+            kind, item = pickle.loads(packed, buffers=buffers)  # noqa: S301
             if kind == "end":
                 return
             if kind == "error":
@@ -290,9 +289,9 @@ def _make(items: Iterator[Any], slots: list[mmap.mmap], orders: Connection) -> N
 
 
 def _packed(made: tuple[str, Any], slot: mmap.mmap) -> bytes:
-    """Return what to send, with the columns in the slot; all of it if the slot has no room for them."""
+    """Put the columns into the slot and return the rest as bytes; without room for them, all as bytes."""
     buffers: list[pickle.PickleBuffer] = []
-    said = pickle.dumps(made, pickle.HIGHEST_PROTOCOL, buffer_callback=buffers.append)
+    packed = pickle.dumps(made, pickle.HIGHEST_PROTOCOL, buffer_callback=buffers.append)
     parts = [one.raw() for one in buffers]
     sizes = [part.nbytes for part in parts]
     if sum(-(-size // ALIGNED) * ALIGNED for size in sizes) > len(slot):
@@ -301,4 +300,4 @@ def _packed(made: tuple[str, Any], slot: mmap.mmap) -> bytes:
     for part, size in zip(parts, sizes, strict=True):
         slot[begin : begin + size] = part
         begin += -(-size // ALIGNED) * ALIGNED
-    return pickle.dumps((sizes, said))
+    return pickle.dumps((sizes, packed))

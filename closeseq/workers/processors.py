@@ -1,7 +1,6 @@
-"""How many processors this process may use: what the machine has, less what it is kept from.
+"""How many processors this process may use: its affinity, limited by its control groups' quotas.
 
-A container is mostly given a share of the time of all processors (a control group's quota), and so sees more
-of them than it can use.
+A container mostly gets a share of the time of all processors (a quota), and so sees more than it can use.
 """
 
 from __future__ import annotations

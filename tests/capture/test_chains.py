@@ -121,7 +121,7 @@ def test_the_ends_of_a_file_tell_its_times(small, tmp_path, order, make, number)
 def looked_at(path):
     """Return the times that the ends of a file tell, without reading all of it."""
     with path.open("rb", buffering=0) as file:
-        return extents._of_its_ends(file)
+        return extents._times_at_both_ends(file)
 
 
 def test_a_long_file_is_not_read_through(small, tmp_path):
@@ -266,7 +266,7 @@ def test_a_directory_stands_for_the_captures_in_it(tmp_path):
     written(tmp_path / "below" / "deep.pcap", 0, 1)
     assert names(tmp_path) == ["empty.pcap", "f9.pcap", "f10.pcap", "without-ending"]
     found = files_named([str(tmp_path)])
-    assert found.notices == [f"{tmp_path}: 1 of 5 files are no captures, and are left out"]
+    assert found.notices == [f"{tmp_path}: 1 of 5 files are not captures, and are left out"]
     assert (found.several, found.broken) == (True, [])
     assert names(tmp_path / "**" / "*.pcap") == ["deep.pcap", "empty.pcap", "f9.pcap", "f10.pcap"]
 
@@ -276,7 +276,7 @@ def test_a_directory_without_captures_is_told(tmp_path):
     found = files_named([str(tmp_path)])
     assert not found.paths
     assert [str(error) for error in found.broken] == [
-        f"{tmp_path}: there is no capture in this directory; name the captures, or where they are"
+        f"{tmp_path}: there is no capture in this directory; name the captures or their directory"
     ]
     with pytest.raises(CaptureError, match="there is no capture in this directory"):
         closeseq.analyze(str(tmp_path))

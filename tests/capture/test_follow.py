@@ -198,11 +198,11 @@ def written_anew(path):
 
 
 FATES = {
-    cut_short: "the file was made shorter, or written anew",
+    cut_short: "the file was made shorter, or rewritten",
     removed: "the file was removed",
     renamed: "the file was renamed",
     replaced: "another file has taken its name",
-    written_anew: "the file was made shorter, or written anew",
+    written_anew: "the file was made shorter, or rewritten",
 }
 
 
@@ -216,7 +216,7 @@ def test_the_fate_of_the_file_ends_it_in_one_line(tmp_path, fate, line, partial)
         fate(path)
         assert capture.read(5) is None
         assert capture.ended
-        assert capture.notices == [f"{path}: {line}; what was read before that is good"]
+        assert capture.notices == [f"{path}: {line}; the packets before that are good"]
         assert capture.read(5) is None
 
 

@@ -204,7 +204,7 @@ def command(path, *arguments):
 
 FATES = {
     removed: "the file was removed",
-    emptied: "the file was made shorter, or written anew",
+    emptied: "the file was made shorter, or rewritten",
     lambda path: path.rename(path.with_name("old")): "the file was renamed",
     lambda path: (path.unlink(), path.write_bytes(pcap())): "another file has taken its name",
 }
@@ -220,7 +220,7 @@ def test_a_file_that_goes_is_told_with_status_3(tmp_path, fate, line):
         fate(path)
         report, complaint = process.communicate(timeout=30)
     assert process.returncode == 3
-    assert complaint == f"closeseq: {path}: {line}; what was read before that is good\n"
+    assert complaint == f"closeseq: {path}: {line}; the packets before that are good\n"
     assert "graceful" in report
 
 

@@ -244,7 +244,7 @@ def begun_anew(path):
 CHANGES = {
     shortened: "the file was made shorter while it was read",
     emptied: "the file was made shorter while it was read",
-    begun_anew: "the file was written anew while it was read",
+    begun_anew: "the file was rewritten while it was read",
 }
 
 

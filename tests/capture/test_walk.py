@@ -1,4 +1,4 @@
-"""The walk in lockstep against the plain loop: the same records, and the same error at the same byte."""
+"""The walk of many stretches at once against the plain loop: the same records, and the same errors."""
 
 import random
 import struct
@@ -106,7 +106,7 @@ def test_a_hostile_pcap_gives_the_same_packets_and_the_same_error(chance, order,
 
 
 def reads_alike(data):
-    """Read in lockstep and plainly, in one window and in many; the answer is the plain one."""
+    """Read many stretches at once and plainly, in one window and in many; the result is the plain one."""
     with patch.object(walks, "walk", plain):
         told = read_stream(data)
     with small_stretches():
@@ -204,7 +204,7 @@ def pcapng_chain(packets, order):
 
 @pytest.mark.parametrize("order", ORDERS)
 @pytest.mark.parametrize("make", [pcap_chain, pcapng_chain])
-def test_nearly_all_records_are_walked_in_lockstep(make, order):
+def test_nearly_all_records_are_walked_in_stretches(make, order):
     packets = many(20_000)
     counted = Counted(make(packets, order))
     records, end = walks.walk(counted, 0, 30_000)

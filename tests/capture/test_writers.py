@@ -289,7 +289,7 @@ def test_a_closed_pipe_is_one_line_and_the_capture_goes_on():
         told = process.stderr.read().decode()
     assert process.returncode == 0
     # Of a pipe nobody knows how much was read, and nothing of the batch counts as saved that was cut.
-    assert told.startswith("standard output: whoever read it has closed the pipe")
+    assert told.startswith("standard output: the reader has closed the pipe")
     assert told.endswith(f"{errno.EPIPE} True\n")
     assert told.count("\n") == 1
 
@@ -512,8 +512,8 @@ def test_sizes_and_times_are_told_apart(text, rotation):
         ("1e6B", "neither a size nor a time"),
         ("100M", "'M' in '100M' is no unit"),
         ("5 weeks", "'weeks' in '5 weeks' is no unit"),
-        ("0s", "nothing at all"),
-        ("0.1B", "nothing at all"),
+        ("0s", "less than one"),
+        ("0.1B", "less than one"),
     ],
 )
 def test_what_is_neither_is_refused_with_examples(text, line):

@@ -134,7 +134,7 @@ def test_what_is_in_a_directory_and_no_capture_is_counted_and_no_failure(ring):
     (ring / "README").write_text("these are captures")
     done = closeseq("analyze", ring)
     assert done.returncode == 0
-    assert done.stderr == f"closeseq: {ring}: 1 of 4 files are no captures, and are left out\n"
+    assert done.stderr == f"closeseq: {ring}: 1 of 4 files are not captures, and are left out\n"
 
 
 def test_a_file_without_packets_is_said_to_be(ring):

@@ -12,16 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from closeseq.packets.protocols import LARGEST_LENGTH, TUNNEL_PORTS
 from closeseq.packets.segments import ACK, COLUMNS, DTYPES, FIN, PSH
 from closeseq.segments import decode, encapsulation
-from closeseq.segments.links import (
-    KIND_OF_ETHERTYPE,
-    KIND_OF_PROTOCOL,
-    LARGEST_LENGTH,
-    LINKS,
-    TUNNEL_PORTS,
-    NextHeader,
-)
+from closeseq.segments.links import KIND_OF_ETHERTYPE, KIND_OF_PROTOCOL, LINKS, NextHeader
 from dpkt_oracle import OFFLOAD, TOO_LONG, Frame, assert_agreement, frames_of, rows_of
 from frame_bytes import (
     IPV4_ENDS,

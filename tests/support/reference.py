@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address
 from itertools import pairwise
 
+from closeseq.connections.compose import duplicates
 from closeseq.connections.conversation import (
     Address,
     Conversation,
@@ -22,7 +23,6 @@ from closeseq.connections.conversation import (
     Stream,
     Traffic,
 )
-from closeseq.connections.describe import duplicates
 from closeseq.packets.segments import ACK, COLUMNS, FIN, PSH, RST, SYN, Segments, difference, letters
 
 MINOR_LIMIT = 32
@@ -278,7 +278,7 @@ def add(incarnation: Incarnation, row: dict) -> None:
         own.reach = peer.reach = 65535
     position = where(own, flags, seq, end)
     position, fills = follow_holes(own, peer, row, seq=seq, end=end, position=position)
-    count_repetitions(own, peer, row, end, fills or position not in AGAIN or end == seq)
+    count_retransmissions(own, peer, row, end, fills or position not in AGAIN or end == seq)
     dsack = None
     incarnation.dsacks[s] += row["dsack_left"] != row["dsack_right"]
     if has_ack and row["dsack_left"] != row["dsack_right"]:
@@ -386,7 +386,7 @@ def overtaken(row: dict, stamp: int | None, hole: dict) -> bool:
     return waited <= 10**6
 
 
-def count_repetitions(own: Side, peer: Side, row: dict, end: int, fresh: bool) -> None:
+def count_retransmissions(own: Side, peer: Side, row: dict, end: int, fresh: bool) -> None:
     """Count what is sent again unacknowledged, holes apart, and reports of what arrived twice."""
     if row["dsack_left"] != row["dsack_right"]:
         own.dsacks += 1

@@ -1,7 +1,7 @@
 """Live sources: packets from a network device, as `Frames`.
 
     live_capture  open devices, set filters, read batches; begin reading here
-    devices       which network devices there are, and what their frames look like
+    devices       which network devices there are, and their link types
     ring          Linux: packets through memory shared with the kernel (TPACKET_V3)
     scapy_socket  elsewhere, and on request: scapy's socket
     filter        the kernel's filter program for TCP, ports and hosts

@@ -1,9 +1,8 @@
-"""The machine language of the kernel's packet filter (classic BPF, linux/filter.h), and its assembler.
+"""Programs for the kernel's packet filter (classic BPF, linux/filter.h): assembled here, or by libpcap.
 
 A program looks at one frame and returns how many bytes of it to keep; 0 drops it. It has an accumulator A
-and an index register X, and jumps forward only.
-
-Filter expressions as tcpdump has them, compiled by libpcap, which scapy knows how to call.
+and an index register X, and jumps forward only. `assemble` makes one of lines with labels; libpcap, called
+through scapy's bindings, compiles filter expressions as in tcpdump (`compile_expression`).
 """
 
 from __future__ import annotations
@@ -15,8 +14,9 @@ import socket
 import struct
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from closeseq.capture.live.devices import ETHERNET, RAW, not_permitted
+from closeseq.capture.live.devices import not_permitted
 from closeseq.errors import FilterError
+from closeseq.packets.protocols import DLT_RAW, LINKTYPE_ETHERNET, LINKTYPE_RAW
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -39,6 +39,20 @@ OUTGOING = 4  # PACKET_OUTGOING
 SO_ATTACH_FILTER, SO_LOCK_FILTER = 26, 44  # asm-generic/socket.h
 FARTHEST = 255  # instructions that a conditional jump can skip
 
+MISSING = (
+    "a filter expression needs libpcap, which is not installed here (on Debian and Ubuntu it is the package "
+    "libpcap0.8); ports and hosts can be chosen without it"
+)
+LARGEST = 262_144  # bytes; libpcap's own greatest snap length
+LONGEST = 3000  # instructions: the kernel allows 4096, and those for ports and hosts come in addition
+SHOWN = 100  # characters of an expression in an error
+NO_NETMASK = -1  # an expression `ip broadcast` is refused: it needs an interface's
+HEADER = 20  # bytes of the header of Linux cooked capture, version 2
+# Where libpcap looks into that header, and what to load from the kernel instead, which does not have it.
+ASKED = {0: PROTOCOL, 4: INTERFACE, 8: HARDWARE, 10: PACKET_TYPE}
+HEADER_LENGTH = 0xB1  # X = four times the low half of the byte at k
+FROM_FRAME = {LOAD_WORD, LOAD_HALF, LOAD_BYTE, LOAD_WORD_X, LOAD_HALF_X, LOAD_BYTE_X, HEADER_LENGTH}
+
 
 class Instruction(NamedTuple):
     """One instruction: `k` is its number, `then` and `else_` how many instructions a jump skips."""
@@ -54,7 +68,7 @@ NOTHING: Program = (Instruction(RETURN, 0),)  # drops every frame
 
 
 class FilterLine(NamedTuple):
-    """An instruction with names of places instead of distances; no name is the next instruction."""
+    """An instruction that jumps to labels instead of distances; no label is the next instruction."""
 
     code: int
     k: int = 0
@@ -63,8 +77,8 @@ class FilterLine(NamedTuple):
 
 
 def chain(first: Program, second: Program) -> Program:
-    """Return the program that passes what both pass, cut as the second says."""
-    # Nothing of a program's state but the frame itself is used by a program that begins.
+    """Return the program that passes what both pass, with the snap length of the second."""
+    # A program that begins uses nothing of another's state but the frame.
     joined = [
         Instruction(JUMP, len(first) - at - 1) if step.code == RETURN and step.k else step
         for at, step in enumerate(first)
@@ -80,7 +94,8 @@ def cut(program: Program, snap_length: int) -> Program:
 def attach(packets: socket.socket, program: Program) -> None:
     """Let the kernel run the program on all that comes to the socket from now on, in place of another.
 
-    Raises OSError if the kernel refuses.
+    Raises:
+        OSError: the kernel refuses.
     """
     code = b"".join(struct.pack("=HBBI", step.code, step.then, step.else_, step.k) for step in program)
     memory = ctypes.create_string_buffer(code, len(code))
@@ -90,12 +105,12 @@ def attach(packets: socket.socket, program: Program) -> None:
 
 
 def lock(packets: socket.socket) -> None:
-    """Let nobody change or take off the program any more, whoever gets hold of the socket. Raises OSError."""
+    """Lock the program: nobody who gets the socket can change or remove it. Raises OSError."""
     packets.setsockopt(socket.SOL_SOCKET, SO_LOCK_FILTER, 1)
 
 
 def assemble(source: Iterable[FilterLine | str]) -> Program:
-    """Return the program for steps and, in front of steps, the names of places (text).
+    """Return the program for lines and, in front of lines, labels (text).
 
     A conditional jump reaches 255 instructions, a plain one any distance. Where the first is not enough,
     it goes to a plain one right behind it.
@@ -126,7 +141,7 @@ def assemble(source: Iterable[FilterLine | str]) -> Program:
 def _placed(
     lines: list[FilterLine | str], starts: list[int], places: dict[str, int], far: set[tuple[int, int]]
 ) -> Iterator[Instruction]:
-    """Give the instructions, now that all places are known."""
+    """Yield the instructions, now that all labels have places."""
     for number, line in enumerate(lines):
         if isinstance(line, str):
             continue
@@ -146,29 +161,14 @@ def _placed(
             yield Instruction(JUMP, places[name] - start - extra - 1)
 
 
-MISSING = (
-    "a filter expression needs libpcap, which is not installed here (on Debian and Ubuntu it is the package "
-    "libpcap0.8); ports and hosts can be chosen without it"
-)
-RAW_IN_LIBPCAP = 12  # DLT_RAW on Linux; files have another number for it
-LARGEST = 262_144  # bytes; libpcap's own greatest snap length
-LONGEST = 3000  # instructions: the kernel allows 4096, and those for ports and hosts come in addition
-SHOWN = 100  # characters of an expression in an error
-NO_NETMASK = -1  # an expression `ip broadcast` is refused: it needs an interface's
-
-HEADER = 20  # bytes of the header of Linux cooked capture, version 2
-# Where libpcap looks into that header, and what the kernel, which does not have it, is asked instead.
-ASKED = {0: PROTOCOL, 4: INTERFACE, 8: HARDWARE, 10: PACKET_TYPE}
-HEADER_LENGTH = 0xB1  # X = four times the low half of the byte at k
-FROM_FRAME = {LOAD_WORD, LOAD_HALF, LOAD_BYTE, LOAD_WORD_X, LOAD_HALF_X, LOAD_BYTE_X, HEADER_LENGTH}
-
-
 def compile_expression(expression: str, device: Device) -> Program:
     """Return libpcap's program for an expression, as the kernel can run it on a device's frames.
 
     libpcap looks up names of hosts, if there are any, and may wait for an answer.
 
-    Raises FilterError if the expression is wrong, if the kernel cannot run it, or if libpcap is missing.
+    Raises:
+        FilterError: the expression is wrong, the kernel cannot run it, or libpcap is missing.
+        NotPermittedError: the expression needs the open device, and the process may not capture.
     """
     pcap = _libpcap()
     if "\0" in expression:  # where libpcap would take it to end
@@ -194,7 +194,7 @@ def _wrong(expression: str, reason: str) -> FilterError:
 
 
 def _libpcap() -> Any:
-    """Return scapy's bindings of libpcap: this module alone, which loads fast, says and writes nothing."""
+    """Return scapy's bindings of libpcap: this module alone loads fast, prints and writes nothing."""
     try:
         from scapy.libs import winpcapy  # so named for Windows, and used everywhere
     except OSError:
@@ -205,8 +205,10 @@ def _libpcap() -> Any:
 def _open(pcap: Any, expression: str, device: Device) -> Any:
     """Return a handle to compile for the device."""
     # The kernel takes VLAN tags off. How to ask for them libpcap knows only of a device that it has open.
-    if not re.search(r"\bvlan\b", expression) or device.link_type != ETHERNET:
-        return pcap.pcap_open_dead(RAW_IN_LIBPCAP if device.link_type == RAW else device.link_type, LARGEST)
+    if not re.search(r"\bvlan\b", expression) or device.link_type != LINKTYPE_ETHERNET:
+        return pcap.pcap_open_dead(
+            DLT_RAW[0] if device.link_type == LINKTYPE_RAW else device.link_type, LARGEST
+        )
     reason = ctypes.create_string_buffer(pcap.PCAP_ERRBUF_SIZE)
     handle = pcap.pcap_open_live(device.name.encode(), LARGEST, 0, 1, reason)
     if not handle:

@@ -1,4 +1,4 @@
-"""The network devices there are, and what their frames look like when they are captured."""
+"""The network devices of this machine: their link types, and whether they are up."""
 
 from __future__ import annotations
 
@@ -14,20 +14,33 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 from closeseq.errors import DeviceError, NotPermittedError
+from closeseq.packets.protocols import (
+    LINKTYPE_ETHERNET,
+    LINKTYPE_FDDI,
+    LINKTYPE_IEEE_802_11,
+    LINKTYPE_RADIOTAP,
+    LINKTYPE_RAW,
+    LINKTYPE_SLL2,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
 ANY = "any"  # all devices of the network namespace at once, also those that come later
 
-# LINKTYPE_ values as registered by tcpdump.org.
-ETHERNET, RAW, COOKED = 1, 101, 276
-FDDI, WIRELESS, RADIOTAP = 10, 105, 127  # the last two: 802.11 in monitor mode
 LOOPBACK_HARDWARE = 772  # ARPHRD_LOOPBACK
 # Linux's ARPHRD_ -> LINKTYPE_. Of all other hardware the kernel takes off the link header ("cooked").
 # NONE (tun, wireguard) and RAWIP (modems) have no link header.
-_LINK_TYPES = {1: ETHERNET, LOOPBACK_HARDWARE: ETHERNET, 0xFFFE: RAW, 519: RAW}
-_LINK_TYPES |= {774: FDDI, 801: WIRELESS, 803: RADIOTAP}
+# The last two: 802.11 in monitor mode.
+_LINK_TYPES = {
+    1: LINKTYPE_ETHERNET,
+    LOOPBACK_HARDWARE: LINKTYPE_ETHERNET,
+    0xFFFE: LINKTYPE_RAW,
+    519: LINKTYPE_RAW,
+    774: LINKTYPE_FDDI,
+    801: LINKTYPE_IEEE_802_11,
+    803: LINKTYPE_RADIOTAP,
+}
 
 _SIOCGIFNAME, _SIOCGIFFLAGS, _SIOCGIFHWADDR = 0x8910, 0x8913, 0x8927  # linux/sockios.h
 # struct ifreq: the name, and a union: of an index, or of a short number, flags or a type of hardware
@@ -49,17 +62,18 @@ class Device:
     @property
     def cooked(self) -> bool:
         """Whether the kernel takes the link header off, and a header of our own stands in its place."""
-        return self.link_type == COOKED
+        return self.link_type == LINKTYPE_SLL2
 
 
 def find_devices(names: Iterable[str]) -> tuple[Device, ...]:
-    """Return the devices of these names, each once, in the order named; `any` takes in all others.
+    """Return the devices of these names, each once, in the order named; `any` includes all others.
 
-    Raises DeviceError for a name that no device has.
+    Raises:
+        DeviceError: no device has this name.
     """
     wanted = list(dict.fromkeys(names))
     if ANY in wanted:
-        return (Device(ANY, 0, COOKED, loopback=False),)
+        return (Device(ANY, 0, LINKTYPE_SLL2, loopback=False),)
     return tuple(_find(name) for name in wanted)
 
 
@@ -74,7 +88,7 @@ def check_up(device: Device, packets: socket.socket) -> None:
 
 
 class DeviceState(Enum):
-    """How a device is that was captured on."""
+    """Whether a device that is captured on is up."""
 
     UP = "up"
     DOWN = "down"  # it may come up again, and a socket that is bound to it then goes on
@@ -82,7 +96,7 @@ class DeviceState(Enum):
 
 
 def condition(device: Device, packets: socket.socket) -> DeviceState:
-    """Return how a device is, in the socket's namespace. Only for Linux."""
+    """Return the state of a device, in the socket's namespace. Only for Linux."""
     name, flags = _look_up(device, packets)
     if name is None:
         return DeviceState.GONE
@@ -90,9 +104,9 @@ def condition(device: Device, packets: socket.socket) -> DeviceState:
 
 
 def let_nothing_in(device: Device, packets: socket.socket) -> None:
-    """Let nothing more come to a packet socket; what came stays there. Its filter may be locked.
+    """Stop a packet socket's input; what came before stays there. Its filter may be locked.
 
-    It is bound to a protocol that nothing has, and the kernel returns when no packet is on its way to it.
+    The socket is bound to a protocol that no packet has; the kernel returns when none is on its way to it.
     """
     with contextlib.suppress(OSError):  # the device is gone, and with it what would come
         packets.bind((device.name if device.index else "", _NO_PROTOCOL))
@@ -117,13 +131,15 @@ def _find(name: str) -> Device:
     except (OSError, ValueError):  # the second for what cannot be a name
         raise DeviceError(_unknown(name)) from None
     if sys.platform != "linux":
-        return Device(name, index, ETHERNET, loopback=name.startswith("lo"))
+        return Device(name, index, LINKTYPE_ETHERNET, loopback=name.startswith("lo"))
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
         try:
             hardware = _ask(any_socket, os.fsencode(name), _SIOCGIFHWADDR)
         except OSError:
             raise DeviceError(_unknown(name)) from None
-    return Device(name, index, _LINK_TYPES.get(hardware, COOKED), loopback=hardware == LOOPBACK_HARDWARE)
+    return Device(
+        name, index, _LINK_TYPES.get(hardware, LINKTYPE_SLL2), loopback=hardware == LOOPBACK_HARDWARE
+    )
 
 
 def _unknown(name: str) -> str:
@@ -144,5 +160,5 @@ def _ask(any_socket: socket.socket, name: bytes, request: int) -> int:
 
 
 def not_permitted(device: Device) -> NotPermittedError:
-    """Return the error that says so of a device."""
+    """Return the error for a device on which the process may not capture."""
     return NotPermittedError(f"capturing on {device.name} needs the right to read packets")

@@ -1,9 +1,9 @@
-"""Programs for the kernel's packet filter (classic BPF), put together without libpcap.
+"""Filter programs for TCP with some ports and hosts (classic BPF), put together without libpcap.
 
 A program decides for every frame before it is copied, so what it drops costs next to nothing. It may only
 look for TCP where that is cheap and certain. It passes what it cannot judge: tunnels and IPv6 extension
-headers, whose walk has loops; the pieces of fragmented segments, which `segments` counts. So whatever
-`segments` would find and narrow to the same ports and hosts gets in, and little else does.
+headers, whose walk has loops; the fragments of segments, which `segments` counts. So it passes everything
+that `segments` would find and narrow to the same ports and hosts, and little else.
 
     the frame is     a TCP segment          with the ports, from or to the hosts: pass, else drop
                      a later fragment of one    with the hosts: pass (its ports are in the first one)
@@ -46,7 +46,24 @@ from closeseq.capture.live.bpf import (
     Program,
     assemble,
 )
-from closeseq.capture.live.devices import COOKED, FDDI, LOOPBACK_HARDWARE, RADIOTAP, RAW, WIRELESS
+from closeseq.capture.live.devices import LOOPBACK_HARDWARE
+from closeseq.packets.protocols import (
+    ETHERTYPE_IPV4,
+    ETHERTYPE_IPV6,
+    FRAGMENT_OFFSET,
+    LARGEST_LENGTH,
+    LINKTYPE_FDDI,
+    LINKTYPE_IEEE_802_11,
+    LINKTYPE_RADIOTAP,
+    LINKTYPE_RAW,
+    LINKTYPE_SLL2,
+    PROTOCOL_TCP,
+    PROTOCOL_UDP,
+    TUNNEL_PORTS,
+    VLAN_TAGS,
+    WALKED_ETHERTYPES,
+    WALKED_PROTOCOLS,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -57,21 +74,13 @@ if TYPE_CHECKING:
 # Instructions. The kernel allows 4096, and older ones give a socket 20 kB for options of all kinds.
 MOST = 1000
 
-IPV4, IPV6 = 0x0800, 0x86DD
-TAGS = (0x8100, 0x88A8, 0x9100, 0x9200)  # VLAN; how the kernel leaves all but the outermost tag
-LARGEST_LENGTH = 1500  # IEEE 802.3: up to here an EtherType is the length of an LLC frame
-# Ethernet bridged, MPLS, PPP, PPPoE, VN-Tag, E-Tag, and a third tag: `segments` walks along them
-UNJUDGED_TYPES = (0x6558, 0x8847, 0x8848, 0x880B, 0x8864, 0x8926, 0x893F, *TAGS)
-TCP, UDP = 6, 17
-# IPv4, IPv6, GRE and MPLS within IP; IPv6 extension headers (RFC 7045 4), AH
-UNJUDGED_PROTOCOLS = (4, 41, 47, 137, 0, 43, 44, 51, 60, 135, 139, 140)
-TUNNEL_PORTS = (4789, 8472, 6081, 4754, 2152)  # UDP: VXLAN, VXLAN as Linux had it first, Geneve, GRE, GTP-U
-LATER_FRAGMENT = 0x1FFF  # RFC 791 3.1: the offset is not zero
+# `segments` walks along these: what must be walked anyway, and a third VLAN tag.
+UNJUDGED_TYPES = (*WALKED_ETHERTYPES, *VLAN_TAGS)
 
 
 @dataclass(frozen=True, slots=True)
 class FilterRequest:
-    """What a program shall pass."""
+    """The ports and hosts whose TCP a program shall pass."""
 
     ports: AbstractSet[int] = frozenset()  # at either end; empty: all
     hosts: AbstractSet[str] = frozenset()  # IP addresses, at either end; empty: all
@@ -80,7 +89,7 @@ class FilterRequest:
 def tcp_program(device: Device, wanted: FilterRequest, snap_length: int) -> Program:
     """Return the program that passes the wanted TCP of a device, cut to `snap_length` bytes.
 
-    What would make it too long is left out: it then passes more than is wanted.
+    If ports or hosts make it too long it leaves them out, and passes more than is wanted.
     """
     for some in (wanted, FilterRequest(hosts=wanted.hosts), FilterRequest(ports=wanted.ports)):
         program = assemble(_tcp(device, some, snap_length))
@@ -90,7 +99,11 @@ def tcp_program(device: Device, wanted: FilterRequest, snap_length: int) -> Prog
 
 
 def _tcp(device: Device, wanted: FilterRequest, snap_length: int) -> Iterator[FilterLine | str]:
-    if device.link_type in (FDDI, WIRELESS, RADIOTAP):  # headers of other lengths in front of everything
+    if device.link_type in (
+        LINKTYPE_FDDI,
+        LINKTYPE_IEEE_802_11,
+        LINKTYPE_RADIOTAP,
+    ):  # headers of other lengths in front of everything
         yield FilterLine(JUMP, then="pass")
         yield from _ends(snap_length)
         return
@@ -111,7 +124,7 @@ def _ends(snap_length: int) -> list[FilterLine | str]:
 
 
 def _once(device: Device) -> Iterator[FilterLine | str]:
-    """Drop what loopback sends: the same comes in at once. Of all devices, `any`, loopback is one."""
+    """Drop what loopback sends: the same comes in at once. `any` includes loopback."""
     if device.loopback or device.cooked:
         yield FilterLine(LOAD_WORD, PACKET_TYPE)
         yield FilterLine(IF_EQUAL, OUTGOING, else_="once")
@@ -122,10 +135,10 @@ def _once(device: Device) -> Iterator[FilterLine | str]:
 
 def _network(link_type: int) -> Iterator[FilterLine | str]:
     """Set X to the network layer, behind up to two VLAN tags, and A to its EtherType."""
-    if link_type == RAW:
+    if link_type == LINKTYPE_RAW:
         yield from _by_version("drop")
         return
-    if link_type == COOKED:
+    if link_type == LINKTYPE_SLL2:
         yield FilterLine(SET_X, 0)
         yield FilterLine(LOAD_WORD, PROTOCOL)
         yield from _if_tag("tag")
@@ -134,8 +147,8 @@ def _network(link_type: int) -> Iterator[FilterLine | str]:
         # Of what is received, the network layer begins with the tag; of what is sent, behind it.
         yield FilterLine(LOAD_HALF, 2)
         yield from _if_tag("pass")
-        yield FilterLine(IF_EQUAL, IPV4, then="pass")
-        yield FilterLine(IF_EQUAL, IPV6, then="pass")
+        yield FilterLine(IF_EQUAL, ETHERTYPE_IPV4, then="pass")
+        yield FilterLine(IF_EQUAL, ETHERTYPE_IPV6, then="pass")
         yield from _by_version("pass")
     else:
         for end in (14, 18):
@@ -150,12 +163,12 @@ def _network(link_type: int) -> Iterator[FilterLine | str]:
 
 
 def _if_tag(then: str) -> Iterator[FilterLine | str]:
-    for ethertype in TAGS:
+    for ethertype in VLAN_TAGS:
         yield FilterLine(IF_EQUAL, ethertype, then=then)
 
 
 def _by_version(otherwise: str) -> Iterator[FilterLine | str]:
-    """Go by the version in the first byte of what must be an IP header."""
+    """Branch by the version in the first byte of what must be an IP header."""
     yield FilterLine(SET_X, 0)
     yield FilterLine(LOAD_BYTE, 0)
     yield FilterLine(AND, 0xF0)
@@ -165,9 +178,9 @@ def _by_version(otherwise: str) -> Iterator[FilterLine | str]:
 
 
 def _judge_type() -> Iterator[FilterLine | str]:
-    """Go by the EtherType that is in A."""
-    yield FilterLine(IF_EQUAL, IPV4, then="IPv4")
-    yield FilterLine(IF_EQUAL, IPV6, then="IPv6")
+    """Branch by the EtherType that is in A."""
+    yield FilterLine(IF_EQUAL, ETHERTYPE_IPV4, then="IPv4")
+    yield FilterLine(IF_EQUAL, ETHERTYPE_IPV6, then="IPv6")
     yield FilterLine(IF_GREATER, LARGEST_LENGTH, else_="pass")
     for ethertype in UNJUDGED_TYPES:
         yield FilterLine(IF_EQUAL, ethertype, then="pass")
@@ -175,7 +188,7 @@ def _judge_type() -> Iterator[FilterLine | str]:
 
 
 def _ipv4(hosts: list[int], narrow: bool) -> Iterator[FilterLine | str]:
-    """Go by an IPv4 header (RFC 791 3.1); `narrow` says whether only some hosts are wanted."""
+    """Branch by an IPv4 header (RFC 791 3.1); `narrow`: only some hosts are wanted."""
     yield "IPv4"
     yield FilterLine(LOAD_BYTE_X, 9)
     yield from _judge_protocol("IPv4")
@@ -188,12 +201,12 @@ def _ipv4(hosts: list[int], narrow: bool) -> Iterator[FilterLine | str]:
         yield FilterLine(JUMP, then="drop")
     yield "IPv4 TCP wanted"
     yield FilterLine(LOAD_HALF_X, 6)
-    yield FilterLine(IF_BITS, LATER_FRAGMENT, then="pass")
+    yield FilterLine(IF_BITS, FRAGMENT_OFFSET, then="pass")
     yield from _behind_ipv4()
     yield FilterLine(JUMP, then="TCP")
     yield "IPv4 UDP"
     yield FilterLine(LOAD_HALF_X, 6)
-    yield FilterLine(IF_BITS, LATER_FRAGMENT, then="drop")
+    yield FilterLine(IF_BITS, FRAGMENT_OFFSET, then="drop")
     yield from _behind_ipv4()
     yield FilterLine(JUMP, then="UDP")
 
@@ -208,7 +221,7 @@ def _behind_ipv4() -> Iterator[FilterLine | str]:
 
 
 def _ipv6(hosts: list[int], narrow: bool) -> Iterator[FilterLine | str]:
-    """Go by an IPv6 header (RFC 8200 3); `narrow` says whether only some hosts are wanted."""
+    """Branch by an IPv6 header (RFC 8200 3); `narrow`: only some hosts are wanted."""
     yield "IPv6"
     yield FilterLine(LOAD_BYTE_X, 6)
     yield from _judge_protocol("IPv6")
@@ -238,16 +251,16 @@ def _behind_ipv6() -> Iterator[FilterLine | str]:
 
 
 def _judge_protocol(version: str) -> Iterator[FilterLine | str]:
-    """Go by the protocol that is in A."""
-    yield FilterLine(IF_EQUAL, TCP, then=f"{version} TCP")
-    yield FilterLine(IF_EQUAL, UDP, then=f"{version} UDP")
-    for protocol in UNJUDGED_PROTOCOLS:
+    """Branch by the protocol that is in A."""
+    yield FilterLine(IF_EQUAL, PROTOCOL_TCP, then=f"{version} TCP")
+    yield FilterLine(IF_EQUAL, PROTOCOL_UDP, then=f"{version} UDP")
+    for protocol in WALKED_PROTOCOLS:
         yield FilterLine(IF_EQUAL, protocol, then="pass")
     yield FilterLine(JUMP, then="drop")
 
 
 def _datagram() -> Iterator[FilterLine | str]:
-    """Go by the destination port of a UDP datagram at X: it may be a tunnel."""
+    """Branch by the destination port of a UDP datagram at X: it may be a tunnel."""
     yield "UDP"
     yield FilterLine(LOAD_HALF_X, 2)
     for port in TUNNEL_PORTS:
@@ -256,7 +269,7 @@ def _datagram() -> Iterator[FilterLine | str]:
 
 
 def _segment(ports: AbstractSet[int]) -> Iterator[FilterLine | str]:
-    """Go by the two ports of a TCP segment at X."""
+    """Branch by the two ports of a TCP segment at X."""
     yield "TCP"
     if not ports:
         return
@@ -274,7 +287,7 @@ def _segment(ports: AbstractSet[int]) -> Iterator[FilterLine | str]:
 
 
 def _ranges(ports: AbstractSet[int]) -> Iterator[tuple[int, int]]:
-    """Give the ports as ranges, first and last one included."""
+    """Return the ports as ranges, first and last one included."""
     known = sorted(ports)
     gaps = [(low, high) for low, high in pairwise(known) if high > low + 1]
     return zip((known[0], *(high for _, high in gaps)), (*(low for low, _ in gaps), known[-1]), strict=True)

@@ -1,4 +1,4 @@
-"""A device's packets through scapy's own socket: where Linux's ring is not, and for those who ask for it.
+"""A device's packets through scapy's socket: on systems without Linux's ring, and on request.
 
 The packets are read as they are, without scapy's dissection. Each costs a few microseconds of Python all
 the same, and its time is rounded to a quarter of a microsecond, which is what scapy's numbers can hold.
@@ -23,7 +23,6 @@ import numpy as np
 from closeseq.capture.live.bpf import NOTHING, attach, lock
 from closeseq.capture.live.devices import (
     ANY,
-    RAW,
     DeviceState,
     check_up,
     condition,
@@ -32,6 +31,7 @@ from closeseq.capture.live.devices import (
 )
 from closeseq.errors import DeviceError, FilterError
 from closeseq.packets.frames import Frames
+from closeseq.packets.protocols import LINKTYPE_RAW
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -49,10 +49,10 @@ _LINUX = sys.platform == "linux"
 
 
 class Sniffer:
-    """The packets of one device.
+    """The packets of one device: a `DeviceSource`.
 
     Args:
-        device: which. What scapy says of the link type is believed, on systems other than Linux.
+        device: which. On systems other than Linux its link type is the one that scapy reports.
         program: what the kernel's filter runs, on Linux. It must not cut packets.
         text: the same as an expression, for other systems; empty: everything.
         snap_length: bytes to keep of each frame.
@@ -89,7 +89,7 @@ class Sniffer:
             raise
 
     def _begin(self, program: Program, size: int) -> None:
-        """Throw away what came in before there was a filter, and get room for more than scapy asks for."""
+        """Drop what came in before there was a filter, and get room for more than scapy asks for."""
         attach(self._socket.ins, NOTHING)
         while select.select([self._socket.ins], [], [], 0)[0] and not self.failed():
             self._socket.ins.recv(1)
@@ -107,7 +107,7 @@ class Sniffer:
 
     @property
     def dropped(self) -> int:
-        """Packets lost so far because nobody read them in time; 0 where the system does not say."""
+        """Packets lost so far because nobody read them in time; 0 where the system does not count them."""
         if self._socket.closed:
             return self._dropped
         if _LINUX:
@@ -118,7 +118,7 @@ class Sniffer:
         return self._dropped
 
     def ready(self) -> bool:
-        """Return whether `take` has something to give."""
+        """Return whether `take` has frames to return."""
         return not self._over and bool(self._socket.select([self._socket], 0))
 
     def take(self, most: int, number: int) -> Frames:
@@ -127,7 +127,7 @@ class Sniffer:
         while len(pieces) < most and self.ready():
             try:
                 _, frame, moment = self._socket.recv_raw(LARGEST)
-            except OSError:  # the device is down; the system tells it once
+            except OSError:  # the device is down; the system reports it once
                 self._failed = True
                 break
             if frame is None:
@@ -159,28 +159,28 @@ class Sniffer:
         return self._failed
 
     def condition(self) -> DeviceState:
-        """Return how the device is; where the system does not tell, what cannot be read is gone."""
+        """Return the state of the device; on systems that do not report it, it is gone."""
         if not _LINUX:
             return DeviceState.GONE
         self._failed = False
         return condition(self.device, self._socket.ins)
 
     def stop(self) -> None:
-        """Let nothing more in. What was captured can still be taken."""
+        """Stop capturing. What was captured can still be taken."""
         if _LINUX:
             let_nothing_in(self.device, self._socket.ins)
         else:
             self._stopped_at = time.time()
 
     def close(self) -> None:
-        """Let go of the device."""
+        """Close the device."""
         if not self._socket.closed:
             _ = self.dropped  # for those who ask later
             self._socket.close()
 
 
 def text_filter(wanted: FilterRequest, expression: str | None) -> str:
-    """Return the filter expression for what is wanted and passes the expression too; "" for everything."""
+    """Return the filter expression for the wanted ports and hosts and this expression; "" for everything."""
     parts = [f"({expression})"] if expression else []
     for word, values in (("port", wanted.ports), ("host", wanted.hosts)):
         if values:
@@ -189,7 +189,7 @@ def text_filter(wanted: FilterRequest, expression: str | None) -> str:
 
 
 def load_scapy() -> Any:
-    """Import what is needed of scapy, and return its configuration."""
+    """Import the parts of scapy that are used here, and return its configuration."""
     with quiet_scapy():
         import scapy.arch
         import scapy.layers.l2  # noqa: F401  # makes the link types known
@@ -199,10 +199,10 @@ def load_scapy() -> Any:
 
 @contextlib.contextmanager
 def quiet_scapy() -> Iterator[None]:
-    """Let scapy, imported in this block, say nothing and leave no cache.
+    """Keep scapy, imported in this block, from printing anything and from leaving a cache.
 
-    Run under sudo, it would leave folders and files of root's in the home of the user, and load what it finds
-    there. A folder that cannot be made is one that nobody else can put something in.
+    Under sudo, it would leave folders and files of root's in the home of the user, and load what it finds
+    there. It is given a folder that cannot be made, so nobody can put anything into it.
     """
     logging.getLogger("scapy").setLevel(logging.CRITICAL)
     before = {name: os.environ.get(name) for name in FOLDERS}
@@ -235,5 +235,5 @@ def _open(conf: Any, device: Device, text: str) -> Any:
 
 def _link_type(conf: Any, opened: Any) -> int:
     """Return the LINKTYPE_ value for the kind of packet that scapy says it reads."""
-    number: int = conf.l2types.layer2num.get(opened.LL, RAW)
+    number: int = conf.l2types.layer2num.get(opened.LL, LINKTYPE_RAW)
     return number

@@ -27,9 +27,10 @@ from closeseq.capture.live.bpf import (
     chain,
     cut,
 )
-from closeseq.capture.live.devices import FDDI, RADIOTAP, WIRELESS, Device
+from closeseq.capture.live.devices import Device
 from closeseq.capture.live.filter import MOST, FilterRequest, tcp_program
 from closeseq.capture.live.ring import COOKED_HEADER
+from closeseq.packets.protocols import LINKTYPE_FDDI, LINKTYPE_IEEE_802_11, LINKTYPE_RADIOTAP
 from closeseq.packets.segments import ACK
 from closeseq.segments import decode
 from closeseq.segments.decode import narrow
@@ -167,9 +168,9 @@ def test_what_needs_a_walk_gets_in_for_segments_to_decide(frame):
 
 
 WIRELESS_AND_FDDI = {
-    FDDI: fddi(ipv4(SEGMENT)),
-    WIRELESS: ieee_802_11(ipv6(SEGMENT)),
-    RADIOTAP: radiotap(ieee_802_11(ipv4(SEGMENT))),
+    LINKTYPE_FDDI: fddi(ipv4(SEGMENT)),
+    LINKTYPE_IEEE_802_11: ieee_802_11(ipv6(SEGMENT)),
+    LINKTYPE_RADIOTAP: radiotap(ieee_802_11(ipv4(SEGMENT))),
 }
 
 

@@ -393,7 +393,7 @@ def test_where_the_kernel_has_no_rings_scapy_takes_over_unless_a_ring_is_demande
     with open_live(["lo"], source="scapy"):  # import it with the real socket
         pass
     monkeypatch.setattr(ring_module.socket, "socket", Plain)
-    with pytest.raises(ring_module.DeviceError, match="this kernel has no rings for packets: Protocol not"):
+    with pytest.raises(ring_module.DeviceError, match="this kernel has no packet rings: Protocol not"):
         open_live(["lo"], source="ring")
     with open_live(["lo"]) as capture:
         monkeypatch.undo()
