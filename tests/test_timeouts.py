@@ -1,4 +1,4 @@
-"""When had an endpoint closed whose FIN was lost before the capture? Linux's timeouts and delayed ACKs show it.
+"""When had an endpoint closed whose FIN was lost before the capture? Linux's timeouts and delayed ACKs show.
 
 Each conversation is out of a recording with the kernel's own account beside it.
 """
