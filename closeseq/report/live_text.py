@@ -236,8 +236,8 @@ def _over(census: SocketCounts, last: Sequence[Updates], style: Style) -> Iterat
     """Yield the problems of the connections that are over."""
     rest = Counter(census.problems)
     for news in last:
-        for code in {code for code, _ in news.label.problems}:
-            rest[code] -= len(news)
+        for one in {code for code, _ in news.label.problems}:
+            rest[one] -= len(news)
     rest = +rest
     if rest:
         yield ""

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, TypeVar, overload
 
-from closeseq.verdict.model import Severity
+from closeseq.verdict.model import FindingCode, Severity
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -135,7 +135,7 @@ def troubles(judged: Connection | Outcome) -> Sequence[Finding | FindingOutcome]
 
 # Of several problems of one connection the one that names the end to mend comes first: where an end is
 # stuck in CLOSE_WAIT, that its peer is stuck in FIN_WAIT_2 is only the consequence.
-FIRST_BLAME = ("stuck-close-wait",)
+FIRST_BLAME = (FindingCode.STUCK_CLOSE_WAIT,)
 
 
 def gravity(finding: Finding | FindingOutcome) -> tuple[bool, bool]:
