@@ -1,4 +1,4 @@
-"""One analysed connection: its conversation, timeline and judgement, and what people ask of them first."""
+"""One analysed connection: its conversation, timeline and judgement, and what is most often read of them."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ ONE_FILE = Files()  # for all connections whose packets need no file to be named
 
 @value
 class Endpoint:
-    """One end of an analysed connection, as it stands at the end of the capture."""
+    """One endpoint of an analysed connection, with its state at the end of the capture."""
 
     address: str
     port: int
@@ -42,10 +42,22 @@ class Endpoint:
 
 
 class Connection:
-    """One connection, analysed. What is costly is computed when it is first looked at.
+    """One connection, analysed. Its timeline and judgement are computed when first read.
 
-    Packets are numbered on from file to file, where its capture is in several, and texts such as `summary`
-    name them so. `files` tells where each one is: `files.text(summary)` names them as they are looked up.
+    If a capture is in several files, packet numbers run on from file to file, also in texts such as
+    `summary`. `files` maps them: `files.text(summary)` shows file and packet instead.
+
+    Args:
+        conversation: what was captured of it.
+        settings: timers and limits.
+        now_ns: the moment for which it is judged, since the Unix epoch.
+        capture: the capture's path.
+        dropped: packets that the capture itself reports lost.
+        ongoing: whether the capture goes on.
+        contained: False: a fault in closeseq is raised; else the connection is `not-judged`.
+        worded: False: texts that take long are left out.
+        faults: notes this connection if closeseq fails at it.
+        files: of the capture.
     """
 
     def __init__(
@@ -64,15 +76,15 @@ class Connection:
     ) -> None:
         self.conversation = conversation
         self.settings = settings
-        self.files = files  # where to look up its packets, whose numbers run on from file to file
+        self.files = files
         self.capture = files.path(conversation.first_packet) if files.several else capture
         self._now_ns = now_ns
         self._dropped = dropped
         self._ongoing = ongoing
-        self._contained = contained  # whether a fault in closeseq costs the judgement alone
-        self._worded = worded  # whether anybody reads the texts
+        self._contained = contained
+        self._worded = worded
         self._fault: Exception | None = None
-        self._faults = faults  # takes note of this connection if closeseq fails at it
+        self._faults = faults
 
     def __repr__(self) -> str:
         return (
@@ -81,7 +93,7 @@ class Connection:
 
     @cached
     def timeline(self) -> Timeline:
-        """Both ends' states, step by step; none of them is known if closeseq itself fails."""
+        """Both endpoints' states, step by step; UNKNOWN if closeseq itself fails."""
         try:
             timeline = replay(self.conversation, self.settings.timers, self._now_ns)
         except Exception as error:
@@ -93,7 +105,7 @@ class Connection:
 
     @cached
     def judgement(self) -> Judgement:
-        """The verdict with its reasons, and the findings; `not-judged` and none if closeseq itself fails."""
+        """The verdict and the findings; `not-judged` and none if closeseq itself fails."""
         timeline, fault = self.timeline, self._fault
         if fault is None:
             try:
@@ -109,11 +121,11 @@ class Connection:
         return not_judged(self.conversation, fault)
 
     def judged(self, timeline: Timeline, judgement: Judgement, shape: str) -> None:
-        """Take in what is known of this connection already, so that it is not found out again."""
+        """Set what is known of this connection already, so that it is not computed again."""
         self.__dict__.update(timeline=timeline, judgement=judgement, shape=shape)
 
     def unjudged(self, fault: Exception) -> Self:
-        """Return this connection as one of which closeseq cannot say anything, since it failed to show it."""
+        """Return this connection as `not-judged`, since closeseq failed to show it."""
         self._note(fault)
         other = copy.copy(self)
         known = ""
@@ -173,7 +185,7 @@ class Connection:
         return self.end(End.SERVER)
 
     def end(self, end: End) -> Endpoint:
-        """Return one end, with its state at the end of the capture."""
+        """Return an endpoint, with its state at the end of the capture."""
         c = self.conversation
         client = end is End.CLIENT
         address = c.address(end)
@@ -188,7 +200,7 @@ class Connection:
 
     @property
     def verdict(self) -> VerdictCode:
-        """The code of the verdict; `closeseq explain CODE` tells what it means."""
+        """The code of the verdict; `closeseq explain CODE` explains it."""
         return self.judgement.verdict.code
 
     @property
@@ -211,5 +223,5 @@ class Connection:
 
     @property
     def has_problem(self) -> bool:
-        """Whether there is something to mend."""
+        """Whether there is something to fix."""
         return any(finding.severity is Severity.PROBLEM for finding in self.findings)

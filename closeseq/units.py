@@ -1,4 +1,4 @@
-"""Facts as a person reads them: lengths of time, counts, packet numbers."""
+"""Spans of time, counts and packet numbers as text."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from closeseq.settings import SECOND
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-LONG = 180  # so many seconds are said in minutes, so many minutes in hours
+LONG = 180  # from so many seconds on a span is in minutes, from so many minutes on in hours
 MOST_NAMED = 6  # packets in one sentence
 
 
 def span(ns: int) -> str:
-    """Return a length of time with three significant digits: `35 us`, `3.5 ms`, `12.4 s`, `5 min 20 s`."""
+    """Return a span of nanoseconds with three significant digits: `35 us`, `12.4 s`, `5 min 20 s`."""
     seconds = ns / SECOND
     if abs(ns) < SECOND // 10_000:
         return f"{ns / 1000:.3g} us" if ns else "0 s"
@@ -40,7 +40,7 @@ def times(number: int) -> str:
 
 
 def packets(numbers: Iterable[int]) -> str:
-    """Return `#8`, `#8 #9`; of many the first ones and the last."""
+    """Return `#8`, `#8 #9`; of more than `MOST_NAMED` the first ones and the last."""
     named = [f"#{number}" for number in numbers]
     return " ".join(named if len(named) <= MOST_NAMED else [*named[: MOST_NAMED - 2], "...", named[-1]])
 

@@ -1,4 +1,4 @@
-"""Connections in classes: one replay for all that go the same way."""
+"""Finds the classes of connections: one replay for all that the same conditions lead to."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ MOST_CONDITIONS = 1 << 19  # kept in all; some 100 bytes each
 MOST_FORMS = 1 << 17
 MOST_TREES = 1 << 16
 MOST_PATHS = 1 << 20
-FEW = 32  # connections that are judged one by one: to look for what they share takes longer
-FEWEST = 4  # connections that go a way of their own: to note what is asked costs as much as judging four
+FEW = 32  # connections that are judged one by one: to find their classes takes longer
+FEWEST = 4  # connections of a new class: to note its conditions costs as much as judging four
 
 
 class Classified(NamedTuple):
@@ -56,7 +56,7 @@ class Classified(NamedTuple):
 
 
 class Groups(Sequence[tuple[np.ndarray, int]]):
-    """Each class: its connections (int64, ascending), and the number of its outcome.
+    """The classes, each as its connections (int64, ascending) and the number of its outcome.
 
     In columns, since every connection may be in a class of its own.
     """
@@ -81,11 +81,11 @@ class Classes:
     """Finds the classes of connections, and keeps what it learned.
 
     Args:
-        settings: what the replays go by.
-        kept: whether there will be more connections to ask for: then what is learned of each is kept, and
-            `Classified.until_ns` is known of all. Otherwise it is known of nobody.
-        faults: takes note of the connections at which closeseq itself fails.
-        worded: whether whole judgements are asked for (`judge`), with their texts.
+        settings: timers and limits of the replays.
+        kept: whether more connections follow: then what is learned is kept, and `Classified.until_ns` is
+            known of all. Otherwise it is FAR_NS for all.
+        faults: notes the connections at which closeseq itself fails.
+        worded: whether whole judgements are needed (`judge`), with their texts.
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class Classes:
     ) -> None:
         self.outcomes: list[Outcome] = []  # by number
         self.replays = 0  # that were made
-        self.unlike = 0  # connections that were judged one by one because noting failed: a fault in closeseq
+        self.unlike = 0  # connections judged one by one because noting failed: a fault in closeseq
         self._settings = settings
         self._kept = kept
         self._faults = faults
@@ -122,7 +122,7 @@ class Classes:
 
         Args:
             connections: all there are.
-            now_ns: the moment for which it is asked, since the Unix epoch.
+            now_ns: the moment for which they are judged, since the Unix epoch.
             among: ascending indices of the connections to look at; None for all.
             dropped: packets that the capture itself reports lost.
             ongoing: whether the capture goes on.
@@ -154,13 +154,13 @@ class Classes:
         ongoing: bool = False,
         soon: bool = True,
     ) -> Iterator[Judged]:
-        """Yield connections, those judged that go the way of others; the rest is judged when it is looked at.
+        """Yield connections, judged by their classes; those of rare classes are judged when looked at.
 
         Args:
             connections: all there are.
-            among: ascending indices of those that are asked for.
+            among: ascending indices of those to yield.
             made: makes a connection of its conversation.
-            now_ns: the moment for which it is asked, since the Unix epoch.
+            now_ns: the moment for which they are judged, since the Unix epoch.
             dropped: packets that the capture itself reports lost.
             ongoing: whether the capture goes on.
             soon: whether the first of them are waited for.
@@ -202,7 +202,7 @@ class Classes:
     def _find(
         self, connections: Connections, index: np.ndarray, path: np.ndarray, holds_ns: np.ndarray
     ) -> None:
-        """Find the classes of these connections; write their paths, and how long these hold at least."""
+        """Find the classes of these connections; write their paths, and how long these hold at the least."""
         with shadowed():
             for skeleton in connections.skeletons(index):
                 if self._full:
@@ -227,7 +227,7 @@ class Classes:
 
     @property
     def _full(self) -> bool:
-        """Whether what was learned takes so much memory that it is better to begin anew."""
+        """Whether what was learned takes so much memory that it must be dropped."""
         return (
             self._conditions > MOST_CONDITIONS
             or len(self._forms) > MOST_FORMS
@@ -235,7 +235,7 @@ class Classes:
         )
 
     def _waits(self, skeleton: Skeleton) -> bool:
-        """Whether so few connections of a skeleton came by now that they are judged each by itself."""
+        """Whether a skeleton has so few connections so far that each is judged by itself."""
         if self._kept:
             return False
         tree = self._trees.setdefault(skeleton.key, Tree()) if skeleton.shared else Tree()
@@ -246,7 +246,7 @@ class Classes:
         return Columns(self._forms if skeleton.shared else Forms(in_order=False), skeleton, self._moment)
 
     def _attempt(self, step: Callable[[], Found], connections: int, otherwise: Found) -> Found:
-        """Do something for so many connections; if closeseq itself fails at it, each is judged by itself."""
+        """Do a step for this many connections; if closeseq itself fails, each is judged by itself."""
         try:
             return step()
         except Exception:  # noqa: BLE001 - whatever it is
@@ -268,7 +268,7 @@ class Classes:
                     return chain
                 self.unlike += len(parted.rows)
             result.holds_ns[parted.rows] = WILD_NS
-            return None  # they are judged each by itself
+            return None  # each is judged by itself
 
         tree.follow(columns, result, learn)
         return result
@@ -276,7 +276,7 @@ class Classes:
     def _noted(
         self, skeleton: Skeleton, row: int, tree: Tree, parted: Parted, forms: Forms
     ) -> ConditionChain | None:
-        """Add the replay of one connection to those that are known; None where that cannot be."""
+        """Add the replay of one connection to the known ones; None if that fails."""
         tape, leaf_form = Tape(forms), forms.leaf
 
         def wrap(value: int, leaf: Leaf) -> Number:
@@ -287,7 +287,7 @@ class Classes:
             connection = self._connection(conversation, wrap, contained=False)
             outcome = Outcome.of(connection)
             template = Template(connection, tape.wording) if self._worded else None
-        except Exception:  # noqa: BLE001 - noting failed, or judging does; which, the numbers themselves tell
+        except Exception:  # noqa: BLE001 - noting failed, or judging does; judging it by itself shows which
             return None
         if not tree.fits(parted, tape.conditions):
             return None
@@ -309,7 +309,7 @@ class Classes:
     def _connection(
         self, conversation: Conversation, wrap: Callable[[int, Leaf], Any], *, contained: bool = True
     ) -> Connection:
-        """Return a connection to be judged; `wrap` says what stands for a number."""
+        """Return a connection to be judged; `wrap` returns what stands for a number."""
         self.replays += 1
         moment = self._moment
         return Connection(

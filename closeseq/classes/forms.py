@@ -1,13 +1,11 @@
-"""Expressions over the numbers of a connection, each written down once.
+"""Expressions over the numbers of a connection, each kept once, and texts with holes for numbers.
 
 A *form* is a sum of leaves with whole factors: 3*a - b. A *leaf* is a number of the connection, a column
-(connections/skeleton.py), or something that is no sum, such as the least of two forms or a remainder: then
+(connections/skeleton.py), or something that is no sum, such as the lesser of two forms or a remainder: then
 it is *derived*, and names the forms it is made of. Forms and leaves are known by their numbers here.
 
-Texts with holes: what a replay on noting numbers says, to be said again with other numbers.
-
-Where a text shows a Number, or a function of verdict/text.py makes words of one, a mark is left in its place,
-and the hole is noted: which function, of what. `Template` fills the holes for other connections.
+Where a text shows a Number, or a function of closeseq/units.py makes words of one, a mark takes its place,
+and a `TextHole` keeps which function, of what. `Template` fills the holes for other connections.
 """
 
 from __future__ import annotations
@@ -25,7 +23,7 @@ if TYPE_CHECKING:
     from closeseq.connections.conversation import Conversation
 
 NOTHING = 0  # the form without a leaf
-NOW = Leaf(-10, "now")  # the moment for which it is asked, in nanoseconds since the Unix epoch
+NOW = Leaf(-10, "now")  # the moment for which connections are judged, in nanoseconds since the Unix epoch
 DROPPED = Leaf(-10, "dropped")  # packets that the capture itself reports lost
 ONGOING = Leaf(-10, "ongoing")  # 1 if the capture goes on after that moment, or 0
 

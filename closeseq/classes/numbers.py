@@ -1,17 +1,16 @@
 """Numbers that note what they are compared with.
 
-Whatever is computed with a `Number` is one again; it knows the form that it stands for (module forms). To
-compare two tells only a truth of today's values, so the tape notes it: the form of their difference, the
-bound, and how it came out. A computation that reads a connection's numbers only in this way goes the same
-way, up to its end, for every other connection for which all that was noted comes out alike.
+Whatever is computed with a `Number` is one again; it knows the form that it stands for (module forms). A
+comparison is true of today's values only, so the tape notes it: the form of their difference, the bound, and
+the outcome. A computation that reads a connection's numbers only in this way runs the same, up to its end,
+for every other connection for which all noted conditions have the same outcome.
 
-Nothing can slip by: a Number is no int, so that an operation that is not written down here is an error,
-and one that needs the value itself (an index, a shift) notes that it is this very value. A text does not
-show the value but leaves a hole for it (module wording), so that nothing can be decided by a text. One thing
-is let through: the hash, which is the same for all Numbers, so that dictionaries and sets compare each of
-them with each. Whatever is computed of Numbers stays one, also
-where it is constant; so a plain number that is a key beside them is one that the code itself wrote down, and
-the two are never the same key.
+Nothing can be missed: a Number is no int, so that an operation that is not defined here is an error, and one
+that needs the value itself (an index, a shift) notes that it is this very value. A text does not show the
+value but leaves a hole for it (module forms), so no decision can rest on a text. One thing passes unnoted:
+the hash, which is the same for all Numbers, so that dictionaries and sets compare each of them with each.
+Whatever is computed of Numbers stays one, also where it is constant; so a plain number that is a key beside
+them is one that the code itself contains, and the two are never the same key.
 """
 
 from __future__ import annotations

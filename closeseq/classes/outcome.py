@@ -1,4 +1,4 @@
-"""What members of a class have in common: all that is said of a connection but for its texts and numbers.
+"""What members of a class have in common: their judgement but for texts and numbers.
 
 This is the promise of a class. Judged by itself, each of its members has
 
@@ -45,20 +45,20 @@ def found(
 
 @value
 class Outcome:
-    """What is said of all members of a class. Named as in `Connection`."""
+    """What holds for all members of a class; the names are those of `Connection`."""
 
     verdict: VerdictCode
     initiator: Initiator
     client_role: Role
     server_role: Role
-    client_state: State  # at the moment for which it is asked
+    client_state: State  # at the moment for which the connection is judged
     server_state: State
     shape: str
     findings: tuple[FindingOutcome, ...]
 
     @classmethod
     def of(cls, connection: Connection) -> Outcome:
-        """Return what is said of a connection."""
+        """Return the outcome of a connection."""
         verdict = connection.judgement.verdict
         return cls(
             verdict.code,

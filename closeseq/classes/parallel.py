@@ -1,8 +1,8 @@
 """The classes of many connections, found by several processes.
 
-Whoever splits connections at random has every process find nearly the same classes. But no class has
-connections of two skeletons, so they are split by skeleton, and nothing is found twice. Very many would take
-too much memory that way, and are split by number.
+Split at random, every process would find nearly the same classes. But no class has connections of two
+skeletons, so connections are split by skeleton, and nothing is found twice. Very many would take too much
+memory that way, and are split by number.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ def find_by_several(
 
     Args:
         connections: all there are.
-        settings: what the replays go by.
-        now_ns: the moment for which it is asked, since the Unix epoch.
+        settings: timers and limits of the replays.
+        now_ns: the moment for which they are judged, since the Unix epoch.
         dropped: packets that the capture itself reports lost.
         workers: how many processes.
-        faults: takes note of the connections at which closeseq itself fails.
+        faults: notes the connections at which closeseq itself fails.
 
     Raises:
         WorkerError: a worker ended before its work was done.

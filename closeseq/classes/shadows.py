@@ -1,9 +1,9 @@
-"""What replay and verdict see, while they work on noting numbers, instead of a few functions of their own.
+"""What replay and verdict see, while they work on noting numbers, instead of a few functions.
 
-For plain numbers each of these does what the function does that it stands for, so that nobody who replays
-at the same time is disturbed. `min` and `max` of Numbers are numbers of their own: which of them was least
-is not noted, since nobody may ever ask. The functions that make texts are called later, when the holes of a
-text are filled, so it does not matter what they compare.
+For plain numbers each function here does what the function does that it stands for, so that other replays at
+the same time are not disturbed. `min` and `max` of Numbers are numbers of their own: which of them was least
+is not noted, since nothing may ever ask. The functions that make texts are called later, when the holes of a
+text are filled, so what they compare does not matter.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from closeseq.classes.numbers import Number, Scaled
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-# Where the numbers of a connection are looked at.
+# Where the numbers of a connection are used.
 PACKAGES = ("closeseq.tcp", "closeseq.verdict")
 MODULES = ("closeseq.connection", "closeseq.connections.conversation")
 TEXTS = "closeseq.units"  # whatever is defined here returns texts
@@ -30,7 +30,7 @@ TEXTS = "closeseq.units"  # whatever is defined here returns texts
 
 @contextmanager
 def shadowed() -> Iterator[None]:
-    """Let these modules see the functions of this module."""
+    """Replace `min`, `max`, `int` and the functions for texts in these modules, until the block ends."""
     for names, mine, _ in shadows():
         names.update(mine)
     try:
@@ -42,7 +42,7 @@ def shadowed() -> Iterator[None]:
 
 @cache
 def shadows() -> list[tuple[dict[str, Any], dict[str, Any], dict[str, Any]]]:
-    """Return the names of each module, and those of them that change: what they stand for, and stood for."""
+    """Return of each module its names, those that are replaced, and what they stand for otherwise."""
     names = list(MODULES)
     for package in PACKAGES:
         found = pkgutil.walk_packages(import_module(package).__path__, f"{package}.")
@@ -54,7 +54,7 @@ def shadows() -> list[tuple[dict[str, Any], dict[str, Any], dict[str, Any]]]:
         mine: dict[str, Any] = {"min": least, "max": greatest, "int": whole}
         for known, value in vars(module).items():
             if isinstance(value, FunctionType) and value.__module__ == TEXTS:
-                own[known], mine[known] = value, told(value)
+                own[known], mine[known] = value, with_holes(value)
         # From here on the names stand in the module, so that Python's caches of where they are stay good.
         vars(module).update(own)
         result.append((vars(module), mine, own))
@@ -62,17 +62,17 @@ def shadows() -> list[tuple[dict[str, Any], dict[str, Any], dict[str, Any]]]:
 
 
 @cache
-def told(text: Callable[..., str]) -> Callable[..., str]:
-    """Return a function that leaves a hole in place of words about a Number."""
+def with_holes(text: Callable[..., str]) -> Callable[..., str]:
+    """Return a function that leaves a hole where `text` would make words of a Number."""
 
     @wraps(text)
-    def tell(*given: Any) -> str:
+    def words(*given: Any) -> str:
         parts = [one if isinstance(one, str | builtins.int | Number) else list(one) for one in given]
         numbers = (found for part in parts if (found := a_number(part)) is not None)
         number = next(numbers, None)
         return text(*parts) if number is None else number.tape.wording.mark(text, *parts)
 
-    return tell
+    return words
 
 
 def a_number(part: Any) -> Number | None:
@@ -112,7 +112,7 @@ def greatest(*given: Any, **how: Any) -> Any:
 
 
 def extreme(name: str, given: tuple[Any, ...], how: dict[str, Any]) -> Any:
-    """Return the least or greatest: of Numbers as one of its own."""
+    """Return the least or greatest; of Numbers it is a Number of its own."""
     items = given if len(given) > 1 else tuple(given[0])
     for one in items:
         if one.__class__ is Number:

@@ -1,8 +1,8 @@
-"""What was found for one connection, for all that go the same way: only numbers are put in.
+"""The timeline and judgement of a class, into which each member's numbers are put.
 
 A replay on noting numbers leaves a timeline and a judgement in which each number knows the form that it
-stands for. For another connection of the same class they are the same, with that one's values of these forms,
-and texts are made of those. Nothing is inferred again.
+stands for. For another connection of the same class they are the same, with that connection's values of these
+forms, and texts are made of those. Nothing is inferred again.
 """
 
 from __future__ import annotations
@@ -88,12 +88,12 @@ class Template:
         ]
 
     def values(self, columns: Columns, rows: np.ndarray) -> np.ndarray:
-        """Return what these connections bring: a row each, a column a slot; int64, or whole numbers."""
+        """Return these connections' values: a row each, a column a slot; int64, or Python's whole numbers."""
         found = [columns.number(form, offset, rows) for form, offset in self._slot_of]
         return np.stack(found, axis=1) if found else np.zeros((len(rows), 0), np.int64)
 
     def fill(self, connection: Connection, values: Values) -> None:
-        """Let a connection have been judged already, as what its values make of this."""
+        """Give a connection its timeline, judgement and shape, with its values in the slots."""
         c = connection.conversation
         transitions = tuple(
             Transition(packet(values, c), time_ns(values, c), end, before, after, cause(values, c), certainty)
@@ -142,7 +142,7 @@ class Template:
         connection.judged(timeline, Judgement(verdict, findings), self._shape)
 
     def _get(self, one: Any) -> Get:
-        """Return what gets this of a connection's values: a number, a list, an end's address, or itself."""
+        """Return what gets this from a connection's values: a number, a list, an address, or itself."""
         if one.__class__ is Number:
             slot = self._slot_of.setdefault((one.form, one.offset), len(self._slot_of))
             return lambda values, _: values[slot]

@@ -1,10 +1,10 @@
-"""The forms of many connections at once: columns of numbers, computed when they are first asked for.
+"""The known replays of one skeleton: a tree of the conditions that lead to each.
 
-The replays of one skeleton that are known: a tree of the conditions that lead to each.
+Two replays of a skeleton compare the same forms until a condition comes out otherwise. So a replay is a chain
+of conditions, and where another one differs, its own chain begins. (Where the question was which value a
+number has, it begins with its own answer to that.)
 
-Two replays of a skeleton ask the same until an answer differs. So what one asked is a chain of conditions,
-and where another one parts from it, at a condition that came out otherwise, its own chain begins. (Where
-the question was which value a number has, it begins with its own answer to that.)
+`Columns` evaluates forms for many connections at once, when they are first needed; `OneRow` for one.
 """
 
 from __future__ import annotations
@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from closeseq.connections.skeleton import Leaf, Skeleton
 
 LEAST, MOST = int(np.iinfo(np.int64).min), int(np.iinfo(np.int64).max)
+FEW = 3  # connections that are followed one by one: columns cost more
+NOTHING_KNOWN = (id(None), 0)  # where connections part of which no replay is known
+WILD_NS = 1_000_000_000  # when to look again if it is not known when time changes the result
 
 
 class Plan(NamedTuple):
@@ -129,7 +132,7 @@ class Columns:
 
 
 class OneRow:
-    """The numbers of one connection of a skeleton: for so few that columns are not worth while."""
+    """The numbers of one connection of a skeleton: for few connections this is faster than columns."""
 
     def __init__(self, columns: Columns, row: int) -> None:
         self._columns = columns
@@ -183,14 +186,9 @@ def magnitude(values: np.ndarray) -> int:
     return max(abs(int(values.min())), abs(int(values.max()))) if len(values) else 0
 
 
-FEW = 3  # connections that are followed one by one: columns cost more
-NOTHING_KNOWN = (id(None), 0)  # where connections part of which no replay is known
-WILD_NS = 1_000_000_000  # when to look again where it is not known when time changes something
-
-
 @dataclass(slots=True)
 class ConditionChain:
-    """Conditions that one replay asked, from where it parted from others."""
+    """Conditions of one replay, from where it parted from others."""
 
     depth: int  # how many conditions lead to here
     conditions: list[Condition]
@@ -235,8 +233,8 @@ class Tree:
     ) -> None:
         """Find the replays of all connections of a skeleton.
 
-        `learn` is called with those that have none: it grows the tree, or deals with them itself and
-        returns None.
+        `learn` is called with those that have none: it grows the tree, or handles them itself and returns
+        None.
         """
         waiting: list[tuple[ConditionChain, np.ndarray]] = []
 
@@ -272,7 +270,7 @@ class Tree:
         result: ReplayResult,
         learn: Callable[[Parted], ConditionChain | None],
     ) -> None:
-        """Do the same for one connection."""
+        """Find the replay of one connection."""
         value_of, rows = OneRow(columns, row).form, np.array([row])
         chain: ConditionChain | None = start
         while chain is not None:
@@ -297,7 +295,7 @@ class Tree:
 
     @staticmethod
     def fits(parted: Parted, conditions: list[Condition]) -> bool:
-        """Whether a replay asked what those that parted here were asked."""
+        """Whether a replay has the conditions that lead to those that parted here."""
         last = parted.last
         if last is None:
             return True
@@ -308,7 +306,7 @@ class Tree:
         return own[:2] == last[:2] if last.kind is Question.VALUE else own == last
 
     def grow(self, parted: Parted, conditions: list[Condition], path: int) -> ConditionChain:
-        """Add the replay of one of those that parted, which `fits`."""
+        """Add the replay of one of those that parted, if it `fits`; return its chain."""
         chain = ConditionChain(parted.depth, conditions[parted.depth :], path)
         if parted.chain is None:
             self._root = chain
@@ -319,7 +317,7 @@ class Tree:
     def waits(self, connections: int, fewest: int) -> bool:
         """Whether no replay is known, and with so many connections more, too few came to note one for.
 
-        They are counted; whoever asks deals with them.
+        They are counted; the caller handles them.
         """
         if self._root is not None:
             return False
@@ -330,7 +328,7 @@ class Tree:
         return True
 
     def misses(self, parted: Parted) -> int:
-        """Count those that parted here, and return how many it were by now."""
+        """Count those that parted here, and return how many there are so far."""
         where = (id(parted.chain), parted.place)
         self._missed[where] = self._missed.get(where, 0) + len(parted.rows)
         return self._missed[where]

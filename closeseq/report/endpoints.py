@@ -10,7 +10,7 @@ from closeseq.report.text import Style, evidence, printable
 from closeseq.tcp.states import State
 from closeseq.units import span
 from closeseq.verdict.incomplete import captured
-from closeseq.verdict.model import Finding, Severity
+from closeseq.verdict.model import Finding, FindingCode, Severity
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -93,7 +93,7 @@ def entry(connection: Connection, end: End, at_ns: int | None = None) -> Transit
 
 def _reported(connection: Connection, end: End, state: State) -> bool:
     """Whether a finding already reports that this endpoint is stuck in this state."""
-    code = "stuck-" + state.value.lower().replace("_", "-")
+    code = FindingCode.stuck_in(state)
     return any(f.code == code and f.endpoint in (None, end) for f in connection.findings)
 
 

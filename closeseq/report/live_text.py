@@ -233,8 +233,8 @@ def _over(counts: SocketCounts, last: Sequence[Updates], style: Style) -> Iterat
     """Yield the problems of the connections that are over."""
     rest = Counter(counts.problems)
     for updates in last:
-        for code in {code for code, _ in updates.pattern.problems}:
-            rest[code] -= len(updates)
+        for one in {code for code, _ in updates.pattern.problems}:
+            rest[one] -= len(updates)
     rest = +rest
     if rest:
         yield ""

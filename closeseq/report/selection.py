@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, TypeVar, overload
 
-from closeseq.verdict.model import Severity
+from closeseq.verdict.model import FindingCode, Severity
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -137,7 +137,7 @@ def troubles(judged: Connection | Outcome) -> Sequence[Finding | FindingOutcome]
 
 # The problem that names the program to fix comes first: where one endpoint is stuck in CLOSE_WAIT, the
 # FIN_WAIT_2 of its peer is only the consequence.
-FIRST_BLAME = ("stuck-close-wait",)
+FIRST_BLAME = (FindingCode.STUCK_CLOSE_WAIT,)
 
 
 def gravity(finding: Finding | FindingOutcome) -> tuple[bool, bool]:

@@ -88,11 +88,6 @@ class Evidence:
         self.round_trip_ns = conversation.round_trip_ns
         self.distance = Distance.of(conversation)
 
-    @property
-    def said(self) -> dict[End, list[SentSegment]]:
-        """The same as `sent`: module machine asks by this name."""
-        return self.sent
-
     def after(self, end: End, step: int) -> Sequence[SentSegment]:
         """Return what an endpoint sent after a step."""
         return self.sent[end][bisect_right(self._steps[end], step) :]

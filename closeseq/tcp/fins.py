@@ -48,11 +48,6 @@ class Fin:
     transmissions: Sequence[SentSegment]  # as captured; empty if only its number shows it
     sent: FinTime
 
-    @property
-    def copies(self) -> Sequence[SentSegment]:
-        """The same as `transmissions`: module machine asks by this name."""
-        return self.transmissions
-
 
 @cached_on_evidence
 def find(evidence: Evidence, sender: End) -> Fin | None:

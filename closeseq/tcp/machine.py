@@ -138,10 +138,10 @@ class Machine:
         """
         fin = fins.find(self.evidence, end)
         other = fins.find(self.evidence, end.peer)
-        if fin is None or not fin.copies or fin.copies[0].ack is None:
+        if fin is None or not fin.transmissions or fin.transmissions[0].ack is None:
             return False
-        acks = [s.ack for s in self.evidence.after(end, fin.copies[0].step) if s.ack is not None]
-        return max(acks, default=0) - (other is not None) > fin.copies[0].ack
+        acks = [s.ack for s in self.evidence.after(end, fin.transmissions[0].step) if s.ack is not None]
+        return max(acks, default=0) - (other is not None) > fin.transmissions[0].ack
 
     def let_time_pass(self, now_ns: int) -> None:
         """Let the timers run out that end before a moment."""
@@ -149,7 +149,7 @@ class Machine:
             before = self.state[end]
             if due >= now_ns or before not in (State.TIME_WAIT, State.FIN_WAIT_2):
                 continue
-            if any(not s.reset and s.last_ns > due for s in self.evidence.said[end]):
+            if any(not s.reset and s.last_ns > due for s in self.evidence.sent[end]):
                 continue  # it was still there later: its timers are longer
             cause = "2MSL passed" if before is State.TIME_WAIT else "no FIN came and no program owns it"
             self.state[end] = follow(before, Signal.CLOCK_RAN_OUT)

@@ -121,9 +121,7 @@ class Timeline:
     steps: tuple[Step, ...]
     transitions: tuple[Transition, ...]  # in time order, those by timer included
     now_ns: int
-    expiries: dict[
-        End, int
-    ]  # when a running 2MSL or FIN_WAIT_2 timer ends (or ended), per endpoint, since the epoch
+    expiries: dict[End, int]  # since the epoch: when a 2MSL or FIN_WAIT_2 timer ends, or ended
     distance: Distance | None = None  # did the sender of one segment know of another one?
     strays: frozenset[int] = frozenset()  # packets that are no part of the connection
     ongoing: bool = False  # the capture goes on: `now_ns` is the present, not its end

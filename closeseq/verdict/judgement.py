@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from closeseq.verdict.model import Verdict
 
 RULES: dict[FindingCode, Rule] = {
-    # an end waits in vain
+    # an endpoint waits in vain
     FindingCode.STUCK_CLOSE_WAIT: stuck_close_wait,
     FindingCode.STUCK_FIN_WAIT_2: stuck_fin_wait_2,
     FindingCode.STUCK_FIN_WAIT_1: stuck_fin_wait_1,
@@ -73,7 +73,7 @@ RULES: dict[FindingCode, Rule] = {
     FindingCode.THREE_SEGMENT_CLOSE: three_segment_close,
     FindingCode.FIN_WITH_DATA: fin_with_data,
     FindingCode.KEEPALIVE: keepalive,
-    # what the capture is worth
+    # what the capture misses
     FindingCode.CAPTURE_INCOMPLETE: capture_incomplete,
     FindingCode.DUPLICATE_PACKETS: duplicate_packets,
 }
@@ -101,26 +101,26 @@ def judge(
     """Judge one connection.
 
     Args:
-        timeline: both ends' states, as replayed; what it is judged for is its `now_ns`.
-        limits: from when on a wait counts.
+        timeline: both endpoints' states, as replayed; it is judged for the moment `now_ns`.
+        limits: how long a wait must be to count.
         dropped: packets that the capture itself reports lost, anywhere. What rests on the absence of a
             packet is then no more than assumed.
-        gaps: between the files of the capture. They change no judgement: what is missing may be due to one.
-        worded: False leaves texts out that take long, where only the codes are asked for.
+        gaps: between the files of the capture. They change texts only: what is missing may lie in one.
+        worded: False: texts that take long are left out, where only the codes are needed.
     """
     case = Case(timeline, limits, dropped, gaps, worded=worded)
     findings = [finding for rule in RULES.values() for finding in rule(case)]
     return Judgement(verdict(case), tuple(one_problem_a_fault(findings)))
 
 
-# One end does not close, and both wait for that.
+# One endpoint does not close, and both wait for that.
 WAITS_FOR_THE_OTHER = frozenset({FindingCode.STUCK_CLOSE_WAIT, FindingCode.STUCK_FIN_WAIT_2})
 
 
 def one_problem_a_fault(findings: Iterable[Finding]) -> Iterator[Finding]:
     """Yield findings, of which the first that shows a fault is the problem, and the others are notices.
 
-    They show the same fault if the same packets show it, or if one end waits for the other.
+    They show the same fault if the same packets show it, or if one endpoint waits for the other.
     """
     problems: list[Finding] = []
     for finding in findings:

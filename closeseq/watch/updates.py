@@ -17,22 +17,20 @@ if TYPE_CHECKING:
 
     from closeseq.classes import Outcome
     from closeseq.connections.conversation import End
-
-ENDED = frozenset({"graceful", "simultaneous", "reset", "refused", "aborted-open", "replaced"})
-STUCK = frozenset({"half-open"})  # problems that only time shows, besides those named stuck-...
+    from closeseq.verdict.model import FindingCode, VerdictCode
 
 
 @dataclass(frozen=True, slots=True)
 class Pattern:
     """A judgement without addresses, packets and times: equal for connections that closed alike."""
 
-    verdict: str
+    verdict: VerdictCode
     initiator: str
     shape: str
     client: State
     server: State
-    problems: frozenset[tuple[str, End | None]]  # code, and the endpoint it is about
-    notices: frozenset[tuple[str, End | None]]
+    problems: frozenset[tuple[FindingCode, End | None]]  # code, and the endpoint it is about
+    notices: frozenset[tuple[FindingCode, End | None]]
 
     @classmethod
     def of(cls, outcome: Outcome) -> Pattern:
@@ -58,7 +56,7 @@ class Pattern:
     @property
     def ended(self) -> bool:
         """Whether the connection is over, but for TIME_WAIT."""
-        return self.verdict in ENDED
+        return self.verdict.ended
 
     @property
     def gone(self) -> bool:
@@ -66,11 +64,9 @@ class Pattern:
         return self.ended and self.client is State.CLOSED and self.server is State.CLOSED
 
     @property
-    def stuck(self) -> frozenset[tuple[str, End | None]]:
+    def stuck(self) -> frozenset[tuple[FindingCode, End | None]]:
         """The problems that are reported before the connection is over."""
-        return frozenset(
-            (code, end) for code, end in self.problems if code in STUCK or code.startswith("stuck-")
-        )
+        return frozenset((code, end) for code, end in self.problems if code.arises_with_time)
 
     @property
     def claims(self) -> tuple[object, ...]:

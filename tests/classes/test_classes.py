@@ -149,7 +149,7 @@ def assert_promise(analysis):
 
 
 def assert_judged_together_as_alone(analysis):
-    """Hold what is said of each connection, texts and all, against what is said of it by itself."""
+    """Compare each connection, texts included, with the same connection judged by itself."""
     finder = Classes(SETTINGS, kept=True, worded=True)  # also of one that is like no other
     indices = np.arange(min(len(analysis), MOST_LOOKED_AT))
     together = list(finder.judge(analysis._connections, indices, analysis._analysed, analysis.now_ns))
@@ -350,7 +350,7 @@ def test_where_noting_fails_each_connection_is_judged_by_itself(monkeypatch):
 
 
 def test_what_is_judged_together_is_judged_once():
-    """Also where texts tell lengths of time, counts of packets and addresses, all of them different."""
+    """Also where texts show spans of time, counts of packets and addresses, all of them different."""
     script = OPEN + "C:FA S:A +{}s S:A+{} C:R"
     rows = together([segments(script.format(61 + n, 1 + n), start_ns=n) for n in range(40)])
     analysis = analysed(rows)

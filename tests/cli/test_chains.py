@@ -169,4 +169,4 @@ def test_a_connection_ends_with_the_chain_and_not_with_its_file(tmp_path):
 def test_the_help_tells_of_them():
     said = " ".join(closeseq("analyze", "--help").stdout.split())
     assert "#3:17 is then packet 17 of the third file" in said
-    assert "#3:17 is packet 17 of the third one" in " ".join(closeseq("timeline", "--help").stdout.split())
+    assert "#3:17 is packet 17 of the third file" in " ".join(closeseq("timeline", "--help").stdout.split())

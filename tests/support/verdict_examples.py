@@ -96,7 +96,7 @@ def timelines(capture: str, timers: Timers | None = None) -> list[Timeline]:
 
 
 def mirrored(timeline: Timeline) -> Timeline:
-    """Return a timeline with both ends swapped, as if the other had opened the connection."""
+    """Return a timeline with both endpoints swapped, as if the other had opened the connection."""
     steps = tuple(
         replace(
             step,

@@ -1,4 +1,4 @@
-"""A FIN that waited before it was captured: when had its end closed?
+"""A FIN that waited before it was captured: when had its sender closed?
 
 In these scripts `?` is what a packet filter before the capture point does, and `C:FPA*` what Linux sends
 when its probe timer ends.
@@ -33,7 +33,7 @@ def run(script: str, **options):
 
 
 def closing(timeline, end: End):
-    """Return the transitions of an end after ESTABLISHED."""
+    """Return the transitions of an endpoint after ESTABLISHED."""
     return [t for t in timeline.transitions if t.endpoint is end][2:]
 
 

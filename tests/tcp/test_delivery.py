@@ -30,7 +30,7 @@ def fins(timeline, end: End):
 
 
 def entered(timeline, end: End, state: State):
-    """Return the transition of an end into a state; None if it was never there."""
+    """Return the transition of an endpoint into a state; None if it was never there."""
     return next((t for t in timeline.transitions if t.endpoint is end and t.after is state), None)
 
 
@@ -46,14 +46,14 @@ def test_an_acknowledgement_below_it_proves_that_a_fin_had_not_arrived():
     assert entered(timeline, End.SERVER, State.CLOSE_WAIT).packet == second.packet
 
 
-def test_a_timestamp_echo_tells_which_of_several_copies_got_through():
+def test_a_timestamp_echo_tells_which_of_several_transmissions_got_through():
     lost_first = run("C:FA! +0.2s C:FA* S:A", timestamps=True)
     assert [s.arrived for s in fins(lost_first, End.CLIENT)] == [Arrival.NO, Arrival.PROVED]
     lost_answer = run("C:FA S:A? +0.2s C:FA* S:A", timestamps=True)
     assert fins(lost_answer, End.CLIENT)[1].arrived in (Arrival.PROVED, Arrival.ASSUMED)
 
 
-def test_without_timestamps_which_of_several_copies_got_through_is_only_assumed():
+def test_without_timestamps_which_of_several_transmissions_got_through_is_only_assumed():
     timeline = run("C:FA! +0.2s C:FA* S:A")
     assert entered(timeline, End.SERVER, State.CLOSE_WAIT).certainty is Certainty.ASSUMED
 
@@ -95,7 +95,7 @@ def test_an_older_echo_in_what_the_receiver_sends_later_shows_that_an_ack_had_no
     assert entered(timeline, End.CLIENT, State.FIN_WAIT_2) is None
 
 
-def test_an_end_that_goes_on_after_a_reset_did_not_receive_it():
+def test_an_endpoint_that_goes_on_after_a_reset_did_not_receive_it():
     timeline = run("C:RA! +0.5s S:A+100")
     reset = next(s for s in timeline if "R" in s.flags)
     assert reset.arrived is Arrival.NO
@@ -108,7 +108,7 @@ def test_what_was_under_way_when_a_reset_was_sent_is_no_sign_that_it_did_not_arr
     assert timeline.state(End.SERVER) is State.CLOSED
 
 
-def test_an_end_that_answers_with_reset_was_gone_since_the_first_data_it_left_unanswered():
+def test_an_endpoint_that_answers_with_reset_was_gone_since_the_first_data_it_left_unanswered():
     timeline = run("S:A+10! +0.2s S:A+10*! +0.4s S:A+10* C:R")
     gone = entered(timeline, End.CLIENT, State.CLOSED)
     reset = next(s for s in timeline if "R" in s.flags)
@@ -116,7 +116,7 @@ def test_an_end_that_answers_with_reset_was_gone_since_the_first_data_it_left_un
     assert reset.time_ns - gone.time_ns >= 0.6 * SECOND
 
 
-def test_an_end_that_had_closed_is_gone_only_when_it_answers_data_with_reset():
+def test_an_endpoint_that_had_closed_is_gone_only_when_it_answers_data_with_reset():
     timeline = run("C:FA S:A +1s S:A+10! +0.2s S:A+10* C:R")
     gone = entered(timeline, End.CLIENT, State.CLOSED)
     assert gone.time_ns == next(s for s in timeline if "R" in s.flags).time_ns
@@ -154,7 +154,7 @@ def test_a_single_fin_just_before_the_end_is_assumed_to_have_arrived():
     assert entered(timeline, End.SERVER, State.CLOSE_WAIT).certainty is Certainty.ASSUMED
 
 
-def test_a_number_past_everything_seen_betrays_a_fin_that_was_not_captured():
+def test_a_number_past_everything_seen_shows_a_fin_that_was_not_captured():
     timeline = run("(C:FA) S:A S:A+10 C:A")
     sent = entered(timeline, End.CLIENT, State.FIN_WAIT_1)
     assert sent.certainty is Certainty.ASSUMED  # one byte of data would leave the same trace
@@ -245,7 +245,7 @@ def test_a_fin_that_was_lost_acknowledges_nothing():
     assert entered(timeline, End.SERVER, State.FIN_WAIT_2).packet == fins(timeline, End.CLIENT)[1].packet
 
 
-def test_an_end_is_still_there_only_if_it_speaks_when_its_repetition_is_overdue():
+def test_an_endpoint_is_still_there_only_if_it_speaks_when_its_repetition_is_overdue():
     assert run("C:FA! S:FA C:A", after=5).state(End.CLIENT) is State.CLOSING
 
 
@@ -259,7 +259,23 @@ def test_an_answer_without_a_socket_shows_that_the_fin_had_been_acknowledged_bef
     assert known.certainty is Certainty.ASSUMED
 
 
-def test_answers_that_were_not_captured_tell_that_the_first_of_several_copies_arrived():
+def test_a_rst_that_answers_a_second_ack_shows_that_the_first_ended_last_ack_however_late():
+    timeline = run("C:FA S:A S:FA C:A +0.3s S:FA* C:A S:R")
+    closed = entered(timeline, End.SERVER, State.CLOSED)
+    assert (closed.packet, closed.certainty) == (10, Certainty.ASSUMED)
+
+
+def test_an_endpoint_that_stops_retransmitting_was_not_acknowledged_while_its_peer_still_asks_for_the_fin():
+    assert run("C:FA! +0.3s S:A +3s C:A", after=10).state(End.CLIENT) is State.FIN_WAIT_1
+
+
+def test_an_abort_sooner_than_its_sender_ever_answered_was_probably_sent_without_the_ack_of_its_fin():
+    told = conversation("C:S S:SA +3ms C:A C:FA S:A +1ms C:RA")
+    aborted = entered(replay(told, Timers(), told.last_ns), End.CLIENT, State.CLOSED)
+    assert (aborted.before, aborted.certainty) == (State.FIN_WAIT_1, Certainty.ASSUMED)
+
+
+def test_answers_that_were_not_captured_tell_that_the_first_of_several_transmissions_arrived():
     told = conversation("C:S S:SA C:A C:FA S:A? +0.2s C:FA* S:A", timestamps=True)
     received = entered(replay(told, Timers(), told.last_ns), End.SERVER, State.CLOSE_WAIT)
     assert (received.packet, received.certainty) == (4, Certainty.ASSUMED)
@@ -270,14 +286,14 @@ def test_a_fin_repeated_without_answer_arrived_if_the_connection_loses_segments_
     assert entered(timeline, End.SERVER, State.CLOSE_WAIT).certainty is Certainty.ASSUMED
 
 
-def test_an_end_that_answers_the_ack_of_its_fin_with_rst_had_left_fin_wait_1_before():
+def test_an_endpoint_that_answers_the_ack_of_its_fin_with_rst_had_left_fin_wait_1_before():
     # It aborted, and that RST was lost before the capture point: a socket would have taken the ACK.
     timeline = run("S:FA +80ms C:A +40ms S:R", after=1)
     assert entered(timeline, End.SERVER, State.FIN_WAIT_2) is None
     assert entered(timeline, End.SERVER, State.CLOSED) is not None
 
 
-def test_an_end_that_answers_a_second_ack_with_rst_may_have_been_in_fin_wait_2():
+def test_an_endpoint_that_answers_a_second_ack_with_rst_may_have_been_in_fin_wait_2():
     timeline = run("S:FA +80ms C:A +80ms C:A +40ms S:R", after=1)
     assert entered(timeline, End.SERVER, State.FIN_WAIT_2) is not None
 
@@ -287,7 +303,7 @@ def test_a_fin_that_is_answered_with_rst_was_not_taken_also_where_it_comes_again
     assert entered(timeline, End.CLIENT, State.CLOSE_WAIT) is None
 
 
-def test_an_end_that_answers_the_second_fin_with_rst_was_gone_since_the_first():
+def test_an_endpoint_that_answers_the_second_fin_with_rst_was_gone_since_the_first():
     # On recordings beside the kernel 31 of 43 had been: for the others there was little time.
     timeline = run("S:FA! +0.2s S:FA*! C:R", after=1)
     assert entered(timeline, End.CLIENT, State.CLOSE_WAIT) is None
@@ -295,7 +311,7 @@ def test_an_end_that_answers_the_second_fin_with_rst_was_gone_since_the_first():
     assert (gone.time_ns, gone.certainty) == (fins(timeline, End.SERVER)[0].time_ns, Certainty.ASSUMED)
 
 
-def test_after_more_copies_it_may_have_taken_the_first_and_closed_unseen():
+def test_after_more_transmissions_it_may_have_taken_the_first_and_closed_uncaptured():
     timeline = run("S:FA C:A? +0.2s S:FA* C:A? +0.4s C:RA? S:FA* C:R", after=1)
     assert entered(timeline, End.CLIENT, State.CLOSE_WAIT).packet == fins(timeline, End.SERVER)[0].packet
 
@@ -435,7 +451,7 @@ LINUX = {"has_timestamps": True, "syn_options": 0x24813}
 
 
 def linux(at_ms, source, destination, flags, **fields):
-    """Return a row of an end that runs Linux, as its SYN's options tell."""
+    """Return a row of an endpoint that runs Linux, as its SYN's options show."""
     options = LINUX if flags & SYN else {"has_timestamps": True}
     time_ns = START_NS + round(at_ms * MILLISECOND)
     return row(source, destination, flags, time_ns=time_ns, **options, **fields)
@@ -476,7 +492,7 @@ def test_the_first_repetition_of_a_fin_is_a_tail_loss_probe():
 
 
 def of(text: str, end: End, *, since: State = State.ESTABLISHED):
-    """Return the states of an end after another one, out of a recording beside the kernel."""
+    """Return the states of an endpoint after another one, out of a recording beside the kernel."""
     told = recorded(text)
     states = [t.after for t in replay(told, Timers(), told.last_ns).transitions if t.endpoint is end]
     return states[states.index(since) + 1 :]
@@ -492,7 +508,7 @@ def test_where_the_peers_fin_had_been_lost_an_ack_after_it_is_not_assumed_to_arr
     assert entered(timeline, End.CLIENT, State.FIN_WAIT_2) is None
 
 
-def test_unless_another_copy_is_reported_to_have_come_behind_a_hole():
+def test_unless_another_transmission_is_reported_to_have_come_behind_a_hole():
     told = conversation("C:S S:SA C:A ~ C:PA+5! C:FA+45! +70ms S:FA +1ms C:A +1.8s C:FA* S:A")
     timeline = replay(told, Timers(), told.last_ns)
     assert entered(timeline, End.SERVER, State.FIN_WAIT_2) is not None
@@ -503,7 +519,7 @@ def test_a_fin_behind_a_hole_that_is_never_filled_was_not_taken():
     assert entered(timeline, End.CLIENT, State.CLOSING) is None
 
 
-def test_an_end_that_acknowledges_a_fin_without_a_socket_had_the_ack_of_its_own_before():
+def test_an_endpoint_that_acknowledges_a_fin_without_a_socket_had_the_ack_of_its_own_before():
     # The FINs crossed, and the ACK of one overtook the other beyond the capture point.
     told = """
           0.00 C S     0   0    0 1000/0    482
@@ -542,7 +558,7 @@ def test_linux_says_where_a_fin_came_twice_so_one_that_it_does_not_report_was_th
     assert of(reported, End.CLIENT)[:1] == [State.CLOSE_WAIT]
 
 
-def test_where_the_answer_to_a_copy_is_missing_that_to_an_earlier_one_may_be_as_well():
+def test_where_the_answer_to_a_transmission_is_missing_that_to_an_earlier_one_may_be_as_well():
     # The server's FIN echoes the last copy, but half a second after it: its ACK was lost unseen.
     told = recorded("""
           0.00 C S     0   0    0 1000/0    180
@@ -560,7 +576,7 @@ def test_where_the_answer_to_a_copy_is_missing_that_to_an_earlier_one_may_be_as_
 
 
 @pytest.mark.parametrize(("answered", "states"), [("0.14", [State.FIN_WAIT_1, State.CLOSING]), ("7", [])])
-def test_a_fin_in_one_breath_with_an_immediate_ack_had_waited_behind_lost_data(answered, states):
+def test_a_fin_within_80_us_of_an_immediate_ack_had_waited_behind_lost_data(answered, states):
     # The server's byte is repeated until the client's FIN acknowledges it. ACK and FIN follow within 10 us.
     at = 1211.17 + float(answered)
     told = f"""
@@ -596,7 +612,7 @@ def test_a_number_that_comes_with_traffic_was_a_byte_and_no_fin():
     assert of(told, End.SERVER) == of(told, End.CLIENT) == [State.CLOSED]
 
 
-def test_time_wait_echoes_the_fin_that_it_took_so_another_had_been_answered_unseen():
+def test_time_wait_echoes_the_fin_that_it_took_so_another_had_been_answered_uncaptured():
     # The client answers the server's second FIN without a socket, and echoes the first: that brought it the
     # acknowledgement of its own, not the ACK before. (In a recording beside the kernel that was lost.)
     told = recorded("""
@@ -616,7 +632,7 @@ def test_time_wait_echoes_the_fin_that_it_took_so_another_had_been_answered_unse
     assert heard.packet == 9
 
 
-def test_an_end_that_is_silent_has_no_acknowledgement_where_the_peer_goes_on_without_its_fin():
+def test_an_endpoint_that_is_silent_has_no_acknowledgement_where_the_peer_goes_on_without_its_fin():
     told = """
           0.00 C S     0   0    0 1000/0    537
           0.33 S SA    0   1    0 1000/1000   0
@@ -655,7 +671,9 @@ def test_a_reset_at_the_number_of_the_fin_does_not_end_time_wait():
 
 
 @pytest.mark.parametrize(("ip_id", "certainty"), [(298, Certainty.ASSUMED), (297, Certainty.PROVED)])
-def test_a_fin_kept_back_by_lost_data_may_have_been_sent_unseen_when_that_was_acknowledged(ip_id, certainty):
+def test_a_fin_kept_back_by_lost_data_may_have_been_sent_uncaptured_when_that_was_acknowledged(
+    ip_id, certainty
+):
     # The server's FIN acknowledges what the client repeated. A packet of the client went unseen after that:
     # in the recording, its FIN, which had waited. So it was in CLOSING.
     told = recorded(f"""

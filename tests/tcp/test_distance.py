@@ -42,7 +42,7 @@ def test_an_abort_before_the_ack_of_a_fin_can_have_come_is_one_out_of_fin_wait_1
     assert client[client.index((State.FIN_WAIT_1, Certainty.OBSERVED)) + 1 :] == told
 
 
-def test_what_else_an_end_sends_before_it_aborts_does_not_tell_that_the_ack_had_come():
+def test_what_else_an_endpoint_sends_before_it_aborts_does_not_tell_that_the_ack_had_come():
     # The client acknowledges data 40 ms after the ACK of its FIN passed, and aborts 5 ms later: both sooner
     # than it ever answered.
     script = "C:S +86ms S:SA +85ms C:A S:PA+100 +100ms C:FA +86ms S:A +39ms C:A +4ms C:RA"
@@ -51,7 +51,7 @@ def test_what_else_an_end_sends_before_it_aborts_does_not_tell_that_the_ack_had_
     assert client[-2:] == [State.FIN_WAIT_1, State.CLOSED]
 
 
-def test_an_answer_that_was_sent_again_is_no_bound_for_what_an_end_can_have_known():
+def test_an_answer_that_was_sent_again_is_no_bound_for_what_an_endpoint_can_have_known():
     # Of the server's SYN+ACK the first copy was lost before the capture point. (Out of a recording beside
     # the kernel: the server aborted 51 ms after the handshake, out of ESTABLISHED.)
     told = recorded("""

@@ -1,4 +1,4 @@
-"""When had an end closed whose FIN was lost before it was captured? Linux's time-outs and delayed ACKs tell.
+"""When had an endpoint closed whose FIN was lost before the capture? Linux's timeouts and delayed ACKs show.
 
 Each conversation is out of a recording with the kernel's own account beside it.
 """
@@ -15,7 +15,7 @@ from segment_rows import MILLISECOND, START_NS, recorded
 
 
 def closing(text: str, end: End) -> list[tuple[State, int]]:
-    """Return the states of an end after ESTABLISHED, and when it entered each, in ms."""
+    """Return the states of an endpoint after ESTABLISHED, and when it entered each, in ms."""
     told = recorded(text)
     timeline = replay(told, Timers(), told.last_ns)
     moves = [t for t in timeline.transitions if t.endpoint is end]
@@ -50,7 +50,7 @@ def test_one_that_was_sent_later_leaves_time_for_a_delayed_ack():
     assert states(later.replace("324.75", "374.75"), End.CLIENT)[:2] == [State.CLOSE_WAIT, State.LAST_ACK]
 
 
-def test_an_end_that_had_taken_data_before_delays_its_ack_by_40_ms():
+def test_an_endpoint_that_had_taken_data_before_delays_its_ack_by_40_ms():
     told = """
           0.00 C S     0   0    0 1000/0    581
           0.21 S SA    0   1    0 1000/1000   0
@@ -102,7 +102,7 @@ def test_a_long_silence_tells_that_time_outs_had_doubled_before():
     assert states(told, End.SERVER)[:2] == [State.FIN_WAIT_1, State.CLOSING]
 
 
-def test_an_end_whose_syn_was_answered_late_waits_long_for_its_first_repetition():
+def test_an_endpoint_whose_syn_was_answered_late_waits_long_for_its_first_repetition():
     told = """
           0.00 C S     0    0    0 1000/0    872
        1027.84 C S     0    0    0 2029/0    873
@@ -150,7 +150,7 @@ ANSWERED_WITH_FIN = """
 """
 
 
-def test_where_one_packet_went_unseen_the_fin_was_the_answer_to_the_peers():
+def test_where_one_packet_went_uncaptured_the_fin_was_the_answer_to_the_peers():
     assert closing(ANSWERED_WITH_FIN, End.SERVER)[:2] == [(State.CLOSE_WAIT, 416), (State.LAST_ACK, 416)]
 
 
@@ -206,7 +206,7 @@ def test_two_ends_closed_in_the_order_of_their_times():
     assert closing(told, End.CLIENT)[0] == (State.FIN_WAIT_1, 805)
 
 
-def test_an_end_whose_first_ack_of_its_syn_was_lost_counts_from_its_first_syn_as_well():
+def test_an_endpoint_whose_first_ack_of_its_syn_was_lost_counts_from_its_first_syn_as_well():
     # The ACK that arrived echoes the first SYN+ACK, a second before: so the first time-out was 2.4 s,
     # and its FIN, captured only then, was sent after the client's.
     told = """

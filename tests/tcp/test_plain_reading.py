@@ -222,7 +222,7 @@ def test_nothing_is_stuck_in_a_direction_that_was_not_captured():
     assert "what the server did was not captured" in told.summary
 
 
-def test_an_end_whose_peer_was_captured_and_falls_silent_is_stuck():
+def test_an_endpoint_whose_peer_was_captured_and_falls_silent_is_stuck():
     told = judged(OPEN + "C:FA S:A", after=99)
     assert the(told, "stuck-close-wait").endpoint is End.SERVER
 

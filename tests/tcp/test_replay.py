@@ -1,4 +1,4 @@
-"""Whole conversations, from a script to both ends' states."""
+"""Whole conversations, from a script to both endpoints' states."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def test_a_fin_that_overtakes_data_counts_when_the_hole_is_filled():
     assert timeline.steps[-1].server is CLOSE_WAIT
 
 
-def test_what_an_end_sends_is_observed_and_what_it_received_is_proved_by_its_ack():
+def test_what_an_endpoint_sends_is_observed_and_what_it_received_is_proved_by_its_ack():
     timeline = run("C:S S:SA C:A ~ C:FA S:A +1s S:FA C:A", timestamps=True)
     certainty = {t.after: t.certainty for t in timeline.transitions}
     assert certainty[FIN_WAIT_1] is Certainty.OBSERVED
@@ -141,7 +141,7 @@ def test_a_new_syn_ends_time_wait():
     assert timeline.state(End.CLIENT) is CLOSED
 
 
-def test_without_a_beginning_both_ends_start_unknown():
+def test_without_a_beginning_both_endpoints_start_unknown():
     timeline = run("C:A+10 S:A")
     assert timeline.first_state(End.CLIENT) is State.UNKNOWN
     assert timeline.transitions[0].certainty is Certainty.ASSUMED
@@ -194,7 +194,7 @@ def events_of(script: str):
 
 
 def mirrored(told):
-    """The same conversation with both ends' names exchanged."""
+    """The same conversation with both endpoints' names exchanged."""
 
     def other(step):
         if isinstance(step, Event):

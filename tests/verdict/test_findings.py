@@ -50,7 +50,7 @@ def test_findings_come_in_the_order_of_the_table():
 # --- waiting ---------------------------------------------------------------------------------------------
 
 
-def test_an_end_that_does_not_close_is_stuck_in_close_wait_and_its_peer_in_fin_wait_2():
+def test_an_endpoint_that_does_not_close_is_stuck_in_close_wait_and_its_peer_in_fin_wait_2():
     judgement = judged(OPEN + "C:FA S:A", wait=60)
     stuck, waiting = the(judgement, "stuck-close-wait"), the(judgement, "stuck-fin-wait-2")
     assert (stuck.endpoint, stuck.severity, waiting.endpoint) == (End.SERVER, Severity.PROBLEM, End.CLIENT)
@@ -74,7 +74,7 @@ def test_close_wait_is_not_stuck_while_data_still_flows():
     assert "stuck-close-wait" in codes(judged(streaming, wait=70, fin_timeout=3600))
 
 
-def test_close_wait_of_an_end_that_may_never_have_got_the_fin_is_not_blamed_on_it():
+def test_close_wait_of_an_endpoint_that_may_never_have_got_the_fin_is_not_blamed_on_it():
     assert "stuck-close-wait" not in codes(judged(OPEN + "C:FA", wait=600))
 
 
@@ -235,7 +235,7 @@ def test_a_port_is_free_again_after_2msl():
 # --- data and forms of the close -------------------------------------------------------------------------
 
 
-def test_data_to_an_end_that_had_closed():
+def test_data_to_an_endpoint_that_had_closed():
     judgement = judged(OPEN + "C:FA S:A S:PA+50 C:R")
     finding = the(judgement, "data-after-close")
     assert (finding.endpoint, finding.packets) == (End.SERVER, (9, 10))
@@ -243,7 +243,7 @@ def test_data_to_an_end_that_had_closed():
     assert "which had closed" in the(judgement, "reset-cause").summary
 
 
-def test_data_to_an_end_that_a_reset_had_ended_are_not_blamed_on_its_close():
+def test_data_to_an_endpoint_that_a_reset_had_ended_are_not_blamed_on_its_close():
     finding = the(judged(OPEN + "S:RA C:PA+50 S:R"), "data-after-close")
     assert "why RST #7 was sent: it had ended the connection at the server" in finding.advice
     assert "closed too early" not in finding.advice
@@ -253,7 +253,7 @@ def test_data_to_an_end_that_a_reset_had_ended_are_not_blamed_on_its_close():
     )
 
 
-def test_data_to_an_end_that_has_lost_the_connection_is_not_data_after_close():
+def test_data_to_an_endpoint_that_has_lost_the_connection_is_not_data_after_close():
     judgement = judged(OPEN + "S:PA+50 C:R")
     assert codes(judgement) == {"reset-cause"}
     assert "no longer has this connection" in the(judgement, "reset-cause").summary

@@ -1,4 +1,4 @@
-"""What holds for every connection, however strange: it is judged, and what is said of it is well formed."""
+"""What holds for every connection, however strange: it is judged, and its texts are well formed."""
 
 from __future__ import annotations
 

@@ -88,13 +88,13 @@ def test_a_short_wait_is_told_as_such_and_a_long_one_as_stuck():
 
 
 @pytest.mark.parametrize("script", [row[0] for row in ENDINGS.values()], ids=list(ENDINGS))
-def test_swapping_both_ends_swaps_the_result(script):
+def test_swapping_both_endpoints_swaps_the_result(script):
     for wait in (0, 75):
         check_mirror(timeline(script, wait=wait))
 
 
 @pytest.mark.parametrize("capture", [row.capture for row in rows()])
-def test_swapping_both_ends_of_a_capture_swaps_the_result(capture):
+def test_swapping_both_endpoints_of_a_capture_swaps_the_result(capture):
     for one in timelines(capture):
         check_mirror(one)
 
