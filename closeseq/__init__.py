@@ -16,6 +16,7 @@ The way of the data, one line a stage. A later stage may import an earlier one, 
     connection   one analysed connection
     classes      connections that go the same way share one replay
     reading      a capture's files, one after the other, and what was met in them
+    judging      what analysis and watch share: connections that can be judged
     shards       the same in portions, by tasks on other machines
     analysis     the pipeline end to end: a capture's connections
     linux        what Linux itself reports: socket table, tracepoint, owner of a socket

@@ -36,6 +36,7 @@ STAGES = (
     "connection",
     "classes",
     "reading",
+    "judging",
     "shards",
     "analysis",
     "linux",
