@@ -79,7 +79,7 @@ def acknowledged(
         if not shown:
             return None
         cover = shown[0]
-    return _receipt(evidence, sender, cover, last, surely)
+    return _receipt(evidence, sender, possible[possible.index(cover) :], last, surely)
 
 
 def _uncaptured(
@@ -101,17 +101,22 @@ def _uncaptured(
 
 
 def _receipt(
-    evidence: Evidence, sender: End, cover: SentSegment, last: SentSegment | None, surely: SentSegment | None
+    evidence: Evidence,
+    sender: End,
+    possible: Sequence[SentSegment],
+    last: SentSegment | None,
+    surely: SentSegment | None,
 ) -> Receipt:
     """Return when an acknowledgement was received: after what its receiver had sent without it.
 
     Args:
         evidence: of the connection.
         sender: of the SYN or FIN.
-        cover: what acknowledges it.
+        possible: what may have brought the acknowledgement; the first one did, unless more is known.
         last: the last transmission of it.
         surely: the first acknowledgement that is known to have arrived.
     """
+    cover = possible[0]
     earliest = cover.step if last is None else max(cover.step, last.step)
     following = evidence.after(sender, cover.step)
     step = earliest
@@ -124,9 +129,12 @@ def _receipt(
         if last is not None and last.event is not None and last.event.fin:
             unlikely = takewhile(lambda s: evidence.knew(s, cover) in UNAWARE, following)
             step = max([earliest, *(s.step for s in unlikely if s.aborts)])
-    certain = cover is surely or _left_handshake(evidence, sender, last, cover)
+    left = _left_handshake(evidence, sender, last, cover)
+    certain = cover is surely or (left is not None and not _came_later(left, cover, possible))
     certainty = Certainty.PROVED if certain else Certainty.ASSUMED
     sooner = ((earliest, cover),) if step > earliest else ()
+    if left is not None and (surely is None or left.packet < surely.packet):
+        surely = left
     return Receipt(step, False, cover.packet, cover.first_ns, certainty, sooner, surely)
 
 
@@ -226,11 +234,21 @@ def _arrived_late(
     return None
 
 
-def _left_handshake(evidence: Evidence, sender: End, last: SentSegment | None, cover: SentSegment) -> bool:
-    """Whether an endpoint went on to send without SYN: in SYN_RECEIVED it cannot (but for RFC 7413)."""
+def _left_handshake(
+    evidence: Evidence, sender: End, last: SentSegment | None, cover: SentSegment
+) -> SentSegment | None:
+    """Return what an endpoint sent next without SYN: in SYN_RECEIVED it cannot (but for RFC 7413)."""
     if last is None or last.event is None or not last.event.syn:
-        return False
-    return any(not s.reset for s in evidence.after(sender, cover.step - (cover.event is None)))
+        return None
+    return next((s for s in evidence.after(sender, cover.step - (cover.event is None)) if not s.reset), None)
+
+
+def _came_later(left: SentSegment, cover: SentSegment, possible: Sequence[SentSegment]) -> bool:
+    """Whether not `cover` but a later segment may have completed the handshake before `left` was sent.
+
+    Whatever follows the ACK of the SYN+ACK acknowledges it too, should that ACK be lost (RFC 9293 3.10.7.4).
+    """
+    return any(s is not cover and s.packet < left.packet for s in possible)
 
 
 def _fell_silent(
