@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from closeseq.tcp.evidence import Evidence, SentSegment
 
 RTO_ROUND_TRIPS = 3  # on a slow path the retransmission timeout (RTO) is longer by so many round trips
+NEAR = 3  # times as near to a loss as to what got through
 UNAWARE = (Knowledge.CANNOT, Knowledge.UNLIKELY)
 
 
@@ -65,7 +66,8 @@ def acknowledged(
         return _fell_silent(evidence, sender, transmissions, possible, surely)
 
     # Sent among FINs that were lost on the same path, it was probably lost too, if its receiver goes on.
-    likely = [s for s in possible if s in arrived or not _among_losses(evidence, s, sender)]
+    likely = [s for s in possible if s in arrived or not _among_losses(evidence, s, sender, lost)]
+    open_ = possible
     if len(likely) < len(possible) and not silent():
         possible = likely or possible
     if not possible:
@@ -79,7 +81,7 @@ def acknowledged(
         if not shown:
             return None
         cover = shown[0]
-    return _receipt(evidence, sender, possible[possible.index(cover) :], last, surely)
+    return _receipt(evidence, sender, open_, last, cover=cover, surely=surely)
 
 
 def _uncaptured(
@@ -105,6 +107,8 @@ def _receipt(
     sender: End,
     possible: Sequence[SentSegment],
     last: SentSegment | None,
+    *,
+    cover: SentSegment,
     surely: SentSegment | None,
 ) -> Receipt:
     """Return when an acknowledgement was received: after what its receiver had sent without it.
@@ -112,11 +116,11 @@ def _receipt(
     Args:
         evidence: of the connection.
         sender: of the SYN or FIN.
-        possible: what may have brought the acknowledgement; the first one did, unless more is known.
+        possible: what may have brought the acknowledgement, in order of time.
         last: the last transmission of it.
+        cover: the one of the possible that is likeliest to have.
         surely: the first acknowledgement that is known to have arrived.
     """
-    cover = possible[0]
     earliest = cover.step if last is None else max(cover.step, last.step)
     following = evidence.after(sender, cover.step)
     step = earliest
@@ -130,12 +134,17 @@ def _receipt(
             unlikely = takewhile(lambda s: evidence.knew(s, cover) in UNAWARE, following)
             step = max([earliest, *(s.step for s in unlikely if s.aborts)])
     left = _left_handshake(evidence, sender, last, cover)
-    certain = cover is surely or (left is not None and not _came_later(left, cover, possible))
+    certain = cover is possible[0] and (
+        cover is surely or (left is not None and not _came_later(left, cover, possible))
+    )
     certainty = Certainty.PROVED if certain else Certainty.ASSUMED
-    sooner = ((earliest, cover),) if step > earliest else ()
+    first = 0 if last is None else last.step
+    sooner = [(max(s.step, first), s) for s in possible if s.step < cover.step]
+    if step > earliest:
+        sooner.append((earliest, cover))
     if left is not None and (surely is None or left.packet < surely.packet):
         surely = left
-    return Receipt(step, False, cover.packet, cover.first_ns, certainty, sooner, surely)
+    return Receipt(step, False, cover.packet, cover.first_ns, certainty, tuple(sooner), surely)
 
 
 def unsettled(evidence: Evidence, sender: End, step: int) -> bool:
@@ -191,13 +200,23 @@ def _is_lost_fin(evidence: Evidence, segment: SentSegment) -> bool:
     return receipt is not None and segment.step < receipt.step and receipt.packet in {s.packet for s in fins}
 
 
-def _among_losses(evidence: Evidence, segment: SentSegment, receiver: End) -> bool:
-    """Whether a segment was sent among transmissions of a FIN on the same path that were lost, or is one."""
+def _among_losses(
+    evidence: Evidence, segment: SentSegment, receiver: End, lost: Sequence[SentSegment]
+) -> bool:
+    """Whether a segment was sent among transmissions of a FIN on the same path that were lost, or is one.
+
+    Where nothing else was lost there, only if it is much nearer to one of these than to what got through.
+    """
     fins = evidence.transmissions(receiver.peer, FIN)
     if len(fins) < 2 or fins[0].step > segment.step:  # noqa: PLR2004 - one transmission shows no loss
         return False
     receipt = accepted(evidence, receiver.peer, fins[0].end, fins)
-    return receipt is not None and segment.step < receipt.step
+    if receipt is None or segment.step >= receipt.step:
+        return False
+    if lost:
+        return True
+    before = [s for s in fins if s.step <= segment.step][-1]
+    return (segment.first_ns - before.first_ns) * NEAR < receipt.time_ns - segment.first_ns
 
 
 def _path_was_failing(evidence: Evidence, sender: End, segment: SentSegment) -> bool:
