@@ -97,9 +97,12 @@ def _uncaptured(
     last = transmissions[-1]
     if sent and sent[-1].ack is not None and evidence.knew(sent[-1], last) is Knowledge.MUST:
         return None
-    return (
-        Receipt.of(last, Certainty.ASSUMED) if _sent_when_overdue(evidence, sender, transmissions) else None
-    )
+    # In LAST_ACK nothing but the FIN is left to send. Silence after the first shows that the ACK came, or that
+    # the socket is gone; after retransmissions without an answer it may have given up.
+    last_ack = len(transmissions) == 1 and _closed_second(evidence, sender, transmissions)
+    if last_ack or _sent_when_overdue(evidence, sender, transmissions):
+        return Receipt.of(last, Certainty.ASSUMED)
+    return None
 
 
 def _receipt(
@@ -242,15 +245,21 @@ def _arrived_late(
     A socket in LAST_ACK takes the first that comes, and is gone (RFC 9293 3.10.7.4). So where a later one
     meets no socket, an earlier one had come, however long it took.
     """
-    fins = evidence.transmissions(sender.peer, FIN)
-    closed_second = bool(transmissions and fins) and (transmissions[0].ack or 0) >= fins[0].end
-    if len(transmissions) < 2 or not closed_second:  # noqa: PLR2004 - without a retransmission none is late
+    if len(transmissions) < 2:  # noqa: PLR2004 - without a retransmission none is late
+        return None
+    if not _closed_second(evidence, sender, transmissions):
         return None
     for earlier, later in pairwise(covers):
         pure = later.event is not None and later.event.pure_ack and later.step > transmissions[-1].step
         if pure and answered(evidence, sender, later) and refuted(evidence, earlier, transmissions[-1]):
             return earlier
     return None
+
+
+def _closed_second(evidence: Evidence, sender: End, transmissions: Sequence[SentSegment]) -> bool:
+    """Whether a sender's FIN acknowledges its peer's: then it went from CLOSE_WAIT to LAST_ACK."""
+    fins = evidence.transmissions(sender.peer, FIN)
+    return bool(transmissions and fins) and (transmissions[0].ack or 0) >= fins[0].end
 
 
 def _left_handshake(
