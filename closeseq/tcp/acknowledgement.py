@@ -97,8 +97,8 @@ def _uncaptured(
     last = transmissions[-1]
     if sent and sent[-1].ack is not None and evidence.knew(sent[-1], last) is Knowledge.MUST:
         return None
-    # In LAST_ACK nothing but the FIN is left to send. Silence after the first shows that the ACK came, or that
-    # the socket is gone; after retransmissions without an answer it may have given up.
+    # In LAST_ACK nothing but the FIN is left to send: silence after the first shows that the ACK came, or
+    # that the socket is gone. After retransmissions without an answer it may have given up.
     last_ack = len(transmissions) == 1 and _closed_second(evidence, sender, transmissions)
     if last_ack or _sent_when_overdue(evidence, sender, transmissions):
         return Receipt.of(last, Certainty.ASSUMED)
