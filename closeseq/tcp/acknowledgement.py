@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from closeseq.tcp.evidence import Evidence, SentSegment
 
 RTO_ROUND_TRIPS = 3  # on a slow path the retransmission timeout (RTO) is longer by so many round trips
+NEAR = 3  # times as near to a loss as to what got through
 UNAWARE = (Knowledge.CANNOT, Knowledge.UNLIKELY)
 
 
@@ -65,7 +66,8 @@ def acknowledged(
         return _fell_silent(evidence, sender, transmissions, possible, surely)
 
     # Sent among FINs that were lost on the same path, it was probably lost too, if its receiver goes on.
-    likely = [s for s in possible if s in arrived or not _among_losses(evidence, s, sender)]
+    likely = [s for s in possible if s in arrived or not _among_losses(evidence, s, sender, lost)]
+    open_ = possible
     if len(likely) < len(possible) and not silent():
         possible = likely or possible
     if not possible:
@@ -79,7 +81,7 @@ def acknowledged(
         if not shown:
             return None
         cover = shown[0]
-    return _receipt(evidence, sender, cover, last, surely)
+    return _receipt(evidence, sender, open_, last, cover=cover, surely=surely)
 
 
 def _uncaptured(
@@ -95,21 +97,31 @@ def _uncaptured(
     last = transmissions[-1]
     if sent and sent[-1].ack is not None and evidence.knew(sent[-1], last) is Knowledge.MUST:
         return None
-    return (
-        Receipt.of(last, Certainty.ASSUMED) if _sent_when_overdue(evidence, sender, transmissions) else None
-    )
+    # In LAST_ACK nothing but the FIN is left to send: silence after the first shows that the ACK came, or
+    # that the socket is gone. After retransmissions without an answer it may have given up.
+    last_ack = len(transmissions) == 1 and _closed_second(evidence, sender, transmissions)
+    if last_ack or _sent_when_overdue(evidence, sender, transmissions):
+        return Receipt.of(last, Certainty.ASSUMED)
+    return None
 
 
 def _receipt(
-    evidence: Evidence, sender: End, cover: SentSegment, last: SentSegment | None, surely: SentSegment | None
+    evidence: Evidence,
+    sender: End,
+    possible: Sequence[SentSegment],
+    last: SentSegment | None,
+    *,
+    cover: SentSegment,
+    surely: SentSegment | None,
 ) -> Receipt:
     """Return when an acknowledgement was received: after what its receiver had sent without it.
 
     Args:
         evidence: of the connection.
         sender: of the SYN or FIN.
-        cover: what acknowledges it.
+        possible: what may have brought the acknowledgement, in order of time.
         last: the last transmission of it.
+        cover: the one of the possible that is likeliest to have.
         surely: the first acknowledgement that is known to have arrived.
     """
     earliest = cover.step if last is None else max(cover.step, last.step)
@@ -124,10 +136,18 @@ def _receipt(
         if last is not None and last.event is not None and last.event.fin:
             unlikely = takewhile(lambda s: evidence.knew(s, cover) in UNAWARE, following)
             step = max([earliest, *(s.step for s in unlikely if s.aborts)])
-    certain = cover is surely or _left_handshake(evidence, sender, last, cover)
+    left = _left_handshake(evidence, sender, last, cover)
+    certain = cover is possible[0] and (
+        cover is surely or (left is not None and not _came_later(left, cover, possible))
+    )
     certainty = Certainty.PROVED if certain else Certainty.ASSUMED
-    sooner = ((earliest, cover),) if step > earliest else ()
-    return Receipt(step, False, cover.packet, cover.first_ns, certainty, sooner, surely)
+    first = 0 if last is None else last.step
+    sooner = [(max(s.step, first), s) for s in possible if s.step < cover.step]
+    if step > earliest:
+        sooner.append((earliest, cover))
+    if left is not None and (surely is None or left.packet < surely.packet):
+        surely = left
+    return Receipt(step, False, cover.packet, cover.first_ns, certainty, tuple(sooner), surely)
 
 
 def unsettled(evidence: Evidence, sender: End, step: int) -> bool:
@@ -183,13 +203,23 @@ def _is_lost_fin(evidence: Evidence, segment: SentSegment) -> bool:
     return receipt is not None and segment.step < receipt.step and receipt.packet in {s.packet for s in fins}
 
 
-def _among_losses(evidence: Evidence, segment: SentSegment, receiver: End) -> bool:
-    """Whether a segment was sent among transmissions of a FIN on the same path that were lost, or is one."""
+def _among_losses(
+    evidence: Evidence, segment: SentSegment, receiver: End, lost: Sequence[SentSegment]
+) -> bool:
+    """Whether a segment was sent among transmissions of a FIN on the same path that were lost, or is one.
+
+    Where nothing else was lost there, only if it is much nearer to one of these than to what got through.
+    """
     fins = evidence.transmissions(receiver.peer, FIN)
     if len(fins) < 2 or fins[0].step > segment.step:  # noqa: PLR2004 - one transmission shows no loss
         return False
     receipt = accepted(evidence, receiver.peer, fins[0].end, fins)
-    return receipt is not None and segment.step < receipt.step
+    if receipt is None or segment.step >= receipt.step:
+        return False
+    if lost:
+        return True
+    before = [s for s in fins if s.step <= segment.step][-1]
+    return (segment.first_ns - before.first_ns) * NEAR < receipt.time_ns - segment.first_ns
 
 
 def _path_was_failing(evidence: Evidence, sender: End, segment: SentSegment) -> bool:
@@ -215,9 +245,9 @@ def _arrived_late(
     A socket in LAST_ACK takes the first that comes, and is gone (RFC 9293 3.10.7.4). So where a later one
     meets no socket, an earlier one had come, however long it took.
     """
-    fins = evidence.transmissions(sender.peer, FIN)
-    closed_second = bool(transmissions and fins) and (transmissions[0].ack or 0) >= fins[0].end
-    if len(transmissions) < 2 or not closed_second:  # noqa: PLR2004 - without a retransmission none is late
+    if len(transmissions) < 2:  # noqa: PLR2004 - without a retransmission none is late
+        return None
+    if not _closed_second(evidence, sender, transmissions):
         return None
     for earlier, later in pairwise(covers):
         pure = later.event is not None and later.event.pure_ack and later.step > transmissions[-1].step
@@ -226,11 +256,27 @@ def _arrived_late(
     return None
 
 
-def _left_handshake(evidence: Evidence, sender: End, last: SentSegment | None, cover: SentSegment) -> bool:
-    """Whether an endpoint went on to send without SYN: in SYN_RECEIVED it cannot (but for RFC 7413)."""
+def _closed_second(evidence: Evidence, sender: End, transmissions: Sequence[SentSegment]) -> bool:
+    """Whether a sender's FIN acknowledges its peer's: then it went from CLOSE_WAIT to LAST_ACK."""
+    fins = evidence.transmissions(sender.peer, FIN)
+    return bool(transmissions and fins) and (transmissions[0].ack or 0) >= fins[0].end
+
+
+def _left_handshake(
+    evidence: Evidence, sender: End, last: SentSegment | None, cover: SentSegment
+) -> SentSegment | None:
+    """Return what an endpoint sent next without SYN: in SYN_RECEIVED it cannot (but for RFC 7413)."""
     if last is None or last.event is None or not last.event.syn:
-        return False
-    return any(not s.reset for s in evidence.after(sender, cover.step - (cover.event is None)))
+        return None
+    return next((s for s in evidence.after(sender, cover.step - (cover.event is None)) if not s.reset), None)
+
+
+def _came_later(left: SentSegment, cover: SentSegment, possible: Sequence[SentSegment]) -> bool:
+    """Whether not `cover` but a later segment may have completed the handshake before `left` was sent.
+
+    Whatever follows the ACK of the SYN+ACK acknowledges it too, should that ACK be lost (RFC 9293 3.10.7.4).
+    """
+    return any(s is not cover and s.packet < left.packet for s in possible)
 
 
 def _fell_silent(

@@ -255,7 +255,7 @@ def surely_open(evidence: Evidence, end: End, receipt: Receipt) -> bool:
         return not _may_have_been_held_back(evidence, end, answers[0], receipt) or _is_first_try(
             evidence, end, first
         )
-    return _sent_at_once(evidence, end, first)
+    return _sent_at_once(evidence, end, answers[0], first)
 
 
 def _had_data_waiting(evidence: Evidence, end: End, answer: SentSegment) -> bool:
@@ -303,14 +303,16 @@ def _is_first_try(evidence: Evidence, end: End, fin: SentSegment) -> bool:
     return count is not None and not count.number
 
 
-def _sent_at_once(evidence: Evidence, end: End, fin: SentSegment) -> bool:
+def _sent_at_once(evidence: Evidence, end: End, answer: SentSegment, fin: SentSegment) -> bool:
     """Whether the numbers of an endpoint's packets show that a FIN is the first try, and did not wait.
 
-    Nothing was sent uncaptured before it, all data had been acknowledged without a loss, and the peer's
-    window was open.
+    Nothing was sent uncaptured before it, nor before the answer to the peer's FIN, all data had been
+    acknowledged without a loss, and the peer's window was open.
     """
-    count = unseen(evidence, end, fin, fin.step) if counts_packets(evidence, end) else None
-    if count is None or count.number or not count.exact or fin.bytes:
+    if fin.bytes or not counts_packets(evidence, end):
+        return False
+    counts = [unseen(evidence, end, s, s.step) for s in (answer, fin)]
+    if any(count is None or count.number or not count.exact for count in counts):
         return False
     path = evidence.conversation.path(end)
     if path.lost_before or path.lost_after or evidence.repeats_data(end):

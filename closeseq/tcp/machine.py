@@ -88,10 +88,18 @@ class Machine:
             self._move(happening, before, after, certainty)
         if happening.kind is SignalKind.SHOWN:
             return
+        if happening.signal is Signal.IS_SUCCEEDED:
+            self._drop_what_was_left(end)
         if after is State.TIME_WAIT and happening.signal in (Signal.RECEIVES_FIN, Signal.RECEIVES_ACK_OF_FIN):
             self.expiries[end] = happening.time_ns + self.timers.time_wait_ns  # 2MSL starts (again)
         elif after is State.FIN_WAIT_2 and before is not after and not self._owned(end):
             self.expiries[end] = happening.time_ns + self.timers.fin_timeout_ns
+
+    def _drop_what_was_left(self, end: End) -> None:
+        """Stop the timer of an end that opens anew: that it can shows that nothing is left to time out."""
+        successor = self.evidence.conversation.successor
+        if successor is not None and successor.sender is end:
+            self.expiries.pop(end, None)
 
     def _led(self, end: End, signal: Signal) -> frozenset[State]:
         """Return where a signal leads from every state in which an end may be.

@@ -57,6 +57,8 @@ def _signals(evidence: Evidence) -> Iterator[PlacedSignal]:
     for sender in ENDS:
         yield from _sends(evidence, sender)
         yield from _synchronize(evidence, sender)
+    for sender in ENDS:
+        yield from _unseen_fin(evidence, sender)
         yield from _finish(evidence, sender)
         for segment in evidence.sent[sender]:
             if segment.reset:
@@ -155,6 +157,7 @@ def _synchronize(evidence: Evidence, sender: End) -> Iterator[PlacedSignal]:
     acked = acknowledged(evidence, sender, number_end, transmissions)
     if acked is not None:
         yield _received(acked, ACKNOWLEDGE, sender, Signal.RECEIVES_ACK_OF_SYN)
+        yield from _elsewhere(acked, sender, Signal.RECEIVES_ACK_OF_SYN)
     beyond = next((s for s in evidence.sent[sender] if s.end > number_end and not s.reset), None)
     if beyond is None or (transmissions and beyond.step <= transmissions[0].step):
         return
@@ -189,6 +192,27 @@ def _finish(evidence: Evidence, sender: End) -> Iterator[PlacedSignal]:
     if acked is not None:
         yield _received(acked, ACKNOWLEDGE, sender, Signal.RECEIVES_ACK_OF_FIN)
         yield from _elsewhere(acked, sender, Signal.RECEIVES_ACK_OF_FIN)
+
+
+def _unseen_fin(evidence: Evidence, receiver: End) -> Iterator[PlacedSignal]:
+    """Yield where an endpoint may have received a FIN of which no captured number tells.
+
+    It acknowledges more than was captured of its peer: a FIN may be the last of that. Or its peer may have
+    closed before the capture began.
+    """
+    sender = receiver.peer
+    if fins.find(evidence, sender) is not None:
+        return
+    # Data and SYN come before a FIN; the number of a plain ACK may come after it.
+    before_fin = (s for s in evidence.sent[sender] if not s.reset and (s.bytes or (s.event and s.event.syn)))
+    captured = max((s.end for s in before_fin), default=1)
+    anything = not _seen_open(evidence, sender)
+    for s in evidence.sent[receiver]:
+        if s.ack is not None and not s.reset and (anything or s.ack > captured):
+            yield replace(
+                _sent(s, receiver, Signal.RECEIVES_FIN, Certainty.ASSUMED, phase=BEFORE), kind=SignalKind.MAY
+            )
+            return
 
 
 def _seen_open(evidence: Evidence, end: End) -> bool:

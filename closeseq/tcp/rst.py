@@ -31,8 +31,8 @@ def taken(evidence: Evidence, reset: SentSegment, sender: End) -> Receipt | None
         s.reset for s in evidence.before(sender, reset.step)
     ):
         return None  # RSTs before this one had not stopped it, and its next retransmission is not due yet
-    # What crossed it was sent before it came in.
-    crossed = [s for s in evidence.after(receiver, reset.step) if not s.reset]
+    # What crossed it was sent before it came in: an abort too, since a RST is never answered with RST.
+    crossed = [s for s in evidence.after(receiver, reset.step) if not s.answer]
     step, time_ns = max([(reset.step, reset.first_ns), *((s.step, s.first_ns) for s in crossed)])
     return Receipt(step, False, reset.packet, time_ns, Certainty.ASSUMED)
 

@@ -185,12 +185,14 @@ def reset(case: Case) -> Ending | None:
     first = case.endings[0][1]
     sender, closer = first.sender, case.first_closer
     closed_before = closer is not None and case.close(closer).began < (first.time_ns, first.packet)
+    both = case.crossed and all(case.close(end).began < (first.time_ns, first.packet) for end in ENDS)
     packets = [*(case.close(closer).packets if closer and closed_before else ()), first.packet]
-    began = f"{closer} closed first; " if closed_before else ""
+    began = "both closed at once; " if both else f"{closer} closed first; " if closed_before else ""
+    initiator = Initiator(closer) if closer is not None and closed_before else Initiator(sender)
     return Ending(
         began + _by_whom(case, first) + _not_after(case, first),
         tuple(sorted(packets)),
-        Initiator(closer) if closer is not None and closed_before else Initiator(sender),
+        Initiator.BOTH if both else initiator,
         ((sender, Role.ABORTER), (sender.peer, Role.ABORTED)),
     )
 

@@ -689,3 +689,28 @@ def test_a_fin_kept_back_by_lost_data_may_have_been_sent_uncaptured_when_that_wa
     """)
     taken = entered(replay(told, Timers(), told.last_ns), End.CLIENT, State.CLOSE_WAIT)
     assert taken is None or taken.certainty is certainty
+
+
+def at_once(lost: int) -> Certainty:
+    """Return how sure it is that the server closed second, if so many of its packets were not captured."""
+    told = recorded(f"""
+          0.00 C S     0   0    0 1000/0    653
+          0.01 S SA    0   1    0 1000/1000   0
+          0.02 C A     1   1    0 1000/1000 654
+         54.66 S PA    1   1    5 1054/1000 169
+         54.67 C A     1   6    0 1054/1054 655
+        183.35 S PA    6   1    5 1183/1054 170
+        183.36 C A     1  11    0 1183/1183 656
+        686.59 C FA    1  11    0 1686/1183 657
+        892.91 C FA    1  11    0 1893/1183 658
+        892.92 S A    11   2    0 1893/1893 {171 + lost}
+        892.94 S FPA  11   2    0 1893/1893 {172 + lost}
+        892.95 C A     2  12    0 1893/1893   0
+    """)
+    return entered(replay(told, Timers(), told.last_ns + SECOND * 5), End.SERVER, State.CLOSE_WAIT).certainty
+
+
+def test_an_answer_that_comes_after_uncaptured_packets_may_come_from_an_endpoint_that_had_closed():
+    # From a recording: the server had closed 0.5 s before, and its own host had dropped that FIN twice.
+    assert at_once(lost=0) is Certainty.PROVED
+    assert at_once(lost=2) is Certainty.ASSUMED
