@@ -76,9 +76,14 @@ def acknowledged(
     if failing and watched and cover is not surely and not silent():
         # What went before it was lost: only an answer shows that this one, or a later one, arrived.
         shown = [s for s in possible if s in arrived or answered(evidence, sender, s)]
-        if not shown:
-            return None
+        left = _left_handshake_in(evidence, sender, last, possible)
+        if not shown or (left is not None and left.step < shown[0].step):
+            return left
         cover = shown[0]
+    if len(lost) > 1 and cover.event is None:
+        left = _left_handshake_in(evidence, sender, last, [cover])
+        if left is not None:
+            return left
     return _receipt(evidence, sender, cover, last, surely)
 
 
@@ -231,6 +236,22 @@ def _left_handshake(evidence: Evidence, sender: End, last: SentSegment | None, c
     if last is None or last.event is None or not last.event.syn:
         return False
     return any(not s.reset for s in evidence.after(sender, cover.step - (cover.event is None)))
+
+
+def _left_handshake_in(
+    evidence: Evidence, sender: End, last: SentSegment | None, covers: Sequence[SentSegment]
+) -> Receipt | None:
+    """Return that an endpoint left SYN_RECEIVED in traffic in which it sends something itself, if it did.
+
+    A server whose accept queue is full drops the ACKs of its SYN until there is room.
+    """
+    if last is None or last.event is None or not last.event.syn:
+        return None
+    steps = {s.step for s in covers if s.event is None}
+    own = next((s for s in evidence.after(sender, last.step) if not s.reset), None)
+    if own is None or own.event is not None or own.step not in steps:
+        return None
+    return Receipt.of(own, Certainty.PROVED)
 
 
 def _fell_silent(

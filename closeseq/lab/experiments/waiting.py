@@ -137,7 +137,7 @@ def write_only_client(bench: Bench) -> None:
     bench.step("the client's program ends")
 
 
-@experiment("closing", "client", "stuck-close-wait stuck-fin-wait-2", stuck_after=1)
+@experiment("closing", "client", "never-accepted stuck-close-wait stuck-fin-wait-2", stuck_after=1)
 def never_accepted(bench: Bench) -> None:
     """A server listens and never calls accept(); its client asks, and closes.
 

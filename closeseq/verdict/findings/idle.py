@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from closeseq.verdict.findings.vanished import Unanswered
     from closeseq.verdict.model import Finding
 
-IDLE_NS = SECOND // 2  # a server that closes sooner after its last answer was not waiting for a request
+IDLE_NS = SECOND  # a server that closes sooner after its last answer was not waiting for a request
 
 
 @value

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 # Sooner than that no SYN is retransmitted (RFC 6298 2.1: after 1 s); a program may set less.
 SLOW_NS = SECOND // 2
+SEVERAL = 2  # segments are rarely lost together
 # A RST that answers a segment comes this much later than the handshake's answer at most.
 AT_ONCE_NS = SECOND // 10
 
@@ -109,32 +110,46 @@ class Ignored:
     """What the server's retransmitted SYN ACK shows to have been dropped."""
 
     repeated: tuple[Event, ...]  # its SYN ACKs after the handshake's last ACK
-    data: int | None  # the packet of data that was sent before one of them; None without data
+    segments: int  # that the client had sent by then, that ACK included
+    data: int | None  # the first packet of data among them; None without data
     echoed: int | None  # the SYN ACK whose timestamp shows that the ACK had arrived; None without one
 
 
 def _ignored(case: Case, completing: Event, repeated: list[Event]) -> Ignored | None:
     """Return what shows that the server repeated its SYN ACK although the ACK of it had arrived.
 
-    Its timestamp echo shows that, where there is one (RFC 7323 4.3). Else two segments at least must have
-    been sent to it, since one may be lost, and captured near it, since all may be lost on a path that fails.
+    Older Linux kernels echo the timestamp of an ACK that they drop; newer ones still echo the SYN's, as if
+    it had been lost. Then several segments must have been sent to the server, since one may be lost, and
+    captured near it, since all may be lost on a path that fails.
     """
     if not repeated:
         return None
+    segments, data = _sent_before(case, repeated[-1].packet)
     asked = [e.tsval for e in case.events if e.syn and e.sender is End.CLIENT]
-    echoed, data = None, None
+    echoed = None
     for again in repeated:
-        sent, last = _data_before(case, again.packet)
-        if again.tsecr is not None and completing.tsval is not None and asked:
-            if all(again.tsecr != tsval for tsval in asked):
-                echoed = again.packet if echoed is None else echoed
-            elif last is not None and all(last != tsval for tsval in asked):
-                continue  # it still echoes the SYN: nothing that was sent later had arrived
-        if sent is not None and data is None:
-            data = sent
-    if echoed is None and (data is None or not _near_the_server(case, completing)):
+        if again.tsecr is None or completing.tsval is None or not asked:
+            continue
+        if echoed is None and all(again.tsecr != tsval for tsval in asked):
+            echoed = again.packet
+    if echoed is None and (segments < SEVERAL or not _near_the_server(case, completing)):
         return None
-    return Ignored(tuple(repeated), data, echoed)
+    return Ignored(tuple(repeated), segments, data, echoed)
+
+
+def _sent_before(case: Case, packet: int) -> tuple[int, int | None]:
+    """Return how many segments but SYNs the client sent before a packet, and the first with data, if any."""
+    segments, data = 0, None
+    for step in case.conversation.steps:
+        if step.packet >= packet:
+            break
+        if isinstance(step, Traffic):
+            segments += step.client.segments
+            data = step.client.first_packet if data is None and step.client.bytes else data
+        elif step.sender is End.CLIENT and not step.syn:
+            segments += 1
+            data = step.packet if data is None and step.length else data
+    return segments, data
 
 
 def _near_the_server(case: Case, completing: Event) -> bool:
@@ -168,16 +183,15 @@ def _data_before(case: Case, packet: int) -> tuple[int | None, int | None]:
 def _dropped(case: Case, completing: Event, ignored: Ignored) -> Finding:
     """Return that the kernel dropped what completes the handshake."""
     repeated, port = ignored.repeated, case.conversation.server.port
-    what = f"the client's ACK (#{completing.packet})"
-    if ignored.data is not None:
-        what += f" and data (#{ignored.data})"
+    ack = f"the client had sent {count(ignored.segments, 'segment')} (ACK #{completing.packet}"
+    sent = ack + (f", data #{ignored.data})" if ignored.data is not None else ")")
     shown = (
-        f"#{ignored.echoed} echoes a timestamp that is later than the SYN's, so it had arrived"
+        f"#{ignored.echoed} echoes a timestamp that is later than the SYN's, so they arrived"
         if ignored.echoed is not None
-        else "both would have to be lost otherwise"
+        else "unless all were lost after they were captured near the server"
     )
     deferred = (
-        "" if ignored.data is not None else ", or the program has set TCP_DEFER_ACCEPT and waits for data"
+        "" if ignored.data is not None else ", or its program has set TCP_DEFER_ACCEPT and waits for data"
     )
     return found(
         FindingCode.ACCEPT_QUEUE_FULL,
@@ -190,8 +204,8 @@ def _dropped(case: Case, completing: Event, ignored: Ignored) -> Finding:
             *(p for p in (completing.packet, ignored.data) if p is not None),
         ],
         summary=(
-            f"the server sent its SYN ACK again ({packets(e.packet for e in repeated)}) after {what}; "
-            f"{shown}: the accept queue of its port {port} was full{deferred}"
+            f"the server sent its SYN ACK again ({packets(e.packet for e in repeated)}) although {sent}: "
+            f"the accept queue of its port {port} was full{deferred}; {shown}"
         ),
         advice=_queue_advice(case),
         severity=None if ignored.data is not None else Severity.NOTICE,
