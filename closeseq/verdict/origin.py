@@ -313,10 +313,11 @@ class Origin:
         return highest
 
 
-def state_before(case: Case, reset: Event) -> State:
-    """Return the state of a RST's alleged sender right before it."""
-    state = case.timeline.first_state(reset.sender)
-    for t in case.transitions(reset.sender):
+def state_before(case: Case, reset: Event, end: End | None = None) -> State:
+    """Return the state of an endpoint right before a RST: of its alleged sender, if not said."""
+    end = end or reset.sender
+    state = case.timeline.first_state(end)
+    for t in case.transitions(end):
         if t.time_ns > reset.time_ns or t.packet == reset.packet:
             break
         state = t.after

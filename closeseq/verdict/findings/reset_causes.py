@@ -264,8 +264,8 @@ def forged(reset: Reset) -> Cause | None:
         speaks_against=tuple(against),
         advice=(
             "look at firewalls, NAT, proxies, load balancers and intrusion prevention between the ends, and "
-            f"at the packet filter of either host (rules that reject, idle timeouts); the {sender} did not send "
-            "this RST and may still hold the connection"
+            "at the packet filter of either host (rules that reject, idle timeouts); "
+            f"the {sender} did not send this RST and may still hold the connection"
         )
         if origin.foreign
         else (

@@ -91,6 +91,8 @@ class Reset:
 
     def _lost(self, end: End) -> int | None:
         """Return how much of what an endpoint sent before it was never acknowledged; None if unknown."""
+        if state_before(self.case, self.event, end) is State.CLOSED:
+            return 0  # before, and not by this one
         sent = acked = None
         for step in self.case.conversation.steps:
             if isinstance(step, Traffic):
