@@ -156,3 +156,17 @@ def test_what_a_reset_loses(script, harm):
     summary = the(judged(script), "reset-cause").summary.split(": ")[0]
     assert harm in summary
     assert harm or ("acknowledged" not in summary)
+
+
+def test_the_state_of_whom_a_reset_from_elsewhere_speaks_for_is_not_observed():
+    def left(**odd):
+        rows = segments(LONG + "S:RA", timestamps=True)
+        for name, value in odd.items():
+            getattr(rows, name)[-1] = value
+        found = Connections()
+        found.feed(rows)
+        one = replay(found.conversation(0), Timers(), int(rows.time_ns[-1]))
+        return one.transitions[-2].certainty, one.transitions[-1].certainty
+
+    assert left() == (Certainty.OBSERVED, Certainty.ASSUMED)
+    assert left(place=7) == (Certainty.ASSUMED, Certainty.ASSUMED)

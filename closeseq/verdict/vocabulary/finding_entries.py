@@ -160,12 +160,12 @@ NOTICES = (
         data). A bare RST, numbered like an ACK, is sent without a socket (data after close, an expired
         FIN_WAIT_2, nobody listens, a challenge ACK to a connection that is gone; RFC 9293 3.5.2, 3.10.7).
 
-        Firewalls, NAT and intrusion prevention send RSTs in an endpoint's name. It is proved that the endpoint
-        did not send it where it goes on afterwards (acknowledges what was sent after the RST, or sends
-        something new a second later), where the RST came far sooner than that endpoint can answer, or where
-        its frame came another way than the endpoint's others (MAC address, VLAN, interface, direction). A TTL,
-        an IP id, a number or a window unlike that sender's others are signs, and prove nothing alone. What a
-        RST says of its reason (text, a diagnostic code, MP_TCPRST) anybody can write.
+        Firewalls, NAT and intrusion prevention send RSTs in an endpoint's name. It is proved that the
+        endpoint did not send it where it goes on afterwards (acknowledges what was sent after the RST, or
+        sends something new a second later), where the RST came far sooner than that endpoint can answer, or
+        where its frame came another way than the endpoint's others (MAC address, VLAN, interface,
+        direction). A TTL, an IP id, a number or a window unlike that sender's others are signs, and prove
+        nothing alone. What a RST says of its reason (text, a diagnostic code, MP_TCPRST) anybody can write.
 
         All other causes are inferences, and marked as assumed; capture at both endpoints to be sure. The
         finding also says how much data was under way and never acknowledged. Data that lay unread at the
