@@ -30,8 +30,9 @@ FORMATS = (".pcap", ".pcap.gz", ".pcapng")
 HEAD = """\
 # Captures
 
-Small recordings of real sockets, one experiment a file: on Linux's loopback device, and in the last chapter
-over a path between two network namespaces. They are made by
+Small recordings of real sockets, one experiment a file: on Linux's loopback device, in the last chapter
+over a path between two network namespaces, and in the one about a box through a router between two. They
+are made by
 
     sudo scripts/record_captures [NAME...]
 

@@ -70,6 +70,7 @@ class Template:
         assert distance is not None
         self._least = [(end, self._get(distance.least_ns[end])) for end in ENDS]
         self._late = [(end, self._get(distance.late_ns[end])) for end in ENDS]
+        self._first = [(end, self._get(ns)) for end, ns in distance.first_ns.items()]
         self._expiries = [(end, self._get(ns)) for end, ns in timeline.expiries.items()]
         self._strays = [self._get(packet) for packet in timeline.strays]
         self._now, self._ongoing = self._get(timeline.now_ns), self._get(timeline.ongoing)
@@ -123,6 +124,7 @@ class Template:
             Distance(
                 {end: ns(values, c) for end, ns in self._least},
                 {end: ns(values, c) for end, ns in self._late},
+                {end: ns(values, c) for end, ns in self._first},
             ),
             frozenset(packet(values, c) for packet in self._strays),
             ongoing=bool(self._ongoing(values, c)),

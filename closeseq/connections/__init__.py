@@ -7,6 +7,7 @@
     vlans           the same addresses and ports in two VLANs
     sequence_space  relative, unwrapped sequence numbers, and where each segment lies
     holes           what was overtaken, lost before the capture point, or not captured
+    whereabouts     where an endpoint's frames are captured, and which RSTs came another way
     relevance       which rows are events
     steps           the events, kept whole, chained with the traffic between them
     traffic         the digest of that traffic; how soon each endpoint answered

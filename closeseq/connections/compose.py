@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address
+from operator import index
 from typing import TYPE_CHECKING, Any
 
 from closeseq.connections.conversation import (
@@ -33,10 +34,10 @@ from closeseq.connections.conversation import (
 )
 from closeseq.connections.sequence_space import POSITIONS
 from closeseq.connections.state import NEVER_NS, NONE
-from closeseq.packets.segments import ACK, SYN
+from closeseq.packets.segments import ACK, RST, SYN
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from closeseq.connections.orientation import Endpoint
 
@@ -44,6 +45,8 @@ IPV6 = 6  # the version
 FEWEST = 4  # packets of an endpoint, of which MOST must have come twice to show a capture that sees all twice
 MOST = 0.75
 ANSWER_NS = 1_000_000_000  # within which a duplicate is answered
+
+NO_REASONS: Mapping[int, str] = {}  # of most connections
 
 Row = dict[str, Any]  # one row of a table, as plain Python values
 
@@ -58,6 +61,7 @@ def compose(
     client: int,
     opener: Opener,
     successor: Row | None,
+    reasons: Mapping[int, str] = NO_REASONS,
 ) -> Conversation:
     """Return a connection out of its rows.
 
@@ -70,11 +74,13 @@ def compose(
         client: which end of the pair is the client, 0 or 1.
         opener: how that is known.
         successor: the row of `KeptEvents` of the SYN that opened the next connection of the pair.
+        reasons: what its RSTs say of their reason, by packet; to be given only where some say anything.
     """
     ends = (End.CLIENT, End.SERVER) if client == 0 else (End.SERVER, End.CLIENT)
     origins = syn_numbers(chain)
     steps = tuple(
-        event(row, ends, origins) if "flags" in row else traffic(row, client, origins) for row in chain
+        event(row, ends, origins, reasons) if "flags" in row else traffic(row, client, origins)
+        for row in chain
     )
     return Conversation(
         id=history["id"],
@@ -111,6 +117,8 @@ def path(own: Row, peer: Row) -> Path:
         missed += 1
     return Path(
         response_ns=None if response_ns == NEVER_NS else response_ns,
+        answers=own["answers"],
+        moves=own["moves"],
         reordered=own["reordered"],
         lost_before=own["lost"],
         lost_after=max(own["repeated"] - peer["dsacks"], 0),
@@ -129,9 +137,11 @@ def syn_numbers(chain: Sequence[Row]) -> tuple[int, int]:
     return numbers[0], numbers[1]
 
 
-def event(row: Row, ends: tuple[End, End], origins: tuple[int, int]) -> Event:
+def event(
+    row: Row, ends: tuple[End, End], origins: tuple[int, int], reasons: Mapping[int, str] = NO_REASONS
+) -> Event:
     """Return a row of `KeptEvents` as an event."""
-    sender = row["sender"]
+    sender, reset = row["sender"], row["flags"] & RST > 0
     acknowledges = bool(row["flags"] & ACK)
     ack = row["ack"] - origins[1 - sender]
     dsack = (ack + row["dsack_left"], ack + row["dsack_right"])
@@ -152,6 +162,8 @@ def event(row: Row, ends: tuple[End, End], origins: tuple[int, int]) -> Event:
         ttl=row["ttl"],
         ip_id=None if row["ip_id"] < 0 else row["ip_id"],
         syn_options=row["syn_options"],
+        elsewhere=reset and row["elsewhere"] != 0,
+        reason=reasons.get(index(row["number"]), "") if reasons and reset else "",
     )
 
 

@@ -88,6 +88,8 @@ class Event:
     ttl: int = 64
     ip_id: int | None = None  # None for IPv6
     syn_options: int = 0  # the kinds of a SYN's options in order, four bits each; 0 for other segments
+    elsewhere: bool = False  # a RST whose frame came another way than its sender's others
+    reason: str = ""  # what a RST says of its reason (packets/reset_reasons.py)
 
     @property
     def syn(self) -> bool:
@@ -193,6 +195,8 @@ class Path:
     """What the path did to the segments of one endpoint, as far as the capture point shows."""
 
     response_ns: int | None = None  # least time in which this endpoint answered something, None: it never did
+    answers: int = 0  # how many such times were measured
+    moves: int = 0  # how often its frames, but for RSTs, began to come another way (whereabouts.py)
     reordered: int = 0  # segments that were overtaken on their way to the capture point
     lost_before: int = 0  # segments lost on their way to the capture point, and retransmitted
     lost_after: int = 0  # segments captured, retransmitted before an ACK: lost beyond it, or their ACK was

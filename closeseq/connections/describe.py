@@ -6,6 +6,7 @@ there are two. tests/test_connections_reference.py compares the result with a pl
 
 from __future__ import annotations
 
+from itertools import repeat
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,17 +28,17 @@ from closeseq.connections.sequence_space import POSITIONS
 from closeseq.connections.skeleton import StepChain, first_events
 from closeseq.connections.state import NEVER_NS, NONE
 from closeseq.connections.steps import some
-from closeseq.packets.segments import ACK, SYN
+from closeseq.packets.segments import ACK, RST, SYN
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
     from closeseq.connections.orientation import ClientGuess
     from closeseq.connections.pairs import PairTable
     from closeseq.connections.state import Sides
-    from closeseq.connections.steps import KeptEvents, Steps
+    from closeseq.connections.steps import KeptEvents, Reasons, Steps
     from closeseq.connections.traffic import Stretches
 
 NOTHING_SENT = Stream()
@@ -93,7 +94,7 @@ def all_steps(chain: StepChain, client: NDArray[np.int64], steps: Steps) -> list
     row = chain.row[chain.is_event]
     origin = syn_numbers(place, row, len(client), steps.kept)
     result = np.empty(len(chain.row), np.object_)
-    result[chain.is_event] = all_events(row, origin[place], client[place], steps.kept)
+    result[chain.is_event] = all_events(row, origin[place], client[place], steps)
     other = ~chain.is_event
     place = chain.place[other]
     result[other] = all_traffic(chain.row[other], origin[place], client[place], steps.stretches)
@@ -111,9 +112,10 @@ def syn_numbers(
 
 
 def all_events(
-    row: NDArray[np.int64], origin: NDArray[np.int64], client: NDArray[np.int64], kept: KeptEvents
+    row: NDArray[np.int64], origin: NDArray[np.int64], client: NDArray[np.int64], steps: Steps
 ) -> list[Event]:
     """Return rows of `KeptEvents` as events; `origin` and `client` are those of each row's connection."""
+    kept, reasons = steps.kept, steps.reasons
     at, sender, flags = np.arange(len(row)), kept.sender[row], kept.flags[row]
     ack = kept.ack[row] - origin[at, 1 - sender]
     acknowledges, stamped = (flags & ACK) > 0, kept.has_timestamps[row]
@@ -137,8 +139,21 @@ def all_events(
             kept.ttl[row].tolist(),
             optional(ip_id, ip_id >= 0),
             kept.syn_options[row].tolist(),
+            (kept.elsewhere[row] > 0).tolist(),
+            said(row, kept, reasons),
         )
     )
+
+
+def said(row: NDArray[np.int64], kept: KeptEvents, reasons: Reasons) -> Iterable[str]:
+    """Return what the RSTs among rows of `KeptEvents` say of their reason; nothing for all others."""
+    if not len(reasons):
+        return repeat("")
+    texts, reset = reasons.texts(), (kept.flags[row] & RST > 0).tolist()
+    return [
+        texts.get(number, "") if one else ""
+        for number, one in zip(kept.number[row].tolist(), reset, strict=True)
+    ]
 
 
 def dsacks(
@@ -208,6 +223,8 @@ def paths(sides: Sides, own: NDArray[np.int64], peer: NDArray[np.int64]) -> list
         map(
             Path,
             optional(response, response != NEVER_NS),
+            sides.answers[own].tolist(),
+            sides.moves[own].tolist(),
             sides.reordered[own].tolist(),
             sides.lost[own].tolist(),
             np.maximum(sides.repeated[own] - sides.dsacks[peer], 0).tolist(),
@@ -249,7 +266,7 @@ def successors(
     first = first_events(table.histories.successor[index], table, steps)
     followed = np.flatnonzero(first >= 0)
     origin = np.zeros((len(followed), 2), np.int64)
-    found = all_events(first[followed], origin, client[followed], steps.kept)
+    found = all_events(first[followed], origin, client[followed], steps)
     for one, event in zip(followed.tolist(), found, strict=True):
         result[one] = event
     return result

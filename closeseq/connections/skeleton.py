@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from closeseq.connections.compose import address_of, compose, tags
+from closeseq.connections.compose import NO_REASONS, address_of, compose, tags
 from closeseq.connections.conversation import Address, Conversation, Opener
 from closeseq.connections.grouping import arrange, packed
 from closeseq.connections.orientation import clients, endpoints_of
@@ -62,7 +62,8 @@ class Skeleton:
 
     key: bytes  # equal for equal skeletons, also of other batches
     connection: NDArray[np.int64]  # indices into Histories, ascending
-    shared: bool  # False: too many steps to be compared, or packets out of order: there is one connection
+    # False: too many steps to be compared, packets out of order, or a RST with a reason: one connection
+    shared: bool
     _client: NDArray[np.uint8]  # 0 or 1
     _seen: bool  # a SYN or SYN+ACK shows the client
     _codes: list[int]  # of the steps
@@ -128,6 +129,7 @@ class Skeleton:
             successor=None
             if successor < 0
             else Wrapped(kept, successor, client, wrap, SUCCESSOR, KINDS_OF_EVENT),
+            reasons=NO_REASONS if self.shared else self._steps.reasons.texts(),
         )
 
     @staticmethod
@@ -207,6 +209,8 @@ def skeletons(table: PairTable, steps: Steps, guess: ClientGuess, extent: Extent
     followed[successor >= 0] = event_codes(kept, successor[successor >= 0], client[successor >= 0])
     chain = StepChain.of(extent, steps, histories.open_stretch[extent.connection])
     shared = (chain.length <= MOST_STEPS) & chain.in_order(len(extent), steps)
+    if len(steps.reasons):  # texts are no numbers
+        shared &= ~chain.with_reasons(len(extent), steps)
     place = np.flatnonzero(shared)
     if len(place):
         code, row = chain.matrices(shared, client, steps)
@@ -292,6 +296,14 @@ class StepChain:
         ascends = (first[1:] > last[:-1]) | (self.place[1:] != self.place[:-1])
         result = np.ones(connections, np.bool_)
         result[self.place[1:][~ascends]] = False
+        return result
+
+    def with_reasons(self, connections: int, steps: Steps) -> NDArray[np.bool_]:
+        """Return a mask of the connections with a RST that says why it was sent."""
+        event = self.row[self.is_event]
+        says = np.isin(steps.kept.number[event], steps.reasons.number)
+        result = np.zeros(connections, np.bool_)
+        result[self.place[self.is_event][says]] = True
         return result
 
     def matrices(

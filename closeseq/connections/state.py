@@ -236,6 +236,10 @@ class Sides(ColumnTable):
     acked_end: NDArray[np.int64] = column(np.int64, NONE)  # highest acknowledgement it sent
     # least time in which it answered (traffic.py)
     response_ns: NDArray[np.int64] = column(np.int64, NEVER_NS)
+    answers: NDArray[np.int32] = column(np.int32)  # how often it answered so that the time was measured
+    place: NDArray[np.uint64] = column(np.uint64)  # of its last segment but RSTs (whereabouts.py)
+    placed: NDArray[np.bool_] = column(np.bool_)  # whether there is one
+    moves: NDArray[np.int32] = column(np.int32)  # how often that place changed
     holes: NDArray[np.int32] = column(np.int32)  # open ones in what it sent (holes.py)
     hole_start: NDArray[np.int64] = column(np.int64)  # the lowest number in any of them
     hole_number: NDArray[np.int64] = column(np.int64)  # the packet that left the oldest of them

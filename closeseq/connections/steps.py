@@ -15,10 +15,11 @@ import numpy as np
 from closeseq.connections.grouping import renumbered
 from closeseq.connections.state import ColumnTable, column
 from closeseq.connections.traffic import Stretches, digest, merge
+from closeseq.packets.reset_reasons import MOST_BYTES, ReasonKind, ResetReason, wording
 from closeseq.packets.segments import differences
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -29,6 +30,8 @@ AS_CAPTURED = (
     *("number", "time_ns", "flags", "length", "window", "ttl", "ip_id"),
     *("has_timestamps", "tsval", "tsecr", "sacked", "syn_options"),
 )
+
+MOST_REASONS = 1 << 16  # RSTs whose reasons are kept
 
 FAR_NS = int(np.iinfo(np.int64).max)  # never
 
@@ -58,6 +61,36 @@ class KeptEvents(ColumnTable):
     syn_options: NDArray[np.uint32] = column(np.uint32)  # as in Segments
     ttl: NDArray[np.uint8] = column(np.uint8)
     ip_id: NDArray[np.int32] = column(np.int32)  # -1 for IPv6
+    elsewhere: NDArray[np.uint8] = column(np.uint8)  # 1: a RST that came another way (whereabouts.py)
+
+
+class Reasons(ColumnTable):
+    """One row a RST that says why it was sent, a `packets.reset_reasons.ResetReason`."""
+
+    number: NDArray[np.int64] = column(np.int64)  # of the packet
+    kind: NDArray[np.uint8] = column(np.uint8)
+    length: NDArray[np.uint8] = column(np.uint8)  # of what it says, in bytes
+    octets: NDArray[np.uint8] = column(np.uint8, width=MOST_BYTES)
+
+    def add(self, reasons: Mapping[int, ResetReason]) -> None:
+        """Keep what RSTs say, by packet, as long as there is room for more."""
+        said = list(reasons.items())[: max(MOST_REASONS - len(self), 0)]
+        octets = b"".join(one.octets.ljust(MOST_BYTES, b"\0") for _, one in said)
+        self.grow(
+            len(said),
+            number=[number for number, _ in said],
+            kind=[one.kind for _, one in said],
+            length=[len(one.octets) for _, one in said],
+            octets=np.frombuffer(octets, np.uint8).reshape(-1, MOST_BYTES),
+        )
+
+    def texts(self) -> dict[int, str]:
+        """Return what RSTs say, as text, by packet."""
+        columns = (self.number.tolist(), self.kind.tolist(), self.length.tolist(), self.octets)
+        return {
+            number: wording(ResetReason(ReasonKind(kind), octets[:length].tobytes()))
+            for number, kind, length, octets in zip(*columns, strict=True)
+        }
 
 
 class Steps:
@@ -66,16 +99,30 @@ class Steps:
     def __init__(self, scratch: DiskColumns | None = None) -> None:
         self.kept = KeptEvents(scratch)
         self.stretches = Stretches(scratch)
+        self.reasons = Reasons(scratch)
 
-    def add(self, batch: Batch, event: NDArray[np.bool_], histories: Histories) -> None:
-        """Append the rows of a batch; `event` is a mask in the order by connection."""
+    def add(
+        self,
+        batch: Batch,
+        event: NDArray[np.bool_],
+        histories: Histories,
+        elsewhere: NDArray[np.bool_],
+    ) -> None:
+        """Append the rows of a batch.
+
+        Args:
+            batch: the rows.
+            event: a mask in the order by connection.
+            histories: of all connections.
+            elsewhere: the RSTs that came another way, a mask in the order by sender.
+        """
         rows = batch.rows
         begins_run = np.zeros(len(event), np.bool_)
         begins_run[rows.start] = True
         stretch = self._add_traffic(batch, event, begins_run, histories)
         before = np.roll(stretch, 1)
         before[rows.start] = histories.open_stretch[rows.connection]
-        self._add_events(batch, np.flatnonzero(event), before, histories)
+        self._add_events(batch, np.flatnonzero(event), before, histories, elsewhere)
         histories.open_stretch[rows.connection] = stretch[rows.start + rows.length - 1]
 
     def keep(self, new: NDArray[np.int64], histories: Histories) -> None:
@@ -85,6 +132,8 @@ class Steps:
         stretch = np.flatnonzero(new[stretches.connection] >= 0)
         new_event, new_stretch = renumbered(event, len(kept)), renumbered(stretch, len(stretches))
         kept.keep(event)
+        if len(self.reasons):
+            self.reasons.keep(np.flatnonzero(np.isin(self.reasons.number, kept.number)))
         stretches.keep(stretch)
         kept.connection[:] = new[kept.connection]
         stretches.connection[:] = new[stretches.connection]
@@ -114,7 +163,12 @@ class Steps:
         return np.append(earlier, -1)[local]
 
     def _add_events(
-        self, batch: Batch, at: NDArray[np.int64], before: NDArray[np.int64], histories: Histories
+        self,
+        batch: Batch,
+        at: NDArray[np.int64],
+        before: NDArray[np.int64],
+        histories: Histories,
+        elsewhere: NDArray[np.bool_],
     ) -> None:
         """Keep these rows (in the order by connection) whole; `before` is the stretch before each row."""
         place = batch.senders.place[at]
@@ -133,6 +187,7 @@ class Steps:
             ack=numbers.ack[place],
             dsack_left=differences(segments.dsack_left[place], raw_ack),
             dsack_right=differences(segments.dsack_right[place], raw_ack),
+            elsewhere=elsewhere[place],
             **{name: getattr(segments, name)[place] for name in AS_CAPTURED},
         )
         last_of_run = np.roll(first_of_run, -1)

@@ -19,6 +19,7 @@ from closeseq.connections.skeleton import Skeleton, skeletons
 from closeseq.connections.state import DiskColumns
 from closeseq.connections.steps import Steps, everything, next_times, some
 from closeseq.connections.traffic import measure
+from closeseq.connections.whereabouts import elsewhere
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -92,7 +93,10 @@ class Connections:
         self._holes.add(senders, sent, numbers, sides)
         batch = Batch(rows, np.repeat(rows.connection, rows.length), senders, sent, numbers)
         measure(batch, histories, sides)
-        self._steps.add(batch, events(batch, histories, sides), histories)
+        away = elsewhere(senders, sent, sides)
+        self._steps.add(batch, events(batch, histories, sides), histories, away)
+        if segments.reasons:
+            self._steps.reasons.add(segments.reasons)
         self._release(len(segments))
 
     @property
@@ -125,6 +129,7 @@ class Connections:
             "sides": table.sides,
             "kept": steps.kept,
             "stretches": steps.stretches,
+            "reasons": steps.reasons,
         }
 
     def guess_with(self, guess: ClientGuess) -> None:

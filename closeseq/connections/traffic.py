@@ -182,7 +182,7 @@ def merge(stretches: Stretches, which: NDArray[np.int64], newer: Columns) -> Non
 
 
 def measure(batch: Batch, histories: Histories, sides: Sides) -> None:
-    """Keep the least time in which each endpoint answered.
+    """Keep the least time in which each endpoint answered, and how often it did.
 
     Only the first transmission of something that takes sequence numbers counts as asked: an answer after a
     retransmission may be to either (Karn's algorithm, RFC 6298 3). A RST is no answer: another host may have
@@ -204,6 +204,7 @@ def measure(batch: Batch, histories: Histories, sides: Sides) -> None:
     answers = np.flatnonzero(answers & (time_ns - asked_ns < REPEATED_NS))
     side = 2 * batch.connection[answers] + sender[answers]
     np.minimum.at(sides.response_ns, side, time_ns[answers] - asked_ns[answers])
+    np.add.at(sides.answers, side, 1)
 
     last = start + rows.length - 1
     histories.asked_end[connection], histories.asked_ns[connection] = end[last], time_ns[last]

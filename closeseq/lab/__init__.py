@@ -11,6 +11,7 @@ In the order in which a run goes:
     actions         what else experiments do: with sockets, and with packets made by hand
     programs/       servers and clients that run as programs; processes: how they are started
     path            two namespaces with a path between them
+    box             two namespaces with a router between them that filters packets
     faults          what the path does to packets; relay: does it, between two TUN devices (tun)
     tap             the capture of one experiment
     kernel_answers  what the kernel reported, and the file that keeps it

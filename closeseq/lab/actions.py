@@ -62,7 +62,7 @@ def last_segment(bench: Bench, matches: Callable[[Packet], bool]) -> Packet:
     """Give the last captured IP packet whose TCP header matches."""
     scapy = _scapy()
     bench.tap.catch_up()
-    packets: list[Packet] = [frame[scapy.IP] for frame in scapy.rdpcap(str(bench.path))]
+    packets: list[Packet] = [frame[scapy.IP] for frame in scapy.rdpcap(str(bench.path)) if scapy.TCP in frame]
     return [packet for packet in packets if matches(packet[scapy.TCP])][-1]
 
 
@@ -73,12 +73,25 @@ def send_again(packet: Packet) -> None:
     _scapy().send(packet, verbose=False)
 
 
-def send_reset_like(model: Packet, *, ahead: int = 0) -> None:
-    """Send a RST of the model's connection and direction, so many bytes ahead of it."""
+def reset_like(model: Packet, *, ahead: int = 0, says: bytes = b"") -> Packet:
+    """Make a RST of the model's connection and direction, so many bytes ahead of it.
+
+    With `says` it carries a reason, and has the model's TTL.
+    """
     scapy = _scapy()
     header = model["TCP"]
     reset = scapy.TCP(sport=header.sport, dport=header.dport, seq=(header.seq + ahead) % 2**32, flags="R")
-    scapy.send(scapy.IP(src=model.src, dst=model.dst) / reset, verbose=False)
+    around = scapy.IP(src=model.src, dst=model.dst)
+    if says:
+        around.ttl = model.ttl
+        reset /= scapy.Raw(says)
+    packet: Packet = around / reset
+    return packet
+
+
+def send_reset_like(model: Packet, *, ahead: int = 0) -> None:
+    """Send a RST of the model's connection and direction, so many bytes ahead of it."""
+    _scapy().send(reset_like(model, ahead=ahead), verbose=False)
 
 
 def send_syn(port: int, to: int) -> None:

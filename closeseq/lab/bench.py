@@ -8,8 +8,9 @@ import time
 from typing import TYPE_CHECKING, Self
 
 from closeseq.connections.conversation import ENDS, End
-from closeseq.lab import network
+from closeseq.lab import box, network
 from closeseq.lab.agreement import Recording, views
+from closeseq.lab.box import BoxNetwork
 from closeseq.lab.kernel_answers import PORT, Answers, TableMoment, entry
 from closeseq.lab.path import PathNetwork
 from closeseq.lab.processes import Program
@@ -72,6 +73,7 @@ class Bench:
         self.doubt = ""  # why there may be too few
         self.late = 0.0  # seconds that a step took longer than planned, at most: the machine was busy
         self.path_network: PathNetwork | None = None
+        self.box_network: BoxNetwork | None = None
         self._hosts = dict.fromkeys(ENDS, "127.0.0.1")
         self._trace = trace
         self._open = contextlib.ExitStack()
@@ -80,7 +82,11 @@ class Bench:
     def __enter__(self) -> Self:
         """Set the namespaces up and begin to capture."""
         self.tap: Tap | PathTap
-        if self.experiment.path is None:
+        if self.experiment.box:
+            self.box_network = self._open.enter_context(BoxNetwork())
+            self._hosts = {end: self.box_network.host(end) for end in ENDS}
+            self.tap = self._open.enter_context(Tap(self.path, box.DEVICE, self.experiment.keep))
+        elif self.experiment.path is None:
             self.tap = self._open.enter_context(Tap(self.path, self.experiment.device, self.experiment.keep))
         else:
             settings = self.experiment.path
@@ -89,7 +95,7 @@ class Bench:
             self.answers.one_way_ns = settings.one_way_ns()
             self.tap = PathTap(self.path, self.path_network, settings.one_way_ns())
         self._tables = {}
-        for end in ENDS if self.path_network else (End.SERVER,):
+        for end in ENDS if self._apart else (End.SERVER,):
             with self.at(end):
                 self._set_up()
                 self._tables[end] = self._open.enter_context(SocketTable())
@@ -104,9 +110,20 @@ class Bench:
             "ip_local_port_range", f"{self.client_port + 1} {self.client_port + CLIENTS - 1}"
         )
 
+    @property
+    def _apart(self) -> PathNetwork | BoxNetwork | None:
+        """What gives client and server a namespace each; None if they share one."""
+        return self.path_network or self.box_network
+
+    @property
+    def box(self) -> BoxNetwork:
+        """The box between client and server."""
+        assert self.box_network, "the experiment declares a box"
+        return self.box_network
+
     def at(self, end: End) -> contextlib.AbstractContextManager[None]:
         """Be in the namespace of an end within the block."""
-        return self.path_network.at(end) if self.path_network else contextlib.nullcontext()
+        return self._apart.at(end) if self._apart else contextlib.nullcontext()
 
     def host(self, end: End) -> str:
         """Return the address of an end."""
@@ -219,7 +236,7 @@ class Bench:
         if receive_buffer:  # has to be set before the handshake, which announces the window scale
             client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         if port:
-            client.bind(("" if self.path_network else address, port))
+            client.bind(("" if self._apart else address, port))
         client.connect((address, PORT))
         return client
 

@@ -218,7 +218,7 @@ class Loss:
 
     def count(self) -> int:
         """Return how many packets have been lost so far."""
-        objects = json.loads(_nft("--json", "list", "table", "inet", self.table))["nftables"]
+        objects = json.loads(nft("--json", "list", "table", "inet", self.table))["nftables"]
         (rule,) = (one["rule"] for one in objects if "rule" in one)
         (counter,) = (one["counter"] for one in rule["expr"] if "counter" in one)
         return int(counter["packets"])
@@ -234,11 +234,11 @@ def losing(match: str, *, before_capture: bool = False) -> Iterator[Loss]:
     loss = Loss(f"loss{next(_numbers)}")
     hook = "output" if before_capture else "input"
     rule = f"type filter hook {hook} priority 0; {match} counter drop;"
-    _nft(f"table inet {loss.table} {{\n chain path {{ {rule} }}\n}}")
+    nft(f"table inet {loss.table} {{\n chain path {{ {rule} }}\n}}")
     try:
         yield loss
     finally:
-        _nft(f"delete table inet {loss.table}")
+        nft(f"delete table inet {loss.table}")
 
 
 def slow_line() -> None:
@@ -271,10 +271,10 @@ def mirror() -> None:
             route.link("add", ifname=MIRROR, kind="ifb")
     set_up(MIRROR)
     rule = f'type filter hook ingress device "lo" priority 0; dup to "{MIRROR}";'
-    _nft(f"table netdev mirror {{\n chain copy {{ {rule} }}\n}}")
+    nft(f"table netdev mirror {{\n chain copy {{ {rule} }}\n}}")
 
 
-def _nft(*arguments: str) -> str:
+def nft(*arguments: str) -> str:
     """Call nft, and return what it prints. Raises RuntimeError with its complaint."""
     path = command("nft")
     assert path, "an experiment that loses packets says that it needs nft"

@@ -53,6 +53,7 @@ class Experiment:
     stuck_after: float | None = None  # seconds, as the option of `analyze`; here waits are short
     fin_timeout: float | None = None  # seconds, likewise: what the namespace's setting is
     path: PathSettings | None = None  # between client and server; None: loopback
+    box: bool = False  # there is a box between client and server instead
 
     @property
     def text(self) -> str:
@@ -100,6 +101,7 @@ def experiment(
     stuck_after: float | None = None,
     fin_timeout: float | None = None,
     path: PathSettings | None = None,
+    box: bool = False,
 ) -> Callable[[Run], Run]:
     """Register the function under its own name, with dashes; lists are words with spaces between them."""
 
@@ -118,6 +120,7 @@ def experiment(
             stuck_after,
             fin_timeout,
             path,
+            box,
         )
         return run
 

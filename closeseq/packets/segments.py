@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from numpy.typing import NDArray
+
+    from closeseq.packets.reset_reasons import ResetReason
 
 # Control bits (RFC 9293 3.1).
 FIN = 0x01
@@ -108,16 +110,18 @@ class Segments:
     place: NDArray[np.uint64]  # equal unless link headers show that two frames are from different places
     skipped: Mapping[str, int] = field(default_factory=dict)  # reason -> frames that gave no row
     notes: Mapping[str, int] = field(default_factory=dict)  # remark -> rows it is true of
+    reasons: Mapping[int, ResetReason] = field(default_factory=dict)  # packet -> what a RST carries
 
     def __len__(self) -> int:
         return len(self.number)
 
     def take(self, rows: NDArray[np.int64 | np.bool_]) -> Segments:
         """Return the rows that an index array or a boolean mask selects; the counts stay with `self`."""
-        return Segments(*(getattr(self, name)[rows] for name in COLUMNS))
+        columns: dict[str, Any] = {name: getattr(self, name)[rows] for name in COLUMNS}
+        return Segments(**columns, reasons=self.reasons)
 
 
-COLUMNS = tuple(f.name for f in fields(Segments) if f.name not in ("skipped", "notes"))
+COLUMNS = tuple(f.name for f in fields(Segments) if f.name not in ("skipped", "notes", "reasons"))
 DTYPES = {
     "number": np.int64, "time_ns": np.int64, "version": np.uint8,
     "src_high": np.uint64, "src_low": np.uint64, "dst_high": np.uint64, "dst_low": np.uint64,

@@ -4,6 +4,7 @@
     links          the table of link types, and where the network layer of each frame begins
     layouts        the formats of IP and TCP headers as numpy dtypes
     tcp_options    timestamps, SACK and D-SACK from the TCP options
+    reset_payload  what a RST carries beside its header
     encapsulation  the frames that are walked one by one: tunnels, extension headers, MPLS, PPPoE
     wireless       802.11, alone or behind radiotap and PPI
     layers         what the steps of that walk return

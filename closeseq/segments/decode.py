@@ -17,7 +17,7 @@ from closeseq.packets.frames import Frames
 from closeseq.packets.gather import gather_padded, select
 from closeseq.packets.protocols import FRAGMENT_OFFSET, LINKTYPE_RAW, TUNNEL_PORTS
 from closeseq.packets.segments import COLUMNS, DTYPES, Segments
-from closeseq.segments import tcp_options
+from closeseq.segments import reset_payload, tcp_options
 from closeseq.segments.layouts import (
     FAMILIES,
     TCP,
@@ -252,6 +252,13 @@ def _read(frames: Frames, packets: TcpPackets, tally: Tally) -> dict[str, NDArra
         "window": tcp_header["window"],
         "length": room - header_bytes,
         **tcp_options.read(frames.buffer, tcp_header, tcp + TCP_FIXED, options_end),
+        "reasons": reset_payload.read(
+            frames.buffer,
+            tcp_header["control_bits"],
+            options=tcp + TCP_FIXED,
+            payload=tcp + header_bytes,
+            past=np.minimum(tcp + room, captured_end),
+        ),
     }
 
 
@@ -273,7 +280,12 @@ def _join(frames: Frames, networks: Networks, parts: list[dict[str, NDArray[Any]
             nothing: NDArray[Any] = np.empty(0, dtype=DTYPES[name])
             column = np.concatenate([nothing, *(part[name] for part in parts)], dtype=DTYPES[name])
         columns[name] = column if order is None else column[order]
-    return Segments(**columns, skipped=dict(tally.skipped), notes=dict(tally.notes))
+    reasons = {
+        int(frames.number[part["row"][at]]): reason
+        for part in parts
+        for at, reason in part.get("reasons", ())
+    }
+    return Segments(**columns, skipped=dict(tally.skipped), notes=dict(tally.notes), reasons=reasons)
 
 
 def narrow(segments: Segments, ports: AbstractSet[int], hosts: AbstractSet[str]) -> Segments:

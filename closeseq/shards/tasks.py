@@ -182,7 +182,8 @@ def of_columns(batches: Sequence[Segments]) -> Segments:
         name: np.concatenate([np.empty(0, DTYPES[name]), *[getattr(one, name) for one in batches]])
         for name in COLUMNS
     }
-    return Segments(**columns)
+    reasons = {number: one for batch in batches for number, one in batch.reasons.items()}
+    return Segments(**columns, reasons=reasons)
 
 
 def shard_of(terms: Terms, connections: Connections) -> Shard:

@@ -19,6 +19,7 @@ it, at whatever time.
 
 from __future__ import annotations
 
+from dataclasses import field
 from enum import Enum
 from itertools import pairwise
 from typing import TYPE_CHECKING
@@ -48,6 +49,7 @@ class Distance:
 
     least_ns: Mapping[End, int | None]  # the least time in which it answered; None: it never did
     late_ns: Mapping[End, int]  # what has not been answered after this time was lost
+    first_ns: Mapping[End, int] = field(default_factory=dict)  # in which it answered in the handshake
 
     @classmethod
     def of(cls, conversation: Conversation) -> Distance:
@@ -59,7 +61,7 @@ class Distance:
         for end in ENDS:
             own = [ns for ns in (least[end], handshake.get(end)) if ns is not None]
             late[end] = LATE_NS + LATE_FACTOR * max(own or known, default=0)
-        return cls(least, late)
+        return cls(least, late, handshake)
 
     def knew(self, sender: End, later_ns: int, earlier_ns: int) -> Knowledge:
         """Return whether `sender`, whose segment passed at `later_ns`, knew of its peer's of `earlier_ns`."""

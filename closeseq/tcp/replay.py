@@ -307,9 +307,11 @@ def _reset(evidence: Evidence, sender: End, segment: SentSegment) -> Iterator[Pl
     """Yield what a RST does at its sender and at its receiver."""
     if all(s.reset for s in evidence.after(sender, segment.step)):
         if segment.aborts:
-            # The RST is observed; the state that it leaves, only if that is settled.
+            # The RST is observed; the state that it leaves, only if that is settled. One that came another
+            # way than its sender's other frames may be somebody else's.
             is_open = unsettled(evidence, sender, segment.step)
-            certainty = Certainty.ASSUMED if is_open else Certainty.OBSERVED
+            foreign = segment.event is not None and segment.event.elsewhere
+            certainty = Certainty.ASSUMED if is_open or foreign else Certainty.OBSERVED
             yield _sent(segment, sender, Signal.SENDS_RST, certainty)
         else:
             # RFC 9293 3.10.7.1: it had no such connection; the RST does not show since when.

@@ -4,6 +4,7 @@
     vocabulary/ what each code means: the one place for meaning, severity, explanation
     case        a timeline arranged for judging: each endpoint's part in the close, its time in each state
     incomplete  what the capture did not see of it
+    origin      did a RST come from the endpoint whose address it has?
     ending      the verdict: an ordered list of rules, the first that matches wins
     findings/   the rules of the findings, one module a topic, and `found`, which makes a finding
     judgement   `judge`: verdict and findings of one timeline; `RULES`: which findings, in which order

@@ -16,6 +16,7 @@ from closeseq.verdict.findings.loss import fins_lost, retransmitted_in_vain
 from closeseq.verdict.findings.vanished import vanished
 from closeseq.verdict.incomplete import captured
 from closeseq.verdict.model import Initiator, Role, Verdict, VerdictCode
+from closeseq.verdict.origin import Origin
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -188,6 +189,13 @@ def reset(case: Case) -> Ending | None:
     both = case.crossed and all(case.close(end).began < (first.time_ns, first.packet) for end in ENDS)
     packets = [*(case.close(closer).packets if closer and closed_before else ()), first.packet]
     began = "both closed at once; " if both else f"{closer} closed first; " if closed_before else ""
+    if Origin(case, first).foreign:
+        by = Initiator(closer) if closer is not None and closed_before else Initiator.NONE
+        by = Initiator.BOTH if both else by
+        summary = (
+            f"a RST in the {sender}'s name ended it, which the {sender} did not send ({_when(case, first)})"
+        )
+        return Ending(began + summary, tuple(sorted(packets)), by, ((sender.peer, Role.ABORTED),))
     initiator = Initiator(closer) if closer is not None and closed_before else Initiator(sender)
     return Ending(
         began + _by_whom(case, first) + _not_after(case, first),
@@ -200,18 +208,22 @@ def reset(case: Case) -> Ending | None:
 def _by_whom(case: Case, reset: Event) -> str:
     """Return who reset the connection, and in which phase."""
     sender = reset.sender
+    aborts = [t for t, by in case.endings if by is reset and t.endpoint is sender]
+    if reset.ack is not None and aborts and aborts[0].before is not State.UNKNOWN:
+        return f"{sender} reset it in {aborts[0].before} ({_when(case, reset)})"
+    if reset.ack is not None:
+        return f"{sender} reset it ({_when(case, reset)})"
+    if aborts:
+        return f"{sender} answered with RST, it no longer had the connection ({_when(case, reset)})"
+    return f"a RST from the {sender} ended it ({_when(case, reset)})"
+
+
+def _when(case: Case, reset: Event) -> str:
+    """Return the packet of a RST, and in which phase of the close it came."""
     fins = sum(
         bool(case.close(end)) and case.close(end).began < (reset.time_ns, reset.packet) for end in ENDS
     )
-    phase = ("before any FIN", "after one FIN", "after both FINs")[fins]
-    aborts = [t for t, by in case.endings if by is reset and t.endpoint is sender]
-    if reset.ack is not None and aborts and aborts[0].before is not State.UNKNOWN:
-        return f"{sender} reset it in {aborts[0].before} (#{reset.packet}, {phase})"
-    if reset.ack is not None:
-        return f"{sender} reset it (#{reset.packet}, {phase})"
-    if aborts:
-        return f"{sender} answered with RST, it no longer had the connection (#{reset.packet}, {phase})"
-    return f"a RST from the {sender} ended it (#{reset.packet}, {phase})"
+    return f"#{reset.packet}, {('before any FIN', 'after one FIN', 'after both FINs')[fins]}"
 
 
 def _not_after(case: Case, reset: Event) -> str:

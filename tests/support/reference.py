@@ -65,6 +65,9 @@ class Side:
     reach: int = MOST_WINDOW
     kinds: Counter = field(default_factory=Counter)  # SYNs, FINs, RSTs it sent
     response_ns: int | None = None  # least time in which it answered the segment right before
+    answers: int = 0  # how many times it did
+    place: tuple | None = None  # where its last segment but RSTs was captured
+    moves: int = 0  # how often that changed
     holes: list[dict] = field(default_factory=list)  # open ones, oldest first
     reordered: int = 0
     lost: int = 0
@@ -301,9 +304,15 @@ def add(incarnation: Incarnation, row: dict) -> None:
         asks = before["end"] > before["seq_rel"] and before["position"] is Position.NEW
         waited = row["time_ns"] - before["time_ns"]
         if asks and not before["flags"] & RST and before["end"] == ack and 0 <= waited < REPEATED_NS:
+            own.answers += 1
             own.response_ns = waited if own.response_ns is None else min(own.response_ns, waited)
     incarnation.last = row
+    place = (row["place"], row["vlan"])
+    moved = own.place not in (None, place)
+    if not flags & RST:
+        own.place, own.moves = place, own.moves + moved
     row |= {
+        "elsewhere": bool(flags & RST) and moved,
         "seq_rel": seq,
         "ack_rel": ack,
         "position": position,
@@ -401,6 +410,8 @@ def path_of(own: Side, peer: Side) -> Path:
     shown = own.missed or (own.holes if acked else [])
     return Path(
         response_ns=own.response_ns,
+        answers=own.answers,
+        moves=own.moves,
         reordered=own.reordered,
         lost_before=own.lost,
         lost_after=max(own.repeated - peer.dsacks, 0),
@@ -558,6 +569,7 @@ def event(row: dict, ends: tuple[End, End], shift: list[int]) -> Event:
         ttl=row["ttl"],
         ip_id=None if row["ip_id"] < 0 else row["ip_id"],
         syn_options=row["syn_options"],
+        elsewhere=row.get("elsewhere", False),
     )
 
 

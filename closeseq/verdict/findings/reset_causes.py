@@ -14,7 +14,6 @@ from __future__ import annotations
 from itertools import groupby
 from typing import TYPE_CHECKING
 
-from closeseq.connections.conversation import Traffic
 from closeseq.packets.value import value
 from closeseq.tcp.states import State
 from closeseq.tcp.timeline import Certainty
@@ -32,8 +31,6 @@ if TYPE_CHECKING:
 
 # The least weight of all signs of a forgery together: a strong one, or several. Less is chance.
 NAMED_FROM = 4
-# How far an IP id may run ahead between two packets of one connection; the ids of one socket count up.
-ID_STRIDE = 1024
 
 
 @value
@@ -248,51 +245,35 @@ def challenge_answered(reset: Reset) -> Cause | None:
 
 
 def forged(reset: Reset) -> Cause | None:
-    """A middlebox or an attacker sent it: it is unlike its sender's other packets, or its sender goes on."""
-    others = [e for e in reset.case.events if e.sender is reset.sender and not e.rst]
-    signs: list[tuple[int, str]] = []
-    ttls = {e.ttl for e in others}
-    if ttls and reset.event.ttl not in ttls:
-        signs.append(
-            (5, f"its TTL is {reset.event.ttl}, that of the {reset.sender}'s other packets {min(ttls)}")
-        )
-    before = [e.ip_id for e in others if e.packet < reset.event.packet and e.ip_id]
-    ip_id = reset.event.ip_id
-    if ip_id and before and before[-1] and (ip_id - before[-1]) % 65536 > ID_STRIDE:
-        signs.append((2, f"its IP id {ip_id} does not continue the {reset.sender}'s ({before[-1]})"))
-    if not reset.aborts and reset.event.window:
-        signs.append((1, f"its window is {reset.event.window}, where a kernel sends 0"))
-    if (later := _goes_on(reset)) is not None:
-        signs.append((4, f"the {reset.sender} itself goes on (#{later})"))
-    weight = sum(weight for weight, _ in signs)
-    if weight < NAMED_FROM:
+    """Something on the path, a firewall or an attacker sent it in its alleged sender's name (`Origin`)."""
+    origin, sender = reset.origin, reset.sender
+    if origin.weight < NAMED_FROM:
         return None
-    against = [] if ttls - {reset.event.ttl} else [f"its TTL is that of the {reset.sender}'s other packets"]
+    others = [e for e in reset.case.events if e.sender is sender and not e.rst]
+    against = []
     if not others:
-        against = [f"the {reset.sender} sent nothing else to compare it with"]
+        against = [f"the {sender} sent nothing else to compare it with"]
+    elif any(e.ttl == reset.event.ttl for e in others) and not origin.foreign:
+        against = [f"its TTL is that of the {sender}'s other packets"]
     return Cause(
-        f"a middlebox or somebody else sent it in the {reset.sender}'s name",
-        weight=weight - 1,
-        speaks_for=tuple(text for _, text in signs),
+        f"not the {sender} but a box on the path, or a firewall, sent it in the {sender}'s name"
+        if origin.foreign
+        else f"a middlebox or somebody else sent it in the {sender}'s name",
+        weight=origin.weight - 1,
+        speaks_for=tuple(sign.text + (", which proves it" if sign.proves else "") for sign in origin.signs),
         speaks_against=tuple(against),
         advice=(
+            "look at firewalls, NAT, proxies, load balancers and intrusion prevention between the ends, and "
+            "at the packet filter of either host (rules that reject, idle timeouts); "
+            f"the {sender} did not send this RST and may still hold the connection"
+        )
+        if origin.foreign
+        else (
             "look for firewalls, proxies, load balancers and intrusion prevention on the path (idle "
-            f"timeouts, blocked content); capture at the {reset.sender} too, to see that it did not send "
+            f"timeouts, blocked content); capture at the {sender} too, to see that it did not send "
             "this RST"
         ),
     )
-
-
-def _goes_on(reset: Reset) -> int | None:
-    """Return the packet with which the RST's alleged sender went on, data or a plain ACK."""
-    steps = reset.case.conversation.steps
-    for step in steps[steps.index(reset.event) + 1 :]:
-        if isinstance(step, Traffic):
-            if step.of(reset.sender):
-                return step.of(reset.sender).first_packet
-        elif step.sender is reset.sender and not step.rst:
-            return None if step.syn else step.packet  # a SYN opens a new connection
-    return None
 
 
 def unknown(reset: Reset) -> Cause:
@@ -339,11 +320,12 @@ def reset_cause(case: Case) -> Iterator[Finding]:
     for _, run in groupby(case.resets, key=_likeness):
         resets = list(run)
         until = resets[-1].time_ns if len(resets) > 1 else None
-        summary, advice = _texts(case, resets) if case.worded else ("", "")
+        first = Reset(case, resets[0])
+        summary, advice = _texts(first, resets) if case.worded else ("", "")
         yield found(
             FindingCode.RESET_CAUSE,
             resets[0].sender,
-            Certainty.ASSUMED,
+            Certainty.PROVED if first.origin.foreign else Certainty.ASSUMED,
             since_ns=resets[0].time_ns,
             until_ns=until,
             packets=[r.packet for r in resets],
@@ -352,27 +334,30 @@ def reset_cause(case: Case) -> Iterator[Finding]:
         )
 
 
-def _texts(case: Case, resets: Sequence[Event]) -> tuple[str, str]:
+def _texts(first: Reset, resets: Sequence[Event]) -> tuple[str, str]:
     """Return the summary and advice of RSTs that look alike: why the first of them was sent."""
-    first = Reset(case, resets[0])
     causes = likely_causes(first)
     repeated = f" (repeated, {times(len(resets))} in all: {packets(r.packet for r in resets)})"
     summary = (
         f"RST #{resets[0].packet} from the {resets[0].sender} ({first.where})"
         + (repeated if len(resets) > 1 else "")
+        + (f", {harm}" if (harm := first.harm) else "")
+        + (f", says {first.event.reason}, as anybody can" if first.event.reason else "")
         + ": "
         + "; or ".join(map(_weighed, causes))
     )
     return summary, causes[0].advice
 
 
-def _likeness(reset: Event) -> tuple[End, bool, int, bool]:
+def _likeness(reset: Event) -> tuple[End, bool, int, bool, bool, str]:
     """Return what two RSTs that look alike have in common: sender, form, and traits of its stack."""
-    return reset.sender, reset.ack is None, reset.ttl, reset.window == 0
+    return reset.sender, reset.ack is None, reset.ttl, reset.window == 0, reset.elsewhere, reset.reason
 
 
 def likely_causes(reset: Reset) -> list[Cause]:
     """Return the likeliest causes of a RST, the best first; there is always one."""
+    if reset.origin.foreign and (cause := forged(reset)) is not None:
+        return [cause]  # no cause at its alleged sender remains
     causes = [cause for rule in CAUSES if (cause := rule(reset)) is not None]
     causes.sort(key=lambda cause: -cause.weight)
     return [cause for cause in causes if cause.weight >= 0][:MOST_CAUSES] or causes[:1]

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from closeseq.connections.conversation import Event, Traffic
+from closeseq.connections.conversation import ENDS, Event, Traffic
 from closeseq.packets.value import cached, value
 from closeseq.tcp.states import State
+from closeseq.units import count, listed
 from closeseq.verdict.findings.vanished import unanswered
+from closeseq.verdict.origin import Origin, state_before
 
 if TYPE_CHECKING:
     from closeseq.connections.conversation import End, Stream
@@ -60,12 +62,53 @@ class Reset:
     @cached
     def state(self) -> State:
         """The sender's state right before it."""
-        state = self.case.timeline.first_state(self.sender)
-        for t in self.case.transitions(self.sender):
-            if t.time_ns > self.event.time_ns or t.packet == self.event.packet:
-                break
-            state = t.after
-        return state
+        return state_before(self.case, self.event)
+
+    @cached
+    def origin(self) -> Origin:
+        """Whether its alleged sender sent it."""
+        return Origin(self.case, self.event)
+
+    @property
+    def harm(self) -> str:
+        """What was lost by it, as far as packets show: data that was under way; empty if it did nothing.
+
+        What lay unread in a receive queue is lost too, and no packet shows it.
+        """
+        case = self.case
+        if all(by is not self.event for _, by in case.endings) or not all(map(case.synchronized, ENDS)):
+            return ""
+        closes = [case.close(end) for end in ENDS]
+        if all(one.acked is not None and one.acked.time_ns <= self.event.time_ns for one in closes):
+            return "after both FINs were acknowledged"
+        lost = {end: self._lost(end) for end in ENDS}
+        parts = [f"{count(n, 'byte')} of the {end}" for end, n in lost.items() if n is not None and n > 0]
+        if parts:
+            return f"with {listed(parts)} never acknowledged"
+        if any(n is None for n in lost.values()) or not any(map(self.bytes_sent, ENDS)):
+            return ""
+        return "after all data was acknowledged"
+
+    def _lost(self, end: End) -> int | None:
+        """Return how much of what an endpoint sent before it was never acknowledged; None if unknown."""
+        if state_before(self.case, self.event, end) is State.CLOSED:
+            return 0  # before, and not by this one
+        sent = acked = None
+        for step in self.case.conversation.steps:
+            if isinstance(step, Traffic):
+                past, ack = step.of(end).end, step.of(end.peer).ack
+                until = step.of(end).last_ns
+            else:
+                own, foreign = step.sender is end, step.rst and (self.origin.foreign or step.ack is None)
+                past = step.end - step.fin if own and not step.rst else None
+                ack, until = (None if own or foreign else step.ack), step.time_ns
+            if past is not None and until <= self.event.time_ns:
+                sent = past if sent is None else max(sent, past)
+            if ack is not None:
+                acked = ack if acked is None else max(acked, ack)
+        if sent is None or acked is None:
+            return None
+        return max(sent - acked, 0)
 
     @cached
     def before(self) -> tuple[Event | Traffic, ...]:

@@ -251,10 +251,18 @@ NOTICES = (
         """A RST does not show its cause, but its form shows much: RST+ACK aborts an open socket (closed with
         unread data, SO_LINGER 0, a keepalive or a retransmission that gave up, a process killed with unread
         data). A bare RST, numbered like an ACK, is sent without a socket (data after close, an expired
-        FIN_WAIT_2, nobody listens, a challenge ACK to a connection that is gone). A TTL or an IP id unlike
-        that sender's other packets, or a sender that goes on, show a middlebox (RFC 9293 3.5.2, 3.10.7).
+        FIN_WAIT_2, nobody listens, a challenge ACK to a connection that is gone; RFC 9293 3.5.2, 3.10.7).
 
-        The causes are inferences, and marked as assumed; capture at both endpoints to be sure.""",
+        Firewalls, NAT and intrusion prevention send RSTs in an endpoint's name. It is proved that the
+        endpoint did not send it where it goes on afterwards (acknowledges what was sent after the RST, or
+        sends something new a second later), where the RST came far sooner than that endpoint can answer, or
+        where its frame came another way than the endpoint's others (MAC address, VLAN, interface,
+        direction). A TTL, an IP id, a number or a window unlike that sender's others are signs, and prove
+        nothing alone. What a RST says of its reason (text, a diagnostic code, MP_TCPRST) anybody can write.
+
+        All other causes are inferences, and marked as assumed; capture at both endpoints to be sure. The
+        finding also says how much data was under way and never acknowledged. Data that lay unread at the
+        receiver is lost as well, and no packet shows it.""",
         "take the first cause, and check it at the endpoint that is named",
     ),
     _notice(
