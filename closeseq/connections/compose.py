@@ -162,7 +162,7 @@ def event(
         ttl=row["ttl"],
         ip_id=None if row["ip_id"] < 0 else row["ip_id"],
         syn_options=row["syn_options"],
-        elsewhere=reset and row["elsewhere"] != 0,
+        elsewhere=bool(row["elsewhere"]),
         reason=reasons.get(index(row["number"]), "") if reasons and reset else "",
     )
 

@@ -1,9 +1,9 @@
 """Connections whose steps are of the same kinds, with the numbers in which they differ as columns.
 
 A *skeleton* is what connections have in common before any number is compared: which steps they have, who
-sent each, with which flags, in which position, with or without timestamps; whether a SYN shows which endpoint
-is the client; and whether another connection of the pair follows. Everything else is a number, and stands
-in a column: see `Leaf`.
+sent each, with which flags, in which position, with or without timestamps, whether a RST came another way;
+whether a SYN shows which endpoint is the client; and whether another connection of the pair follows.
+Everything else is a number, and stands in a column: see `Leaf`.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ MOST_STEPS = 64  # connections with more of them are judged one by one
 HISTORY, SIDE, SUCCESSOR, PAIR = -1, -2, -3, -4
 
 # Columns of a step that belong to the skeleton; all others of KeptEvents and Stretches are numbers.
-KINDS_OF_EVENT = ("sender", "flags", "position", "has_timestamps")
+KINDS_OF_EVENT = ("sender", "flags", "position", "has_timestamps", "elsewhere")
 KINDS_OF_STRETCH = ("has_timestamps",)
 EVENT, STRETCH = 1 << 30, 1 << 29  # in the code of a step, which is never 0
 # These ascend with the steps of a shared skeleton.
@@ -341,7 +341,8 @@ def event_codes(kept: KeptEvents, event: NDArray[np.int64], client: NDArray[np.u
     sender = (kept.sender[event] ^ client).astype(np.int64)
     stamped = kept.has_timestamps[event].astype(np.int64)
     position, flags = kept.position[event].astype(np.int64), kept.flags[event].astype(np.int64)
-    return EVENT | sender << 17 | stamped << 16 | position << 8 | flags
+    elsewhere = kept.elsewhere[event].astype(np.int64)
+    return EVENT | elsewhere << 18 | sender << 17 | stamped << 16 | position << 8 | flags
 
 
 def stretch_codes(
