@@ -92,6 +92,9 @@ def linger_zero(reset: Reset) -> Cause | None:
     else:
         weight -= 1
         against.append("there was data to read")
+    if reset.in_vain is not None and reset.instead_of_fin:
+        weight -= 2
+        against.append("it came when the next retransmission of its FIN was due")
     return Cause(
         f"the {reset.sender} closed with SO_LINGER 0",
         weight=weight,
@@ -187,7 +190,7 @@ def fin_wait_2_expired(reset: Reset) -> Cause | None:
 def no_such_socket(reset: Reset) -> Cause | None:
     """There is no socket: nobody listens, or the connection is gone."""
     asked = reset.answered
-    if asked is not None and asked.syn and not asked.acks:
+    if asked is not None and asked.syn and not asked.acks and not reset.answered_syn:
         port = reset.case.conversation.address(reset.sender).port
         return Cause(
             f"nobody listens on port {port} of the {reset.sender}, or a firewall rejects",

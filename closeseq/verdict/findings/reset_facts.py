@@ -88,6 +88,12 @@ class Reset:
         in_time = [a for a in fitting if least is None or self.event.time_ns - a.time_ns >= least]
         return next(reversed(in_time or fitting), None)
 
+    @property
+    def answered_syn(self) -> bool:
+        """Whether its sender had sent a SYN of its own: then it had a socket."""
+        events = (step for step in self.before if isinstance(step, Event))
+        return any(event.syn and event.sender is self.sender for event in events)
+
     def _is_from_peer(self, step: Event | Traffic) -> bool:
         if isinstance(step, Traffic):
             return bool(step.of(self.peer))
@@ -149,6 +155,15 @@ class Reset:
     def persisted(self) -> bool:
         """Whether its sender had tried so often that giving up is the obvious cause."""
         return self.in_vain is not None and self.in_vain.enough
+
+    @property
+    def instead_of_fin(self) -> bool:
+        """Whether its sender had sent its FIN again, and the next retransmission was due (RFC 6298 5.5)."""
+        tries = [e for e in self.case.close(self.sender).transmissions if e.packet < self.event.packet]
+        if len(tries) < 2:  # noqa: PLR2004 - it takes two to see the distance
+            return False
+        earlier, last = tries[-2:]
+        return self.event.time_ns - last.time_ns >= last.time_ns - earlier.time_ns
 
     @cached
     def challenged(self) -> Answered | None:
