@@ -80,7 +80,7 @@ def unread_data(reset: Reset) -> Cause | None:
 
 def linger_zero(reset: Reset) -> Cause | None:
     """It set SO_LINGER with a time of zero: close() aborts at once."""
-    if not reset.aborts or reset.persisted or reset.state is State.LISTEN:
+    if not reset.aborts or reset.persisted or reset.had_no_part:
         return None
     weight, speaks_for, against = 2, ["RST+ACK from an open socket"], []
     if not reset.bytes_sent(reset.peer):
@@ -110,7 +110,7 @@ def linger_zero(reset: Reset) -> Cause | None:
 
 def process_killed(reset: Reset) -> Cause | None:
     """A process that dies has its sockets closed by the kernel: FIN, or RST if data was unread."""
-    if not reset.aborts or reset.persisted or reset.state is State.LISTEN:
+    if not reset.aborts or reset.persisted or reset.had_no_part:
         return None
     against = ["a killed process leaves FIN, not RST, unless data was unread"]
     return Cause(

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from closeseq.connections.conversation import Event, Traffic
 from closeseq.packets.value import cached, value
-from closeseq.tcp.states import State
+from closeseq.tcp.states import NO_SOCKET, State
 from closeseq.verdict.findings.vanished import unanswered
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ class Reset:
     def where(self) -> str:
         """In which state its sender was, or was last seen: a bare RST is sent without a socket."""
         state = self.state
-        if state is State.LISTEN:
+        if self.had_no_part and not any(e.rst and e.sender is self.sender for e in self._events_before):
             return "which had sent nothing before"
         if state is State.UNKNOWN:
             return "in an unknown state"
@@ -89,10 +89,23 @@ class Reset:
         return next(reversed(in_time or fitting), None)
 
     @property
+    def had_no_part(self) -> bool:
+        """Whether it is the first of its sender, which had never opened."""
+        return self.state in NO_SOCKET and not any(map(self._is_own, self.before))
+
+    def _is_own(self, step: Event | Traffic) -> bool:
+        if isinstance(step, Traffic):
+            return bool(step.of(self.sender))
+        return step.sender is self.sender and not step.rst
+
+    @property
     def answered_syn(self) -> bool:
         """Whether its sender had sent a SYN of its own: then it had a socket."""
-        events = (step for step in self.before if isinstance(step, Event))
-        return any(event.syn and event.sender is self.sender for event in events)
+        return any(event.syn and event.sender is self.sender for event in self._events_before)
+
+    @property
+    def _events_before(self) -> list[Event]:
+        return [step for step in self.before if isinstance(step, Event)]
 
     def _is_from_peer(self, step: Event | Traffic) -> bool:
         if isinstance(step, Traffic):
