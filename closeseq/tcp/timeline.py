@@ -113,10 +113,16 @@ def first_state(conversation: Conversation, end: End) -> State:
 
 def _only_refuses(conversation: Conversation, end: End) -> bool:
     """Whether nothing but RSTs was captured of an endpoint."""
-    if any(not isinstance(step, Event) and step.of(end) for step in conversation.steps):
-        return False
-    own = [event for event in conversation.events if event.sender is end]
-    return bool(own) and all(event.rst for event in own)
+    refused = False
+    for step in conversation.steps:
+        if isinstance(step, Event):
+            if step.sender is end:
+                if not step.rst:
+                    return False
+                refused = True
+        elif step.of(end):
+            return False
+    return refused
 
 
 @value

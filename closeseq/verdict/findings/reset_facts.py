@@ -119,7 +119,7 @@ class Reset:
             data = (stream.end or 0) > (step.of(self.sender).ack or 0) and stream.bytes > 0
             fits = stream.ack == self.event.seq
             return Answered(stream.last_packet, stream.last_ns, data=data) if fits else None
-        if step.ack != self.event.seq and not (step.ack is None and step.syn):
+        if step.ack != self.event.seq and not (step.ack is None and step.syn and not self.answered_syn):
             return None
         acks, data = step.ack is not None, step.length > 0
         return Answered(step.packet, step.time_ns, data=data, syn=step.syn, acks=acks, pure_ack=step.pure_ack)
