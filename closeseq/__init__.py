@@ -16,6 +16,7 @@ The way of the data, one line a stage. A later stage may import an earlier one, 
     connection   one analysed connection
     classes      connections that go the same way share one replay
     reading      a capture's files, one after the other, and what was met in them
+    judging      what analysis and watch share: connections that can be judged
     shards       the same in portions, by tasks on other machines
     analysis     the pipeline end to end: a capture's connections
     linux        what Linux itself reports: socket table, tracepoint, owner of a socket
@@ -24,6 +25,26 @@ The way of the data, one line a stage. A later stage may import an earlier one, 
     cluster      the report of a cluster's workers, made in parts
     lab          real sockets, driven into each way of closing, and compared with the kernel
     cli          the command `closeseq`
+
+Words of our own; all others are those of RFC 9293, tcpdump and Wireshark:
+
+    frame         captured bytes from the link layer up, with time and lengths
+    segment       a TCP header and the length of its payload: one row of columns
+    end           one side of a connection: End.CLIENT opened it, End.SERVER listened; in texts, endpoint
+    event         a segment that can change a state or prove something: SYN, FIN, RST, some ACKs
+    traffic       everything between two events, kept as counts
+    step          an event or a stretch of traffic: a line of the timeline
+    conversation  a connection as its steps: what the packets show, before anything is inferred
+    signal        what moves the state machine: sends FIN, receives the ACK of its FIN ...
+    receipt       the arrival of a segment at its receiver, as far as it is known
+    certainty     observed: it was captured; proved: no other history gives these packets; inferred, assumed
+    timeline      both endpoints' states, step by step
+    case          a timeline arranged for judging
+    shape         a connection's events in one line: C:S S:SA C:A ~ C:FA S:A S:FA C:A
+    class         connections that take the same way through tcp and verdict, judged once
+    pair          two addresses and ports; its connections, one after the other, are incarnations
+    pattern       what is reported of connections that closed alike, while they are watched
+    duplicate     a packet that was captured or delivered twice; a retransmission is sent twice
 
     import closeseq
 

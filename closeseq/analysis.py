@@ -17,7 +17,7 @@ import numpy as np
 from closeseq.classes import Classes, Outcome
 from closeseq.connection import Connection
 from closeseq.connections import Connections
-from closeseq.connections.conversation import Address, End
+from closeseq.judging import Judging
 from closeseq.reading import Reader, Reading
 from closeseq.settings import SECOND, Limits, Settings, nanoseconds, settings_of
 from closeseq.verdict.fault import Faults
@@ -181,7 +181,7 @@ def _found_chains(paths: Sequence[str]) -> tuple[list[Chain], list[CaptureError]
     return found, named.broken + broken
 
 
-class Analysis(Sequence[Connection]):
+class Analysis(Judging, Sequence[Connection]):
     """The connections of one capture, in one file or several, in the order of their first packets.
 
     Batches are fed with `feed`; after that it is a sequence of `Connection`s. The counts `verdicts`,
@@ -195,12 +195,10 @@ class Analysis(Sequence[Connection]):
     """
 
     def __init__(self, path: str = "", settings: Settings | None = None, jobs: int | None = 1) -> None:
+        settings = settings or Settings()
+        super().__init__(settings, Reading(path), Connections(ports=settings.ports, scratch=True))
         self.path = path
         self.jobs = jobs
-        self.settings = settings or Settings()
-        self.reading = Reading(path)
-        self._connections = Connections(ports=self.settings.ports, scratch=True)
-        self.faults = Faults()  # of closeseq itself, at the connections that were judged
 
     @classmethod
     def of_some(cls, connections: Connections, reading: Reading, settings: Settings) -> Self:
@@ -217,20 +215,14 @@ class Analysis(Sequence[Connection]):
 
     def feed(self, segments: Segments) -> None:
         """Add a batch of segments, which follow those fed before."""
-        from closeseq.segments.decode import narrow
-
         self.reading.see(segments)
-        self._connections.feed(narrow(segments, self.settings.ports, self.settings.hosts))
-        self.reading.copies = self._connections.copies
+        self._add(segments)
         self.__dict__.pop("classes", None)  # they are of what has been fed
 
     @property
     def now_ns(self) -> int:
         """The moment for which the states hold: when the capture ended, since the Unix epoch."""
         return self.reading.end_ns or 0
-
-    def __len__(self) -> int:
-        return len(self._connections)
 
     @overload
     def __getitem__(self, index: int) -> Connection: ...
@@ -268,16 +260,7 @@ class Analysis(Sequence[Connection]):
             soon: whether the first of them are waited for.
         """
         chosen = range(len(self)) if indices is None else indices
-        if self.reading.files.gaps():  # texts may mention one
-            return self.among(chosen)
-        return self._finder.judge(
-            self._connections,
-            np.asarray(chosen, np.int64),
-            self._analysed,
-            self.now_ns,
-            dropped=self.reading.dropped,
-            soon=soon,
-        )
+        return self._judged(self._finder, chosen, self._analysed, self.now_ns, soon=soon)
 
     @cached_property
     def _finder(self) -> Classes:
@@ -358,13 +341,6 @@ class Analysis(Sequence[Connection]):
         found = finder.find(self._connections, self.now_ns, dropped=self.reading.dropped)
         return found, finder.outcomes
 
-    def places(self, indices: Sequence[int], end: End) -> list[tuple[Address, list[int]]]:
-        """Group connections, given by index, by the address of one endpoint.
-
-        For a server that is address and port; for a client, whose ports vary, the port is given as 0.
-        """
-        return self._connections.places(indices, end, with_port=end is End.SERVER)
-
     @property
     def losses(self) -> tuple[int, int, int]:
         """Segments lost between clients and capture point, between it and the servers, and out of order."""
@@ -389,10 +365,6 @@ class Analysis(Sequence[Connection]):
     def failed(self) -> int:
         """At how many connections closeseq itself has failed, of those that were judged."""
         return len(self.faults)
-
-    def failed_at(self, indices: Iterable[int], fault: Exception) -> None:
-        """Note that closeseq itself failed to show these connections, given by index."""
-        self.faults.add_all(self._connections.numbers[list(indices)].tolist(), fault)
 
     def _count(self, codes: Callable[[Outcome], Iterable[str]]) -> Counter[str]:
         counts: Counter[str] = Counter()

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import ast
 import re
+import subprocess
+import sys
 from collections import Counter
 from typing import TYPE_CHECKING
 
+import click
 import pytest
 
+from closeseq.cli.main import cli
 from places import ROOT
 
 if TYPE_CHECKING:
@@ -32,6 +36,7 @@ STAGES = (
     "connection",
     "classes",
     "reading",
+    "judging",
     "shards",
     "analysis",
     "linux",
@@ -137,6 +142,56 @@ def test_no_two_public_classes_have_the_same_name():
         if isinstance(node, ast.ClassDef) and not node.name.startswith("_")
     )
     assert not [one for one, times in classes.items() if times > 1]
+
+
+def test_the_bare_package_loads_none_of_its_modules():
+    code = "import sys, closeseq; print([one for one in sys.modules if one.startswith('closeseq.')])"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT.parent
+    )
+    assert done.stdout == "[]\n"
+
+
+def commands(group, prefix="closeseq"):
+    for one, command in group.commands.items():
+        yield f"{prefix} {one}"
+        if isinstance(command, click.Group):
+            yield from commands(command, f"{prefix} {one}")
+
+
+def test_every_command_is_in_the_readme():
+    readme = (ROOT.parent / "README.md").read_text()
+    assert not [command for command in commands(cli) if command not in readme]
+
+
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md"])
+def test_every_path_that_a_page_names_is_there(page):
+    text = (ROOT.parent / page).read_text()
+    named = re.findall(r"`((?:closeseq|captures|scripts|tests)/[\w./]*)`", text)
+    assert named
+    assert not [path for path in named if not (ROOT.parent / path).exists()]
+
+
+def defined(path: Path) -> set[str]:
+    """Return the public names that a module defines, but for those that a decorator registers."""
+    found = set()
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.decorator_list:
+            found.add(node.name)
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            found |= {leaf.id for one in targets for leaf in ast.walk(one) if isinstance(leaf, ast.Name)}
+    return {one for one in found if not one.startswith("_")}
+
+
+def test_no_public_name_is_used_nowhere():
+    """Neither in the package, nor by the scripts."""
+    texts = [p.read_text() for p in NAMES.values()]
+    texts += [
+        p.read_text() for p in (ROOT.parent / "scripts").rglob("*") if p.is_file() and p.suffix != ".pyc"
+    ]
+    words = Counter(word for text in texts for word in re.findall(r"\w+", text))
+    assert not sorted(one for path in MODULES for one in defined(path) if words[one] < 2)
 
 
 def test_the_right_half_knows_no_numpy():

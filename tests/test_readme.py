@@ -143,8 +143,3 @@ def test_the_two_commands_are_those_that_a_fresh_machine_runs():
     main_job, tests = SHELL
     assert "analyze captures/" in main_job
     assert tests.strip() in (ROOT / ".ci" / "run").read_text()
-
-
-def test_every_path_that_the_readme_names_is_there():
-    for path in re.findall(r"`((?:closeseq|captures|scripts)/[\w./]*)`", README):
-        assert (ROOT / path).exists(), path

@@ -7,6 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, overload
 
 import numpy as np
+from numpy.typing import NDArray
 
 from closeseq.classes.forms import DROPPED, NOW, ONGOING, Forms, placed
 from closeseq.classes.numbers import Number, Tape
@@ -40,10 +41,10 @@ FEWEST = 4  # connections of a new class: to note its conditions costs as much a
 class Classified(NamedTuple):
     """Connections and their classes: equal-length columns, in the order of the connections."""
 
-    connection: np.ndarray  # int64, indices, ascending
-    path: np.ndarray  # int32, the number of the class; of this call
-    outcome: np.ndarray  # int32, index into Classes.outcomes
-    until_ns: np.ndarray  # int64, when it may be another one, though no packet comes; FAR_NS for never
+    connection: NDArray[np.int64]  # indices, ascending
+    path: NDArray[np.integer[Any]]  # the number of the class; of this call
+    outcome: NDArray[np.integer[Any]]  # index into Classes.outcomes
+    until_ns: NDArray[np.int64]  # when it may be another one, though no packet comes; FAR_NS for never
 
     def groups(self) -> Groups:
         """Return the classes, by their smallest members."""
@@ -55,22 +56,28 @@ class Classified(NamedTuple):
         return Groups(self.connection[order], start[by_first], past[by_first], self.outcome[first[by_first]])
 
 
-class Groups(Sequence[tuple[np.ndarray, int]]):
+class Groups(Sequence[tuple[NDArray[np.int64], int]]):
     """The classes, each as its connections (int64, ascending) and the number of its outcome.
 
     In columns, since every connection may be in a class of its own.
     """
 
-    def __init__(self, member: np.ndarray, start: np.ndarray, past: np.ndarray, outcome: np.ndarray) -> None:
+    def __init__(
+        self,
+        member: NDArray[np.int64],
+        start: NDArray[np.int64],
+        past: NDArray[np.int64],
+        outcome: NDArray[np.integer[Any]],
+    ) -> None:
         self._member, self._start, self._past, self._outcome = member, start, past, outcome
 
     def __len__(self) -> int:
         return len(self._start)
 
     @overload
-    def __getitem__(self, place: int) -> tuple[np.ndarray, int]: ...
+    def __getitem__(self, place: int) -> tuple[NDArray[np.int64], int]: ...
     @overload
-    def __getitem__(self, place: slice) -> list[tuple[np.ndarray, int]]: ...
+    def __getitem__(self, place: slice) -> list[tuple[NDArray[np.int64], int]]: ...
     def __getitem__(self, place: int | slice) -> Any:
         if isinstance(place, slice):
             return [self[i] for i in range(*place.indices(len(self)))]
@@ -114,7 +121,7 @@ class Classes:
         connections: Connections,
         now_ns: int,
         *,
-        among: np.ndarray | None = None,
+        among: NDArray[np.int64] | None = None,
         dropped: int = 0,
         ongoing: bool = False,
     ) -> Classified:
@@ -146,7 +153,7 @@ class Classes:
     def judge(
         self,
         connections: Connections,
-        among: np.ndarray,
+        among: NDArray[np.int64],
         made: Callable[[Conversation], Judged],
         now_ns: int,
         *,
@@ -170,10 +177,10 @@ class Classes:
             return
         self._moment = {NOW: now_ns, DROPPED: dropped, ONGOING: int(ongoing)}
         for portion in connections.portions(among, soon=soon):
-            found: dict[int, tuple[Template, np.ndarray]] = {}  # by the place in the portion
+            found: dict[int, tuple[Template, NDArray[np.int64]]] = {}  # by the place in the portion
             with shadowed():
                 for skeleton in connections.skeletons(portion):
-                    nothing = list[tuple[np.ndarray, Template, np.ndarray]]()
+                    nothing = list[tuple[NDArray[np.int64], Template, NDArray[np.int64]]]()
                     filled = self._attempt(partial(self._filled, skeleton), len(skeleton), nothing)
                     for rows, template, values in filled:
                         places = np.searchsorted(portion, skeleton.connection[rows])
@@ -185,7 +192,7 @@ class Classes:
                     self._attempt(partial(template.fill, connection, own.tolist()), 1, None)
                 yield connection
 
-    def _filled(self, skeleton: Skeleton) -> list[tuple[np.ndarray, Template, np.ndarray]]:
+    def _filled(self, skeleton: Skeleton) -> list[tuple[NDArray[np.int64], Template, NDArray[np.int64]]]:
         """Return the rows of a skeleton that have a template, with it and their values."""
         if self._full:
             self._begin_anew()
@@ -200,7 +207,11 @@ class Classes:
         return found
 
     def _find(
-        self, connections: Connections, index: np.ndarray, path: np.ndarray, holds_ns: np.ndarray
+        self,
+        connections: Connections,
+        index: NDArray[np.int64],
+        path: NDArray[np.int32],
+        holds_ns: NDArray[np.int64],
     ) -> None:
         """Find the classes of these connections; write their paths, and how long these hold at the least."""
         with shadowed():

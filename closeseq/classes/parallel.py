@@ -17,6 +17,8 @@ from closeseq.verdict.fault import Faults
 from closeseq.workers.pool import in_order
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from closeseq.classes.outcome import Outcome
     from closeseq.connections import Connections
     from closeseq.settings import Settings
@@ -49,7 +51,7 @@ def find_by_several(
         WorkerError: a worker ended before its work was done.
     """
 
-    def find(among: np.ndarray) -> Part:
+    def find(among: NDArray[np.int64]) -> Part:
         noted = Faults()
         finder = Classes(settings, faults=noted)
         found = finder.find(connections, now_ns, among=among, dropped=dropped)
@@ -73,11 +75,11 @@ def find_by_several(
     return Classified(np.arange(size), path, outcome, until_ns), list(outcomes)
 
 
-def by_skeleton(connections: Connections, number: int) -> list[np.ndarray]:
+def by_skeleton(connections: Connections, number: int) -> list[NDArray[np.int64]]:
     """Return all connections in about so many parts, and those of a skeleton in one; the largest first."""
     found = sorted((one.connection for one in connections.skeletons()), key=len, reverse=True)
     least = max(len(connections) // (8 * number), 1)
-    parts: list[list[np.ndarray]] = [[one] for one in found if len(one) >= least]
+    parts: list[list[NDArray[np.int64]]] = [[one] for one in found if len(one) >= least]
     small = [one for one in found if len(one) < least]
     for one in small:
         if len(parts) < number or not parts:

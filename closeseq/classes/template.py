@@ -21,6 +21,8 @@ from closeseq.verdict.model import Finding, Verdict
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from numpy.typing import NDArray
+
     from closeseq.classes.forms import TextHole, Wording
     from closeseq.classes.tree import Columns
     from closeseq.connection import Connection
@@ -87,7 +89,7 @@ class Template:
             for f in judgement.findings
         ]
 
-    def values(self, columns: Columns, rows: np.ndarray) -> np.ndarray:
+    def values(self, columns: Columns, rows: NDArray[np.int64]) -> NDArray[Any]:
         """Return these connections' values: a row each, a column a slot; int64, or Python's whole numbers."""
         found = [columns.number(form, offset, rows) for form, offset in self._slot_of]
         return np.stack(found, axis=1) if found else np.zeros((len(rows), 0), np.int64)

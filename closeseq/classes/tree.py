@@ -21,6 +21,8 @@ from closeseq.connections.steps import FAR_NS
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from numpy.typing import NDArray
+
     from closeseq.classes.forms import Forms
     from closeseq.classes.numbers import Condition
     from closeseq.connections.skeleton import Leaf, Skeleton
@@ -34,7 +36,7 @@ WILD_NS = 1_000_000_000  # when to look again if it is not known when time chang
 class Plan(NamedTuple):
     """How a form is computed."""
 
-    parts: list[tuple[np.ndarray, int]]  # columns, and their factors
+    parts: list[tuple[NDArray[Any], int]]  # columns, and their factors
     fits: bool  # whether 64 bits hold all on the way, in every row
 
 
@@ -45,11 +47,11 @@ class Columns:
         self.forms = forms
         self._skeleton = skeleton
         self._constants = constants  # leaves that are the same for all
-        self._leaves: dict[int, np.ndarray] = {}
+        self._leaves: dict[int, NDArray[Any]] = {}
         self._sizes: dict[int, int] = {}
         self._plans: dict[int, Plan] = {}
 
-    def holds(self, condition: Condition, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def holds(self, condition: Condition, rows: NDArray[np.int64]) -> tuple[NDArray[np.bool_], NDArray[Any]]:
         """Return a mask of the rows for which a condition comes out as noted, and the form's values.
 
         `rows` are ascending.
@@ -69,7 +71,7 @@ class Columns:
         constant = self._constants.get(leaf)
         return self._skeleton.value(leaf, row) if constant is None else constant
 
-    def form(self, form: int, rows: np.ndarray) -> np.ndarray:
+    def form(self, form: int, rows: NDArray[np.int64]) -> NDArray[Any]:
         """Return a form's values in these rows: int64, or Python's whole numbers where these do not fit."""
         plan = self._plans.get(form)
         if plan is None:
@@ -90,7 +92,7 @@ class Columns:
                 result = result - part if factor == -1 else result + part * factor
         return result
 
-    def number(self, form: int, offset: int, rows: np.ndarray) -> np.ndarray:
+    def number(self, form: int, offset: int, rows: NDArray[np.int64]) -> NDArray[Any]:
         """Return a form's values with a constant added, as `form` does."""
         values = self.form(form, rows)
         if values.dtype != object and magnitude(values) + abs(offset) > MOST:
@@ -103,7 +105,7 @@ class Columns:
         fits = sum(self._sizes[leaf] * abs(factor) for leaf, factor in terms) <= MOST
         return Plan(parts, fits or (len(terms) == 1 and terms[0][1] == 1))
 
-    def _leaf(self, number: int) -> np.ndarray:
+    def _leaf(self, number: int) -> NDArray[Any]:
         found = self._leaves.get(number)
         if found is None:
             leaf = self.forms.leaves[number]
@@ -119,7 +121,7 @@ class Columns:
             self._sizes[number] = magnitude(found)
         return found
 
-    def _derived(self, leaf: Derived) -> np.ndarray:
+    def _derived(self, leaf: Derived) -> NDArray[Any]:
         rows = np.arange(len(self._skeleton))
         parts = []
         for form, offset in leaf.parts:
@@ -127,7 +129,7 @@ class Columns:
             if magnitude(values) + abs(offset) > MOST or abs(leaf.constant) > MOST:
                 values = values.astype(object)
             parts.append(values + offset)
-        result: np.ndarray = OF_COLUMNS[leaf.name](leaf.constant, *parts)
+        result: NDArray[Any] = OF_COLUMNS[leaf.name](leaf.constant, *parts)
         return result
 
 
@@ -181,7 +183,7 @@ OF_COLUMNS: dict[str, Callable[..., Any]] = {
 }
 
 
-def magnitude(values: np.ndarray) -> int:
+def magnitude(values: NDArray[Any]) -> int:
     """Return the greatest distance of a number of a column from 0."""
     return max(abs(int(values.min())), abs(int(values.max()))) if len(values) else 0
 
@@ -201,7 +203,7 @@ class Parted(NamedTuple):
 
     chain: ConditionChain | None  # None: nothing is known yet
     place: int  # of the condition that came out otherwise
-    rows: np.ndarray  # int64, of their skeleton
+    rows: NDArray[np.int64]  # int64, of their skeleton
 
     @property
     def depth(self) -> int:
@@ -236,7 +238,7 @@ class Tree:
         `learn` is called with those that have none: it grows the tree, or handles them itself and returns
         None.
         """
-        waiting: list[tuple[ConditionChain, np.ndarray]] = []
+        waiting: list[tuple[ConditionChain, NDArray[np.int64]]] = []
 
         def part(parted: Parted) -> None:
             known = self._known(parted) or learn(parted)
@@ -342,7 +344,7 @@ class ReplayResult:
         self.holds_ns = np.full(connections, FAR_NS)  # how much later it is another one, at the earliest
 
     def limit(
-        self, condition: Condition | None, rows: np.ndarray, values: np.ndarray, columns: Columns
+        self, condition: Condition | None, rows: NDArray[np.int64], values: NDArray[Any], columns: Columns
     ) -> None:
         """Note when a condition comes out otherwise, if time alone makes it do so."""
         assert condition is not None

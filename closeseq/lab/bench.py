@@ -108,6 +108,10 @@ class Bench:
         """Be in the namespace of an end within the block."""
         return self.path_network.at(end) if self.path_network else contextlib.nullcontext()
 
+    def host(self, end: End) -> str:
+        """Return the address of an end."""
+        return self._hosts[end]
+
     def injected(self, fault: Fault) -> contextlib.AbstractContextManager[Injection]:
         """Have the path do something on purpose while a block runs."""
         assert self.path_network, "the experiment declares a path"

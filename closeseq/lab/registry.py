@@ -13,12 +13,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     import numpy as np
+    from numpy.typing import NDArray
 
     from closeseq.lab.faults import PathSettings
     from closeseq.packets.segments import Segments
 
     Run = Callable[..., None]  # is given the experiment's Bench
-    Keep = Callable[[Segments], np.ndarray]
+    Keep = Callable[[Segments], NDArray[np.bool_]]
 
 
 class ExperimentOutcome(IntEnum):

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     import numpy as np
+    from numpy.typing import NDArray
 
     from closeseq.lab.path import PathNetwork
     from closeseq.lab.registry import Keep
@@ -74,7 +75,7 @@ class Tap:
         self._writer.write(frames)
         self._times += frames.time_ns.tolist()
 
-    def _kept(self, frames: Frames) -> np.ndarray:
+    def _kept(self, frames: Frames) -> NDArray[np.bool_]:
         """Return a mask of the frames to keep."""
         import numpy as np
 
@@ -82,7 +83,7 @@ class Tap:
 
         assert self._keep is not None, "asked only where not all are kept"
         segments = decode(frames)
-        kept: np.ndarray = np.isin(frames.number, segments.number[self._keep(segments)])
+        kept: NDArray[np.bool_] = np.isin(frames.number, segments.number[self._keep(segments)])
         return kept
 
 
@@ -121,6 +122,6 @@ class PathTap:
             return any((abs(one.time_ns - time_ns) < distance_ns).any() for one in capture.batches())
 
 
-def _some(frames: Frames, rows: np.ndarray) -> Frames:
+def _some(frames: Frames, rows: NDArray[np.bool_]) -> Frames:
     columns = (getattr(frames, field.name)[rows] for field in fields(frames) if field.name != "buffer")
     return Frames(frames.buffer, *columns)

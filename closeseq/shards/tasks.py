@@ -252,8 +252,8 @@ class ShardClasses(NamedTuple):
     """The classes of a shard."""
 
     number: NDArray[np.int64]  # of each connection
-    path: NDArray[np.int64]  # as in Classified
-    outcome: NDArray[np.int64]
+    path: NDArray[np.integer[Any]]  # as in Classified
+    outcome: NDArray[np.integer[Any]]
     until_ns: NDArray[np.int64]
     outcomes: list[Outcome]
     faults: Faults

@@ -78,9 +78,14 @@ def acknowledged(
     if failing and watched and cover is not surely and not silent():
         # What went before it was lost: only an answer shows that this one, or a later one, arrived.
         shown = [s for s in possible if s in arrived or answered(evidence, sender, s)]
-        if not shown:
-            return None
+        left = _left_handshake_in(evidence, sender, last, possible)
+        if not shown or (left is not None and left.step < shown[0].step):
+            return left
         cover = shown[0]
+    if len(lost) > 1 and cover.event is None:
+        left = _left_handshake_in(evidence, sender, last, [cover])
+        if left is not None:
+            return left
     return _receipt(evidence, sender, open_, last, cover=cover, surely=surely)
 
 
@@ -98,8 +103,9 @@ def _uncaptured(
     if sent and sent[-1].ack is not None and evidence.knew(sent[-1], last) is Knowledge.MUST:
         return None
     # In LAST_ACK nothing but the FIN is left to send: silence after the first shows that the ACK came, or
-    # that the socket is gone. After retransmissions without an answer it may have given up.
-    last_ack = len(transmissions) == 1 and _closed_second(evidence, sender, transmissions)
+    # that the socket is gone. After retransmissions without an answer, of data too, it may have given up.
+    once = len(transmissions) == 1 and not evidence.repeats_data(sender)
+    last_ack = once and _closed_second(evidence, sender, transmissions)
     if last_ack or _sent_when_overdue(evidence, sender, transmissions):
         return Receipt.of(last, Certainty.ASSUMED)
     return None
@@ -277,6 +283,22 @@ def _came_later(left: SentSegment, cover: SentSegment, possible: Sequence[SentSe
     Whatever follows the ACK of the SYN+ACK acknowledges it too, should that ACK be lost (RFC 9293 3.10.7.4).
     """
     return any(s is not cover and s.packet < left.packet for s in possible)
+
+
+def _left_handshake_in(
+    evidence: Evidence, sender: End, last: SentSegment | None, covers: Sequence[SentSegment]
+) -> Receipt | None:
+    """Return that an endpoint left SYN_RECEIVED in traffic in which it sends something itself, if it did.
+
+    A server whose accept queue is full drops the ACKs of its SYN until there is room.
+    """
+    if last is None or last.event is None or not last.event.syn:
+        return None
+    steps = {s.step for s in covers if s.event is None}
+    own = next((s for s in evidence.after(sender, last.step) if not s.reset), None)
+    if own is None or own.event is not None or own.step not in steps:
+        return None
+    return Receipt.of(own, Certainty.PROVED)
 
 
 def _fell_silent(

@@ -14,6 +14,7 @@ from closeseq.settings import Limits
 from closeseq.verdict.case import Case
 from closeseq.verdict.ending import verdict
 from closeseq.verdict.findings.data import data_after_close, half_close, slow_close
+from closeseq.verdict.findings.idle import half_close_cut, idle_cut, keepalive_race
 from closeseq.verdict.findings.loss import fin_lost, final_ack_lost
 from closeseq.verdict.findings.notices import (
     capture_incomplete,
@@ -22,6 +23,12 @@ from closeseq.verdict.findings.notices import (
     fin_with_data,
     keepalive,
     three_segment_close,
+)
+from closeseq.verdict.findings.opening import (
+    accept_queue_full,
+    blocked_by_old_connection,
+    never_accepted,
+    slow_open,
 )
 from closeseq.verdict.findings.reset_causes import reset_cause
 from closeseq.verdict.findings.stuck import (
@@ -56,7 +63,13 @@ RULES: dict[FindingCode, Rule] = {
     FindingCode.STUCK_LAST_ACK: stuck_last_ack,
     FindingCode.STUCK_CLOSING: stuck_closing,
     FindingCode.HALF_OPEN: half_open,
+    FindingCode.IDLE_CUT: idle_cut,
+    FindingCode.HALF_CLOSE_CUT: half_close_cut,
+    # the open
+    FindingCode.BLOCKED_BY_OLD_CONNECTION: blocked_by_old_connection,
+    FindingCode.ACCEPT_QUEUE_FULL: accept_queue_full,
     # something was lost
+    FindingCode.KEEPALIVE_RACE: keepalive_race,
     FindingCode.DATA_AFTER_CLOSE: data_after_close,
     FindingCode.FINAL_ACK_LOST: final_ack_lost,
     FindingCode.FIN_LOST: fin_lost,
@@ -65,6 +78,9 @@ RULES: dict[FindingCode, Rule] = {
     FindingCode.TIME_WAIT_RESTARTED: time_wait_restarted,
     FindingCode.TIME_WAIT_REUSED: time_wait_reused,
     FindingCode.BIND_BLOCKED: bind_blocked,
+    # how the open went
+    FindingCode.NEVER_ACCEPTED: never_accepted,
+    FindingCode.SLOW_OPEN: slow_open,
     # how the close went
     FindingCode.RESET_CAUSE: reset_cause,
     FindingCode.CHALLENGE_ACK: challenge_ack,

@@ -54,6 +54,11 @@ class FindingCode(StrEnum):
     STUCK_LAST_ACK = "stuck-last-ack"
     STUCK_CLOSING = "stuck-closing"
     HALF_OPEN = "half-open"
+    IDLE_CUT = "idle-cut"
+    HALF_CLOSE_CUT = "half-close-cut"
+    BLOCKED_BY_OLD_CONNECTION = "blocked-by-old-connection"
+    ACCEPT_QUEUE_FULL = "accept-queue-full"
+    KEEPALIVE_RACE = "keepalive-race"
     DATA_AFTER_CLOSE = "data-after-close"
     FINAL_ACK_LOST = "final-ack-lost"
     FIN_LOST = "fin-lost"
@@ -61,6 +66,8 @@ class FindingCode(StrEnum):
     TIME_WAIT_RESTARTED = "time-wait-restarted"
     TIME_WAIT_REUSED = "time-wait-reused"
     BIND_BLOCKED = "bind-blocked"
+    NEVER_ACCEPTED = "never-accepted"
+    SLOW_OPEN = "slow-open"
     RESET_CAUSE = "reset-cause"
     CHALLENGE_ACK = "challenge-ack"
     SLOW_CLOSE = "slow-close"
@@ -79,7 +86,7 @@ class FindingCode(StrEnum):
     @property
     def arises_with_time(self) -> bool:
         """Whether the passing of time, without a packet, brings it about: an endpoint waits in vain."""
-        return self is FindingCode.HALF_OPEN or self in STUCK_IN.values()
+        return self in VANISHED or self in STUCK_IN.values()
 
 
 STUCK_IN = {
@@ -89,6 +96,15 @@ STUCK_IN = {
     State.LAST_ACK: FindingCode.STUCK_LAST_ACK,
     State.CLOSING: FindingCode.STUCK_CLOSING,
 }
+
+
+# Its peer does not answer, or its program does not.
+VANISHED = frozenset(
+    {
+        *(FindingCode.HALF_OPEN, FindingCode.IDLE_CUT, FindingCode.HALF_CLOSE_CUT),
+        FindingCode.NEVER_ACCEPTED,
+    }
+)
 
 
 class Severity(StrEnum):

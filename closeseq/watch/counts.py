@@ -19,6 +19,8 @@ from closeseq.tcp.states import NO_SOCKET, State
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from numpy.typing import NDArray
+
     from closeseq.watch.updates import Pattern
 
 
@@ -28,7 +30,7 @@ class TimeWaitCounts:
     def __init__(self) -> None:
         self._until: Counter[tuple[int, int]] = Counter()  # (second since the epoch, pattern) -> connections
 
-    def add(self, pattern: np.ndarray, until_ns: np.ndarray) -> None:
+    def add(self, pattern: NDArray[np.int32], until_ns: NDArray[np.int64]) -> None:
         """Add connections that are being dropped: their patterns, and when their timers expire."""
         runs = until_ns != FAR_NS
         pairs = np.stack([until_ns[runs] // SECOND, pattern[runs]], axis=1)
@@ -40,7 +42,7 @@ class TimeWaitCounts:
         """Return the patterns that are counted, by number."""
         return {number for _, number in self._until}
 
-    def renumber(self, new: np.ndarray) -> None:
+    def renumber(self, new: NDArray[np.int32]) -> None:
         """Give patterns new numbers: `new` holds them by old number."""
         self._until = Counter(
             {(second, int(new[number])): count for (second, number), count in self._until.items()}

@@ -16,20 +16,20 @@ import numpy as np
 
 from closeseq.classes import Classes
 from closeseq.connections import Connections
-from closeseq.connections.conversation import End
 from closeseq.connections.state import ColumnTable, column
 from closeseq.connections.steps import FAR_NS
+from closeseq.judging import Judging
 from closeseq.reading import Reading
-from closeseq.segments.decode import narrow
 from closeseq.settings import SECOND, Settings
-from closeseq.verdict.fault import Faults
 from closeseq.watch.counts import SocketCounts, TimeWaitCounts
 from closeseq.watch.updates import Patterns, Update, UpdateKind, Updates
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
-    from closeseq.connections.conversation import Address, Conversation
+    from numpy.typing import NDArray
+
+    from closeseq.connections.conversation import Conversation
     from closeseq.packets.segments import Segments
     from closeseq.watch.updates import Pattern
 
@@ -41,15 +41,17 @@ NOTHING, PENDING_REVISED, PENDING_STUCK, PENDING_PROBLEM, PENDING_CLOSED = 0, 1,
 class Tracked(ColumnTable):
     """What is kept of each connection: one row each, as in `Connections`."""
 
-    pattern: np.ndarray = column(np.int32, -1)  # index into Patterns; -1: not judged yet
-    due_ns: np.ndarray = column(np.int64, FAR_NS)  # when to judge it again, since the Unix epoch
-    timer_ns: np.ndarray = column(np.int64, FAR_NS)  # if finished: when the timer of its last socket ends
-    judged_ns: np.ndarray = column(np.int64)  # when it was judged last
-    event: np.ndarray = column(np.int64, -1)  # its last event when it was judged
-    pending: np.ndarray = column(np.uint8, NOTHING)  # the update that is due
-    reported: np.ndarray = column(np.uint8, UNREPORTED)  # the last update that was reported
-    reported_pattern: np.ndarray = column(np.int32, -1)  # its pattern then
-    reported_last_ns: np.ndarray = column(np.int64)  # the time of its last packet then
+    pattern: NDArray[np.int32] = column(np.int32, -1)  # index into Patterns; -1: not judged yet
+    due_ns: NDArray[np.int64] = column(np.int64, FAR_NS)  # when to judge it again, since the Unix epoch
+    timer_ns: NDArray[np.int64] = column(
+        np.int64, FAR_NS
+    )  # if finished: when the timer of its last socket ends
+    judged_ns: NDArray[np.int64] = column(np.int64)  # when it was judged last
+    event: NDArray[np.int64] = column(np.int64, -1)  # its last event when it was judged
+    pending: NDArray[np.uint8] = column(np.uint8, NOTHING)  # the update that is due
+    reported: NDArray[np.uint8] = column(np.uint8, UNREPORTED)  # the last update that was reported
+    reported_pattern: NDArray[np.int32] = column(np.int32, -1)  # its pattern then
+    reported_last_ns: NDArray[np.int64] = column(np.int64)  # the time of its last packet then
 
 
 SETTLE_NS = 300_000_000  # of silence before a close is reported: a lost FIN is resent sooner (Linux: 200 ms)
@@ -61,7 +63,7 @@ MOST_PATTERNS = 4096
 SMALL = 16_384  # connections; with fewer there is no point in dropping any
 
 
-class Monitor:
+class Monitor(Judging):
     """Follows all connections that are going on, and those that ended a moment ago.
 
     Args:
@@ -73,14 +75,12 @@ class Monitor:
     def __init__(
         self, settings: Settings | None = None, *, capture: str = "", most: int = MOST_CONNECTIONS
     ) -> None:
-        self.settings = settings or Settings()
-        self.reading = Reading(capture)
+        settings = settings or Settings()
+        super().__init__(settings, Reading(capture), Connections(ports=settings.ports))
         self.evicted = 0  # connections dropped unfinished
         self._most = max(most, 1)
         self._room = min(self._most, SMALL)  # connections; with more, some are dropped if possible
-        self._connections = Connections(ports=self.settings.ports)
         self._tracked = Tracked()
-        self.faults = Faults()  # of closeseq itself
         self._classes = Classes(self.settings, kept=True, faults=self.faults)
         self._judgements = Classes(self.settings, faults=self.faults, worded=True)
         self._patterns = Patterns()
@@ -92,9 +92,6 @@ class Monitor:
         self._ongoing = True
         self._now_ns = 0
 
-    def __len__(self) -> int:
-        return len(self._connections)
-
     # ------------------------------------------------------------------------------------ packets
 
     def feed(self, packets: int, segments: Segments) -> None:
@@ -102,18 +99,15 @@ class Monitor:
         self.reading.add(packets, segments)
         if not len(segments):
             return
-        first, last = int(segments.time_ns.min()), int(segments.time_ns.max())
-        self.reading.first_ns = min(first, self.reading.first_ns or first)
-        self.reading.last_ns = max(last, self.reading.last_ns or last)
-        self._connections.feed(narrow(segments, self.settings.ports, self.settings.hosts))
-        self.reading.copies = self._connections.copies
+        self.reading.see(segments)
+        self._add(segments)
         self._touch(self._connections.touched)
-        replaced = self._connections.replaced
-        self._tracked.due_ns[replaced] = np.minimum(self._tracked.due_ns[replaced], last + SETTLE_NS)
+        replaced, last_ns = self._connections.replaced, int(segments.time_ns.max())
+        self._tracked.due_ns[replaced] = np.minimum(self._tracked.due_ns[replaced], last_ns + SETTLE_NS)
         if len(self) > self._room:
-            self._make_room(last)
+            self._make_room(last_ns)
 
-    def _touch(self, touched: np.ndarray) -> None:
+    def _touch(self, touched: NDArray[np.int64]) -> None:
         """Schedule the judging of the connections to which a batch added."""
         connections, tracked = self._connections, self._tracked
         tracked.grow(len(self) - len(tracked))
@@ -223,23 +217,9 @@ class Monitor:
             made.kind, made.as_of_ns = kind, self._now_ns
             return made
 
-        among, reading = np.asarray(indices, np.int64), self.reading
-        if reading.files.gaps():  # texts may mention one
-            return map(seen, self._connections.conversations(among))
-        return self._judgements.judge(
-            self._connections, among, seen, self._now_ns, dropped=reading.dropped, ongoing=self._ongoing
-        )
+        return self._judged(self._judgements, indices, seen, self._now_ns, ongoing=self._ongoing)
 
-    def failed_at(self, indices: Iterable[int], fault: Exception) -> None:
-        """Record a fault of closeseq itself while it showed these connections, given by index."""
-        numbers = self._connections.numbers
-        self.faults.add_all((int(numbers[index]) for index in indices), fault)
-
-    def places(self, indices: Sequence[int], end: End) -> list[tuple[Address, list[int]]]:
-        """Group connections by the address of the program at one endpoint, as `Analysis.places` does."""
-        return self._connections.places(indices, end, with_port=end is End.SERVER)
-
-    def _judge(self, due: np.ndarray, now_ns: int) -> None:
+    def _judge(self, due: NDArray[np.int64], now_ns: int) -> None:
         """Judge these connections again (ascending indices), and set their updates."""
         tracked, last_ns = self._tracked, self._connections.last_ns
         until_ns = self._find_patterns(due, now_ns)
@@ -284,7 +264,7 @@ class Monitor:
         tracked.pending[waiting] = NOTHING
         return updates
 
-    def _find_patterns(self, due: np.ndarray, now_ns: int) -> np.ndarray:
+    def _find_patterns(self, due: NDArray[np.int64], now_ns: int) -> NDArray[np.int64]:
         """Set the patterns of connections; return until when these hold if no packet comes."""
         found = self._classes.find(
             self._connections, now_ns, among=due, dropped=self.reading.dropped, ongoing=self._ongoing
@@ -294,7 +274,9 @@ class Monitor:
         self._tracked.pattern[due] = np.array(self._pattern_of, np.int32)[found.outcome]
         return found.until_ns
 
-    def _schedule(self, due: np.ndarray, over: np.ndarray, until_ns: np.ndarray, now_ns: int) -> None:
+    def _schedule(
+        self, due: NDArray[np.int64], over: NDArray[np.bool_], until_ns: NDArray[np.int64], now_ns: int
+    ) -> None:
         """Schedule when to judge connections again though no packet comes."""
         tracked, timers = self._tracked, self.settings.timers
         gone = self._where(tracked.pattern[due], lambda one: one.gone)
@@ -304,7 +286,7 @@ class Monitor:
         running = due[over & ~gone]
         tracked.timer_ns[running] = self._connections.times(running, now_ns, waits)
 
-    def _newly_stuck(self, stuck: np.ndarray) -> np.ndarray:
+    def _newly_stuck(self, stuck: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return those of these connections that were not reported as stuck, or as stuck in another way.
 
         What only time adds is not reported again: where one endpoint is stuck in CLOSE_WAIT, its peer soon is
@@ -315,16 +297,16 @@ class Monitor:
         new |= (self._connections.last_ns[stuck] > tracked.reported_last_ns[stuck]) & self._differ(
             stuck, lambda was, now: bool(now.stuck - was.stuck)
         )
-        found: np.ndarray = stuck[new]
+        found: NDArray[np.int64] = stuck[new]
         return found
 
-    def _contradicted(self, reported: np.ndarray) -> np.ndarray:
+    def _contradicted(self, reported: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return those of these connections whose later packets contradict what was reported."""
         later = reported[self._connections.last_ns[reported] > self._tracked.reported_last_ns[reported]]
-        found: np.ndarray = later[self._differ(later, lambda was, now: was.claims != now.claims)]
+        found: NDArray[np.int64] = later[self._differ(later, lambda was, now: was.claims != now.claims)]
         return found
 
-    def _updates(self, kind: UpdateKind, indices: np.ndarray) -> Iterator[Updates]:
+    def _updates(self, kind: UpdateKind, indices: NDArray[np.int64]) -> Iterator[Updates]:
         """Yield the updates of these connections, one for each pattern, and mark them as reported."""
         tracked = self._tracked
         pattern = tracked.pattern[indices]
@@ -337,13 +319,17 @@ class Monitor:
                 kind, self._patterns[tracked.pattern[members[0]]], members.tolist(), self.connections
             )
 
-    def _where(self, pattern: np.ndarray, holds: Callable[[Pattern], bool]) -> np.ndarray:
+    def _where(self, pattern: NDArray[np.int32], holds: Callable[[Pattern], bool]) -> NDArray[np.bool_]:
         """Return a mask of the places whose pattern satisfies a condition."""
         numbers, place = np.unique(pattern, return_inverse=True)
-        result: np.ndarray = np.array([holds(self._patterns[n]) for n in numbers.tolist()], np.bool_)[place]
+        result: NDArray[np.bool_] = np.array([holds(self._patterns[n]) for n in numbers.tolist()], np.bool_)[
+            place
+        ]
         return result
 
-    def _differ(self, indices: np.ndarray, holds: Callable[[Pattern, Pattern], bool]) -> np.ndarray:
+    def _differ(
+        self, indices: NDArray[np.int64], holds: Callable[[Pattern, Pattern], bool]
+    ) -> NDArray[np.bool_]:
         """Return a mask of the connections whose reported and present patterns satisfy a condition."""
         tracked, patterns = self._tracked, self._patterns
         both = (tracked.reported_pattern[indices].tolist(), tracked.pattern[indices].tolist())
@@ -395,7 +381,7 @@ class Monitor:
         self._judgements = Classes(self.settings, faults=self.faults, worded=True)
         self._most_patterns = max(MOST_PATTERNS, 2 * len(patterns))
 
-    def _judge_before_dropping(self, indices: np.ndarray, now_ns: int) -> None:
+    def _judge_before_dropping(self, indices: NDArray[np.int64], now_ns: int) -> None:
         """Judge connections that were never judged, so that they are counted."""
         if len(indices):
             self._find_patterns(indices, now_ns)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
@@ -14,6 +14,8 @@ from closeseq.verdict.model import Severity
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+
+    from numpy.typing import NDArray
 
     from closeseq.classes import Outcome
     from closeseq.connections.conversation import End
@@ -95,7 +97,7 @@ class Patterns:
             self._patterns.append(pattern)
         return number
 
-    def keep(self, numbers: np.ndarray) -> np.ndarray:
+    def keep(self, numbers: NDArray[np.integer[Any]]) -> NDArray[np.int32]:
         """Keep only these patterns, given by ascending numbers, and renumber them.
 
         Returns:

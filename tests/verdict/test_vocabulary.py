@@ -15,11 +15,12 @@ from closeseq.verdict.vocabulary import entries, lookup
 PROBLEMS = {
     *("stuck-close-wait", "stuck-fin-wait-2", "stuck-fin-wait-1", "stuck-last-ack", "stuck-closing"),
     *("half-open", "final-ack-lost", "time-wait-assassinated", "data-after-close"),
+    *("keepalive-race", "idle-cut", "half-close-cut", "accept-queue-full", "blocked-by-old-connection"),
 }
 NOTICES = {
     *("fin-lost", "time-wait-restarted", "time-wait-reused", "bind-blocked", "half-close", "slow-close"),
     *("reset-cause", "challenge-ack", "keepalive", "three-segment-close", "fin-with-data"),
-    *("capture-incomplete", "duplicate-packets"),
+    *("capture-incomplete", "duplicate-packets", "slow-open", "never-accepted"),
 }
 
 
@@ -31,7 +32,7 @@ def test_every_state_verdict_and_finding_has_an_entry_and_a_rule():
     assert of("state") == {state.value for state in State}
     assert of("verdict") == set(VERDICTS) | {NOT_JUDGED}
     assert of("finding") == set(FINDINGS) == PROBLEMS | NOTICES
-    assert len(entries()) == 12 + 10 + 22
+    assert len(entries()) == 12 + 10 + 29
 
 
 def test_the_severities():

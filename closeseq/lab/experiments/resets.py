@@ -110,7 +110,9 @@ def syn_scan(bench: Bench) -> None:
     bench.step("a SYN made by hand arrives")
 
 
-@experiment("replaced graceful", "none client", "challenge-ack reset-cause", needs="nft")
+@experiment(
+    "replaced graceful", "none client", "blocked-by-old-connection challenge-ack reset-cause", needs="nft"
+)
 def client_returns(bench: Bench) -> None:
     """The client's machine crashes and comes back with the same port (RFC 9293 3.5.1, figure 9).
 

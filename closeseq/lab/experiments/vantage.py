@@ -13,20 +13,21 @@ from closeseq.packets.segments import FIN
 
 if TYPE_CHECKING:
     import numpy as np
+    from numpy.typing import NDArray
 
     from closeseq.lab.bench import Bench
     from closeseq.packets.segments import Segments
 
 
-def all_but_the_clients_fin(segments: Segments) -> np.ndarray:
+def all_but_the_clients_fin(segments: Segments) -> NDArray[np.bool_]:
     """Return a mask of what is kept."""
-    kept: np.ndarray = (segments.dst_port != PORT) | (segments.flags & FIN == 0)
+    kept: NDArray[np.bool_] = (segments.dst_port != PORT) | (segments.flags & FIN == 0)
     return kept
 
 
-def what_the_client_sends(segments: Segments) -> np.ndarray:
+def what_the_client_sends(segments: Segments) -> NDArray[np.bool_]:
     """Return a mask of what is kept."""
-    kept: np.ndarray = segments.dst_port == PORT
+    kept: NDArray[np.bool_] = segments.dst_port == PORT
     return kept
 
 

@@ -137,7 +137,7 @@ def write_only_client(bench: Bench) -> None:
     bench.step("the client's program ends")
 
 
-@experiment("closing", "client", "stuck-close-wait stuck-fin-wait-2", stuck_after=1)
+@experiment("closing open", "client none", "never-accepted stuck-close-wait stuck-fin-wait-2", stuck_after=1)
 def never_accepted(bench: Bench) -> None:
     """A server listens and never calls accept(); its client asks, and closes.
 
@@ -153,6 +153,8 @@ def never_accepted(bench: Bench) -> None:
     bench.step("the client closes", wait=1.2)
     entry = bench.end(End.SERVER).entry
     bench.check("the server's end waits for accept()", entry and entry.unaccepted and not entry.owner)
+    bench.connect()
+    bench.step("another client connects")
 
 
 def clients_of_a_leaky_server(bench: Bench) -> None:

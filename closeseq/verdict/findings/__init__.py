@@ -3,6 +3,8 @@
 stuck         an endpoint waits in CLOSE_WAIT, FIN_WAIT_2 or another state of the close
 vanished      an endpoint whose peer no longer answers: half-open
 loss          a FIN or the last ACK was lost
+opening       the open: slow, not taken by the server, blocked by an older connection
+idle          idle connections: a request that meets a close, or a path that forgot the connection
 time_wait     what happens to an endpoint in TIME_WAIT
 data          data after a FIN: accepted, refused, or none for a long time
 reset_causes  why an endpoint sent RST, most likely first; reset_facts: what happened before it

@@ -96,7 +96,7 @@ def data_after_close(case: Case) -> Iterator[Finding]:
             if case.close(end.peer)
             else f"a RST had ended the connection at the {end.peer}"
         )
-        goodbye = _is_goodbye(case, end, size)
+        goodbye = is_goodbye(case, end, size)
         unheard = ", which did not arrive" if reset.packet in case.lost else ""
         what = "the data are lost" + (
             ", but so few bytes at the very end are usually a TLS close_notify or a QUIT" if goodbye else ""
@@ -123,7 +123,7 @@ def data_after_close(case: Case) -> Iterator[Finding]:
         )
 
 
-def _is_goodbye(case: Case, end: End, size: int) -> bool:
+def is_goodbye(case: Case, end: End, size: int) -> bool:
     """Whether refused data is short, and the very last of its sender, after its peer's FIN."""
     fins = case.close(end.peer).transmissions
     if size > GOODBYE_BYTES or not fins:

@@ -82,6 +82,79 @@ PROBLEMS = (
         heartbeat in the protocol, at both endpoints""",
     ),
     _problem(
+        FindingCode.IDLE_CUT,
+        "after a long silence what it sends gets no answer: something on the path dropped the connection",
+        """Firewalls, NAT and load balancers forget a connection in which no packet came for some time, and
+        tell neither endpoint. Whoever sends next gets nothing but its own retransmissions (then half-open is
+        reported as well), or a RST from a device that does not know the connection.
+
+        From one connection a peer that has crashed or restarted looks the same, so the finding is assumed.
+        If other connections between the same hosts go on, it is the path. It is reported for silences of
+        --stuck-after (60 s) and longer.""",
+        """have one endpoint send more often than the shortest idle timeout on the path: SO_KEEPALIVE with
+        TCP_KEEPIDLE (Linux begins after 2 h by default), or a heartbeat in the protocol; or lengthen that
+        timeout. Connections of a pool should be closed before""",
+    ),
+    _problem(
+        FindingCode.HALF_CLOSE_CUT,
+        "inside a half-close, after a long silence, what it sends gets no answer",
+        """One endpoint has sent its FIN and waits for the rest of the answer, which the other endpoint sends
+        in vain: its data is not acknowledged. Firewalls, NAT and load balancers keep a connection with a FIN
+        for a much shorter time than an open one (Linux conntrack: 60 s in CLOSE_WAIT, five days when
+        established), so a slow answer after shutdown(SHUT_WR) meets a path that forgot the connection.
+
+        From one connection a peer that crashed looks the same, so the finding is assumed.""",
+        """do not half-close before a slow answer: mark the end of the request in the protocol; or lengthen
+        the timeout for closing connections (nf_conntrack_tcp_timeout_close_wait, _fin_wait)""",
+    ),
+    _problem(
+        FindingCode.BLOCKED_BY_OLD_CONNECTION,
+        "its SYN was answered with an ACK of an older connection that the server still has",
+        """The client connects again from the same port, and the server still has the connection before it:
+        in CLOSE_WAIT (its program has not closed), in FIN_WAIT_2, or in TIME_WAIT with a SYN that is not
+        newer. It answers with an ACK numbered in the old connection (RFC 9293 3.10.7.4, RFC 5961 4). The
+        client answers that with RST, which ends the old connection, and opens the new one with its next SYN,
+        which Linux sends some 10 ms later, and others after a second. Where a firewall drops that ACK or
+        RST, it never opens.
+
+        Problem: it did not open. Notice: it opened in the end.""",
+        """look at the connection before it: fix the program that left it in CLOSE_WAIT (see
+        stuck-close-wait); let the client's kernel choose the port""",
+    ),
+    _problem(
+        FindingCode.ACCEPT_QUEUE_FULL,
+        "the handshake was complete, and the server's kernel did not take the connection",
+        """The kernel completes handshakes by itself and queues the connections until the program calls
+        accept(); listen(backlog) and net.core.somaxconn limit the queue. When it is full, Linux drops the
+        ACK that completes a handshake, and the data behind it, and sends its SYN ACK again after 1, 3, 7 s:
+        the client has long been ESTABLISHED and waits. With net.ipv4.tcp_abort_on_overflow=1 it answers with
+        RST. New SYNs are dropped as well: see slow-open.
+
+        A lost ACK looks the same, so it is reported if the SYN ACK's timestamp echo shows that the ACK had
+        arrived (older kernels), or if several segments of the client were captured near the server before
+        it. Where the server had answered with a SYN cookie, SYN ACK never comes again, and nothing is
+        reported. Assumed: lack of memory has the same effect, and so has a listening socket that was closed
+        at that moment (RST). Notice: no data was sent, for then TCP_DEFER_ACCEPT looks the same.""",
+        """make the program call accept() in time (a blocked event loop, all workers busy); give listen() a
+        larger backlog and raise net.core.somaxconn. ss -ltn shows the queue (Recv-Q) and its limit (Send-Q),
+        nstat -az TcpExtListenOverflows counts""",
+    ),
+    _problem(
+        FindingCode.KEEPALIVE_RACE,
+        "the server closed an idle connection, and the client's next request was answered with RST",
+        """A server closes a connection on which no request came for its keep-alive timeout. A client that
+        sends one at that moment, or later, gets RST: ECONNRESET, "socket hang up", "upstream prematurely
+        closed connection", 502 from a proxy.
+
+        Where the request crossed the FIN, neither program did anything wrong: the client's timeout must be
+        the shorter one. Where the client had acknowledged the FIN, its pool takes connections that its own
+        kernel knows to be closed. If the server never acknowledged the request, its program has not seen it,
+        and it is safe to send it again; if it did, nobody can tell.""",
+        """let the client drop idle connections sooner than the server (and a proxy sooner than what is
+        behind it); check a pooled connection before it is used; repeat a request that was not acknowledged
+        on a new connection""",
+    ),
+    _problem(
         FindingCode.DATA_AFTER_CLOSE,
         "data sent to an endpoint that had closed was answered by RST, and is lost",
         """After close() a socket accepts no more data: its kernel answers with RST. The sender gets
@@ -151,6 +224,26 @@ NOTICES = (
         On Linux both sockets must have SO_REUSEADDR; accepted sockets inherit it from the listening one. To
         see what holds the port: ss -tan 'sport = :PORT'.""",
         "set SO_REUSEADDR before bind(); or design the protocol so that the client closes first",
+    ),
+    _notice(
+        FindingCode.NEVER_ACCEPTED,
+        "the server's kernel acknowledged the client's data and FIN, and its program never sent a byte",
+        """The kernel completes the handshake, takes data and acknowledges the FIN without the program. If
+        that never sends a byte, it has probably not called accept() yet, or hangs before its first answer;
+        the server is in CLOSE_WAIT, for which see stuck-close-wait. Reported after --stuck-after (60 s).""",
+        """ss -tanp state close-wait at the server: no process and unread bytes (Recv-Q) mean that the
+        connection waits for accept(); else the process that is named hangs""",
+    ),
+    _notice(
+        FindingCode.SLOW_OPEN,
+        "the client had to send its SYN again before the open succeeded",
+        """A SYN is retransmitted after 1 s, then after 3 s and 7 s in all (RFC 6298; Linux since 6.5 sends
+        the first ones a second apart), so the open took at least a second. The SYN, or its answer, was lost
+        on the path; or the server dropped the SYN: its accept queue was full (see accept-queue-full), a SYN
+        flood filled its SYN queue, a connection tracking table was full, or two hosts behind one address
+        took the same port. One in a while is normal.""",
+        """if there are many to one server, look at nstat -az TcpExtListenOverflows TcpExtListenDrops there;
+        to all servers, look for packet loss""",
     ),
     _notice(
         FindingCode.RESET_CAUSE,
