@@ -132,15 +132,17 @@ def number(senders: Senders, segments: Segments, sides: Sides) -> Numbers:
     )
     fin_end = senders.highest(end, fin & ~outside, fin_before)
     acked_end = senders.highest(ack, ack != NONE, acked_before)
+    acked_by_peer = senders.of_peer(acked_end, sides.acked_end[side ^ 1])
+    placed = positions(
+        flags, seq, end, sent_so_far, fin_end=senders.before(fin_end, fin_before), acked=acked_by_peer
+    )
     result = Numbers(
         seq=seq,
         ack=ack,
         end=end,
-        position=np.where(
-            outside, OUTSIDE, positions(flags, seq, end, sent_so_far, senders.before(fin_end, fin_before))
-        ).astype(np.uint8),
+        position=np.where(outside, OUTSIDE, placed).astype(np.uint8),
         sent_before=sent_so_far,
-        acked_by_peer=senders.of_peer(acked_end, sides.acked_end[side ^ 1]),
+        acked_by_peer=acked_by_peer,
         first_ack=first_ack,
         sent_by_peer=senders.of_peer(sent_end, sides.sent_end[side ^ 1]),
         fin_of_peer=senders.of_peer(fin_end, sides.fin_end[side ^ 1]),
@@ -262,12 +264,16 @@ def positions(
     seq: NDArray[np.int64],
     end: NDArray[np.int64],
     sent_end: NDArray[np.int64],
+    *,
     fin_end: NDArray[np.int64],
+    acked: NDArray[np.int64],
 ) -> NDArray[np.uint8]:
     """Return where each segment lies against what its sender had sent."""
     result = np.where(end > sent_end, OVERLAP, RETRANSMISSION).astype(np.uint8)
-    # RFC 9293 3.8.4: a keepalive repeats the last number; behind a FIN that is not possible.
-    plain = (flags & (SYN | FIN | RST) == 0) & (fin_end == NONE)
+    # RFC 9293 3.8.4: a keepalive repeats the last number. Behind a FIN it holds no byte, and the FIN has been
+    # acknowledged: before that a segment of this number was sent before the FIN, and overtaken by it.
+    plain = flags & (SYN | FIN | RST) == 0
+    plain &= (fin_end == NONE) | ((end == seq) & (acked >= sent_end))
     result[plain & (seq == sent_end - 1) & (end - seq <= 1)] = PROBE
     result[seq > sent_end] = GAP
     result[(seq == sent_end) | (sent_end == NONE)] = NEW

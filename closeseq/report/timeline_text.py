@@ -277,7 +277,8 @@ def remarks(step: Step, style: Style) -> str:
     if step.note:
         notes.append(printable(step.note))
     elif event is not None:
-        notes += [POSITIONS[event.position]] if event.position in POSITIONS else []
+        again = event.rst and event.position is Position.RETRANSMISSION  # no RST is retransmitted
+        notes += [POSITIONS[event.position]] if event.position in POSITIONS and not again else []
         notes += ["lost"] if step.arrived is Arrival.NO else []
     for end in End:
         passed = [t.after for t in step.transitions if t.endpoint is end and t.after is not t.before][:-1]

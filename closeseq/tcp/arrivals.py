@@ -37,10 +37,11 @@ def _delivery(evidence: Evidence, sender: End, segment: SentSegment, event: Even
     if event.rst:
         return _delivery_of_reset(evidence, sender, segment)
     lost = _sent_again(evidence, sender, segment)
-    if lost is not None and _arrived_late(evidence, sender, segment):
+    is_fin = lost is not None and lost.event is not None and lost.event.fin
+    if lost is not None and is_fin and _arrived_late(evidence, sender, segment):
         return Arrival.ASSUMED, f"late: it crossed the retransmitted FIN #{lost.packet}"
     if lost is not None:
-        name = "FIN" if lost.event is not None and lost.event.fin else "SYN"
+        name = "FIN" if is_fin else "SYN"
         return Arrival.NO, f"lost: the {name} that it acknowledges comes again in #{lost.packet}"
     echoed = echo(evidence, sender.peer, segment)
     if echoed is Echo.ARRIVED or answered(evidence, sender.peer, segment):
@@ -85,6 +86,8 @@ def _sent_again(evidence: Evidence, sender: End, segment: SentSegment) -> SentSe
         return None
     for flag in (FIN, SYN):
         transmissions = evidence.transmissions(sender.peer, flag)
+        if flag == SYN:
+            transmissions = _before_it_went_on(evidence, sender.peer, transmissions)
         later = [
             s
             for s in transmissions
@@ -93,6 +96,20 @@ def _sent_again(evidence: Evidence, sender: End, segment: SentSegment) -> SentSe
         if later and any(s.step < segment.step for s in transmissions):
             return later[0]
     return None
+
+
+def _before_it_went_on(
+    evidence: Evidence, sender: End, transmissions: Sequence[SentSegment]
+) -> Sequence[SentSegment]:
+    """Return an endpoint's SYNs until it sends something else: one that passes later is an old duplicate."""
+    if len(transmissions) < 2:  # noqa: PLR2004 - nothing was sent again
+        return transmissions
+    last = transmissions[-1]
+    went_on = next(
+        (s.step for s in evidence.before(sender, last.step) if not s.reset and not (s.event and s.event.syn)),
+        last.step,
+    )
+    return [s for s in transmissions if s.step <= went_on]
 
 
 def _arrived_late(evidence: Evidence, sender: End, segment: SentSegment) -> bool:

@@ -197,8 +197,8 @@ def _finish(evidence: Evidence, sender: End) -> Iterator[PlacedSignal]:
 def _unseen_fin(evidence: Evidence, receiver: End) -> Iterator[PlacedSignal]:
     """Yield where an endpoint may have received a FIN of which no captured number tells.
 
-    It acknowledges more than was captured of its peer: a FIN may be the last of that. Or its peer may have
-    closed before the capture began.
+    It acknowledges more than was captured of its peer: a FIN may be the last of that, and has its highest
+    number. Or its peer may have closed before the capture began.
     """
     sender = receiver.peer
     if fins.find(evidence, sender) is not None:
@@ -206,13 +206,14 @@ def _unseen_fin(evidence: Evidence, receiver: End) -> Iterator[PlacedSignal]:
     # Data and SYN come before a FIN; the number of a plain ACK may come after it.
     before_fin = (s for s in evidence.sent[sender] if not s.reset and (s.bytes or (s.event and s.event.syn)))
     captured = max((s.end for s in before_fin), default=1)
-    anything = not _seen_open(evidence, sender)
-    for s in evidence.sent[receiver]:
-        if s.ack is not None and not s.reset and (anything or s.ack > captured):
-            yield replace(
-                _sent(s, receiver, Signal.RECEIVES_FIN, Certainty.ASSUMED, phase=BEFORE), kind=SignalKind.MAY
-            )
-            return
+    acks = [s for s in evidence.sent[receiver] if s.ack is not None and not s.reset]
+    highest = max((s.ack for s in acks if s.ack is not None), default=0)
+    if highest > captured or not _seen_open(evidence, sender):
+        for s in acks:
+            if s.ack == highest:
+                may = _sent(s, receiver, Signal.RECEIVES_FIN, Certainty.ASSUMED, phase=BEFORE)
+                yield replace(may, kind=SignalKind.MAY)
+                return
 
 
 def _seen_open(evidence: Evidence, end: End) -> bool:

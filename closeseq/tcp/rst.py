@@ -12,6 +12,8 @@ from closeseq.tcp.timeline import Certainty
 if TYPE_CHECKING:
     from closeseq.tcp.evidence import Evidence, SentSegment
 
+ENOUGH = 2  # segments without an answer are more than a loss
+
 
 def taken(evidence: Evidence, reset: SentSegment, sender: End) -> Receipt | None:
     """Return when a RST ended the connection at its receiver; None if it did not.
@@ -51,9 +53,18 @@ def challenge(evidence: Evidence, reset: SentSegment, sender: End) -> SentSegmen
     assert event is not None
     for s in evidence.after(sender.peer, reset.step)[:1]:
         inexact = s.ack is not None and s.ack != event.seq
-        if s.event is not None and s.event.pure_ack and inexact and evidence.crossed(reset, s):
+        if s.event is None or not s.event.pure_ack or not inexact:
+            continue
+        if evidence.crossed(reset, s) or _repeats(evidence, reset, s):
             return s
     return None
+
+
+def _repeats(evidence: Evidence, reset: SentSegment, ack: SentSegment) -> bool:
+    """Whether an ACK says what its sender had said before, and nothing but the RST had come in between."""
+    before = evidence.before(ack.sender, reset.step)[-1:]
+    since = [s for s in evidence.after(reset.sender, reset.step) if s.step < ack.step]
+    return not since and any(s.ack == ack.ack and s.end == ack.end for s in before)
 
 
 def acceptable(evidence: Evidence, event: Event, step: int, sender: End) -> bool:
@@ -115,11 +126,17 @@ def probed_in_vain(evidence: Evidence, sender: End, reset: SentSegment) -> bool:
     """Whether keepalives right before a RST had no answer: then the path or the peer was gone."""
     what = evidence.conversation.steps[reset.step - 1] if reset.step else None
     if not isinstance(what, Traffic):
-        return False
+        return _closed_in_vain(evidence, sender, reset)
     stream = what.of(sender)
     return bool(
         stream.probes and stream.unanswered and reset.first_ns - stream.last_ns > FIRST_TIMEOUT_NS // 2
     )
+
+
+def _closed_in_vain(evidence: Evidence, sender: End, reset: SentSegment) -> bool:
+    """Whether an endpoint retransmitted its FIN right before a RST, and its peer sent nothing meanwhile."""
+    tries = [s for s in evidence.transmissions(sender, FIN) if s.step < reset.step]
+    return len(tries) > ENOUGH and not evidence.after(sender.peer, tries[0].step)
 
 
 def _still_retransmitting(evidence: Evidence, receiver: End, reset: SentSegment) -> bool:

@@ -101,13 +101,28 @@ def first_state(conversation: Conversation, end: End) -> State:
     """Return an endpoint's state before the first step.
 
     CLOSED for an endpoint that opens actively, LISTEN for the other, UNKNOWN where no beginning was captured.
+    An endpoint that only answers with RST has no state at all (RFC 9293 3.3.2): CLOSED.
     """
     if conversation.opener is not Opener.SEEN:
         return State.UNKNOWN
     actively = end is End.CLIENT or any(
         e.sender is end and e.flags & (SYN | ACK | RST) == SYN for e in conversation.events
     )
-    return State.CLOSED if actively else State.LISTEN
+    return State.CLOSED if actively or _only_refuses(conversation, end) else State.LISTEN
+
+
+def _only_refuses(conversation: Conversation, end: End) -> bool:
+    """Whether nothing but RSTs was captured of an endpoint."""
+    refused = False
+    for step in conversation.steps:
+        if isinstance(step, Event):
+            if step.sender is end:
+                if not step.rst:
+                    return False
+                refused = True
+        elif step.of(end):
+            return False
+    return refused
 
 
 @value

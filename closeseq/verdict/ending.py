@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from closeseq.connections.conversation import ENDS, End, Event
 from closeseq.packets.value import value
 from closeseq.tcp.states import State
+from closeseq.tcp.timeline import Certainty
 from closeseq.units import count, listed, span, times
 from closeseq.verdict.findings.loss import fins_lost, retransmitted_in_vain
 from closeseq.verdict.findings.vanished import vanished
@@ -72,7 +73,7 @@ def standing(case: Case, end: End) -> str:
     if stay is None or state not in WAITS:
         return f"{end} is {state}" if state is State.CLOSED else f"{end} is in {state}"
     if not captured(case.conversation, end.peer):
-        return f"{end} was last seen in {state}; what followed would show in what the {end.peer} sent"
+        return f"{end} was last seen in {state}"
     closes = {State.CLOSE_WAIT: end, State.FIN_WAIT_2: end.peer}.get(state)
     if closes is not None and case.close(closes).transmissions:
         return f"{end} is in {state}"  # the FIN that it waits for was sent, but is out of order
@@ -306,6 +307,11 @@ def _begun(case: Case) -> Ending | None:
     if case.crossed:
         roles = ((End.CLIENT, Role.BOTH_CLOSERS), (End.SERVER, Role.BOTH_CLOSERS))
         return Ending(f"both closed; {where}", tuple(packets), Initiator.BOTH, roles)
+    sent = case.close(first).sent
+    alone = not captured(case.conversation, first.peer)
+    if alone and sent is not None and sent.certainty is Certainty.ASSUMED:
+        # What it had received before its FIN is not known: its peer may have closed first.
+        return Ending(f"{first} closed; {where}", tuple(packets) or (case.close(first).began[1],))
     other = case.close(first.peer) or case.close(first).received is not None
     return Ending(
         f"{first} closed first; {where}",

@@ -157,16 +157,30 @@ def _refused(case: Case, end: End) -> Iterator[tuple[Event, Event]]:
 
     A RST in answer to a segment has no ACK, and takes its number from what it answers (RFC 9293 3.10.7.1).
     """
-    pending: Event | None = None
-    for event in case.events:
+    pending: list[Event] = []  # not acknowledged so far
+    last: Event | None = None  # RST that refused some of it
+    for event in case.events if any(event.rst for event in case.events) else ():
         if event.sender is end and event.length:
-            pending = event
-        elif event.sender is not end and event.rst and pending is not None:
-            answers = event.ack is None and event.seq == pending.ack
-            refuses = event.ack is not None and event.ack <= pending.seq and bool(case.close(event.sender))
-            if (answers or refuses) and _had_closed(case, event.sender, pending):
-                yield pending, event
-                pending = None
+            pending.append(event)
+        elif event.sender is not end and event.rst:
+            refused = next((data for data in pending if _refuses(case, event, data)), None)
+            if refused is not None:
+                yield refused, event
+                pending.remove(refused)
+                last = event
+        elif event.sender is not end and event.ack is not None:
+            acked = event.ack
+            pending = [data for data in pending if data.end > acked]
+    if last is not None:  # what it had been sent beside that is lost as well
+        sent = (data for data in pending if data.packet < last.packet)
+        yield from ((data, last) for data in sent if _refuses(case, last, data))
+
+
+def _refuses(case: Case, reset: Event, data: Event) -> bool:
+    """Whether a RST of an endpoint that had closed answers data."""
+    answers = reset.ack is None and reset.seq == data.ack
+    refuses = reset.ack is not None and reset.ack <= data.seq and bool(case.close(reset.sender))
+    return (answers or refuses) and _had_closed(case, reset.sender, data)
 
 
 def _had_closed(case: Case, end: End, before: Event) -> bool:

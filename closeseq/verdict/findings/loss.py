@@ -188,6 +188,12 @@ def _outcome(case: Case, end: End) -> tuple[str, str, int, bool]:
             advice = f"find out what ended the connection at the {peer}; see reset-cause"
             return outcome, advice, reset.time_ns, False
         outcome = f"a RST answered it (#{reset.packet}): the {peer}'s TIME_WAIT was already gone"
+        if any(t.endpoint is peer and t.certainty is Certainty.TIMER for t in case.made):
+            advice = (
+                f"no data is lost, and the {peer} had waited 2MSL; find out what held back the {end}'s FIN "
+                "for so long, or dropped those before it"
+            )
+            return outcome, advice, reset.time_ns, False
         advice = (
             f"no data is lost; find out what ended TIME_WAIT at the {peer} before its 2MSL: a reboot, "
             "net.ipv4.tcp_max_tw_buckets exceeded ('nstat -az TcpExtTCPTimeWaitOverflow'), a load balancer, "

@@ -77,7 +77,7 @@ def unread_data(reset: Reset) -> Cause | None:
 
 def linger_zero(reset: Reset) -> Cause | None:
     """It set SO_LINGER with a time of zero: close() aborts at once."""
-    if not reset.aborts or reset.persisted or reset.state is State.LISTEN:
+    if not reset.aborts or reset.persisted or reset.had_no_part:
         return None
     weight, speaks_for, against = 2, ["RST+ACK from an open socket"], []
     if not reset.bytes_sent(reset.peer):
@@ -89,6 +89,9 @@ def linger_zero(reset: Reset) -> Cause | None:
     else:
         weight -= 1
         against.append("there was data to read")
+    if reset.in_vain is not None and reset.instead_of_fin:
+        weight -= 2
+        against.append("it came when the next retransmission of its FIN was due")
     return Cause(
         f"the {reset.sender} closed with SO_LINGER 0",
         weight=weight,
@@ -104,7 +107,7 @@ def linger_zero(reset: Reset) -> Cause | None:
 
 def process_killed(reset: Reset) -> Cause | None:
     """A process that dies has its sockets closed by the kernel: FIN, or RST if data was unread."""
-    if not reset.aborts or reset.persisted or reset.state is State.LISTEN:
+    if not reset.aborts or reset.persisted or reset.had_no_part:
         return None
     against = ["a killed process leaves FIN, not RST, unless data was unread"]
     return Cause(
@@ -184,7 +187,7 @@ def fin_wait_2_expired(reset: Reset) -> Cause | None:
 def no_such_socket(reset: Reset) -> Cause | None:
     """There is no socket: nobody listens, or the connection is gone."""
     asked = reset.answered
-    if asked is not None and asked.syn and not asked.acks:
+    if asked is not None and asked.syn and not asked.acks and not reset.answered_syn:
         port = reset.case.conversation.address(reset.sender).port
         return Cause(
             f"nobody listens on port {port} of the {reset.sender}, or a firewall rejects",

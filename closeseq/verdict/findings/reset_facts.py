@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from closeseq.connections.conversation import ENDS, Event, Traffic
 from closeseq.packets.value import cached, value
-from closeseq.tcp.states import State
+from closeseq.tcp.states import NO_SOCKET, State
 from closeseq.units import count, listed
 from closeseq.verdict.findings.vanished import unanswered
 from closeseq.verdict.origin import Origin, state_before
@@ -53,7 +53,7 @@ class Reset:
     def where(self) -> str:
         """In which state its sender was, or was last seen: a bare RST is sent without a socket."""
         state = self.state
-        if state is State.LISTEN:
+        if self.had_no_part and not any(e.rst and e.sender is self.sender for e in self._events_before):
             return "which had sent nothing before"
         if state is State.UNKNOWN:
             return "in an unknown state"
@@ -131,6 +131,25 @@ class Reset:
         in_time = [a for a in fitting if least is None or self.event.time_ns - a.time_ns >= least]
         return next(reversed(in_time or fitting), None)
 
+    @property
+    def had_no_part(self) -> bool:
+        """Whether it is the first of its sender, which had never opened."""
+        return self.state in NO_SOCKET and not any(map(self._is_own, self.before))
+
+    def _is_own(self, step: Event | Traffic) -> bool:
+        if isinstance(step, Traffic):
+            return bool(step.of(self.sender))
+        return step.sender is self.sender and not step.rst
+
+    @property
+    def answered_syn(self) -> bool:
+        """Whether its sender had sent a SYN of its own: then it had a socket."""
+        return any(event.syn and event.sender is self.sender for event in self._events_before)
+
+    @property
+    def _events_before(self) -> list[Event]:
+        return [step for step in self.before if isinstance(step, Event)]
+
     def _is_from_peer(self, step: Event | Traffic) -> bool:
         if isinstance(step, Traffic):
             return bool(step.of(self.peer))
@@ -143,7 +162,7 @@ class Reset:
             data = (stream.end or 0) > (step.of(self.sender).ack or 0) and stream.bytes > 0
             fits = stream.ack == self.event.seq
             return Answered(stream.last_packet, stream.last_ns, data=data) if fits else None
-        if step.ack != self.event.seq and not (step.ack is None and step.syn):
+        if step.ack != self.event.seq and not (step.ack is None and step.syn and not self.answered_syn):
             return None
         acks, data = step.ack is not None, step.length > 0
         return Answered(step.packet, step.time_ns, data=data, syn=step.syn, acks=acks, pure_ack=step.pure_ack)
@@ -192,6 +211,15 @@ class Reset:
     def persisted(self) -> bool:
         """Whether its sender had tried so often that giving up is the obvious cause."""
         return self.in_vain is not None and self.in_vain.enough
+
+    @property
+    def instead_of_fin(self) -> bool:
+        """Whether its sender had sent its FIN again, and the next retransmission was due (RFC 6298 5.5)."""
+        tries = [e for e in self.case.close(self.sender).transmissions if e.packet < self.event.packet]
+        if len(tries) < 2:  # noqa: PLR2004 - it takes two to see the distance
+            return False
+        earlier, last = tries[-2:]
+        return self.event.time_ns - last.time_ns >= last.time_ns - earlier.time_ns
 
     @cached
     def challenged(self) -> Answered | None:

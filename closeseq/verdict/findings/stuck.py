@@ -167,9 +167,6 @@ def _never_acknowledged(case: Case, code: FindingCode, stay: Stay, why: str, adv
     fins = {event.packet for event in case.close(end.peer).transmissions}
     lost = [packet for packet, _ in close.covers if packet not in fins]
     shown = [*(event.packet for event in close.transmissions), *lost]
-    if not shown and stay.entered.packet is not None:
-        shown = [stay.entered.packet]
-    which = f" (#{close.transmissions[0].packet})" if close.transmissions else ""
     if _fell_silent(case, stay):
         why += ", or what followed was not captured: no TCP waits so long without a retransmission"
         certainty = Certainty.ASSUMED
@@ -183,7 +180,8 @@ def _never_acknowledged(case: Case, code: FindingCode, stay: Stay, why: str, adv
         until_ns=until,
         packets=shown,
         summary=(
-            f"the {end}'s FIN{which}{sent} has not been acknowledged for {span(until - stay.since_ns)}: {why}"
+            f"the {end}'s FIN (#{close.transmissions[0].packet}){sent} has not been acknowledged for "
+            f"{span(until - stay.since_ns)}: {why}"
         ),
         advice=advice,
     )
@@ -205,8 +203,9 @@ def _unacknowledged(case: Case, state: State) -> Iterator[Stay]:
         stay = case.unacknowledged(end, state)
         if stay is None or case.lasted(stay) < case.limits.stuck_after_ns:
             continue
-        if captured(case.conversation, end.peer):
-            yield stay  # else the other direction was not captured, and shows nothing
+        # A direction that was not captured shows nothing, nor does waiting for the ACK of a FIN that was not.
+        if captured(case.conversation, end.peer) and case.close(end).transmissions:
+            yield stay
 
 
 def _stays(case: Case, state: State) -> Iterator[tuple[End, Stay]]:

@@ -123,7 +123,7 @@ def unanswered(
 def _of_events(
     case: Case, end: End, events: list[Event], gave_up: Event | None, *, outstanding: bool
 ) -> Unanswered | None:
-    data = [e for e in events if e.length and outstanding]
+    data = [e for e in events if (e.length or e.fin) and outstanding]
     repeated = [e for e in data if e.position not in (Position.NEW, Position.GAP)]
     probes = [e for e in events if case.keepalives(end, e)]
     called = data if repeated else probes
