@@ -173,7 +173,7 @@ class Cut:
 
 def idle_cut(case: Case) -> Iterator[Finding]:
     """After a long silence an endpoint sends, and gets nothing but its own retransmissions, or a RST."""
-    if any(case.close(end) for end in ENDS):
+    if _always_busy(case) or any(case.close(end) for end in ENDS):
         return
     for end in ENDS:
         cut = _in_silence(case, end) or _refused(case, end)
@@ -183,12 +183,19 @@ def idle_cut(case: Case) -> Iterator[Finding]:
 
 def half_close_cut(case: Case) -> Iterator[Finding]:
     """The same inside a half-close: the endpoint that may still send does so in vain."""
+    if _always_busy(case):
+        return
     for end in ENDS:
         if not case.close(end.peer).transmissions or not case.stays(end, State.CLOSE_WAIT):
             continue
         cut = _in_silence(case, end)
         if cut is not None:
             yield _cut(case, FindingCode.HALF_CLOSE_CUT, cut, "the half-closed connection")
+
+
+def _always_busy(case: Case) -> bool:
+    """Whether the connection is too short for a long silence."""
+    return case.conversation.last_ns - case.conversation.first_ns < case.limits.stuck_after_ns
 
 
 def _cut(case: Case, code: FindingCode, cut: Cut, what: str) -> Finding:

@@ -32,6 +32,9 @@ AT_ONCE_NS = SECOND // 10
 
 def slow_open(case: Case) -> Iterator[Finding]:
     """The client sent its SYN again, and then got an answer."""
+    second, third = (*case.conversation.steps[1:3], None, None)[:2]
+    if isinstance(second, Event) and second.ack is not None and isinstance(third, Event) and not third.syn:
+        return  # the ordinary handshake, or an older connection in its way
     asked, answered = _syns(case)
     if len(asked) < 2 or not answered:  # noqa: PLR2004 - a SYN and its retransmission
         return
