@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from closeseq.connections.conversation import End, Event, Opener, Position, Traffic
+from closeseq.packets.segments import SYN
 from closeseq.packets.value import value
 from closeseq.settings import SECOND
 from closeseq.tcp.states import State
@@ -93,7 +94,7 @@ def _syns(case: Case) -> tuple[list[Event], list[Event]]:
 
 def accept_queue_full(case: Case) -> Iterator[Finding]:
     """The server's kernel received the ACK that completes the handshake, and did not take the connection."""
-    syns = [e for e in case.events if e.syn and e.sender is End.SERVER]
+    syns = [e for e in case.events if e.flags & SYN and e.sender is End.SERVER]
     if not syns or (len(syns) < 2 and not case.resets):  # noqa: PLR2004 - a SYN ACK and its retransmission
         return
     completing = next(
