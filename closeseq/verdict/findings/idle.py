@@ -169,6 +169,7 @@ class Cut:
     until_ns: int
     packets: tuple[int, ...]
     outcome: str  # "got no answer: ..."
+    otherwise: str  # "is gone": what else may have become of the peer
 
 
 def idle_cut(case: Case) -> Iterator[Finding]:
@@ -210,7 +211,7 @@ def _cut(case: Case, code: FindingCode, cut: Cut, what: str) -> Finding:
         summary=(
             f"after {span(cut.silence_ns)} without a packet the {end} sent #{cut.packets[0]} and "
             f"{cut.outcome}: a firewall, NAT or load balancer on the path dropped {what}, or the "
-            f"{end.peer} is gone"
+            f"{end.peer} {cut.otherwise}"
         ),
         advice=(
             f"if other connections to {peer} go on, the path cuts it: have the {end} send something more "
@@ -231,7 +232,7 @@ def _in_silence(case: Case, end: End) -> Cut | None:
     until = case.now_ns if gone.gave_up is None else gone.gave_up.time_ns
     gave_up = f", until it gave up with RST (#{gone.gave_up.packet})" if gone.gave_up is not None else ""
     outcome = f"got no answer to that and {gone.what} in {span(until - gone.since_ns)}{gave_up}"
-    return Cut(end, silence, gone.since_ns, max(until, gone.since_ns), gone.packets, outcome)
+    return Cut(end, silence, gone.since_ns, max(until, gone.since_ns), gone.packets, outcome, "is gone")
 
 
 def _last_words(case: Case, end: End) -> Unanswered | None:
@@ -286,4 +287,4 @@ def _refused(case: Case, end: End) -> Cut | None:
         return None
     outcome = f"got a RST (#{reset.packet}), whose sender does not have the connection any more"
     packets = (own.unanswered_packet, reset.packet)
-    return Cut(end, silence, own.unanswered_ns, reset.time_ns, packets, outcome)
+    return Cut(end, silence, own.unanswered_ns, reset.time_ns, packets, outcome, "has restarted")
