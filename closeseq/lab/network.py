@@ -225,15 +225,18 @@ class Loss:
 
 
 @contextlib.contextmanager
-def losing(match: str, *, before_capture: bool = False) -> Iterator[Loss]:
+def losing(match: str, *, before_capture: bool = False, reset: bool = False) -> Iterator[Loss]:
     """Lose the packets that an nftables expression matches, while the block runs.
+
+    With `reset` each is answered by a RST, as by a firewall that rejects.
 
     They are lost after the capture point, which on loopback is where a packet arrives, so that the
     capture shows them and the socket never gets them; or else before it, on the way out.
     """
     loss = Loss(f"loss{next(_numbers)}")
     hook = "output" if before_capture else "input"
-    rule = f"type filter hook {hook} priority 0; {match} counter drop;"
+    answer = "reject with tcp reset" if reset else "drop"
+    rule = f"type filter hook {hook} priority 0; {match} counter {answer};"
     nft(f"table inet {loss.table} {{\n chain path {{ {rule} }}\n}}")
     try:
         yield loss

@@ -41,8 +41,9 @@ def _delivery(evidence: Evidence, sender: End, segment: SentSegment, event: Even
     if lost is not None and is_fin and _arrived_late(evidence, sender, segment):
         return Arrival.ASSUMED, f"late: it crossed the retransmitted FIN #{lost.packet}"
     if lost is not None:
-        name = "FIN" if is_fin else "SYN"
-        return Arrival.NO, f"lost: the {name} that it acknowledges comes again in #{lost.packet}"
+        # A full accept queue drops what completes a handshake, as if it had not arrived.
+        what = "lost: the FIN" if is_fin else f"lost, or dropped by the {sender.peer}: the SYN"
+        return Arrival.NO, f"{what} that it acknowledges comes again in #{lost.packet}"
     echoed = echo(evidence, sender.peer, segment)
     if echoed is Echo.ARRIVED or answered(evidence, sender.peer, segment):
         return Arrival.PROVED, _remark(evidence, segment, event)

@@ -159,6 +159,16 @@ def test_a_rst_with_another_number_shows_nothing_of_the_fin():
     assert fin.arrived is not Arrival.PROVED
 
 
+# --- a server that drops the ACKs of its SYN while its accept queue is full
+
+
+def test_a_server_that_answers_in_the_traffic_after_dropped_acks_has_left_the_handshake():
+    told = judged("C:S S:SA C:A! C:PA+100! +1s S:SA C:A! +1s C:PA+100* S:A", timestamps=True)
+    assert told.server.state is State.ESTABLISHED
+    answer = told.conversation.steps[-1].server.first_ns
+    assert told.timeline.state(End.SERVER, answer - 1) is State.SYN_RECEIVED
+
+
 # --- what belongs to an older connection, or to none
 
 HANDSHAKE = [c(SYN, 1000), s(SYN | ACK, 9000, 1001), c(ACK, 1001, 9001)]

@@ -94,6 +94,19 @@ def idle_cut(bench: Bench) -> None:
         bench.step("the client's kernel gives up", wait=2.2, hidden=GIVEN_UP)
 
 
+@experiment("reset", "server", "idle-cut reset-cause", needs="nft", stuck_after=1)
+def idle_cut_reset(bench: Bench) -> None:
+    """A firewall has forgotten an idle connection, and answers what the client then sends with RST.
+
+    The RST bears the server's address, and the server knows nothing of it: it stays ESTABLISHED.
+    """
+    client, _ = idle_connection(bench)
+    with losing(TO_SERVER, reset=True):
+        client.sendall(REQUEST)
+        why = "the RST is the firewall's, which sends it in the server's name"
+        bench.step("the firewall has forgotten them; the client sends", hidden={End.SERVER: why})
+
+
 @experiment("graceful", "client", stuck_after=1)
 def idle_survived(bench: Bench) -> None:
     """The opposite: after the same silence the request is answered."""

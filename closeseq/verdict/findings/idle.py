@@ -169,11 +169,12 @@ class Cut:
     until_ns: int
     packets: tuple[int, ...]
     outcome: str  # "got no answer: ..."
+    otherwise: str  # "is gone": what else may have become of the peer
 
 
 def idle_cut(case: Case) -> Iterator[Finding]:
     """After a long silence an endpoint sends, and gets nothing but its own retransmissions, or a RST."""
-    if any(case.close(end) for end in ENDS):
+    if _always_busy(case) or any(case.close(end) for end in ENDS):
         return
     for end in ENDS:
         cut = _in_silence(case, end) or _refused(case, end)
@@ -183,12 +184,19 @@ def idle_cut(case: Case) -> Iterator[Finding]:
 
 def half_close_cut(case: Case) -> Iterator[Finding]:
     """The same inside a half-close: the endpoint that may still send does so in vain."""
+    if _always_busy(case):
+        return
     for end in ENDS:
         if not case.close(end.peer).transmissions or not case.stays(end, State.CLOSE_WAIT):
             continue
         cut = _in_silence(case, end)
         if cut is not None:
             yield _cut(case, FindingCode.HALF_CLOSE_CUT, cut, "the half-closed connection")
+
+
+def _always_busy(case: Case) -> bool:
+    """Whether the connection is too short for a long silence."""
+    return case.conversation.last_ns - case.conversation.first_ns < case.limits.stuck_after_ns
 
 
 def _cut(case: Case, code: FindingCode, cut: Cut, what: str) -> Finding:
@@ -203,7 +211,7 @@ def _cut(case: Case, code: FindingCode, cut: Cut, what: str) -> Finding:
         summary=(
             f"after {span(cut.silence_ns)} without a packet the {end} sent #{cut.packets[0]} and "
             f"{cut.outcome}: a firewall, NAT or load balancer on the path dropped {what}, or the "
-            f"{end.peer} is gone"
+            f"{end.peer} {cut.otherwise}"
         ),
         advice=(
             f"if other connections to {peer} go on, the path cuts it: have the {end} send something more "
@@ -224,7 +232,7 @@ def _in_silence(case: Case, end: End) -> Cut | None:
     until = case.now_ns if gone.gave_up is None else gone.gave_up.time_ns
     gave_up = f", until it gave up with RST (#{gone.gave_up.packet})" if gone.gave_up is not None else ""
     outcome = f"got no answer to that and {gone.what} in {span(until - gone.since_ns)}{gave_up}"
-    return Cut(end, silence, gone.since_ns, max(until, gone.since_ns), gone.packets, outcome)
+    return Cut(end, silence, gone.since_ns, max(until, gone.since_ns), gone.packets, outcome, "is gone")
 
 
 def _last_words(case: Case, end: End) -> Unanswered | None:
@@ -279,4 +287,4 @@ def _refused(case: Case, end: End) -> Cut | None:
         return None
     outcome = f"got a RST (#{reset.packet}), whose sender does not have the connection any more"
     packets = (own.unanswered_packet, reset.packet)
-    return Cut(end, silence, own.unanswered_ns, reset.time_ns, packets, outcome)
+    return Cut(end, silence, own.unanswered_ns, reset.time_ns, packets, outcome, "has restarted")

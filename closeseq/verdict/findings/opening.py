@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from closeseq.connections.conversation import End, Event, Opener, Position, Traffic
+from closeseq.packets.segments import SYN
 from closeseq.packets.value import value
 from closeseq.settings import SECOND
 from closeseq.tcp.states import State
@@ -32,6 +33,9 @@ AT_ONCE_NS = SECOND // 10
 
 def slow_open(case: Case) -> Iterator[Finding]:
     """The client sent its SYN again, and then got an answer."""
+    second, third = (*case.conversation.steps[1:3], None, None)[:2]
+    if isinstance(second, Event) and second.ack is not None and isinstance(third, Event) and not third.syn:
+        return  # the ordinary handshake, or an older connection in its way
     asked, answered = _syns(case)
     if len(asked) < 2 or not answered:  # noqa: PLR2004 - a SYN and its retransmission
         return
@@ -90,7 +94,7 @@ def _syns(case: Case) -> tuple[list[Event], list[Event]]:
 
 def accept_queue_full(case: Case) -> Iterator[Finding]:
     """The server's kernel received the ACK that completes the handshake, and did not take the connection."""
-    syns = [e for e in case.events if e.syn and e.sender is End.SERVER]
+    syns = [e for e in case.events if e.flags & SYN and e.sender is End.SERVER]
     if not syns or (len(syns) < 2 and not case.resets):  # noqa: PLR2004 - a SYN ACK and its retransmission
         return
     completing = next(
