@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from closeseq.cli.options import (
+    ASKING,
     CAPTURES,
     CHOOSING,
     FORMATS,
@@ -23,6 +24,7 @@ Examples:
   closeseq analyze web.pcap
   closeseq analyze web.pcap -p 8080 --stuck-after 10
   closeseq analyze web.pcap --verdict reset -f table
+  closeseq analyze web.pcap --why ECONNRESET   in which connections a program got this error
   closeseq analyze web.pcap -f jsonl | jq 'select(.server.state == "CLOSE_WAIT")'
   closeseq analyze ring/ -f table              a directory of files that continue each other
   closeseq analyze 'ring-*.pcap.gz'
@@ -48,7 +50,7 @@ Examples:
     show_default=True,
     help="What to print.",
 )
-@options(CHOOSING, READING, TOGETHER, WORKING, SHOWING, WRITING)
+@options(CHOOSING, ASKING, READING, TOGETHER, WORKING, SHOWING, WRITING)
 @click.option(
     "--cluster",
     metavar="ADDRESS",

@@ -25,6 +25,7 @@ from closeseq.report.selection import Selection
 from closeseq.report.summary import nothing, remarks_on_files, summary, title
 from closeseq.report.table import table
 from closeseq.report.timeline_text import format_timeline
+from closeseq.report.why import why
 from closeseq.units import count
 
 if TYPE_CHECKING:
@@ -87,6 +88,8 @@ def _text(
 
 
 def _lines(form: str, selection: Selection, style: Style, most: int | None) -> Iterator[str]:
+    if form == "summary" and selection.wanted.errors:
+        return why(selection, style, most)
     if form == "summary":
         return summary(selection, style, most)
     return table(selection, style) if form == "table" else timelines(selection, style, most)

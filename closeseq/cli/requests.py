@@ -193,8 +193,13 @@ class LabRequest:
 
 
 def wanted(given: Given) -> Wanted:
-    """Return the options of CHOOSING; `live` has no --connection."""
-    return Wanted(_codes(given["verdict"]), _codes(given["finding"]), frozenset(given.get("connection", ())))
+    """Return the options of CHOOSING; only `analyze` has --why, and `live` has no --connection."""
+    return Wanted(
+        _codes(given["verdict"]),
+        _codes(given["finding"]),
+        frozenset(given.get("connection", ())),
+        _codes(given.get("why", ())),
+    )
 
 
 def _codes(several: tuple[frozenset[str], ...]) -> frozenset[str]:

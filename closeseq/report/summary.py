@@ -260,10 +260,10 @@ def _blamed(group: Group, style: Style) -> list[str]:
 def _where(group: Group) -> str:
     if group.address is None or group.end is None:
         return "both endpoints"
-    return _program(group.end, group.address)
+    return program(group.end, group.address)
 
 
-def _program(end: End, address: Address) -> str:
+def program(end: End, address: Address) -> str:
     """Return where a program is: a client's address, a server's address and port."""
     return f"the {end} {address.address if end is End.CLIENT else address}"
 
@@ -287,7 +287,7 @@ def still_open(counts: Mapping[Waiting, int], style: Style) -> Iterator[str]:
         "Waiting for close() when the capture ended; a problem only after --stuck-after SECONDS:"
     )
     for (end, address), number in list(counts.items())[:MOST_GROUPS]:
-        text = f"CLOSE_WAIT at {_program(end, address)}: {vocabulary.lookup('CLOSE_WAIT').meaning}"
+        text = f"CLOSE_WAIT at {program(end, address)}: {vocabulary.lookup('CLOSE_WAIT').meaning}"
         yield from style.wrap(text, first=f"{number:>7,}  ")
 
 
@@ -360,10 +360,10 @@ def detail(connection: Connection, style: Style) -> list[str]:
     )
 
 
-def not_shown(number: int, style: Style) -> Iterator[str]:
-    """Yield how many problem connections are not shown."""
-    if number:
-        text = f"{number:,} more problem connections; --all shows them, --limit N the first N"
+def not_shown(number: int, style: Style, what: str = "problem connections") -> Iterator[str]:
+    """Yield how many connections are not shown."""
+    if number > 0:
+        text = f"{number:,} more {what}; --all shows them, --limit N the first N"
         yield from style.wrap(text, first="  ", then="    ")
 
 

@@ -91,6 +91,16 @@ STUCK_IN = {
 }
 
 
+class ErrorCode(StrEnum):
+    """What a system call of a program fails with, as errno names it."""
+
+    ECONNRESET = "ECONNRESET"
+    EPIPE = "EPIPE"
+    ECONNREFUSED = "ECONNREFUSED"
+    ETIMEDOUT = "ETIMEDOUT"
+    EADDRINUSE = "EADDRINUSE"
+
+
 class Severity(StrEnum):
     """How grave a finding is."""
 

@@ -5,6 +5,8 @@ no rule, so that `closeseq explain` is quick.
 
     state_entries    the eleven states, and the verdicts
     finding_entries  the findings: problems, then notices
+    foreign_entries  other people's words: errors, and codes of other tools
+    foreign          finds these, also within a line of a log
 """
 
 from __future__ import annotations
