@@ -18,17 +18,19 @@ from closeseq.analysis import Analysis
 from closeseq.report.records import csv_header, csv_lines, jsonl
 from closeseq.report.selection import Selection, Wanted
 from closeseq.report.summary import (
+    Cause,
     Group,
     advice_of,
-    allot,
     blame,
+    causes,
     close_waits,
     detail,
+    details,
     gather,
     how_they_ended,
-    not_shown,
     noticed,
     notices_of,
+    shares,
     still_open,
     their_shapes,
     titled,
@@ -39,7 +41,7 @@ from closeseq.shards.tasks import JUDGING
 from closeseq.verdict.fault import Faults
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from closeseq.connections.conversation import Address, End
     from closeseq.reading import Reading
@@ -99,10 +101,15 @@ class Numerous(Group):
     """A group whose connections are elsewhere: only their number is known."""
 
     size: int = 0
+    least: int = 0  # the number of its first connection
 
     @property
     def number(self) -> int:
         return self.size
+
+    @property
+    def first(self) -> int:
+        return self.least
 
 
 @dataclass
@@ -141,8 +148,7 @@ class Totals:
                 made.notices.add(notice, number, (first, place))
         for waiting, indices in close_waits(selection).items():
             made.close_waits.add(waiting, len(indices), (numbers[min(indices)], 0))
-        groups, _ = gather(selection, None)
-        for group in groups:
+        for group in (group for cause in gather(selection, None) for group in cause.groups):
             shown = group.connections[:most]
             made.problems[group.code, group.end, group.address] = ProblemPlace(
                 group.number,
@@ -175,29 +181,37 @@ class Totals:
         yield from what_was_read(_Stand(self, reading, settings, wanted).selection, style)
         if not self.selected:
             return
-        found = sorted(self.problems.items(), key=lambda item: (-item[1].number, item[1].first))
-        groups = [Numerous(*key, size=problem.number) for key, problem in found]
-        sizes = [problem.number for _, problem in found]
-        shares = sizes if most is None else allot(sizes, most)
+        found = causes(Numerous(*key, size=one.number, least=one.first) for key, one in self.problems.items())
+        shown = shares(found, most)
         yield ""
-        yield from blame(groups, sum(sizes), style, _reraise)
-        if not groups:
+        yield from blame(found, style, _reraise)
+        if not found:
             yield from still_open(self.close_waits.ordered(), style)
         yield ""
         yield from how_they_ended(self.verdicts.ordered(), style)
         yield from noticed(self.notices.ordered(), style)
         yield ""
         yield from their_shapes(self.shapes.ordered(), style, all_of_them=most is None)
-        if not groups:
-            return
-        yield ""
-        yield style.paint("Problems", "heading")
-        for group, (_, problem), share in zip(groups, found, shares, strict=True):
-            if share:
-                yield from titled(group, problem.advice, style)
-                for _, lines in problem.shown[:share]:
-                    yield from lines
-        yield from not_shown(sum(sizes) - sum(shares), style)
+        if found:
+            yield ""
+            yield from self._details(found, shown, style)
+
+    def _details(self, found: Sequence[Cause], shown: Sequence[Sequence[int]], style: Style) -> Iterator[str]:
+        share = {
+            (group.code, group.end, group.address): number
+            for cause, numbers in zip(found, shown, strict=True)
+            for group, number in zip(cause.groups, numbers, strict=True)
+        }
+
+        def title(group: Group) -> list[str]:
+            return titled(group, self.problems[group.code, group.end, group.address].advice, style)
+
+        def lines(group: Group) -> Iterator[str]:
+            key = group.code, group.end, group.address
+            for _, drawn in self.problems[key].shown[: share[key]]:
+                yield from drawn
+
+        yield from details(found, shown, title, lines, style)
 
 
 def _reraise(_indices: object, fault: Exception) -> None:

@@ -144,6 +144,28 @@ def troubles(judged: Connection | Outcome) -> Sequence[Finding | FindingOutcome]
 FIRST_BLAME = (FindingCode.STUCK_CLOSE_WAIT,)
 
 
+# Of problems the worst first: those that a program causes and that do not mend themselves; then a peer or
+# path that is gone; then what the kernels mend.
+WORST_FIRST = (
+    FindingCode.STUCK_CLOSE_WAIT,
+    FindingCode.DATA_AFTER_CLOSE,
+    FindingCode.HALF_OPEN,
+    FindingCode.STUCK_FIN_WAIT_2,
+    FindingCode.STUCK_FIN_WAIT_1,
+    FindingCode.STUCK_CLOSING,
+    FindingCode.STUCK_LAST_ACK,
+    FindingCode.TIME_WAIT_ASSASSINATED,
+    FindingCode.FINAL_ACK_LOST,
+)
+RANK: dict[str, int] = {code: rank for rank, code in enumerate(WORST_FIRST)}
+MIDDLE = RANK[FindingCode.HALF_OPEN]  # of those not named here
+
+
+def rank(code: str) -> int:
+    """Return how grave a problem is; 0 is the worst."""
+    return RANK.get(code, MIDDLE)
+
+
 def gravity(finding: Finding | FindingOutcome) -> tuple[bool, bool]:
     """Return the key that sorts findings: problems first, and of these FIRST_BLAME."""
     return finding.severity is not Severity.PROBLEM, finding.code not in FIRST_BLAME
