@@ -255,7 +255,8 @@ def test_one_cause_is_one_line_with_its_three_worst_places():
     text = page(MadeAnalysis([*servers, *at("10.0.0.5", 9)]))
     told = " ".join(text[: text.index("Verdicts")].split())
     assert (
-        "9 stuck-close-wait at the server 10.0.0.2:80 (3), 10.0.0.3:80 (2), 10.0.0.4:80 (2) and 2 others (2): "
+        "9 stuck-close-wait at the server "
+        "10.0.0.2:80 (3), 10.0.0.3:80 (2), 10.0.0.4:80 (2) and 2 others (2): "
     ) in told
     problems = text[text.index("\nProblems\n") :]
     assert problems.count("mend stuck-close-wait") == 1
