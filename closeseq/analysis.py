@@ -34,9 +34,11 @@ if TYPE_CHECKING:
     from closeseq.classes import Classified
     from closeseq.classes.classes import Groups
     from closeseq.connections.conversation import Conversation
+    from closeseq.connections.idling import Closes
     from closeseq.errors import CaptureError
     from closeseq.packets.segments import Segments
     from closeseq.shards.plan import WholeCapture
+    from closeseq.verdict.population.rules import PopulationFinding
 
     Drawn = TypeVar("Drawn")
 
@@ -222,6 +224,7 @@ class Analysis(Sequence[Connection]):
         self.reading.see(segments)
         self._connections.feed(narrow(segments, self.settings.ports, self.settings.hosts))
         self.reading.copies = self._connections.copies
+        self.__dict__.pop("closes", None)
         self.__dict__.pop("classes", None)  # they are of what has been fed
 
     @property
@@ -364,6 +367,18 @@ class Analysis(Sequence[Connection]):
         For a server that is address and port; for a client, whose ports vary, the port is given as 0.
         """
         return self._connections.places(indices, end, with_port=end is End.SERVER)
+
+    @cached_property
+    def closes(self) -> Closes:
+        """Who closed each connection first, and after which silence, as columns."""
+        return self._connections.closes()
+
+    @property
+    def population(self) -> list[PopulationFinding]:
+        """What the connections show together: idle timeouts, ports that run out."""
+        from closeseq.verdict.population.rules import populations
+
+        return populations(self.closes, self.settings.timers)
 
     @property
     def losses(self) -> tuple[int, int, int]:

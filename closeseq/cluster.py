@@ -15,11 +15,12 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from closeseq.analysis import Analysis
+from closeseq.connections.idling import Closes
 from closeseq.report.records import csv_header, csv_lines, jsonl
 from closeseq.report.selection import Selection, Wanted
 from closeseq.report.summary import (
-    Cause,
     Group,
+    ProblemCause,
     advice_of,
     blame,
     causes,
@@ -34,11 +35,13 @@ from closeseq.report.summary import (
     still_open,
     their_shapes,
     titled,
+    together,
     what_was_read,
 )
 from closeseq.shards.keys import get, put, write_whole
 from closeseq.shards.tasks import JUDGING
 from closeseq.verdict.fault import Faults
+from closeseq.verdict.population.rules import populations
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -126,6 +129,7 @@ class Totals:
     close_waits: MergedCounts[tuple[End, Address]] = field(default_factory=MergedCounts)
     problems: dict[tuple[str, End | None, Address | None], ProblemPlace] = field(default_factory=dict)
     faults: Faults = field(default_factory=Faults)
+    closes: list[Closes] = field(default_factory=list)
 
     @classmethod
     def of(cls, selection: Selection, style: Style, most: int | None) -> Totals:
@@ -157,6 +161,7 @@ class Totals:
                 [(one.id, detail(one, style)) for one in shown],
             )
         made.faults = analysis.faults
+        made.closes = [] if selection.wanted else [analysis.closes]
         return made
 
     def merge(self, other: Totals, most: int | None) -> None:
@@ -173,6 +178,7 @@ class Totals:
             else:
                 self.problems[key] = problem
         self.faults.merge(other.faults)
+        self.closes += other.closes
 
     def summary(
         self, reading: Reading, settings: Settings, wanted: Wanted, style: Style, most: int | None
@@ -183,6 +189,8 @@ class Totals:
             return
         found = causes(Numerous(*key, size=one.number, least=one.first) for key, one in self.problems.items())
         shown = shares(found, most)
+        if not wanted:
+            yield from together(populations(Closes.joined(self.closes), settings.timers), style)
         yield ""
         yield from blame(found, style, _reraise)
         if not found:
@@ -196,7 +204,9 @@ class Totals:
             yield ""
             yield from self._details(found, shown, style)
 
-    def _details(self, found: Sequence[Cause], shown: Sequence[Sequence[int]], style: Style) -> Iterator[str]:
+    def _details(
+        self, found: Sequence[ProblemCause], shown: Sequence[Sequence[int]], style: Style
+    ) -> Iterator[str]:
         share = {
             (group.code, group.end, group.address): number
             for cause, numbers in zip(found, shown, strict=True)

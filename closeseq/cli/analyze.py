@@ -56,6 +56,11 @@ Examples:
     metavar="ADDRESS",
     help="Use the workers of this Dask scheduler; -o is then a directory or URL, written in parts.",
 )
+@click.option(
+    "--population",
+    is_flag=True,
+    help="With -f jsonl: end with a line about what the connections show together, of the kind population.",
+)
 @click.option("--timings", "timed", is_flag=True, help="Print on standard error how long each stage took.")
 @click.pass_context
 def analyze(

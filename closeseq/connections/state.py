@@ -236,6 +236,8 @@ class Sides(ColumnTable):
     acked_end: NDArray[np.int64] = column(np.int64, NONE)  # highest acknowledgement it sent
     # least time in which it answered (traffic.py)
     response_ns: NDArray[np.int64] = column(np.int64, NEVER_NS)
+    # the longest silence that it ended with further data (traffic.py)
+    resumed_ns: NDArray[np.int64] = column(np.int64)
     holes: NDArray[np.int32] = column(np.int32)  # open ones in what it sent (holes.py)
     hole_start: NDArray[np.int64] = column(np.int64)  # the lowest number in any of them
     hole_number: NDArray[np.int64] = column(np.int64)  # the packet that left the oldest of them

@@ -19,8 +19,8 @@ from closeseq.report.selection import FIRST_BLAME
 from closeseq.report.summary import (
     MOST_GROUPS,
     MOST_PLACES,
-    Cause,
     Group,
+    ProblemCause,
     blame,
     causes,
     how_they_ended,
@@ -284,7 +284,7 @@ def _any(counts: SocketCounts, state: State) -> bool:
     return bool(counts.client[state] or counts.server[state])
 
 
-def _gather(monitor: Monitor, last: Iterable[Updates]) -> list[Cause]:
+def _gather(monitor: Monitor, last: Iterable[Updates]) -> list[ProblemCause]:
     """Return the causes of the problems of connections that are not over, the worst first."""
     found: dict[Place, Group] = {}
     for updates in last:

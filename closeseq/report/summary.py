@@ -30,16 +30,18 @@ if TYPE_CHECKING:
     from closeseq.report.selection import Selection
     from closeseq.settings import Settings
     from closeseq.verdict.model import Finding
+    from closeseq.verdict.population.rules import PopulationFinding
 
     Notice = tuple[str, str]  # its code, and at which endpoint
     Place = tuple[str, End | None, Address | None]  # code of a problem, and where
     Waiting = tuple[End, Address]  # where a program has not closed yet
-    Grouped = TypeVar("Grouped", "Group", "Cause")
+    Grouped = TypeVar("Grouped", "Group", "ProblemCause")
     Failed = Callable[[Iterable[int], Exception], None]  # records that closeseq failed at these connections
 
 MOST_GROUPS = 5  # causes of problems, named at the top
 MOST_PLACES = 3  # of each cause, the worst
 MOST_SHAPES = 10
+MOST_TOGETHER = 6  # findings of many connections
 MOST_FILES = 20  # of a capture in many files, named at the top
 MOST_GAPS = 5
 
@@ -65,7 +67,7 @@ class Group:
 
 
 @dataclass(frozen=True, slots=True)
-class Cause:
+class ProblemCause:
     """The groups of one finding at one endpoint: the same fault in several places, the worst first."""
 
     groups: Sequence[Group]
@@ -91,16 +93,18 @@ class Cause:
         return [index for group in self.groups for index in group.indices]
 
 
-def causes(groups: Iterable[Group]) -> list[Cause]:
+def causes(groups: Iterable[Group]) -> list[ProblemCause]:
     """Return the causes of problems: the worst first, of the same gravity the most frequent."""
     found: dict[tuple[str, End | None], list[Group]] = {}
     for group in groups:
         found.setdefault((group.code, group.end), []).append(group)
-    several = [Cause(sorted(one, key=lambda group: (-group.number, group.first))) for one in found.values()]
+    several = [
+        ProblemCause(sorted(one, key=lambda group: (-group.number, group.first))) for one in found.values()
+    ]
     return sorted(several, key=lambda cause: (rank(cause.code), -cause.number, cause.first))
 
 
-def shares(found: Iterable[Cause], most: int | None) -> list[list[int]]:
+def shares(found: Iterable[ProblemCause], most: int | None) -> list[list[int]]:
     """Return how many connections of each group to show, for each cause; without `most` all of them."""
     sizes = [[group.number for group in cause.groups] for cause in found]
     if most is None:
@@ -115,6 +119,8 @@ def summary(selection: Selection, style: Style, most: int | None) -> Iterator[st
     if not len(selection):
         return
     found = gather(selection, most)
+    if not selection.wanted:
+        yield from _together(selection, style)
     yield ""
     yield from blame(found, style, selection.analysis.failed_at)
     if not found:
@@ -128,6 +134,30 @@ def summary(selection: Selection, style: Style, most: int | None) -> Iterator[st
     if found:
         yield ""
         yield from _details(found, style, selection.analysis.failed_at)
+
+
+def _together(selection: Selection, style: Style) -> list[str]:
+    """Return what the connections show together; a line about the fault if closeseq itself fails at it."""
+    try:
+        return list(together(selection.analysis.population, style))
+    except Exception as fault:  # noqa: BLE001 - only these lines are affected
+        return style.wrap(f"closeseq failed to show what connections show together: {place(fault)}")
+
+
+def together(population: Sequence[PopulationFinding], style: Style) -> Iterator[str]:
+    """Yield what connections show together, warnings first."""
+    if not population:
+        return
+    yield ""
+    yield style.paint("Of many connections together", "heading")
+    for one in population[:MOST_TOGETHER]:
+        text = f"{one.code}: {one.summary}"
+        lines = style.wrap(text, first="  ", then="    ")
+        if vocabulary.lookup(one.code).severity is Severity.PROBLEM:
+            lines = [*(style.paint(line, "problem") for line in lines), *style.wrap(one.advice, first="    ")]
+        yield from lines
+    if len(population) > MOST_TOGETHER:
+        yield f"  {len(population) - MOST_TOGETHER:,} more; -f json has all of them"
 
 
 def what_was_read(selection: Selection, style: Style) -> Iterator[str]:
@@ -238,7 +268,7 @@ def _named(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{printable(reason)} ({number:,})" for reason, number in counts.items())
 
 
-def gather(selection: Selection, most: int | None) -> list[Cause]:
+def gather(selection: Selection, most: int | None) -> list[ProblemCause]:
     """Return the causes of problems, the worst first.
 
     Each group keeps only the connections that will be shown: its share of `most`.
@@ -291,7 +321,7 @@ def of_group(group: Grouped, draw: Callable[[Grouped], list[str]], style: Style,
         return style.wrap(text, first=f"{group.number:>7,}  ")
 
 
-def blame(found: Sequence[Cause], style: Style, failed: Failed) -> Iterator[str]:
+def blame(found: Sequence[ProblemCause], style: Style, failed: Failed) -> Iterator[str]:
     """Yield the causes of problems and their worst places, a line each."""
     if not found:
         yield style.paint("No problems found.", "good")
@@ -304,7 +334,7 @@ def blame(found: Sequence[Cause], style: Style, failed: Failed) -> Iterator[str]
         yield f"{sum(cause.number for cause in found[MOST_GROUPS:]):>7,}  others"
 
 
-def _blamed(cause: Cause, style: Style) -> list[str]:
+def _blamed(cause: ProblemCause, style: Style) -> list[str]:
     where = f"at {_where(cause.groups[0])}" if cause.end is not None else ""
     if len(cause.groups) > 1:
         where = f"at the {cause.end} {_places(cause.groups)}"
@@ -412,7 +442,7 @@ def their_shapes(shapes: Mapping[str, int], style: Style, *, all_of_them: bool) 
         yield from style.wrap(f"in {count(rest, 'more shape')}; --all shows them", first=f"{others:>7,}  ")
 
 
-def _details(found: Sequence[Cause], style: Style, failed: Failed) -> Iterator[str]:
+def _details(found: Sequence[ProblemCause], style: Style, failed: Failed) -> Iterator[str]:
     """Yield a line for each problem connection that a group keeps, under the advice for the cause."""
 
     def lines(group: Group) -> Iterator[str]:
@@ -427,7 +457,7 @@ def _details(found: Sequence[Cause], style: Style, failed: Failed) -> Iterator[s
 
 
 def details(
-    found: Sequence[Cause],
+    found: Sequence[ProblemCause],
     shown: Sequence[Sequence[int]],
     title: Callable[[Group], list[str]],
     lines: Callable[[Group], Iterable[str]],
