@@ -27,6 +27,8 @@ FEWEST = 5  # connections that show a timeout
 WIDTH, WIDTH_NS = 0.02, SECOND // 20  # of a cluster: values further apart are not of one timeout
 SHARE = 0.2  # of the closes after idleness: fewer may lie together by chance
 NEARLY = 0.8  # of the server's timeout; of the connections
+CHANCE = 10  # how many times as many as would lie together by chance
+AROUND = 10  # windows
 FEWEST_WAITS = 500  # TIME_WAITs from which on a rate means something
 SHORT_PACKETS = 8  # that a client sends in a connection for one request: at most
 
@@ -81,12 +83,19 @@ def _clusters(values: NDArray[np.int64]) -> list[NDArray[np.int64]]:
     values = np.sort(values)
     apart = np.maximum(WIDTH * values[:-1], WIDTH_NS)
     several = np.split(values, np.flatnonzero(np.diff(values) > apart) + 1)
-    return [
-        one
-        for one in several
-        if len(one) >= max(FEWEST, SHARE * len(values))
-        and one[-1] - one[0] <= 2 * max(WIDTH * int(one[0]), WIDTH_NS)
-    ]
+    return [one for one in several if _by_timer(one, values)]
+
+
+def _by_timer(members: NDArray[np.int64], values: NDArray[np.int64]) -> bool:
+    """Whether values lie so close together that they did not by chance, among all values of an endpoint."""
+    window = 2 * max(WIDTH * int(members[0]), WIDTH_NS)
+    if len(members) < max(FEWEST, SHARE * len(values)) or members[-1] - members[0] > window:
+        return False
+    # Short silences are more frequent than long ones, so only those nearby are compared.
+    near = values[(values >= members[0] - AROUND * window) & (values <= members[-1] + AROUND * window)]
+    reach = max(int(near[-1] - near[0]), AROUND * window)
+    by_chance = (len(near) - len(members)) * window / reach
+    return len(members) >= FEWEST + int(CHANCE * by_chance)
 
 
 def port_uses(closes: Closes, time_wait_ns: int) -> Iterator[PortUse]:

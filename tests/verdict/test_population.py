@@ -64,6 +64,8 @@ NOTHING = {
     "closes at once": [f"{OPEN} {BY_SERVER}"] * 50,
     "too few": [idle(5)] * 4,
     "of any length": [idle(round(random.Random(i).uniform(1, 60), 3)) for i in range(300)],
+    "a few together by chance": [idle(1.9)] * 6
+    + [idle(round(random.Random(i).uniform(1, 4), 3)) for i in range(20)],
     "asked for": [f"{OPEN} +5s C:PA+9 {BY_SERVER}" for _ in range(20)],
     "keepalives come before": [f"{OPEN} +5s C:K S:A {BY_SERVER}" for _ in range(20)],
     "still open": [f"{OPEN} +5s C:PA+9 S:A" for _ in range(20)],
