@@ -22,7 +22,7 @@ NOT = -1  # in columns of times: there was none
 NOBODY, CLIENT, SERVER = -1, 0, 1
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Closes:
     """One row a connection: who closed it first, after which silence. Columns of equal length."""
 
