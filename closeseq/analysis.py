@@ -34,9 +34,11 @@ if TYPE_CHECKING:
     from closeseq.classes import Classified
     from closeseq.classes.classes import Groups
     from closeseq.connections.conversation import Conversation
+    from closeseq.connections.idling import Closes
     from closeseq.errors import CaptureError
     from closeseq.packets.segments import Segments
     from closeseq.shards.plan import WholeCapture
+    from closeseq.verdict.population.rules import PopulationFinding
 
     Drawn = TypeVar("Drawn")
 
@@ -217,6 +219,7 @@ class Analysis(Judging, Sequence[Connection]):
         """Add a batch of segments, which follow those fed before."""
         self.reading.see(segments)
         self._add(segments)
+        self.__dict__.pop("closes", None)
         self.__dict__.pop("classes", None)  # they are of what has been fed
 
     @property
@@ -340,6 +343,18 @@ class Analysis(Judging, Sequence[Connection]):
         finder = Classes(self.settings, faults=self.faults)
         found = finder.find(self._connections, self.now_ns, dropped=self.reading.dropped)
         return found, finder.outcomes
+
+    @cached_property
+    def closes(self) -> Closes:
+        """Who closed each connection first, and after which silence, as columns."""
+        return self._connections.closes()
+
+    @property
+    def population(self) -> list[PopulationFinding]:
+        """What the connections show together: idle timeouts, ports that run out."""
+        from closeseq.verdict.population.rules import populations
+
+        return populations(self.closes, self.settings.timers)
 
     @property
     def losses(self) -> tuple[int, int, int]:

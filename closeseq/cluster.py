@@ -15,31 +15,36 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from closeseq.analysis import Analysis
+from closeseq.connections.idling import Closes
 from closeseq.report.records import csv_header, csv_lines, jsonl
 from closeseq.report.selection import Selection, Wanted
 from closeseq.report.summary import (
     Group,
+    ProblemCause,
     advice_of,
-    allot,
     blame,
+    causes,
     close_waits,
     detail,
+    details,
     gather,
     how_they_ended,
-    not_shown,
     noticed,
     notices_of,
+    shares,
     still_open,
     their_shapes,
     titled,
+    together,
     what_was_read,
 )
 from closeseq.shards.keys import get, put, write_whole
 from closeseq.shards.tasks import JUDGING
 from closeseq.verdict.fault import Faults
+from closeseq.verdict.population.rules import populations
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from closeseq.connections.conversation import Address, End
     from closeseq.reading import Reading
@@ -99,10 +104,15 @@ class Numerous(Group):
     """A group whose connections are elsewhere: only their number is known."""
 
     size: int = 0
+    least: int = 0  # the number of its first connection
 
     @property
     def number(self) -> int:
         return self.size
+
+    @property
+    def first(self) -> int:
+        return self.least
 
 
 @dataclass
@@ -119,6 +129,7 @@ class Totals:
     close_waits: MergedCounts[tuple[End, Address]] = field(default_factory=MergedCounts)
     problems: dict[tuple[str, End | None, Address | None], ProblemPlace] = field(default_factory=dict)
     faults: Faults = field(default_factory=Faults)
+    closes: list[Closes] = field(default_factory=list)
 
     @classmethod
     def of(cls, selection: Selection, style: Style, most: int | None) -> Totals:
@@ -141,8 +152,7 @@ class Totals:
                 made.notices.add(notice, number, (first, place))
         for waiting, indices in close_waits(selection).items():
             made.close_waits.add(waiting, len(indices), (numbers[min(indices)], 0))
-        groups, _ = gather(selection, None)
-        for group in groups:
+        for group in (group for cause in gather(selection, None) for group in cause.groups):
             shown = group.connections[:most]
             made.problems[group.code, group.end, group.address] = ProblemPlace(
                 group.number,
@@ -151,6 +161,7 @@ class Totals:
                 [(one.id, detail(one, style)) for one in shown],
             )
         made.faults = analysis.faults
+        made.closes = [] if selection.wanted else [analysis.closes]
         return made
 
     def merge(self, other: Totals, most: int | None) -> None:
@@ -167,6 +178,7 @@ class Totals:
             else:
                 self.problems[key] = problem
         self.faults.merge(other.faults)
+        self.closes += other.closes
 
     def summary(
         self, reading: Reading, settings: Settings, wanted: Wanted, style: Style, most: int | None
@@ -175,29 +187,41 @@ class Totals:
         yield from what_was_read(_Stand(self, reading, settings, wanted).selection, style)
         if not self.selected:
             return
-        found = sorted(self.problems.items(), key=lambda item: (-item[1].number, item[1].first))
-        groups = [Numerous(*key, size=problem.number) for key, problem in found]
-        sizes = [problem.number for _, problem in found]
-        shares = sizes if most is None else allot(sizes, most)
+        found = causes(Numerous(*key, size=one.number, least=one.first) for key, one in self.problems.items())
+        shown = shares(found, most)
+        if not wanted:
+            yield from together(populations(Closes.joined(self.closes), settings.timers), style)
         yield ""
-        yield from blame(groups, sum(sizes), style, _reraise)
-        if not groups:
+        yield from blame(found, style, _reraise)
+        if not found:
             yield from still_open(self.close_waits.ordered(), style)
         yield ""
         yield from how_they_ended(self.verdicts.ordered(), style)
         yield from noticed(self.notices.ordered(), style)
         yield ""
         yield from their_shapes(self.shapes.ordered(), style, all_of_them=most is None)
-        if not groups:
-            return
-        yield ""
-        yield style.paint("Problems", "heading")
-        for group, (_, problem), share in zip(groups, found, shares, strict=True):
-            if share:
-                yield from titled(group, problem.advice, style)
-                for _, lines in problem.shown[:share]:
-                    yield from lines
-        yield from not_shown(sum(sizes) - sum(shares), style)
+        if found:
+            yield ""
+            yield from self._details(found, shown, style)
+
+    def _details(
+        self, found: Sequence[ProblemCause], shown: Sequence[Sequence[int]], style: Style
+    ) -> Iterator[str]:
+        share = {
+            (group.code, group.end, group.address): number
+            for cause, numbers in zip(found, shown, strict=True)
+            for group, number in zip(cause.groups, numbers, strict=True)
+        }
+
+        def title(group: Group) -> list[str]:
+            return titled(group, self.problems[group.code, group.end, group.address].advice, style)
+
+        def lines(group: Group) -> Iterator[str]:
+            key = group.code, group.end, group.address
+            for _, drawn in self.problems[key].shown[: share[key]]:
+                yield from drawn
+
+        yield from details(found, shown, title, lines, style)
 
 
 def _reraise(_indices: object, fault: Exception) -> None:

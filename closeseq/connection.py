@@ -17,6 +17,7 @@ from closeseq.tcp.timeline import not_replayed
 from closeseq.verdict import Judgement, judge
 from closeseq.verdict.fault import not_judged
 from closeseq.verdict.model import Finding, Initiator, Role, Severity
+from closeseq.verdict.program_errors import ProgramError, program_errors
 
 if TYPE_CHECKING:
     from closeseq.settings import Settings
@@ -216,6 +217,11 @@ class Connection:
     @property
     def findings(self) -> tuple[Finding, ...]:
         return self.judgement.findings
+
+    @property
+    def errors(self) -> list[ProgramError]:
+        """The errors that the system calls of both programs got, in the order of time."""
+        return program_errors(self.timeline, self.findings)
 
     def has(self, code: str) -> bool:
         """Whether there is a finding with this code."""

@@ -6,6 +6,7 @@ This is the promise of a class. Judged by itself, each of its members has
   certainty, and with the same cause, up to numbers in it;
 - the same verdict, initiator and roles;
 - the same findings, in order: code, severity, endpoint and certainty;
+- the same errors of programs: code and endpoint;
 - the same shape.
 """
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from closeseq.connections.conversation import End
     from closeseq.tcp.states import State
     from closeseq.tcp.timeline import Certainty
-    from closeseq.verdict.model import FindingCode, Initiator, Role, VerdictCode
+    from closeseq.verdict.model import ErrorCode, FindingCode, Initiator, Role, VerdictCode
 
 
 @value
@@ -55,6 +56,7 @@ class Outcome:
     server_state: State
     shape: str
     findings: tuple[FindingOutcome, ...]
+    errors: tuple[tuple[ErrorCode, End], ...] = ()  # that programs got, and at which endpoint
 
     @classmethod
     def of(cls, connection: Connection) -> Outcome:
@@ -69,6 +71,7 @@ class Outcome:
             connection.server.state,
             connection.shape,
             tuple(found(one.code, one.severity, one.endpoint, one.certainty) for one in connection.findings),
+            tuple((one.code, one.endpoint) for one in connection.errors),
         )
 
     def has(self, code: str) -> bool:

@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from closeseq.cli.options import (
+    ASKING,
     CAPTURES,
     CHOOSING,
     FORMATS,
@@ -23,6 +24,7 @@ Examples:
   closeseq analyze web.pcap
   closeseq analyze web.pcap -p 8080 --stuck-after 10
   closeseq analyze web.pcap --verdict reset -f table
+  closeseq analyze web.pcap --why ECONNRESET   in which connections a program got this error
   closeseq analyze web.pcap -f jsonl | jq 'select(.server.state == "CLOSE_WAIT")'
   closeseq analyze ring/ -f table              a directory of files that continue each other
   closeseq analyze 'ring-*.pcap.gz'
@@ -48,11 +50,16 @@ Examples:
     show_default=True,
     help="What to print.",
 )
-@options(CHOOSING, READING, TOGETHER, WORKING, SHOWING, WRITING)
+@options(CHOOSING, ASKING, READING, TOGETHER, WORKING, SHOWING, WRITING)
 @click.option(
     "--cluster",
     metavar="ADDRESS",
     help="Use the workers of this Dask scheduler; -o is then a directory or URL, written in parts.",
+)
+@click.option(
+    "--population",
+    is_flag=True,
+    help="With -f jsonl: end with a line about what the connections show together, of the kind population.",
 )
 @click.option("--timings", "timed", is_flag=True, help="Print on standard error how long each stage took.")
 @click.pass_context

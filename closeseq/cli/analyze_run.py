@@ -20,11 +20,12 @@ from closeseq.cli.requests import AnalyzeRequest, ReadOptions
 from closeseq.cli.terminal import Progress, Refusal, Status, complain, fault_in
 from closeseq.errors import CaptureError
 from closeseq.report.containment import bare_lines, contained
-from closeseq.report.records import SCHEMA, csv_header, csv_lines, json_object, jsonl
+from closeseq.report.records import SCHEMA, csv_header, csv_lines, json_object, jsonl, population_line
 from closeseq.report.selection import Selection
 from closeseq.report.summary import nothing, remarks_on_files, summary, title
 from closeseq.report.table import table
 from closeseq.report.timeline_text import format_timeline
+from closeseq.report.why import why
 from closeseq.units import count
 
 if TYPE_CHECKING:
@@ -36,7 +37,13 @@ if TYPE_CHECKING:
 
 
 def pieces(
-    form: str, selections: Iterable[Selection], style: Style, *, most: int | None, several: bool
+    form: str,
+    selections: Iterable[Selection],
+    style: Style,
+    *,
+    most: int | None,
+    several: bool,
+    population: bool = False,
 ) -> Iterator[str]:
     """Yield the report on captures in one of options.FORMATS.
 
@@ -46,11 +53,15 @@ def pieces(
         style: how text may look.
         most: how many problem connections, or timelines, to show; None for all.
         several: whether more than one capture was named, readable or not.
+        population: whether JSON lines end with one about all connections of a capture.
     """
     if form == "json":
         yield from _json(selections, several=several)
     elif form == "jsonl":
-        yield from itertools.chain.from_iterable(map(jsonl, selections))
+        for selection in selections:
+            yield from jsonl(selection)
+            if population:
+                yield population_line(selection)
     elif form == "csv":
         yield csv_header()
         yield from itertools.chain.from_iterable(map(csv_lines, selections))
@@ -87,6 +98,8 @@ def _text(
 
 
 def _lines(form: str, selection: Selection, style: Style, most: int | None) -> Iterator[str]:
+    if form == "summary" and selection.wanted.errors:
+        return why(selection, style, most)
     if form == "summary":
         return summary(selection, style, most)
     return table(selection, style) if form == "table" else timelines(selection, style, most)
@@ -148,7 +161,15 @@ class Job:
             style = output.style(ascii_only=request.ascii)
             chains = self.chains(named)
             selections = self.selections(chains, output)
-            output.write(pieces(request.form, selections, style, most=request.most, several=named.several))
+            text = pieces(
+                request.form,
+                selections,
+                style,
+                most=request.most,
+                several=named.several,
+                population=request.population,
+            )
+            output.write(text)
         return self.status
 
     @property

@@ -35,6 +35,8 @@ class ClusterJob(Job):
         request = self.request
         if request.form not in FORMS:
             raise Refusal(f"--cluster writes {', '.join(FORMS[1:])} or a summary, not {request.form}")
+        if request.population:
+            raise Refusal("--population is not for --cluster; its summary has what it says")
         if request.form != "summary" and request.output is None:
             raise Refusal(
                 f"-f {request.form} on a cluster is written in parts: name a directory or URL with -o"

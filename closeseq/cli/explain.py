@@ -1,4 +1,4 @@
-"""`closeseq explain`: what a state, verdict or finding means and what to do about it."""
+"""`closeseq explain`: what a state, verdict, finding or another program's word means, and what to do."""
 
 from __future__ import annotations
 
@@ -16,17 +16,21 @@ if TYPE_CHECKING:
 
     from closeseq.report.text import Style
     from closeseq.verdict.vocabulary import Entry
+    from closeseq.verdict.vocabulary.foreign_entries import ForeignEntry
 
 EPILOG = """\b
 Examples:
   closeseq explain CLOSE_WAIT
   closeseq explain stuck-close-wait reset
+  closeseq explain ECONNRESET            an error, and which connections bring it about
+  closeseq explain 'connection reset by peer' RSTO cD UC 499
   closeseq explain                       every word there is
   closeseq explain diagram               the states and what leads from one to the next
 """
 
 
 DIAGRAM = "diagram"  # a word that draws instead of explaining
+WORD = 23  # columns of a word in the list of all
 
 
 @click.command(epilog=EPILOG)
@@ -34,20 +38,68 @@ DIAGRAM = "diagram"  # a word that draws instead of explaining
 def explain(words: tuple[str, ...]) -> None:
     """Explain states, verdicts and findings, and what to do about them. Without WORD, list them all.
 
+    WORD may also be an error (ECONNRESET, "socket hang up"), a line of a log with one in it, or a code of
+    Zeek, HAProxy, Envoy, nginx or a firewall.
+
     The word "diagram" draws RFC 9293's state diagram (figure 5), from the very table that closeseq follows.
     """
     from closeseq.report.diagram import diagram
-    from closeseq.verdict import vocabulary
 
     try:
-        entries = [None if word == DIAGRAM else vocabulary.lookup(word) for word in words]
+        entries = [entry for word in _parted(words) for entry in _meant(word)]
     except UnknownWordError as unknown:
         raise Refusal(str(unknown)) from unknown
     with opened(None) as output:
         style = output.style(ascii_only=False)
-        blocks = [diagram() if entry is None else explanation(entry, style) for entry in entries]
+        blocks = [diagram() if entry is None else _block(entry, style) for entry in entries]
         blocks = blocks or [glossary(style)]
         output.write("\n" * bool(i) + "\n".join(block) + "\n" for i, block in enumerate(blocks))
+
+
+def _parted(words: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the words; as one if together they are a phrase that was not quoted: `connection refused`."""
+    from closeseq.verdict.vocabulary.foreign import foreign
+
+    together = " ".join(words)
+    alone = [entry for word in words for entry in foreign(word)]
+    return (together,) if len(words) > 1 and not alone and foreign(together) else words
+
+
+def _meant(word: str) -> list[Entry | ForeignEntry | None]:
+    """Return what a word means; None for the diagram. Raises UnknownWordError."""
+    from closeseq.verdict import vocabulary
+    from closeseq.verdict.vocabulary.foreign import foreign
+
+    if word == DIAGRAM:
+        return [None]
+    try:
+        return [vocabulary.lookup(word)]
+    except UnknownWordError:
+        found = foreign(word)
+        if not found:
+            raise
+        return list(found)
+
+
+def _block(entry: Entry | ForeignEntry, style: Style) -> Iterator[str]:
+    from closeseq.verdict.vocabulary import Entry
+
+    return explanation(entry, style) if isinstance(entry, Entry) else translation(entry, style)
+
+
+def translation(entry: ForeignEntry, style: Style) -> Iterator[str]:
+    """Yield the lines that explain another program's word."""
+    for line in style.wrap(f"{entry.word} ({entry.tool}): {entry.meaning}", then="  "):
+        yield style.paint(line, "heading")
+    if entry.explanation:
+        yield ""
+        yield from style.wrap(entry.explanation, first="  ")
+    yield ""
+    yield from style.wrap(f"In closeseq's words: {', '.join(entry.codes)}", first="  ", then="    ")
+    for shape in entry.shapes:
+        yield from style.wrap(f"Shape: {shape}", first="  ", then="    ")
+    yield from style.wrap(f"To find it: {entry.command}", first="  ", then="    ")
+    yield from style.wrap(f"Source: {entry.source}", first="  ", then="    ")
 
 
 def explanation(entry: Entry, style: Style) -> Iterator[str]:
@@ -66,10 +118,19 @@ def explanation(entry: Entry, style: Style) -> Iterator[str]:
 def glossary(style: Style) -> Iterator[str]:
     """Yield one line a word, by kind."""
     from closeseq.verdict import vocabulary
+    from closeseq.verdict.vocabulary.foreign_entries import FOREIGN
 
     for index, (kind, entries) in enumerate(groupby(vocabulary.entries(), key=lambda entry: entry.kind)):
         if index:
             yield ""
         yield style.paint(f"{kind}s", "heading")
         for entry in entries:
-            yield from style.wrap(entry.meaning, first=f"  {entry.code:23} ")
+            yield from style.wrap(entry.meaning, first=f"  {entry.code:{WORD}} ")
+    for tool, others in groupby(FOREIGN, key=lambda entry: entry.tool):
+        yield ""
+        yield style.paint(tool, "heading")
+        for other in others:
+            if len(other.word) <= WORD:
+                yield from style.wrap(other.meaning, first=f"  {other.word:{WORD}} ")
+            else:
+                yield from style.wrap(f"{other.word} - {other.meaning}", first="  ", then="    ")

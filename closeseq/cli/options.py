@@ -63,6 +63,20 @@ def code(word: str, kinds: tuple[str, ...]) -> str:
     return entry.code
 
 
+def errors(text: str) -> frozenset[str]:
+    """Return the error codes that comma-separated names or texts mean. Raises BadParameter."""
+    from closeseq.verdict.model import ErrorCode
+    from closeseq.verdict.vocabulary.foreign import foreign
+
+    found = set()
+    for word in text.split(","):
+        codes = {entry.error for entry in foreign(word) if entry.error is not None}
+        if not codes:
+            raise click.BadParameter(f"{word.strip()!r} is not one of {', '.join(ErrorCode)}")
+        found |= codes
+    return frozenset(found)
+
+
 FORMATS = ("summary", "table", "timeline", "json", "jsonl", "csv")
 
 READING = (
@@ -156,6 +170,17 @@ CHOOSING = (
         multiple=True,
         metavar="ID",
         help="Only the connection with this number. May be given more than once.",
+    ),
+)
+
+ASKING = (
+    click.option(
+        "--why",
+        type=errors,
+        metavar="ERROR,...",
+        multiple=True,
+        help="Only connections in which a program got this error: ECONNRESET, EPIPE, ECONNREFUSED, ETIMEDOUT "
+        "or EADDRINUSE. The summary shows at which packet, and why.",
     ),
 )
 

@@ -72,6 +72,7 @@ class AnalyzeRequest:
     force: bool = False
     ascii: bool = False
     each: bool = False
+    population: bool = False  # whether JSON lines end with one about all connections
     jobs: int | None = None  # processes; None for as many as there are processors, if it is worth while
 
     @classmethod
@@ -79,6 +80,8 @@ class AnalyzeRequest:
         """Return the request of a command line. Raises Refusal."""
         if captures.count("-") > 1:
             raise Refusal("standard input can be read only once")
+        if given.get("population") and form != "jsonl":
+            raise Refusal("--population is for -f jsonl; the summary and -f json have it")
         return cls(
             captures,
             form,
@@ -90,6 +93,7 @@ class AnalyzeRequest:
             given["force"],
             given["ascii_only"],
             given["each"],
+            given.get("population", False),
             given["jobs"],
         )
 
@@ -193,8 +197,13 @@ class LabRequest:
 
 
 def wanted(given: Given) -> Wanted:
-    """Return the options of CHOOSING; `live` has no --connection."""
-    return Wanted(_codes(given["verdict"]), _codes(given["finding"]), frozenset(given.get("connection", ())))
+    """Return the options of CHOOSING; only `analyze` has --why, and `live` has no --connection."""
+    return Wanted(
+        _codes(given["verdict"]),
+        _codes(given["finding"]),
+        frozenset(given.get("connection", ())),
+        _codes(given.get("why", ())),
+    )
 
 
 def _codes(several: tuple[frozenset[str], ...]) -> frozenset[str]:

@@ -11,6 +11,8 @@
     relevance       which rows are events
     steps           the events, kept whole, chained with the traffic between them
     traffic         the digest of that traffic; how soon each endpoint answered
+    idling          how long connections were idle before they were closed, as columns
+    crowds          connections that close alike, counted over these columns
     describe        the border: connections as plain Python, each a `Conversation`
     orientation     which endpoint is the client
     skeleton        connections with steps of the same kinds, their numbers as columns

@@ -240,6 +240,8 @@ class Sides(ColumnTable):
     place: NDArray[np.uint64] = column(np.uint64)  # of its last segment but RSTs (whereabouts.py)
     placed: NDArray[np.bool_] = column(np.bool_)  # whether there is one
     moves: NDArray[np.int32] = column(np.int32)  # how often that place changed
+    # the longest silence that it ended with further data (traffic.py)
+    resumed_ns: NDArray[np.int64] = column(np.int64)
     holes: NDArray[np.int32] = column(np.int32)  # open ones in what it sent (holes.py)
     hole_start: NDArray[np.int64] = column(np.int64)  # the lowest number in any of them
     hole_number: NDArray[np.int64] = column(np.int64)  # the packet that left the oldest of them

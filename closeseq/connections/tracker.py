@@ -11,6 +11,7 @@ from closeseq.connections.conversation import End
 from closeseq.connections.describe import conversations
 from closeseq.connections.grouping import arrange, packed, renumbered
 from closeseq.connections.holes import Holes
+from closeseq.connections.idling import closes
 from closeseq.connections.orientation import ClientGuess, clients
 from closeseq.connections.pairs import PairTable
 from closeseq.connections.relevance import events
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from closeseq.connections.conversation import Address, Conversation
+    from closeseq.connections.idling import Closes
     from closeseq.connections.state import ColumnTable, Pairs
     from closeseq.connections.steps import Extent
     from closeseq.packets.segments import Segments
@@ -165,6 +167,10 @@ class Connections:
         column = client if end is End.CLIENT else 1 - client
         found = places(self._table.pairs, self._table.histories.pair[index], column, with_port=with_port)
         return [(address, index[members].tolist()) for address, members in found]
+
+    def closes(self) -> Closes:
+        """Return who closed each connection first, and after which silence."""
+        return closes(self._table, self._steps, self._client_ends())
 
     def losses(self) -> tuple[int, int, int]:
         """Return how many segments were lost near the clients, near the servers, and came out of order.

@@ -32,6 +32,7 @@ OF_PROBE = ("probe_number", "probe_ns")
 TAIL = ("unanswered_number", "unanswered_ns")
 
 REPEATED_NS = 900_000_000  # a SYN+ACK that was lost unseen is retransmitted after 1 s (RFC 6298 2.1)
+LEAST_IDLE_NS = 1_000_000_000  # a shorter silence is no idleness
 
 
 class Stretches(ColumnTable):
@@ -182,7 +183,7 @@ def merge(stretches: Stretches, which: NDArray[np.int64], newer: Columns) -> Non
 
 
 def measure(batch: Batch, histories: Histories, sides: Sides) -> None:
-    """Keep the least time in which each endpoint answered, and how often it did.
+    """Keep how soon and how often each endpoint answered, and the longest silence that it ended with data.
 
     Only the first transmission of something that takes sequence numbers counts as asked: an answer after a
     retransmission may be to either (Karn's algorithm, RFC 6298 3). A RST is no answer: another host may have
@@ -205,6 +206,13 @@ def measure(batch: Batch, histories: Histories, sides: Sides) -> None:
     side = 2 * batch.connection[answers] + sender[answers]
     np.minimum.at(sides.response_ns, side, time_ns[answers] - asked_ns[answers])
     np.add.at(sides.answers, side, 1)
+
+    silent = np.flatnonzero((asked_ns > 0) & (time_ns - asked_ns >= LEAST_IDLE_NS))
+    there = place[silent]
+    further = (segments.length[there] > 0) & (numbers.position[there] == NEW) & (numbers.seq[there] > 1)
+    silent = silent[further]
+    side = 2 * batch.connection[silent] + sender[silent]
+    np.maximum.at(sides.resumed_ns, side, time_ns[silent] - asked_ns[silent])
 
     last = start + rows.length - 1
     histories.asked_end[connection], histories.asked_ns[connection] = end[last], time_ns[last]

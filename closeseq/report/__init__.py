@@ -3,6 +3,7 @@
 text           text, numbers and times, safe for a terminal
 selection      which connections of an analysis are asked for
 summary        what was read, which program to fix, how the connections closed
+why            which program got an error, at which packet
 table          one line a connection
 diagram        the state diagram of RFC 9293, drawn from the transition table
 timeline_text  the close, packet by packet, with both endpoints' states

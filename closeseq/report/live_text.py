@@ -16,7 +16,17 @@ from closeseq.report.containment import bare_record
 from closeseq.report.records import draw, encode
 from closeseq.report.rows import Record, in_files
 from closeseq.report.selection import FIRST_BLAME
-from closeseq.report.summary import MOST_GROUPS, Group, blame, how_they_ended, remarks_on, their_shapes
+from closeseq.report.summary import (
+    MOST_GROUPS,
+    MOST_PLACES,
+    Group,
+    ProblemCause,
+    blame,
+    causes,
+    how_they_ended,
+    remarks_on,
+    their_shapes,
+)
 from closeseq.report.text import Style, moment, printable
 from closeseq.report.timeline_text import format_timeline
 from closeseq.tcp.states import State
@@ -214,11 +224,11 @@ def closing(
     yield from _seen(counts, reading, asked, style)
     if not counts.seen:
         return
-    groups = _gather(monitor, last)
-    if groups:
+    found = _gather(monitor, last)
+    if found:
         yield ""
-        yield from blame(groups, sum(group.number for group in groups), style, monitor.failed_at)
-        for group in groups[:MOST_GROUPS]:
+        yield from blame(found, style, monitor.failed_at)
+        for group in (one for cause in found[:MOST_GROUPS] for one in cause.groups[:MOST_PLACES]):
             for owner, number in owners(group).items():
                 text = f"held by {owner}: {count(number, 'socket')}"
                 yield from style.wrap(text, first=" " * 9)
@@ -274,8 +284,8 @@ def _any(counts: SocketCounts, state: State) -> bool:
     return bool(counts.client[state] or counts.server[state])
 
 
-def _gather(monitor: Monitor, last: Iterable[Updates]) -> list[Group]:
-    """Return the groups of problems of connections that are not over, the most frequent first."""
+def _gather(monitor: Monitor, last: Iterable[Updates]) -> list[ProblemCause]:
+    """Return the causes of the problems of connections that are not over, the worst first."""
     found: dict[Place, Group] = {}
     for updates in last:
         try:
@@ -285,7 +295,7 @@ def _gather(monitor: Monitor, last: Iterable[Updates]) -> list[Group]:
             placed = [((CODE, None, None), updates.indices)]
         for key, indices in placed:
             found.setdefault(key, Group(*key)).indices += indices
-    return sorted(found.values(), key=lambda group: -group.number)
+    return causes(found.values())
 
 
 def _placed(monitor: Monitor, updates: Updates) -> list[tuple[Place, Sequence[int]]]:

@@ -24,6 +24,7 @@ from closeseq.report import aka, rows
 from closeseq.report.containment import bare_record, contained
 from closeseq.report.rows import Record, in_files, of_files
 from closeseq.report.text import moment, named, printable, seconds
+from closeseq.verdict import vocabulary
 from closeseq.verdict.model import Severity
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from closeseq.report.selection import Selection
     from closeseq.tcp.timeline import Step, Transition
     from closeseq.verdict.model import Finding, Initiator
+    from closeseq.verdict.population.rules import PopulationFinding
 
 SCHEMA = "closeseq/1"
 
@@ -268,9 +270,39 @@ def json_record(connection: Connection) -> str:
     return contained(connection, _line, lambda one: encode(bare_record(one)))
 
 
+def population(selection: Selection) -> Record:
+    """Return what the connections of a capture show together; nothing where only some are asked for."""
+    found = [] if selection.wanted else selection.analysis.population
+    return {"findings": [_of_many(one) for one in found]}
+
+
+def _of_many(one: PopulationFinding) -> Record:
+    return {
+        "code": one.code.value,
+        "severity": vocabulary.lookup(one.code).severity,
+        "certainty": one.certainty.value,
+        "server": {"address": one.server.address, "port": one.server.port},
+        "client": one.client,
+        "endpoint": one.endpoint.value,
+        "seconds": seconds(one.value_ns) if one.value_ns else None,
+        "members": one.members,
+        "of": one.of,
+        "summary": one.summary,
+        "advice": one.advice,
+    }
+
+
+def population_line(selection: Selection) -> str:
+    """Return the same as a line of JSON lines, told from a connection by its `kind`."""
+    reading = selection.analysis.reading
+    head = {"schema": SCHEMA, "kind": "population", "capture": named(reading.path)}
+    return json.dumps(head | population(selection)) + "\n"
+
+
 def json_object(selection: Selection) -> Iterator[str]:
     """Yield one capture's header with its connections, a piece at a time: a capture may have a million."""
-    head = json.dumps(header(selection.analysis.reading, len(selection)), indent=2)
+    whole = header(selection.analysis.reading, len(selection)) | {"population": population(selection)}
+    head = json.dumps(whole, indent=2)
     yield head.removesuffix("\n}") + ',\n  "connections": ['
     between = "\n"
     for text in selection.drawn(json_record):

@@ -28,18 +28,21 @@ class Wanted:
     verdicts: frozenset[str] = frozenset()
     findings: frozenset[str] = frozenset()
     ids: frozenset[int] = frozenset()
+    errors: frozenset[str] = frozenset()  # that a program got
 
     def __bool__(self) -> bool:
-        return bool(self.verdicts or self.findings or self.ids)
+        return bool(self.verdicts or self.findings or self.ids or self.errors)
 
     def of_class(self, outcome: Outcome) -> bool:
         """Whether connections with this outcome are asked for; `ids` are not looked at."""
         if self.verdicts and outcome.verdict not in self.verdicts:
             return False
+        if self.errors and not any(code in self.errors for code, _ in outcome.errors):
+            return False
         return not self.findings or any(outcome.has(code) for code in self.findings)
 
     def of_pattern(self, pattern: Pattern) -> bool:
-        """Whether connections with this pattern are asked for; `ids` are not looked at."""
+        """Whether connections with this pattern are asked for; `ids` and `errors` are not looked at."""
         if self.verdicts and pattern.verdict not in self.verdicts:
             return False
         return not self.findings or bool(
@@ -50,6 +53,7 @@ class Wanted:
         named = [f"--connection {number}" for number in sorted(self.ids)]
         named += [f"--verdict {code}" for code in sorted(self.verdicts)]
         named += [f"--finding {code}" for code in sorted(self.findings)]
+        named += [f"--why {','.join(sorted(self.errors))}"] if self.errors else []
         return " ".join(named)
 
 
@@ -138,6 +142,28 @@ def troubles(judged: Connection | Outcome) -> Sequence[Finding | FindingOutcome]
 # The problem that names the program to fix comes first: where one endpoint is stuck in CLOSE_WAIT, the
 # FIN_WAIT_2 of its peer is only the consequence.
 FIRST_BLAME = (FindingCode.STUCK_CLOSE_WAIT,)
+
+
+# Of problems the worst first: those that a program causes and that do not mend themselves; then a peer or
+# path that is gone; then what the kernels mend.
+WORST_FIRST = (
+    FindingCode.STUCK_CLOSE_WAIT,
+    FindingCode.DATA_AFTER_CLOSE,
+    FindingCode.HALF_OPEN,
+    FindingCode.STUCK_FIN_WAIT_2,
+    FindingCode.STUCK_FIN_WAIT_1,
+    FindingCode.STUCK_CLOSING,
+    FindingCode.STUCK_LAST_ACK,
+    FindingCode.TIME_WAIT_ASSASSINATED,
+    FindingCode.FINAL_ACK_LOST,
+)
+RANK: dict[str, int] = {code: rank for rank, code in enumerate(WORST_FIRST)}
+MIDDLE = RANK[FindingCode.HALF_OPEN]  # of those not named here
+
+
+def rank(code: str) -> int:
+    """Return how grave a problem is; 0 is the worst."""
+    return RANK.get(code, MIDDLE)
 
 
 def gravity(finding: Finding | FindingOutcome) -> tuple[bool, bool]:

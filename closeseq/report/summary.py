@@ -1,21 +1,22 @@
 """The summary that `analyze` prints: what was read, which program to fix, how the connections closed.
 
-The first screen must show which program to fix, so problems come before counts. They are grouped by finding
-and address, since one faulty program makes many stuck connections.
+The first screen must show which program to fix, so problems come before counts. They are grouped by cause, a
+finding at one of the endpoints, the worst first; and within it by address, since one faulty program makes
+many stuck connections.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, overload
+from typing import TYPE_CHECKING, TypeVar, overload
 
 from closeseq.connections.conversation import Address, End
 from closeseq.report.containment import bare_lines, contained
-from closeseq.report.selection import gravity, troubles
+from closeseq.report.selection import gravity, rank, troubles
 from closeseq.report.text import Style, evidence, printable, when
 from closeseq.tcp.states import State
-from closeseq.units import count, span
+from closeseq.units import count, listed, span
 from closeseq.verdict import vocabulary
 from closeseq.verdict.fault import CODE, place
 from closeseq.verdict.model import Severity
@@ -29,14 +30,18 @@ if TYPE_CHECKING:
     from closeseq.report.selection import Selection
     from closeseq.settings import Settings
     from closeseq.verdict.model import Finding
+    from closeseq.verdict.population.rules import PopulationFinding
 
     Notice = tuple[str, str]  # its code, and at which endpoint
     Place = tuple[str, End | None, Address | None]  # code of a problem, and where
     Waiting = tuple[End, Address]  # where a program has not closed yet
+    Grouped = TypeVar("Grouped", "Group", "ProblemCause")
     Failed = Callable[[Iterable[int], Exception], None]  # records that closeseq failed at these connections
 
-MOST_GROUPS = 5  # of problems, named at the top
+MOST_GROUPS = 5  # causes of problems, named at the top
+MOST_PLACES = 3  # of each cause, the worst
 MOST_SHAPES = 10
+MOST_TOGETHER = 6  # findings of many connections
 MOST_FILES = 20  # of a capture in many files, named at the top
 MOST_GAPS = 5
 
@@ -55,16 +60,70 @@ class Group:
     def number(self) -> int:
         return len(self.indices)
 
+    @property
+    def first(self) -> int:
+        """What puts it before others of the same number: the first of its connections."""
+        return min(self.indices)
+
+
+@dataclass(frozen=True, slots=True)
+class ProblemCause:
+    """The groups of one finding at one endpoint: the same fault in several places, the worst first."""
+
+    groups: Sequence[Group]
+
+    @property
+    def code(self) -> str:
+        return self.groups[0].code
+
+    @property
+    def end(self) -> End | None:
+        return self.groups[0].end
+
+    @property
+    def number(self) -> int:
+        return sum(group.number for group in self.groups)
+
+    @property
+    def first(self) -> int:
+        return min(group.first for group in self.groups)
+
+    @property
+    def indices(self) -> list[int]:
+        return [index for group in self.groups for index in group.indices]
+
+
+def causes(groups: Iterable[Group]) -> list[ProblemCause]:
+    """Return the causes of problems: the worst first, of the same gravity the most frequent."""
+    found: dict[tuple[str, End | None], list[Group]] = {}
+    for group in groups:
+        found.setdefault((group.code, group.end), []).append(group)
+    several = [
+        ProblemCause(sorted(one, key=lambda group: (-group.number, group.first))) for one in found.values()
+    ]
+    return sorted(several, key=lambda cause: (rank(cause.code), -cause.number, cause.first))
+
+
+def shares(found: Iterable[ProblemCause], most: int | None) -> list[list[int]]:
+    """Return how many connections of each group to show, for each cause; without `most` all of them."""
+    sizes = [[group.number for group in cause.groups] for cause in found]
+    if most is None:
+        return sizes
+    shown = allot([size for one in sizes for size in one[:MOST_PLACES]], most)
+    return [[shown.pop(0) if place < MOST_PLACES else 0 for place in range(len(one))] for one in sizes]
+
 
 def summary(selection: Selection, style: Style, most: int | None) -> Iterator[str]:
     """Yield the lines of the summary, with at most so many problem connections (None: all of them)."""
     yield from what_was_read(selection, style)
     if not len(selection):
         return
-    groups, number = gather(selection, most)
+    found = gather(selection, most)
+    if not selection.wanted:
+        yield from _together(selection, style)
     yield ""
-    yield from blame(groups, number, style, selection.analysis.failed_at)
-    if not groups:
+    yield from blame(found, style, selection.analysis.failed_at)
+    if not found:
         waits = sorted(close_waits(selection).items(), key=lambda one: (-len(one[1]), min(one[1])))
         yield from still_open({where: len(indices) for where, indices in waits}, style)
     yield ""
@@ -72,9 +131,33 @@ def summary(selection: Selection, style: Style, most: int | None) -> Iterator[st
     yield from _notices(selection, style)
     yield ""
     yield from their_shapes(selection.shapes, style, all_of_them=most is None)
-    if groups:
+    if found:
         yield ""
-        yield from _details(groups, number, style, selection.analysis.failed_at)
+        yield from _details(found, style, selection.analysis.failed_at)
+
+
+def _together(selection: Selection, style: Style) -> list[str]:
+    """Return what the connections show together; a line about the fault if closeseq itself fails at it."""
+    try:
+        return list(together(selection.analysis.population, style))
+    except Exception as fault:  # noqa: BLE001 - only these lines are affected
+        return style.wrap(f"closeseq failed to show what connections show together: {place(fault)}")
+
+
+def together(population: Sequence[PopulationFinding], style: Style) -> Iterator[str]:
+    """Yield what connections show together, warnings first."""
+    if not population:
+        return
+    yield ""
+    yield style.paint("Of many connections together", "heading")
+    for one in population[:MOST_TOGETHER]:
+        text = f"{one.code}: {one.summary}"
+        lines = style.wrap(text, first="  ", then="    ")
+        if vocabulary.lookup(one.code).severity is Severity.PROBLEM:
+            lines = [*(style.paint(line, "problem") for line in lines), *style.wrap(one.advice, first="    ")]
+        yield from lines
+    if len(population) > MOST_TOGETHER:
+        yield f"  {len(population) - MOST_TOGETHER:,} more; -f json has all of them"
 
 
 def what_was_read(selection: Selection, style: Style) -> Iterator[str]:
@@ -185,8 +268,8 @@ def _named(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{printable(reason)} ({number:,})" for reason, number in counts.items())
 
 
-def gather(selection: Selection, most: int | None) -> tuple[list[Group], int]:
-    """Return the groups of problems, the most frequent first, and how many connections have a problem.
+def gather(selection: Selection, most: int | None) -> list[ProblemCause]:
+    """Return the causes of problems, the worst first.
 
     Each group keeps only the connections that will be shown: its share of `most`.
     """
@@ -200,11 +283,11 @@ def gather(selection: Selection, most: int | None) -> tuple[list[Group], int]:
             placed = [((CODE, None, None), list(map(int, members)))]
         for key, indices in placed:
             found.setdefault(key, Group(*key)).indices += indices
-    groups = sorted(found.values(), key=lambda group: (-group.number, min(group.indices)))
-    sizes = [len(group.indices) for group in groups]
-    for group, share in zip(groups, sizes if most is None else allot(sizes, most), strict=True):
-        group.connections = [analysis[i] for i in sorted(group.indices)[:share]]
-    return groups, sum(sizes)
+    several = causes(found.values())
+    for cause, shown in zip(several, shares(several, most), strict=True):
+        for group, share in zip(cause.groups, shown, strict=True):
+            group.connections = [analysis[i] for i in sorted(group.indices)[:share]]
+    return several
 
 
 def _placed(selection: Selection, outcome: Outcome, members: Sequence[int]) -> list[tuple[Place, list[int]]]:
@@ -228,8 +311,8 @@ def worst_of(judged: Connection | Outcome) -> Finding | FindingOutcome:
     return min(troubles(judged), key=gravity)
 
 
-def of_group(group: Group, draw: Callable[[Group], list[str]], style: Style, failed: Failed) -> list[str]:
-    """Return what `draw` makes of a group; a line about the fault if closeseq itself fails at it."""
+def of_group(group: Grouped, draw: Callable[[Grouped], list[str]], style: Style, failed: Failed) -> list[str]:
+    """Return what `draw` makes of a group or cause; a line about the fault if closeseq itself fails at it."""
     try:
         return draw(group)
     except Exception as fault:  # noqa: BLE001 - only this group is affected
@@ -238,32 +321,50 @@ def of_group(group: Group, draw: Callable[[Group], list[str]], style: Style, fai
         return style.wrap(text, first=f"{group.number:>7,}  ")
 
 
-def blame(groups: Sequence[Group], number: int, style: Style, failed: Failed) -> Iterator[str]:
-    """Yield the problems and where they are, the most frequent first."""
-    if not groups:
+def blame(found: Sequence[ProblemCause], style: Style, failed: Failed) -> Iterator[str]:
+    """Yield the causes of problems and their worst places, a line each."""
+    if not found:
         yield style.paint("No problems found.", "good")
         return
+    number = sum(cause.number for cause in found)
     yield style.paint(f"{count(number, 'connection')} with a problem", "problem")
-    for group in groups[:MOST_GROUPS]:
-        yield from of_group(group, lambda one: _blamed(one, style), style, failed)
-    if len(groups) > MOST_GROUPS:
-        rest = groups[MOST_GROUPS:]
-        yield f"{sum(group.number for group in rest):>7,}  others"
+    for cause in found[:MOST_GROUPS]:
+        yield from of_group(cause, lambda one: _blamed(one, style), style, failed)
+    if len(found) > MOST_GROUPS:
+        yield f"{sum(cause.number for cause in found[MOST_GROUPS:]):>7,}  others"
 
 
-def _blamed(group: Group, style: Style) -> list[str]:
-    where = f"at {_where(group)}: " if group.end is not None else ""
-    text = f"{group.code} {where}{vocabulary.lookup(group.code).meaning}"
-    return style.wrap(text, first=f"{group.number:>7,}  ")
+def _blamed(cause: ProblemCause, style: Style) -> list[str]:
+    where = f"at {_where(cause.groups[0])}" if cause.end is not None else ""
+    if len(cause.groups) > 1:
+        where = f"at the {cause.end} {_places(cause.groups)}"
+    text = f"{cause.code} {where}{': ' if where else ''}{vocabulary.lookup(cause.code).meaning}"
+    return style.wrap(text, first=f"{cause.number:>7,}  ")
+
+
+def _places(groups: Sequence[Group]) -> str:
+    """Return the worst places, each with its number of connections, and how many more there are."""
+    named = [f"{_place(group)} ({group.number:,})" for group in groups[:MOST_PLACES]]
+    rest = groups[MOST_PLACES:]
+    if rest:
+        number = sum(group.number for group in rest)
+        named.append(f"{count(len(rest), 'other')} ({number:,})")
+    return listed(named)
+
+
+def _place(group: Group) -> str:
+    """Return an address: a client's without a port, since these vary."""
+    assert group.address is not None
+    return group.address.address if group.end is End.CLIENT else str(group.address)
 
 
 def _where(group: Group) -> str:
     if group.address is None or group.end is None:
         return "both endpoints"
-    return _program(group.end, group.address)
+    return program(group.end, group.address)
 
 
-def _program(end: End, address: Address) -> str:
+def program(end: End, address: Address) -> str:
     """Return where a program is: a client's address, a server's address and port."""
     return f"the {end} {address.address if end is End.CLIENT else address}"
 
@@ -287,7 +388,7 @@ def still_open(counts: Mapping[Waiting, int], style: Style) -> Iterator[str]:
         "Waiting for close() when the capture ended; a problem only after --stuck-after SECONDS:"
     )
     for (end, address), number in list(counts.items())[:MOST_GROUPS]:
-        text = f"CLOSE_WAIT at {_program(end, address)}: {vocabulary.lookup('CLOSE_WAIT').meaning}"
+        text = f"CLOSE_WAIT at {program(end, address)}: {vocabulary.lookup('CLOSE_WAIT').meaning}"
         yield from style.wrap(text, first=f"{number:>7,}  ")
 
 
@@ -341,14 +442,51 @@ def their_shapes(shapes: Mapping[str, int], style: Style, *, all_of_them: bool) 
         yield from style.wrap(f"in {count(rest, 'more shape')}; --all shows them", first=f"{others:>7,}  ")
 
 
-def _details(groups: list[Group], number: int, style: Style, failed: Failed) -> Iterator[str]:
-    """Yield a line for each problem connection that a group keeps, under the advice for the group."""
-    yield style.paint("Problems", "heading")
-    for group in (group for group in groups if group.connections):
-        yield from of_group(group, lambda one: titled(one, advice_of(one), style), style, failed)
+def _details(found: Sequence[ProblemCause], style: Style, failed: Failed) -> Iterator[str]:
+    """Yield a line for each problem connection that a group keeps, under the advice for the cause."""
+
+    def lines(group: Group) -> Iterator[str]:
         for connection in group.connections:
             yield from detail(connection, style)
-    yield from not_shown(number - sum(len(group.connections) for group in groups), style)
+
+    def title(group: Group) -> list[str]:
+        return of_group(group, lambda one: titled(one, advice_of(one), style), style, failed)
+
+    shown = [[len(group.connections) for group in cause.groups] for cause in found]
+    yield from details(found, shown, title, lines, style)
+
+
+def details(
+    found: Sequence[ProblemCause],
+    shown: Sequence[Sequence[int]],
+    title: Callable[[Group], list[str]],
+    lines: Callable[[Group], Iterable[str]],
+    style: Style,
+) -> Iterator[str]:
+    """Yield the causes with what to do and their connections.
+
+    Args:
+        found: the causes.
+        shown: how many connections of each of their groups are shown.
+        title: makes the heading of a cause's worst group, with what to do.
+        lines: makes the lines about the connections of a group.
+        style: how text may look.
+    """
+    yield style.paint("Problems", "heading")
+    for cause, numbers in zip(found, shown, strict=True):
+        told = False
+        for group, number in zip(cause.groups, numbers, strict=True):
+            if not number:
+                continue
+            if told:
+                also = f"also at {_where(group)} ({count(group.number, 'connection')})"
+                yield from (style.paint(line, "problem") for line in style.wrap(also, first="  "))
+            else:
+                yield from title(group)
+            told = True
+            yield from lines(group)
+    total = sum(cause.number for cause in found)
+    yield from not_shown(total - sum(map(sum, shown)), style)
 
 
 def detail(connection: Connection, style: Style) -> list[str]:
@@ -360,10 +498,10 @@ def detail(connection: Connection, style: Style) -> list[str]:
     )
 
 
-def not_shown(number: int, style: Style) -> Iterator[str]:
-    """Yield how many problem connections are not shown."""
-    if number:
-        text = f"{number:,} more problem connections; --all shows them, --limit N the first N"
+def not_shown(number: int, style: Style, what: str = "problem connections") -> Iterator[str]:
+    """Yield how many connections are not shown."""
+    if number > 0:
+        text = f"{number:,} more {what}; --all shows them, --limit N the first N"
         yield from style.wrap(text, first="  ", then="    ")
 
 

@@ -8,6 +8,8 @@
     ending      the verdict: an ordered list of rules, the first that matches wins
     findings/   the rules of the findings, one module a topic, and `found`, which makes a finding
     judgement   `judge`: verdict and findings of one timeline; `RULES`: which findings, in which order
+    program_errors  which error of a system call each program got, at which packet
+    population/ what many connections show together: idle timeouts, ports that run out
     fault       what is reported where closeseq itself fails, and at how many connections it did
 
 To add a finding: give it a code in model.FindingCode, describe it in vocabulary/finding_entries.py, write its

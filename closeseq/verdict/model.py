@@ -107,6 +107,24 @@ VANISHED = frozenset(
 )
 
 
+class PopulationCode(StrEnum):
+    """What many connections show together, warnings before facts; the vocabulary explains each."""
+
+    PORT_PRESSURE = "port-pressure"
+    TIMEOUTS_IN_WRONG_ORDER = "timeouts-in-wrong-order"
+    IDLE_TIMEOUT = "idle-timeout"
+
+
+class ErrorCode(StrEnum):
+    """What a system call of a program fails with, as errno names it."""
+
+    ECONNRESET = "ECONNRESET"
+    EPIPE = "EPIPE"
+    ECONNREFUSED = "ECONNREFUSED"
+    ETIMEDOUT = "ETIMEDOUT"
+    EADDRINUSE = "EADDRINUSE"
+
+
 class Severity(StrEnum):
     """How grave a finding is."""
 
@@ -165,7 +183,7 @@ class Finding:
     advice: str  # what to do about it, one line
 
 
-Code: TypeAlias = State | VerdictCode | FindingCode
+Code: TypeAlias = State | VerdictCode | FindingCode | PopulationCode
 
 
 class EntryKind(StrEnum):
@@ -174,12 +192,14 @@ class EntryKind(StrEnum):
     STATE = "state"
     VERDICT = "verdict"
     FINDING = "finding"
+    POPULATION = "finding of many connections"
 
 
 KIND_OF: dict[type[StrEnum], EntryKind] = {
     State: EntryKind.STATE,
     VerdictCode: EntryKind.VERDICT,
     FindingCode: EntryKind.FINDING,
+    PopulationCode: EntryKind.POPULATION,
 }
 
 
@@ -195,7 +215,7 @@ class Entry:
 
     @property
     def kind(self) -> EntryKind:
-        """What it is about: a state, a verdict or a finding."""
+        """What it is about: a state, a verdict, a finding, or a finding of many connections."""
         return KIND_OF[type(self.code)]
 
 

@@ -233,3 +233,34 @@ def test_a_problem_of_both_ends_is_put_at_neither():
     text = page(MadeAnalysis([connection]))
     assert "half-open (1 connection)" in text
     assert "#1  127.0.0.1:43286 → 127.0.0.1:19999: half-open happened [#3]" in text
+
+
+def at(server, *numbers):
+    """Return stuck connections to a server."""
+    made = [stuck(number) for number in numbers]
+    for one in made:
+        one.conversation = replace(one.conversation, server=Address(server, 80))
+    return made
+
+
+def test_the_worst_problem_comes_first_however_rare():
+    leak, recovered = stuck(9), [lost_final_ack() for _ in range(3)]
+    lines = page(MadeAnalysis([*recovered, leak])).splitlines()
+    assert lines[3].startswith("      1  stuck-close-wait at the server ")
+    assert any(line.startswith("      3  final-ack-lost at the client ") for line in lines[4:7])
+
+
+def test_one_cause_is_one_line_with_its_three_worst_places():
+    servers = [*at("10.0.0.1", 1), *at("10.0.0.2", 2, 3, 4), *at("10.0.0.3", 5, 6), *at("10.0.0.4", 7, 8)]
+    text = page(MadeAnalysis([*servers, *at("10.0.0.5", 9)]))
+    told = " ".join(text[: text.index("Verdicts")].split())
+    assert (
+        "9 stuck-close-wait at the server "
+        "10.0.0.2:80 (3), 10.0.0.3:80 (2), 10.0.0.4:80 (2) and 2 others (2): "
+    ) in told
+    problems = text[text.index("\nProblems\n") :]
+    assert problems.count("mend stuck-close-wait") == 1
+    assert re.findall(r"at the server ([\d.]+)", problems) == ["10.0.0.2", "10.0.0.3", "10.0.0.4"]
+    assert "2 more problem connections" in problems
+    everything = page(MadeAnalysis([*servers, *at("10.0.0.5", 9)]), most=None)
+    assert everything[everything.index("\nProblems\n") :].count("also at the server") == 4

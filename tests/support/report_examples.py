@@ -99,6 +99,7 @@ class MadeAnalysis:
     path: str = "made.pcap"
     reading: SimpleNamespace = None
     losses: tuple[int, int, int] = (0, 0, 0)
+    population: list = field(default_factory=list)
     settings: SimpleNamespace = field(
         default_factory=lambda: SimpleNamespace(ports=frozenset(), hosts=frozenset())
     )

@@ -4,7 +4,9 @@ This is the one place for meaning and severity; the rules take them from here. I
 no rule, so that `closeseq explain` is quick.
 
     state_entries    the eleven states, and the verdicts
-    finding_entries  the findings: problems, then notices
+    finding_entries  the findings: problems, then notices, then those of many connections
+    foreign_entries  other people's words: errors, and codes of other tools
+    foreign          finds these, also within a line of a log
 """
 
 from __future__ import annotations
@@ -14,10 +16,10 @@ from difflib import get_close_matches
 
 from closeseq.errors import UnknownWordError
 from closeseq.verdict.model import Entry
-from closeseq.verdict.vocabulary.finding_entries import NOTICES, PROBLEMS
+from closeseq.verdict.vocabulary.finding_entries import NOTICES, POPULATIONS, PROBLEMS
 from closeseq.verdict.vocabulary.state_entries import STATES, VERDICTS
 
-_ENTRIES = (*STATES, *VERDICTS, *PROBLEMS, *NOTICES)
+_ENTRIES = (*STATES, *VERDICTS, *PROBLEMS, *NOTICES, *POPULATIONS)
 
 # Spellings of other tools and books that differ by more than case and hyphens.
 SYNONYMS = {
@@ -44,7 +46,7 @@ _BY_NAME = {_plain(entry.code): entry for entry in reversed(_ENTRIES)}
 
 
 def entries() -> tuple[Entry, ...]:
-    """Return all entries: states, verdicts, and findings, problems before notices."""
+    """Return all entries: states, verdicts, and findings, problems before notices, those of many last."""
     return _ENTRIES
 
 

@@ -1,10 +1,10 @@
-"""The findings: problems, which are something to fix, then notices, which are something to know."""
+"""The findings: problems, which are something to fix, notices, which are something to know; those of many."""
 
 from __future__ import annotations
 
 from functools import partial
 
-from closeseq.verdict.model import FindingCode, Severity, entry
+from closeseq.verdict.model import FindingCode, PopulationCode, Severity, entry
 
 _problem = partial(entry, severity=Severity.PROBLEM)
 _notice = partial(entry, severity=Severity.NOTICE)
@@ -335,5 +335,39 @@ NOTICES = (
         Where neither shows, it may be one or the other. Duplicates are identical down to the IPv4
         identification and the timestamps and come within a moment; retransmissions are not.""",
         "capture on one interface; TCP drops what the network duplicates",
+    ),
+)
+
+POPULATIONS = (
+    _problem(
+        PopulationCode.PORT_PRESSURE,
+        "a client holds so many ports in TIME_WAIT towards one server that they run out",
+        """The endpoint that closes first keeps its port in TIME_WAIT, on Linux for 60 s. A client that opens
+        a connection for every request and closes it first holds one port a request, of 28,232 that Linux has
+        for connections to one address and port. When they are used up, connect() fails with EADDRNOTAVAIL.
+
+        closeseq counts the TIME_WAITs at once, and from their rate when the ports will be used up, at 500 of
+        them and more.""",
+        """let the client keep connections and use them again; net.ipv4.tcp_tw_reuse=1 and a wider
+        net.ipv4.ip_local_port_range at the client only put it off""",
+    ),
+    _problem(
+        PopulationCode.TIMEOUTS_IN_WRONG_ORDER,
+        "clients use connections again that have idled nearly as long as the server keeps them",
+        """The server closes idle connections after a fixed time (see idle-timeout), and clients still send
+        requests on connections that have idled for 80 % of it or more. Sooner or later a request crosses the
+        server's FIN, is answered with RST, and its program sees ECONNRESET or EPIPE, "socket hang up", or a
+        proxy's 502. This is the warning before that happens.""",
+        """let each pool give up idle connections well before the next one does: client below proxy below
+        server""",
+    ),
+    _notice(
+        PopulationCode.IDLE_TIMEOUT,
+        "an endpoint closes connections after the same time of idleness",
+        """In at least five connections, and in a fifth of those that it closed after a second of silence or
+        more, the silence before its FIN or RST was the same, to 2 % or 50 ms. That is a timeout of its
+        program, or of a proxy that answers in its name. Products with this default are named; the number
+        alone does not prove one.""",
+        """compare it with the timeouts of clients and proxies: client below proxy below server""",
     ),
 )

@@ -1,0 +1,137 @@
+"""What many connections show together: from counts of closes to findings."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from closeseq.connections.conversation import Address, End
+from closeseq.connections.crowds import WIDTH, WIDTH_NS, idle_clusters, port_uses
+from closeseq.packets.value import value
+from closeseq.settings import SECOND
+from closeseq.tcp.timeline import Certainty
+from closeseq.units import count, span
+from closeseq.verdict.model import PopulationCode
+from closeseq.verdict.population.defaults import IDLE_DEFAULTS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from closeseq.connections.crowds import IdleCluster, PortUse
+    from closeseq.connections.idling import Closes
+    from closeseq.settings import Timers
+
+EPHEMERAL_PORTS = 28_232  # Linux: net.ipv4.ip_local_port_range, 32768 to 60999
+PRESSURE = 0.5  # of the ports
+
+
+@value
+class PopulationFinding:
+    """What connections to one server, or of one client to it, show together."""
+
+    code: PopulationCode
+    certainty: Certainty
+    server: Address
+    client: str | None  # address; None: of all clients
+    endpoint: End  # who does it
+    value_ns: int  # the timeout; of ports, the time until they run out, or 0 if they do not
+    members: int  # connections that show it
+    of: int  # connections in which the same endpoint closed first
+    summary: str
+    advice: str
+
+
+def populations(closes: Closes, timers: Timers) -> list[PopulationFinding]:
+    """Return what the connections of a capture show together, warnings before facts.
+
+    Args:
+        closes: all connections.
+        timers: of the system; how long a client holds a port in TIME_WAIT.
+    """
+    found = [*_port_pressure(closes, timers), *_idle_timeouts(closes)]
+    order = list(PopulationCode)
+    return sorted(found, key=lambda one: (order.index(one.code), -one.members, one.server, one.client or ""))
+
+
+def _idle_timeouts(closes: Closes) -> Iterator[PopulationFinding]:
+    """Yield after which idleness servers or their clients close, and pools that outlive the server's."""
+    for one in idle_clusters(closes):
+        yield _idle_timeout(one)
+        if one.end is End.SERVER and one.late:
+            yield _wrong_order(one)
+
+
+def _idle_timeout(one: IdleCluster) -> PopulationFinding:
+    by_server = one.end is End.SERVER
+    who = f"the server {one.server} closes" if by_server else f"clients of {one.server} close"
+    others = "clients give up idle connections sooner"
+    if not by_server:
+        others = f"the server {one.server} keeps idle connections longer"
+    return PopulationFinding(
+        *(PopulationCode.IDLE_TIMEOUT, Certainty.ASSUMED, one.server, None, one.end),
+        *(one.timeout_ns, one.members, one.of),
+        f"{who} after {span(one.timeout_ns)} of idleness ({one.members:,} of {one.of:,})"
+        f"{_defaults(one.timeout_ns)}",
+        f"no change is needed if {others}: client below proxy below server",
+    )
+
+
+def _defaults(timeout_ns: int) -> str:
+    """Return, to be added to a sentence, the products whose default this is."""
+    fits = [
+        f"{one.product} ({one.setting})"
+        for one in IDLE_DEFAULTS
+        if abs(timeout_ns - one.seconds * SECOND) <= max(WIDTH * one.seconds * SECOND, WIDTH_NS)
+    ]
+    return f"; this is the default of {', '.join(fits)}" if fits else ""
+
+
+def _wrong_order(one: IdleCluster) -> PopulationFinding:
+    """Return that clients reuse connections that idled for nearly as long as the server keeps them."""
+    timeout = span(one.timeout_ns)
+    return PopulationFinding(
+        *(PopulationCode.TIMEOUTS_IN_WRONG_ORDER, Certainty.ASSUMED, one.server, None, End.CLIENT),
+        *(one.timeout_ns, one.late, one.of),
+        f"clients of {one.server} send requests on connections that have idled for up to "
+        f"{span(one.longest_ns)} ({count(one.late, 'connection')}), and the server closes after {timeout}: "
+        "sooner or later a request meets the server's FIN, and is lost",
+        f"let clients (and proxies) give up idle connections well before {timeout}, or let the server keep "
+        "them longer: client below proxy below server",
+    )
+
+
+def _port_pressure(closes: Closes, timers: Timers) -> Iterator[PopulationFinding]:
+    """Yield clients whose connections to one server hold many ports in TIME_WAIT."""
+    for one in port_uses(closes, timers.time_wait_ns):
+        if one.lasted_ns < SECOND:
+            continue  # too short for a rate
+        rate = (one.number - 1) / (one.lasted_ns / SECOND)
+        settles = max(one.held, int(rate * timers.time_wait_ns / SECOND))
+        if settles >= PRESSURE * EPHEMERAL_PORTS:
+            yield _pressed(one, rate, settles)
+
+
+def _pressed(one: PortUse, rate: float, settles: int) -> PopulationFinding:
+    """Return that the ports of a client run out, or nearly.
+
+    Args:
+        one: its connections to one server.
+        rate: of their closes, a second.
+        settles: how many will be in TIME_WAIT at once at this rate.
+    """
+    left_ns = 0
+    if one.held >= EPHEMERAL_PORTS:
+        end = "they have run out: connect() fails with EADDRNOTAVAIL"
+    elif settles >= EPHEMERAL_PORTS:
+        left_ns = int((EPHEMERAL_PORTS - one.held) / rate * SECOND)
+        end = f"at this rate they run out in {span(left_ns)}, then connect() fails with EADDRNOTAVAIL"
+    else:
+        end = f"at this rate it will hold {settles:,}"
+    each = "opens a connection for every request, it seems, and " if one.short else ""
+    return PopulationFinding(
+        *(PopulationCode.PORT_PRESSURE, Certainty.ASSUMED, one.server, one.client, End.CLIENT),
+        *(left_ns, one.held, one.number),
+        f"the client {one.client} {each}closes {rate:,.0f} connections a second to {one.server} first: it "
+        f"holds {one.held:,} of {EPHEMERAL_PORTS:,} ports in TIME_WAIT, and {end}",
+        "let the client keep connections and use them again (a pool, HTTP keep-alive); until then "
+        "net.ipv4.tcp_tw_reuse=1 or a wider net.ipv4.ip_local_port_range at the client",
+    )

@@ -1,0 +1,156 @@
+"""What many connections show together; and that nothing is said where they show nothing."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+import closeseq
+from closeseq.connections.idling import NOT
+from closeseq.settings import SECOND, Timers
+from closeseq.verdict import vocabulary
+from closeseq.verdict.model import PopulationCode
+from closeseq.verdict.population.defaults import IDLE_DEFAULTS
+from closeseq.verdict.population.rules import EPHEMERAL_PORTS, populations
+from places import CAPTURES
+from populations import captured
+
+OPEN = "C:S S:SA C:A C:PA+90 S:PA+500 C:A"
+BY_SERVER = "S:FA C:A C:FA S:A"
+BY_CLIENT = "C:FA S:A S:FA C:A"
+
+
+def idle(seconds, close=BY_SERVER, before=OPEN):
+    return f"{before} +{seconds}s {close}"
+
+
+def codes(analysis):
+    return [one.code for one in analysis.population]
+
+
+def test_a_server_that_closes_after_the_same_idleness():
+    given = [idle(round(5 + random.Random(i).uniform(0, 0.02), 3)) for i in range(12)]
+    (one,) = captured([*given, *(f"{OPEN} {BY_SERVER}" for _ in range(3))]).population
+    assert (one.code, one.endpoint, one.members, one.of) == ("idle-timeout", "server", 12, 15)
+    assert one.value_ns == pytest.approx(5.01 * SECOND, rel=0.01)
+    assert one.summary.startswith("the server 198.51.100.2:80 closes after 5.01 s of idleness (12 of 15)")
+    assert "this is the default of Node.js (server.keepAliveTimeout), Apache httpd" in one.summary
+    assert one.certainty == "assumed"
+
+
+def test_a_timeout_that_is_no_default_names_no_product():
+    (one,) = captured([idle(8)] * 9).population
+    assert "default" not in one.summary
+
+
+def test_clients_that_close_after_the_same_idleness():
+    (one,) = captured([idle(90, BY_CLIENT)] * 9).population
+    assert (one.code, one.endpoint, one.members) == ("idle-timeout", "client", 9)
+    assert one.summary.startswith("clients of 198.51.100.2:80 close after 90 s of idleness (9 of 9)")
+
+
+def test_it_may_end_with_a_reset():
+    (one,) = captured([idle(350, "S:RA")] * 9).population
+    assert "AWS Network Load Balancer" in one.summary
+
+
+def test_two_timeouts_of_one_server():
+    found = captured([idle(2)] * 6 + [idle(60)] * 6).population
+    assert [round(one.value_ns / SECOND) for one in found] == [2, 60]
+
+
+NOTHING = {
+    "closes at once": [f"{OPEN} {BY_SERVER}"] * 50,
+    "too few": [idle(5)] * 4,
+    "of any length": [idle(round(random.Random(i).uniform(1, 60), 3)) for i in range(300)],
+    "a few together by chance": [idle(1.9)] * 6
+    + [idle(round(random.Random(i).uniform(1, 4), 3)) for i in range(20)],
+    "asked for": [f"{OPEN} +5s C:PA+9 {BY_SERVER}" for _ in range(20)],
+    "keepalives come before": [f"{OPEN} +5s C:K S:A {BY_SERVER}" for _ in range(20)],
+    "still open": [f"{OPEN} +5s C:PA+9 S:A" for _ in range(20)],
+    "retransmissions come before": [f"{OPEN} C:PA+9 +5s C:PA+9* C:RA" for _ in range(20)],
+}
+
+
+@pytest.mark.parametrize("scripts", NOTHING.values(), ids=NOTHING)
+def test_nothing_is_said(scripts):
+    assert captured(scripts).population == []
+
+
+@pytest.mark.parametrize("capture", sorted(CAPTURES.glob("*.pcap")), ids=lambda one: one.stem)
+def test_nothing_is_said_of_a_few_connections(capture):
+    assert closeseq.analyze(str(capture)).population == []
+
+
+def test_the_silence_before_a_close_is_that_of_its_closer():
+    late_ack = "C:S S:SA C:A C:PA+90 S:PA+500 +300ms C:A +4700ms S:FA C:A"
+    analysis = captured([late_ack, f"{OPEN} {BY_SERVER}"])
+    assert analysis.closes.idle_ns[0] == pytest.approx(5 * SECOND, rel=0.001)
+    assert analysis.closes.idle_ns[1] == NOT
+
+
+def test_pools_that_keep_connections_nearly_as_long_as_the_server():
+    used_again = f"{OPEN} +4.6s C:PA+90 S:PA+500 C:A"
+    analysis = captured([idle(5)] * 9 + [idle(5, before=used_again)])
+    assert codes(analysis) == ["timeouts-in-wrong-order", "idle-timeout"]
+    first = analysis.population[0]
+    assert first.members == 1
+    assert "idled for up to 4.6 s (1 connection), and the server closes after 5 s" in first.summary
+
+
+@pytest.mark.parametrize("again", ["+3s C:PA+90 S:PA+500 C:A", "+4.6s C:K S:A", "+4.6s S:PA+10 C:A"])
+def test_pools_that_give_up_sooner(again):
+    analysis = captured([idle(5)] * 9 + [idle(5, before=f"{OPEN} {again}")])
+    assert codes(analysis) == ["idle-timeout"]
+
+
+def test_a_late_first_request_is_no_use_again():
+    late = "C:S S:SA C:A +4.6s C:PA+90 S:PA+500 C:A"
+    assert codes(captured([idle(5)] * 9 + [idle(5, before=late)])) == ["idle-timeout"]
+
+
+EACH = f"C:S S:SA C:A C:PA+90 S:PA+500 C:A {BY_CLIENT}"
+
+
+def test_a_client_that_runs_out_of_ports():
+    analysis = captured([EACH] * 2000, every_ns=SECOND // 1000)
+    (one,) = analysis.population
+    assert (one.code, one.client, one.members) == ("port-pressure", "192.0.2.1", 2000)
+    assert one.value_ns == pytest.approx((EPHEMERAL_PORTS - 2000) / 1000 * SECOND, rel=0.01)
+    assert "opens a connection for every request, it seems, and closes 1,000 connections a" in one.summary
+    assert "holds 2,000 of 28,232 ports in TIME_WAIT, and at this rate they run out in 26.2 s" in one.summary
+
+
+def test_a_client_that_will_hold_many_ports():
+    (one,) = captured([EACH] * 1000, every_ns=SECOND // 300).population
+    assert "at this rate it will hold 18," in one.summary
+    assert one.value_ns == 0
+
+
+CALM = {
+    "slowly": ([EACH] * 600, {"every_ns": SECOND // 100}),
+    "from many clients": ([EACH] * 2000, {"every_ns": SECOND // 1000, "clients": 10}),
+    "closed by the server": ([f"{OPEN} {BY_SERVER}"] * 2000, {"every_ns": SECOND // 1000}),
+    "a short burst": ([EACH] * 400, {"every_ns": SECOND // 1000}),
+    "ended by RST": ([f"{OPEN} C:RA"] * 2000, {"every_ns": SECOND // 1000}),
+}
+
+
+@pytest.mark.parametrize(("scripts", "options"), CALM.values(), ids=CALM)
+def test_ports_that_do_not_run_out(scripts, options):
+    assert "port-pressure" not in codes(captured(scripts, **options))
+
+
+def test_a_shorter_time_wait_holds_fewer_ports():
+    analysis = captured([EACH] * 2000, every_ns=SECOND // 1000)
+    assert populations(analysis.closes, Timers(SECOND, SECOND)) == []
+
+
+def test_defaults_have_sources():
+    assert all(one.source and one.setting and one.seconds > 0 for one in IDLE_DEFAULTS)
+
+
+def test_every_code_is_explained():
+    for code in PopulationCode:
+        assert vocabulary.lookup(code).kind == "finding of many connections"
