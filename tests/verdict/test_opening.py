@@ -198,6 +198,27 @@ def test_without_the_clients_rst_it_is_assumed():
     assert the(of_rows(*OLD, c(SYN, 1000)), "blocked-by-old-connection").certainty is Certainty.ASSUMED
 
 
+def test_the_old_connection_names_the_syn_that_it_is_in_the_way_of():
+    finding = the(judged(OPEN + "C:FA S:A +5s C:S"), "blocked-by-old-connection")
+    assert (finding.severity, finding.certainty) == (Severity.NOTICE, Certainty.ASSUMED)
+    assert "the server was still in CLOSE_WAIT when the client sent a SYN" in finding.summary
+    assert "(#9)" in finding.summary
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        OPEN + "C:FA S:A S:FA C:A +5s C:S",
+        OPEN + "S:FA C:A C:FA S:A +5s C:S",  # TIME_WAIT takes a newer SYN
+        OPEN + "C:FA S:A +5s S:S",
+        OPEN + "C:RA C:S",
+        OPEN + "C:FA S:A",
+    ],
+)
+def test_an_old_connection_that_is_in_nobodys_way(script):
+    assert "blocked-by-old-connection" not in codes(judged(script))
+
+
 @pytest.mark.parametrize(
     "rows",
     [
