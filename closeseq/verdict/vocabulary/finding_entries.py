@@ -117,7 +117,9 @@ PROBLEMS = (
         which Linux sends some 10 ms later, and others after a second. Where a firewall drops that ACK or
         RST, it never opens.
 
-        Problem: it did not open. Notice: it opened in the end.""",
+        Problem: it did not open. Notice: it opened in the end; or this is the older connection, of which the
+        server was in CLOSE_WAIT or FIN_WAIT_2 when the SYN came (assumed: its packets do not show what
+        became of that).""",
         """look at the connection before it: fix the program that left it in CLOSE_WAIT (see
         stuck-close-wait); let the client's kernel choose the port""",
     ),
