@@ -72,7 +72,7 @@ def test_the_echo_shows_that_the_ack_had_arrived_before_syn_ack_was_sent_again()
     assert "sport = :80" in finding.advice
 
 
-def test_an_echo_of_the_syn_shows_nothing_since_newer_kernels_do_not_keep_that_of_a_dropped_ack():
+def test_an_echo_of_the_syn_shows_nothing_since_linux_does_not_keep_that_of_a_dropped_ack():
     finding = the(judged("C:S S:SA C:A! C:PA+100! +1s S:SA C:A! +2s S:SA C:A"), "accept-queue-full")
     assert "unless all were lost after they were captured near the server" in finding.summary
 
