@@ -123,8 +123,8 @@ def _ignored(case: Case, completing: Event, repeated: list[Event]) -> Ignored | 
     """Return what shows that the server repeated its SYN ACK although the ACK of it had arrived.
 
     Linux 6.18 does not keep the timestamp of an ACK that it drops, and still echoes the SYN's, as if it had
-    been lost; a later echo shows that it had not. Then several segments must have been sent to the server, since one may be lost, and
-    captured near it, since all may be lost on a path that fails.
+    been lost; a later echo shows that it had not. Without one, several segments must have been sent to the
+    server, since one may be lost, and captured near it, since all may be lost on a path that fails.
     """
     if not repeated:
         return None
