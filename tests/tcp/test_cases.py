@@ -35,7 +35,6 @@ import pytest
 from closeseq import Connection, Settings, Timers, format_timeline
 from closeseq.script import conversations
 from closeseq.verdict.fault import CODE as NOT_JUDGED
-from closeseq.verdict.model import FindingCode
 from closeseq.verdict.vocabulary import entries
 from places import ROOT
 
@@ -49,9 +48,8 @@ SETTING = re.compile(r"(?P<name>\w+) = (?P<value>.+)")
 SETTINGS = {"wait", "timestamps", "system", "timers", "numbers", "gap", "dropped"}
 SECOND = 1_000_000_000
 
-# What no script can show: a fault of closeseq itself (tests/test_faults.py plants some), and numbers of an
-# older connection (captures/client-returns.pcap has some).
-NOT_SHOWN = {NOT_JUDGED, FindingCode.BLOCKED_BY_OLD_CONNECTION}
+# What no script can show: a fault of closeseq itself (tests/test_faults.py plants some).
+NOT_SHOWN = {NOT_JUDGED}
 
 
 @dataclass(frozen=True)

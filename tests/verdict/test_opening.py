@@ -72,7 +72,7 @@ def test_the_echo_shows_that_the_ack_had_arrived_before_syn_ack_was_sent_again()
     assert "sport = :80" in finding.advice
 
 
-def test_an_echo_of_the_syn_shows_nothing_since_newer_kernels_do_not_keep_that_of_a_dropped_ack():
+def test_an_echo_of_the_syn_shows_nothing_since_linux_does_not_keep_that_of_a_dropped_ack():
     finding = the(judged("C:S S:SA C:A! C:PA+100! +1s S:SA C:A! +2s S:SA C:A"), "accept-queue-full")
     assert "unless all were lost after they were captured near the server" in finding.summary
 
@@ -196,6 +196,27 @@ def test_it_is_a_notice_where_the_connection_opened_in_the_end():
 
 def test_without_the_clients_rst_it_is_assumed():
     assert the(of_rows(*OLD, c(SYN, 1000)), "blocked-by-old-connection").certainty is Certainty.ASSUMED
+
+
+def test_the_old_connection_names_the_syn_that_it_is_in_the_way_of():
+    finding = the(judged(OPEN + "C:FA S:A +5s C:S"), "blocked-by-old-connection")
+    assert (finding.severity, finding.certainty) == (Severity.NOTICE, Certainty.ASSUMED)
+    assert "the server was still in CLOSE_WAIT when the client sent a SYN" in finding.summary
+    assert "(#9)" in finding.summary
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        OPEN + "C:FA S:A S:FA C:A +5s C:S",
+        OPEN + "S:FA C:A C:FA S:A +5s C:S",  # TIME_WAIT takes a newer SYN
+        OPEN + "C:FA S:A +5s S:S",
+        OPEN + "C:RA C:S",
+        OPEN + "C:FA S:A",
+    ],
+)
+def test_an_old_connection_that_is_in_nobodys_way(script):
+    assert "blocked-by-old-connection" not in codes(judged(script))
 
 
 @pytest.mark.parametrize(

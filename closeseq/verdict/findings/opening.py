@@ -122,9 +122,9 @@ class Ignored:
 def _ignored(case: Case, completing: Event, repeated: list[Event]) -> Ignored | None:
     """Return what shows that the server repeated its SYN ACK although the ACK of it had arrived.
 
-    Older Linux kernels echo the timestamp of an ACK that they drop; newer ones still echo the SYN's, as if
-    it had been lost. Then several segments must have been sent to the server, since one may be lost, and
-    captured near it, since all may be lost on a path that fails.
+    Linux 6.18 does not keep the timestamp of an ACK that it drops, and still echoes the SYN's, as if it had
+    been lost; a later echo shows that it had not. Without one, several segments must have been sent to the
+    server, since one may be lost, and captured near it, since all may be lost on a path that fails.
     """
     if not repeated:
         return None
@@ -288,7 +288,8 @@ def never_accepted(case: Case) -> Iterator[Finding]:
 
 
 def blocked_by_old_connection(case: Case) -> Iterator[Finding]:
-    """A SYN was answered with an ACK of an older connection, which the server still has."""
+    """A SYN was answered with an ACK of an older connection, or this is the older one."""
+    yield from _in_the_way(case)
     if not case.timeline.strays or not case.timeline.began:
         return
     asked: Event | None = None
@@ -337,3 +338,40 @@ def blocked_by_old_connection(case: Case) -> Iterator[Finding]:
         ),
         severity=Severity.NOTICE if opened is not None else None,
     )
+
+
+def _in_the_way(case: Case) -> Iterator[Finding]:
+    """Yield that the server still has this connection when the client opens the next one of the pair."""
+    successor = case.conversation.successor
+    if successor is None or successor.sender is not End.CLIENT:
+        return
+    stay = case.present(End.SERVER)
+    if stay is None or stay.state not in (State.CLOSE_WAIT, State.FIN_WAIT_2):
+        return
+    if stay.entered.packet is None or stay.since_ns > successor.time_ns:
+        return
+    yield found(
+        FindingCode.BLOCKED_BY_OLD_CONNECTION,
+        End.SERVER,
+        Certainty.ASSUMED,
+        since_ns=stay.since_ns,
+        until_ns=successor.time_ns,
+        packets=[stay.entered.packet],
+        summary=(
+            f"the server was still in {stay.state} when the client sent a SYN for the same addresses and "
+            f"ports (#{successor.packet}): as long as its kernel has this connection, the next one does not "
+            "open"
+        ),
+        advice=(
+            f"{_who_ends(stay.state)}; let the client's kernel choose the port (bind() to no port), so that "
+            "a new connection does not meet an old one"
+        ),
+        severity=Severity.NOTICE,
+    )
+
+
+def _who_ends(state: State) -> str:
+    """Return what ends an old connection at the server."""
+    if state is State.CLOSE_WAIT:
+        return "fix the program at the server: it must close() its socket when recv() returns 0"
+    return "find out why the client did not close before it came back"

@@ -117,7 +117,9 @@ PROBLEMS = (
         which Linux sends some 10 ms later, and others after a second. Where a firewall drops that ACK or
         RST, it never opens.
 
-        Problem: it did not open. Notice: it opened in the end.""",
+        Problem: it did not open. Notice: it opened in the end; or this is the older connection, of which the
+        server was in CLOSE_WAIT or FIN_WAIT_2 when the SYN came (assumed: its packets do not show what
+        became of that).""",
         """look at the connection before it: fix the program that left it in CLOSE_WAIT (see
         stuck-close-wait); let the client's kernel choose the port""",
     ),
@@ -131,10 +133,11 @@ PROBLEMS = (
         RST. New SYNs are dropped as well: see slow-open.
 
         A lost ACK looks the same, so it is reported if the SYN ACK's timestamp echo shows that the ACK had
-        arrived (older kernels), or if several segments of the client were captured near the server before
-        it. Where the server had answered with a SYN cookie, SYN ACK never comes again, and nothing is
-        reported. Assumed: lack of memory has the same effect, and so has a listening socket that was closed
-        at that moment (RST). Notice: no data was sent, for then TCP_DEFER_ACCEPT looks the same.""",
+        arrived (some kernels keep it, Linux 6.18 does not), or if several segments of the client were
+        captured near the server before it. Where the server had answered with a SYN cookie, SYN ACK never
+        comes again, and nothing is reported. Assumed: lack of memory has the same effect, and so has a
+        listening socket that was closed at that moment (RST). Notice: no data was sent, for then
+        TCP_DEFER_ACCEPT looks the same.""",
         """make the program call accept() in time (a blocked event loop, all workers busy); give listen() a
         larger backlog and raise net.core.somaxconn. ss -ltn shows the queue (Recv-Q) and its limit (Send-Q),
         nstat -az TcpExtListenOverflows counts""",
