@@ -192,6 +192,8 @@ def count_retransmissions(
     again &= (numbers.end > numbers.seq) & (segments.flags & RST == 0)
     again &= numbers.acked_by_peer < numbers.end
     again &= (segments.flags & SYN == 0) | (numbers.acked_by_peer == NONE)  # a challenge asks for a SYN again
+    # In a simultaneous open the SYN goes again as SYN+ACK (RFC 9293 3.5, figure 7); nothing was lost.
+    again &= (segments.flags & SYN == 0) | ~numbers.first_ack
     again[fresh] = False
     if again.any():
         sides.repeated[senders.side] += np.add.reduceat(again.astype(np.int32), senders.start)

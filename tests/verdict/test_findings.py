@@ -9,6 +9,7 @@ from closeseq.settings import SECOND, Limits, Timers
 from closeseq.tcp.timeline import Certainty
 from closeseq.verdict import Severity, judge
 from closeseq.verdict.judgement import RULES
+from closeseq.verdict.model import Initiator
 from closeseq.verdict.vocabulary import lookup
 from verdict_examples import OPEN, codes, judged, packets, rows, the, timeline, timelines
 
@@ -374,3 +375,55 @@ def test_packets_that_the_capture_itself_reports_lost():
 
 def test_a_capture_that_simply_ends_is_not_incomplete():
     assert codes(judged(OPEN + "C:FA S:A")) == NOTHING
+
+
+# --- what the packets do not say -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("script", "size"),
+    [
+        ("C:FA S:A S:PA+50 S:PA+50 S:PA+50 C:R C:R C:R", 150),  # a RST for each
+        ("C:FA S:A S:PA+50 S:PA+50 S:PA+50 C:R", 150),  # one for all
+        ("C:FA S:A S:PA+50 C:A S:PA+50 C:R", 50),  # what was acknowledged was not refused
+    ],
+)
+def test_all_data_that_was_refused_counts(script, size):
+    assert f"sent {size} bytes" in the(judged(OPEN + script), "data-after-close").summary
+
+
+@pytest.mark.parametrize(
+    ("script", "listens"), [("C:S S:RA", False), ("C:S S:SA S:RA", True), ("C:S S:SA C:A S:R", True)]
+)
+def test_who_answered_a_syn_listens(script, listens):
+    assert ("nobody listens" in the(judged(script), "reset-cause").summary) is not listens
+
+
+def test_who_gives_up_its_fin_set_no_linger():
+    tries = OPEN + "C:PA+5 S:PA+5 C:A C:FA! +0.3s C:FA*! +0.6s C:FA*! "
+    due, sooner = (
+        the(judged(tries + pause + " C:RA!"), "reset-cause").summary for pause in ("+1.2s", "+0.1s")
+    )
+    assert "the client gave up" in due.split("; or ")[0]
+    assert "SO_LINGER" in sooner.split("; or ")[0]
+
+
+@pytest.mark.parametrize(("script", "probes"), [("C:FA S:A +20s C:K S:A", True), ("C:FA S:A", False)])
+def test_a_half_closed_connection_is_probed(script, probes):
+    assert ("keepalive" in codes(judged(OPEN + script))) is probes
+
+
+def test_a_reset_after_crossing_fins_was_begun_by_both():
+    assert judged(OPEN + "C:FA|S:FA C:RA").verdict.initiator is Initiator.BOTH
+    assert judged(OPEN + "C:FA S:A S:FA C:RA").verdict.initiator is Initiator.CLIENT
+
+
+@pytest.mark.parametrize(
+    ("script", "initiator"),
+    [
+        ("C:S (S:SA) C:A (S:FA) C:FA", Initiator.NONE),  # its FIN may acknowledge one
+        ("C:S (S:SA) C:A C:FA (S:A) (S:FA) C:A", Initiator.CLIENT),  # the highest number came later
+    ],
+)
+def test_who_closed_first_in_a_capture_of_one_direction(script, initiator):
+    assert judged(script).verdict.initiator is initiator
