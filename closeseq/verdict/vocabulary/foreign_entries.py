@@ -94,7 +94,10 @@ _ERRORS = (
         peer answered with RST: the first write seems to work, the next one fails. A pool that does
         not look for the FIN before it reuses a connection gives it, and a peer that stops reading
         early.""",
-        codes=(_F.DATA_AFTER_CLOSE,),
+        codes=(
+            _F.DATA_AFTER_CLOSE,
+            _F.KEEPALIVE_RACE,
+        ),
         shapes=(WRITTEN_AFTER_FIN,),
         options="--why EPIPE",
         source="send(2), signal(7); tcp_reset() in Linux net/ipv4/tcp_input.c: CLOSE_WAIT gives EPIPE",
@@ -161,7 +164,7 @@ _LIBRARIES = (
         """Node.js says so for a FIN as well as for a RST. With keep-alive, most often the server
         closed an idle connection at the moment at which the client sent its next request on it:
         keep the client's idle timeout below the server's.""",
-        codes=(_V.RESET, _F.DATA_AFTER_CLOSE),
+        codes=(_V.RESET, _F.DATA_AFTER_CLOSE, _F.KEEPALIVE_RACE),
         shapes=(RESET_BY_SERVER, WRITTEN_AFTER_FIN),
         options="--why ECONNRESET,EPIPE",
         source="Node.js lib/_http_client.js: socketOnEnd(), socketCloseListener()",
@@ -193,7 +196,7 @@ _LIBRARIES = (
         "the server's FIN came where the response was expected",
         """On a reused connection, the server had closed it as idle; on a new one, the server's program
         failed before it answered.""",
-        codes=(_V.GRACEFUL, _F.DATA_AFTER_CLOSE),
+        codes=(_V.GRACEFUL, _F.DATA_AFTER_CLOSE, _F.KEEPALIVE_RACE),
         shapes=(CLOSED_BY_SERVER, WRITTEN_AFTER_FIN),
         options="--verdict graceful,closing,reset",
         source="Python documentation of http.client.RemoteDisconnected",
@@ -203,7 +206,7 @@ _LIBRARIES = (
         "Go net/http",
         "the server's FIN came on a pooled connection as the client was about to use it",
         "Keep the client's IdleConnTimeout below the idle timeout of the server.",
-        codes=(_V.GRACEFUL, _F.DATA_AFTER_CLOSE),
+        codes=(_V.GRACEFUL, _F.DATA_AFTER_CLOSE, _F.KEEPALIVE_RACE),
         shapes=(CLOSED_BY_SERVER, WRITTEN_AFTER_FIN),
         options="--verdict graceful,closing,reset",
         source="Go net/http/transport.go: errServerClosedIdle",
@@ -213,7 +216,7 @@ _LIBRARIES = (
         "Apache HttpClient",
         "the server closed the connection without a response, often one that had idled in the pool",
         "Set validateAfterInactivity, or a time to live below the server's idle timeout.",
-        codes=(_V.GRACEFUL, _F.DATA_AFTER_CLOSE),
+        codes=(_V.GRACEFUL, _F.DATA_AFTER_CLOSE, _F.KEEPALIVE_RACE),
         shapes=(CLOSED_BY_SERVER, WRITTEN_AFTER_FIN),
         options="--verdict graceful,closing,reset",
         source="Apache HttpComponents documentation of NoHttpResponseException",
@@ -237,7 +240,7 @@ _NGINX = (
         """It is about nginx's connection to the upstream, where nginx is the client. The upstream
         closed an idle keep-alive connection just as nginx used it, or its program died or timed
         out.""",
-        codes=(_V.GRACEFUL, _F.DATA_AFTER_CLOSE),
+        codes=(_V.GRACEFUL, _F.DATA_AFTER_CLOSE, _F.KEEPALIVE_RACE),
         shapes=(CLOSED_BY_SERVER, WRITTEN_AFTER_FIN),
         options="--verdict graceful,closing,reset",
         source="nginx src/http/ngx_http_upstream.c: ngx_http_upstream_process_header()",
@@ -249,7 +252,7 @@ _NGINX = (
         """Look at the proxy's connections to its upstream, not at those of its clients. At long
         intervals, and on connections that had idled: the upstream's idle timeout is below the
         proxy's.""",
-        codes=(_V.REFUSED, _V.RESET, _F.DATA_AFTER_CLOSE),
+        codes=(_V.REFUSED, _V.RESET, _F.DATA_AFTER_CLOSE, _F.KEEPALIVE_RACE),
         shapes=(REFUSED, RESET_BY_SERVER, WRITTEN_AFTER_FIN),
         options="--why ECONNRESET,EPIPE,ECONNREFUSED",
         source="RFC 9110 15.6.3",
@@ -404,7 +407,7 @@ _HAPROXY = (
         f"It crashed on the request, or closed an idle connection as it was reused. {_TO_SERVER}",
         "--verdict graceful,closing,reset",
         (CLOSED_BY_SERVER, RESET_BY_SERVER),
-        *(_V.GRACEFUL, _V.RESET, _F.DATA_AFTER_CLOSE),
+        *(_V.GRACEFUL, _V.RESET, _F.DATA_AFTER_CLOSE, _F.KEEPALIVE_RACE),
     ),
     _haproxy(
         "sH",
@@ -467,7 +470,7 @@ _ENVOY = (
         f"below the upstream's. {_TO_UPSTREAM}",
         "--verdict graceful,closing,reset",
         (CLOSED_BY_SERVER, RESET_BY_SERVER, WRITTEN_AFTER_FIN),
-        *(_V.RESET, _V.GRACEFUL, _F.DATA_AFTER_CLOSE),
+        *(_V.RESET, _V.GRACEFUL, _F.DATA_AFTER_CLOSE, _F.KEEPALIVE_RACE),
     ),
     _envoy(
         "UF | UpstreamConnectionFailure",
