@@ -58,9 +58,8 @@ def test_no_word_hides_a_word_of_closeseqs_own(entry):
 
 @pytest.mark.parametrize(("entry", "shape"), SHAPES, ids=[f"{e.word}: {shape}" for e, shape in SHAPES])
 def test_a_shape_has_one_of_its_codes(entry, shape):
-    connection = closeseq.from_script(
-        shape.replace("C:S C:S C:S", "C:S +1s C:S* +2s C:S*"), now=now_of(entry)
-    )
+    script = shape.replace("C:S C:S C:S", "C:S +1s C:S* +2s C:S*").replace("~ S:R", "C:PA+100 S:R")
+    connection = closeseq.from_script(script, now=now_of(entry))
     has = {connection.verdict, *(finding.code for finding in connection.findings)}
     assert has & set(entry.codes)
     assert connection.shape == shape
