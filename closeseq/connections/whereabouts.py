@@ -3,7 +3,7 @@
 All frames of an endpoint come from the same link address, in the same VLAN, by the same interface and in the
 same direction, as long as the path to it stays as it is (`Segments.place`, `Segments.vlan`). A RST in its
 name that does not was sent by another host. How often the place of an endpoint's other frames changed is
-counted, since where it changes at all nothing follows.
+counted, since where it changes at all nothing follows; nor does anything from an odd place (`Segments`).
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def elsewhere(senders: Senders, segments: Segments, sides: Sides) -> NDArray[np.
     """
     place = segments.place
     if segments.vlan.any():
-        place = place ^ (segments.vlan * SPREAD)
+        place = place ^ (segments.vlan * SPREAD << np.uint64(1))
     result = np.zeros(len(place), np.bool_)
     reset = segments.flags & RST > 0
     resets = np.flatnonzero(reset)
@@ -46,7 +46,8 @@ def elsewhere(senders: Senders, segments: Segments, sides: Sides) -> NDArray[np.
         here = last >= begin[group]
         compared = before[group]
         compared[here] = place[other[last[here]]]
-        result[resets] = (here | known[group]) & (place[resets] != compared)
+        sure = (place[resets] | compared) & np.uint64(1) == 0
+        result[resets] = (here | known[group]) & (place[resets] != compared) & sure
 
     filled = np.flatnonzero(end > begin)
     first, newest = place[other[begin[filled]]], place[other[end[filled] - 1]]

@@ -107,7 +107,9 @@ class Segments:
     sacked: NDArray[np.uint32]  # how far beyond `ack` its SACK blocks reach (RFC 2018); 0 without
     syn_options: NDArray[np.uint32]  # the kinds of a SYN's options in order, four bits each; 0 for others
     vlan: NDArray[np.uint64]  # the VLANs of its frame, 16 bits a tag, the innermost lowest; 0 without tags
-    place: NDArray[np.uint64]  # equal unless link headers show that two frames are from different places
+    # equal unless link headers show that two frames are from different places; odd where they may differ
+    # for other reasons too: priority tags, tunnels, 802.11
+    place: NDArray[np.uint64]
     skipped: Mapping[str, int] = field(default_factory=dict)  # reason -> frames that gave no row
     notes: Mapping[str, int] = field(default_factory=dict)  # remark -> rows it is true of
     reasons: Mapping[int, ResetReason] = field(default_factory=dict)  # packet -> what a RST carries

@@ -15,7 +15,14 @@ import numpy as np
 
 from closeseq.packets.frames import Frames
 from closeseq.packets.gather import gather_padded, select
-from closeseq.packets.protocols import FRAGMENT_OFFSET, LINKTYPE_RAW, TUNNEL_PORTS
+from closeseq.packets.protocols import (
+    FRAGMENT_OFFSET,
+    LINKTYPE_ETHERNET,
+    LINKTYPE_RAW,
+    LINKTYPE_SLL,
+    LINKTYPE_SLL2,
+    TUNNEL_PORTS,
+)
 from closeseq.packets.segments import COLUMNS, DTYPES, Segments
 from closeseq.segments import reset_payload, tcp_options
 from closeseq.segments.layouts import (
@@ -27,6 +34,7 @@ from closeseq.segments.layouts import (
 )
 from closeseq.segments.links import (
     KIND_OF_PROTOCOL,
+    LINKS,
     WALKED,
     Networks,
     NextHeader,
@@ -48,6 +56,11 @@ LARGEST_PACKET = 65_575  # bytes, of IPv6; of IPv4 it is 40 less
 SMALLEST_OFFLOAD = 47
 
 LOW_HALF = (1 << 64) - 1
+
+# By link type: the length of a link header, of those that are nothing but addresses and a direction.
+PLAIN_LENGTHS = np.full(1 << 16, -1, np.int64)
+for _number in (LINKTYPE_ETHERNET, LINKTYPE_SLL, LINKTYPE_SLL2):
+    PLAIN_LENGTHS[_number] = LINKS[_number].length
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,6 +289,9 @@ def _join(frames: Frames, networks: Networks, parts: list[dict[str, NDArray[Any]
             # A packet seen bare and in a tunnel, or tagged and not, stands at different places in its frames.
             depth = np.concatenate([np.empty(0, dtype=np.int64), *(part["depth"] for part in parts)])
             column = with_number(networks.place[rows], depth.astype(np.uint64))
+            vlan = networks.vlan[rows]
+            plain = PLAIN_LENGTHS[frames.link_type[rows]] + 4 * (vlan > 0) + 4 * (vlan >= 1 << 16)
+            column = (column & ~np.uint64(1)) | (depth != plain).astype(np.uint64)
         else:
             nothing: NDArray[Any] = np.empty(0, dtype=DTYPES[name])
             column = np.concatenate([nothing, *(part[name] for part in parts)], dtype=DTYPES[name])

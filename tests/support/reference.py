@@ -308,11 +308,12 @@ def add(incarnation: Incarnation, row: dict) -> None:
             own.response_ns = waited if own.response_ns is None else min(own.response_ns, waited)
     incarnation.last = row
     place = (row["place"], row["vlan"])
-    moved = own.place not in (None, place)
+    before = own.place or place
+    moved = before != place
     if not flags & RST:
         own.place, own.moves = place, own.moves + moved
     row |= {
-        "elsewhere": bool(flags & RST) and moved,
+        "elsewhere": bool(flags & RST) and moved and not (place[0] | before[0]) & 1,
         "seq_rel": seq,
         "ack_rel": ack,
         "position": position,
