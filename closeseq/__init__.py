@@ -37,7 +37,7 @@ Words of our own; all others are those of RFC 9293, tcpdump and Wireshark:
     conversation  a connection as its steps: what the packets show, before anything is inferred
     signal        what moves the state machine: sends FIN, receives the ACK of its FIN ...
     receipt       the arrival of a segment at its receiver, as far as it is known
-    certainty     observed: it was captured; proved: no other history gives these packets; inferred, assumed
+    certainty     observed: it was sent; proved: later packets show it; assumed: nothing contradicts it; timer
     timeline      both endpoints' states, step by step
     case          a timeline arranged for judging
     shape         a connection's events in one line: C:S S:SA C:A ~ C:FA S:A S:FA C:A

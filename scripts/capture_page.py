@@ -34,7 +34,7 @@ Small recordings of real sockets, one experiment a file: on Linux's loopback dev
 over a path between two network namespaces, and in the one about a box through a router between two. They
 are made by
 
-    sudo scripts/record_captures [NAME...]
+    sudo .venv/bin/python scripts/record_captures [NAME...]
 
 which runs the experiments of `closeseq lab`, each in a network namespace of its own, and writes this
 page. Packets are captured with their first 128 bytes (on a path, 256 bytes of raw IP), in nanoseconds.
