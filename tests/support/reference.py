@@ -279,7 +279,7 @@ def add(incarnation: Incarnation, row: dict) -> None:
     end = seq + length + bool(flags & SYN) + bool(flags & FIN)
     if flags & SYN and row["syn_options"] and "3" not in f"{row['syn_options']:x}":
         own.reach = peer.reach = 65535
-    position = where(own, flags, seq, end)
+    position = where(own, peer, flags, seq, end)
     position, fills = follow_holes(own, peer, row, seq=seq, end=end, position=position)
     count_retransmissions(own, peer, row, end, fills or position not in AGAIN or end == seq)
     dsack = None
@@ -401,7 +401,10 @@ def count_retransmissions(own: Side, peer: Side, row: dict, end: int, fresh: boo
     if row["dsack_left"] != row["dsack_right"]:
         own.dsacks += 1
     challenged = row["flags"] & SYN and peer.acked is not None
-    if not fresh and not row["flags"] & RST and not challenged and (peer.acked is None or peer.acked < end):
+    opens_too = row["flags"] & SYN and row["flags"] & ACK and own.acked is None
+    if fresh or row["flags"] & RST or challenged or opens_too:
+        return
+    if peer.acked is None or peer.acked < end:
         own.repeated += 1
 
 
@@ -426,7 +429,7 @@ def is_stray_fin(flags: int) -> bool:
     return flags & (FIN | ACK | SYN | RST) == FIN
 
 
-def where(own: Side, flags: int, seq: int, end: int) -> Position:
+def where(own: Side, peer: Side, flags: int, seq: int, end: int) -> Position:
     if own.sent_end is None or seq == own.sent_end or (flags & SYN and not flags & RST and seq != 0):
         return Position.OUTSIDE if is_stray_fin(flags) else Position.NEW
     if not flags & RST and (
@@ -436,7 +439,8 @@ def where(own: Side, flags: int, seq: int, end: int) -> Position:
     if seq > own.sent_end:
         return Position.GAP
     plain = not flags & (SYN | FIN | RST)
-    if plain and seq == own.sent_end - 1 and end - seq <= 1 and own.fin_end is None:
+    fin_acked = end == seq and peer.acked is not None and peer.acked >= own.sent_end
+    if plain and seq == own.sent_end - 1 and end - seq <= 1 and (own.fin_end is None or fin_acked):
         return Position.PROBE
     return Position.OVERLAP if end > own.sent_end else Position.RETRANSMISSION
 
