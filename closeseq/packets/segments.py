@@ -120,7 +120,11 @@ class Segments:
     def take(self, rows: NDArray[np.int64 | np.bool_]) -> Segments:
         """Return the rows that an index array or a boolean mask selects; the counts stay with `self`."""
         columns: dict[str, Any] = {name: getattr(self, name)[rows] for name in COLUMNS}
-        return Segments(**columns, reasons=self.reasons)
+        reasons = self.reasons
+        if reasons:
+            taken = set(columns["number"].tolist())
+            reasons = {number: one for number, one in reasons.items() if number in taken}
+        return Segments(**columns, reasons=reasons)
 
 
 COLUMNS = tuple(f.name for f in fields(Segments) if f.name not in ("skipped", "notes", "reasons"))

@@ -153,7 +153,8 @@ def inside(
 
     def feed(segments: Segments) -> None:
         wanted = narrow(segments, terms.settings.ports, terms.settings.hosts)
-        wanted = replace(wanted, number=wanted.number + before)
+        reasons = {number + before: one for number, one in wanted.reasons.items()}
+        wanted = replace(wanted, number=wanted.number + before, reasons=reasons)
         pairs = keys.pair_keys(wanted, terms.key)
         goes_on = np.isin(pairs, crossing)
         connections.feed(wanted.take(~goes_on))
