@@ -35,7 +35,7 @@ def test_a_server_that_closes_after_the_same_idleness():
     assert (one.code, one.endpoint, one.members, one.of) == ("idle-timeout", "server", 12, 15)
     assert one.value_ns == pytest.approx(5.01 * SECOND, rel=0.01)
     assert one.summary.startswith("the server 198.51.100.2:80 closes after 5.01 s of idleness (12 of 15)")
-    assert "this is the default of Node.js (server.keepAliveTimeout), Apache httpd" in one.summary
+    assert "this is the default of Node.js 8 to 25 (server.keepAliveTimeout), Apache httpd" in one.summary
     assert one.certainty == "assumed"
 
 
