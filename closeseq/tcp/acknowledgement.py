@@ -104,7 +104,9 @@ def _uncaptured(
         return None
     # In LAST_ACK nothing but the FIN is left to send: silence after the first shows that the ACK came, or
     # that the socket is gone. After retransmissions without an answer, of data too, it may have given up.
-    once = len(transmissions) == 1 and not evidence.repeats_data(sender)
+    acked = max((s.ack for s in sent if s.ack is not None), default=0)
+    answered_all = last.seq is not None and acked >= last.seq
+    once = len(transmissions) == 1 and (answered_all or not evidence.repeats_data(sender))
     last_ack = once and _closed_second(evidence, sender, transmissions)
     if last_ack or _sent_when_overdue(evidence, sender, transmissions):
         return Receipt.of(last, Certainty.ASSUMED)

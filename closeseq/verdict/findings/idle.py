@@ -94,16 +94,15 @@ def keepalive_race(case: Case) -> Iterator[Finding]:
 
 def _request(case: Case, fin: Event, reset: Event) -> Request | None:
     """Return what the server answered with RST: the client's data after the FIN, or at the moment of it."""
-    for event in case.events:
-        if event.sender is End.CLIENT and event.length and fin.packet < event.packet < reset.packet:
-            if event.ack is None or event.packet in case.lost or not _answers(reset, event.ack):
-                continue
-            following = (e for e in case.events if e.sender is End.CLIENT and e.length and not e.rst)
-            end = max(e.end - e.fin for e in following if fin.packet < e.packet < reset.packet)
-            length = end - event.seq
-            return Request(event.packet, event.time_ns, event.ack, event.end - event.fin, length, False)
+    data = [e for e in case.events if e.sender is End.CLIENT and e.length and not e.rst]
+    data = [e for e in data if fin.packet < e.packet < reset.packet]
+    for event in data:
+        if event.ack is None or event.packet in case.lost or not _answers(reset, event.ack):
+            continue
+        length = max(e.end - e.fin for e in data) - event.seq
+        return Request(event.packet, event.time_ns, event.ack, event.end - event.fin, length, False)
     steps = case.conversation.steps
-    at = steps.index(fin)
+    at = next((place for place, step in enumerate(steps) if step is fin), 0)
     before = steps[at - 1] if at else None
     if not isinstance(before, Traffic):
         return None
@@ -124,7 +123,7 @@ def _answers(reset: Event, ack: int) -> bool:
 def _idle_before(case: Case, fin: Event, request: Request) -> int:
     """Return how long the connection had been idle when the server closed, or when the request came."""
     steps = case.conversation.steps
-    at = steps.index(fin)
+    at = next((place for place, step in enumerate(steps) if step is fin), 0)
     before = steps[at - 1] if at else None
     if not isinstance(before, Traffic):
         return fin.time_ns - before.time_ns if before is not None else 0
