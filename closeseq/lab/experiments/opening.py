@@ -134,7 +134,7 @@ def handshake_ack_lost(bench: Bench) -> None:
 
 @experiment("open aborted-open", "none server", "accept-queue-full reset-cause", path=NEAR_THE_SERVER)
 def accept_queue_reset(bench: Bench) -> None:
-    """As accept-queue-full, with net.ipv4.tcp_abort_on_overflow=1: the second client gets RST.
+    """As accept-queue-full, with tcp_abort_on_overflow set: the second client gets RST.
 
     The RST answers the ACK that completes the handshake. connect() has succeeded by then, so the program
     gets ECONNRESET from its first read or write.
