@@ -29,9 +29,10 @@ if TYPE_CHECKING:
     from closeseq.lab.registry import Experiment
     from closeseq.report.text import Style
 
-# The tracepoint tells of all network namespaces. Experiments have client ports of their own, so that it
-# can be told which transition belongs to which; two runs at once hardly ever have the same ones.
-CLIENT_PORTS = range(20_000, 60_000)
+# The tracepoint reports the sockets of all network namespaces. Experiments have client ports of their own, so
+# that their transitions can be told apart; two runs at once hardly ever have the same ones. They lie below
+# those that the kernel gives to the clients of other programs (from 32,768 on).
+CLIENT_PORTS = range(10_000, 32_768)
 AT_ONCE = 6  # experiments for each processor; they mostly sleep
 TIME_LIMIT = 120  # seconds; an experiment that hangs ends itself before
 STORY, COMPLAINT = 1, 2  # what comes through which pipe, by the number of the standard stream

@@ -103,7 +103,7 @@ def test_records_of_several_files_hold_the_schema(tmp_path):
     lost = next(finding for finding in one["findings"] if finding["code"] == "final-ack-lost")
     assert [f"#{place}" in lost["summary"] for place in ("2:2", "2:3", "2:8")] == [True] * 3
     assert lost["file_packets"] == [f"2:{packet - 9}" for packet in lost["packets"]]
-    head = header(analysis.reading, 1) | {"connections": told, "population": []}
+    head = header(analysis.reading, 1) | {"connections": told, "population": {"findings": []}}
     jsonschema.validate(head, {"$ref": "urn:closeseq:record:1#/$defs/capture", "$defs": {"records": form}})
     assert [file["packets"] for file in head["files"]] == [9, 8]
     assert head["gaps"] == [{"before": "1:9", "after": "2:1", "duration": pytest.approx(5.24, abs=0.01)}]
