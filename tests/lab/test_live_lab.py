@@ -10,6 +10,7 @@ import sys
 import pytest
 
 from closeseq.lab.experiments import experiments
+from closeseq.watch.kernel_view import WHY
 from machine import needs
 from places import ROOT
 
@@ -27,14 +28,14 @@ if "CLOSESEQ_ALL_EXPERIMENTS" in os.environ:
 # Where packets and kernel tell different things for a while, and what the user is told of it. The kernel is
 # asked a moment after the packets were read, so it may be a packet ahead.
 EXPLAINED = {
-    "final-ack-lost": ("has arrived after all", "the final ACK has not arrived"),
+    "final-ack-lost": ("an ACK of its FIN has arrived", "the final ACK has not arrived"),
     "time-wait-protected": ("(tcp_rfc1337)",),
     "unanswered": ("has given up",),
     "last-ack-stuck": ("the final ACK has not arrived",),
     "last-ack-given-up": ("the final ACK has not arrived",),
     "challenge-ack": ("was not accepted", "a FIN arrived at this moment"),
     "forged-reset": ("was not accepted",),
-    "server-interrupted": ("lasts longer than is assumed",),
+    "server-interrupted": ("lasts longer than assumed",),
     "fin-behind-window": ("its FIN waits behind",),
     "sleeping-reader": ("its FIN waits behind",),
 }
@@ -67,3 +68,8 @@ def is_explained(name, problem):
 @pytest.mark.parametrize("name", CHOSEN)
 def test_live_and_saved_captures_tell_the_same_and_the_kernel_agrees(watched, name):
     assert [problem for problem in watched[name] if not is_explained(name, problem)] == []
+
+
+def test_the_reasons_are_those_that_are_shown():
+    shown = "\n".join(WHY.values())
+    assert not [why for reasons in EXPLAINED.values() for why in reasons if why not in shown]
