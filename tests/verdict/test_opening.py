@@ -158,6 +158,12 @@ def test_a_server_that_may_have_accepted(script, wait):
     assert "never-accepted" not in codes(judged(script, wait=wait))
 
 
+def test_never_accepted_cites_the_fin_that_arrived():
+    # Found by enumerating conversations: it cited the first one, which was lost.
+    judgement = judged("C:S S:SA C:A C:PA+100 S:A C:FA! +0.3s C:FA* S:A", wait=70)
+    assert the(judgement, "never-accepted").packets == (7, 8)
+
+
 # --- blocked-by-old-connection ---------------------------------------------------------------------------
 
 

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 # Sooner than that no SYN is retransmitted (RFC 6298 2.1: after 1 s); a program may set less.
 SLOW_NS = SECOND // 2
 SEVERAL = 2  # segments are rarely lost together
+NO_DATA_END = 2  # the number after a FIN without data before it: the SYN takes one, and the FIN
 # A RST that answers a segment comes this much later than the handshake's answer at most.
 AT_ONCE_NS = SECOND // 10
 
@@ -260,13 +261,14 @@ def never_accepted(case: Case) -> Iterator[Finding]:
     if conversation.server_bytes or not conversation.client_bytes or not case.timeline.began:
         return
     close = case.close(End.CLIENT)
-    if not close.transmissions or not close.covers or case.close(End.SERVER):
+    fin = next((one for one in close.transmissions if one.packet not in case.lost), None)
+    if fin is None or fin.end <= NO_DATA_END or not close.covers or case.close(End.SERVER):
         return
     for stay in case.stays(End.SERVER, State.CLOSE_WAIT):
         waited = case.lasted(stay)
         if waited < case.limits.stuck_after_ns:
             continue
-        fin, ack = close.transmissions[0], close.covers[-1][0]  # the SYN takes a number, and the FIN
+        ack = close.covers[-1][0]
         yield found(
             FindingCode.NEVER_ACCEPTED,
             End.SERVER,
@@ -275,7 +277,7 @@ def never_accepted(case: Case) -> Iterator[Finding]:
             until_ns=case.until(stay),
             packets=[fin.packet, ack],
             summary=(
-                f"the server's kernel acknowledged {count(fin.end - 2, 'byte')} and the FIN "
+                f"the server's kernel acknowledged {count(fin.end - NO_DATA_END, 'byte')} and the FIN "
                 f"(#{fin.packet} #{ack}) from the client, and in {span(waited)} its program sent nothing: "
                 "probably it never called accept(), or hangs before its first answer"
             ),
