@@ -16,25 +16,27 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from closeseq.analysis import Analysis
 from closeseq.connections.idling import Closes
-from closeseq.report.records import csv_header, csv_lines, jsonl
-from closeseq.report.selection import Selection, Wanted
-from closeseq.report.summary import (
+from closeseq.report.problems import (
     Group,
     ProblemCause,
     advice_of,
     blame,
     causes,
-    close_waits,
     detail,
     details,
     gather,
+    shares,
+    titled,
+)
+from closeseq.report.records import csv_header, csv_lines, jsonl
+from closeseq.report.selection import Selection, Wanted
+from closeseq.report.summary import (
+    close_waits,
     how_they_ended,
     noticed,
     notices_of,
-    shares,
     still_open,
     their_shapes,
-    titled,
     together,
     what_was_read,
 )

@@ -15,7 +15,7 @@ import closeseq
 from closeseq import connection as road
 from closeseq.cli import analyze_run
 from closeseq.cli.main import run
-from closeseq.report import live_text, records, socket_states, summary, table
+from closeseq.report import live_text, problems, records, socket_states, table
 from closeseq.report.records import schema
 from closeseq.verdict.fault import Faults
 from live_namespace import ended, needs_network
@@ -124,7 +124,7 @@ def in_vain(module, name, monkeypatch, *, whenever=True):
 
 
 DRAWN = {
-    "summary": (summary, "_problem"),
+    "summary": (problems, "_problem"),
     "table": (table, "row"),
     "timeline": (analyze_run, "format_timeline"),
     "json": (records, "draw"),
@@ -185,7 +185,7 @@ def test_a_group_of_problems_that_cannot_be_drawn_costs_that_group(name, monkeyp
     def fail(*_):
         raise KeyError("made for the test")
 
-    monkeypatch.setattr(summary, name, fail)
+    monkeypatch.setattr(problems, name, fail)
     assert run(["analyze", *STUCK, CAPTURE]) == 70
     said = capsys.readouterr()
     assert "could not be judged, a fault in closeseq (#1: KeyError" in said.err

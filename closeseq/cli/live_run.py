@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from closeseq.cli.live_output import UpdateWriter
     from closeseq.cli.requests import MonitorRequest
-    from closeseq.report.summary import Group
+    from closeseq.report.problems import Group
     from closeseq.watch.kernel_view import KernelView
     from closeseq.watch.session import Session
     from closeseq.watch.updates import Updates

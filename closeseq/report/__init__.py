@@ -2,6 +2,7 @@
 
 text           text, numbers and times, safe for a terminal
 selection      which connections of an analysis are asked for
+problems       the problems of a capture by cause, the worst first
 summary        what was read, which program to fix, how the connections closed
 why            which program got an error, at which packet
 table          one line a connection

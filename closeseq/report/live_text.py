@@ -13,20 +13,11 @@ from msgspec.structs import replace
 from closeseq.connections.conversation import ENDS, End
 from closeseq.report import rows
 from closeseq.report.containment import bare_record
+from closeseq.report.problems import MOST_GROUPS, MOST_PLACES, Group, ProblemCause, blame, causes
 from closeseq.report.records import draw, encode
 from closeseq.report.rows import Record, in_files
 from closeseq.report.selection import FIRST_BLAME
-from closeseq.report.summary import (
-    MOST_GROUPS,
-    MOST_PLACES,
-    Group,
-    ProblemCause,
-    blame,
-    causes,
-    how_they_ended,
-    remarks_on,
-    their_shapes,
-)
+from closeseq.report.summary import how_they_ended, remarks_on, their_shapes
 from closeseq.report.text import Style, moment, printable
 from closeseq.report.timeline_text import format_timeline
 from closeseq.tcp.states import State
@@ -41,7 +32,7 @@ if TYPE_CHECKING:
     from closeseq.linux.owners import Owner
     from closeseq.linux.socket_table import Socket
     from closeseq.reading import Reading
-    from closeseq.report.summary import Place
+    from closeseq.report.problems import Place
     from closeseq.watch.counts import SocketCounts
     from closeseq.watch.kernel_view import KernelAnswer
     from closeseq.watch.monitor import Monitor

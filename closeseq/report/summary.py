@@ -1,35 +1,29 @@
 """The summary that `analyze` prints: what was read, which program to fix, how the connections closed.
 
-The first screen must show which program to fix, so problems come before counts. They are grouped by cause, a
-finding at one of the endpoints, the worst first; and within it by address, since one faulty program makes
-many stuck connections.
+The first screen must show which program to fix, so problems come before counts.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeVar, overload
+from typing import TYPE_CHECKING, TypeVar
 
 from closeseq.connections.conversation import Address, End
-from closeseq.report.containment import bare_lines, contained
-from closeseq.report.selection import gravity, rank, troubles
-from closeseq.report.text import Style, evidence, printable, when
+from closeseq.report.problems import MOST_GROUPS, Group, ProblemCause, all_details, blame, gather, program
+from closeseq.report.text import Style, printable, when
 from closeseq.tcp.states import State
-from closeseq.units import count, listed, span
+from closeseq.units import count, span
 from closeseq.verdict import vocabulary
-from closeseq.verdict.fault import CODE, place
+from closeseq.verdict.fault import place
 from closeseq.verdict.model import Severity
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-    from closeseq.classes.outcome import FindingOutcome, Outcome
-    from closeseq.connection import Connection
+    from closeseq.classes.outcome import Outcome
     from closeseq.reading import Reading
     from closeseq.report.selection import Selection
     from closeseq.settings import Settings
-    from closeseq.verdict.model import Finding
     from closeseq.verdict.population.rules import PopulationFinding
 
     Notice = tuple[str, str]  # its code, and at which endpoint
@@ -38,79 +32,10 @@ if TYPE_CHECKING:
     Grouped = TypeVar("Grouped", "Group", "ProblemCause")
     Failed = Callable[[Iterable[int], Exception], None]  # records that closeseq failed at these connections
 
-MOST_GROUPS = 5  # causes of problems, named at the top
-MOST_PLACES = 3  # of each cause, the worst
 MOST_SHAPES = 10
 MOST_TOGETHER = 6  # findings of many connections
 MOST_FILES = 20  # of a capture in many files, named at the top
 MOST_GAPS = 5
-
-
-@dataclass(slots=True)
-class Group:
-    """Connections with the same problem at the same address."""
-
-    code: str
-    end: End | None
-    address: Address | None
-    indices: list[int] = field(default_factory=list)
-    connections: list[Connection] = field(default_factory=list)  # those to be shown
-
-    @property
-    def number(self) -> int:
-        return len(self.indices)
-
-    @property
-    def first(self) -> int:
-        """What puts it before others of the same number: the first of its connections."""
-        return min(self.indices)
-
-
-@dataclass(frozen=True, slots=True)
-class ProblemCause:
-    """The groups of one finding at one endpoint: the same fault in several places, the worst first."""
-
-    groups: Sequence[Group]
-
-    @property
-    def code(self) -> str:
-        return self.groups[0].code
-
-    @property
-    def end(self) -> End | None:
-        return self.groups[0].end
-
-    @property
-    def number(self) -> int:
-        return sum(group.number for group in self.groups)
-
-    @property
-    def first(self) -> int:
-        return min(group.first for group in self.groups)
-
-    @property
-    def indices(self) -> list[int]:
-        return [index for group in self.groups for index in group.indices]
-
-
-def causes(groups: Iterable[Group]) -> list[ProblemCause]:
-    """Return the causes of problems: the worst first, of the same gravity the most frequent."""
-    found: dict[tuple[str, End | None], list[Group]] = {}
-    for group in groups:
-        found.setdefault((group.code, group.end), []).append(group)
-    several = [
-        ProblemCause(sorted(one, key=lambda group: (-group.number, group.first))) for one in found.values()
-    ]
-    return sorted(several, key=lambda cause: (rank(cause.code), -cause.number, cause.first))
-
-
-def shares(found: Iterable[ProblemCause], most: int | None) -> list[list[int]]:
-    """Return how many connections of each group to show, for each cause; without `most` all of them."""
-    sizes = [[group.number for group in cause.groups] for cause in found]
-    if most is None:
-        return sizes
-    shown = allot([size for one in sizes for size in one[:MOST_PLACES]], most)
-    return [[shown.pop(0) if place < MOST_PLACES else 0 for place in range(len(one))] for one in sizes]
 
 
 def summary(selection: Selection, style: Style, most: int | None) -> Iterator[str]:
@@ -133,7 +58,7 @@ def summary(selection: Selection, style: Style, most: int | None) -> Iterator[st
     yield from their_shapes(selection.shapes, style, all_of_them=most is None)
     if found:
         yield ""
-        yield from _details(found, style, selection.analysis.failed_at)
+        yield from all_details(found, style, selection.analysis.failed_at)
 
 
 def _together(selection: Selection, style: Style) -> list[str]:
@@ -268,107 +193,6 @@ def _named(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{printable(reason)} ({number:,})" for reason, number in counts.items())
 
 
-def gather(selection: Selection, most: int | None) -> list[ProblemCause]:
-    """Return the causes of problems, the worst first.
-
-    Each group keeps only the connections that will be shown: its share of `most`.
-    """
-    analysis = selection.analysis
-    found: dict[Place, Group] = {}
-    for outcome, members in selection.classes:
-        try:
-            placed = _placed(selection, outcome, members)
-        except Exception as fault:  # noqa: BLE001 - only these connections are affected
-            analysis.failed_at(map(int, members), fault)
-            placed = [((CODE, None, None), list(map(int, members)))]
-        for key, indices in placed:
-            found.setdefault(key, Group(*key)).indices += indices
-    several = causes(found.values())
-    for cause, shown in zip(several, shares(several, most), strict=True):
-        for group, share in zip(cause.groups, shown, strict=True):
-            group.connections = [analysis[i] for i in sorted(group.indices)[:share]]
-    return several
-
-
-def _placed(selection: Selection, outcome: Outcome, members: Sequence[int]) -> list[tuple[Place, list[int]]]:
-    """Return the problem of the members of a class by place; nothing if they have none."""
-    if not outcome.has_problem:
-        return []
-    worst = worst_of(outcome)
-    code, end = worst.code, worst.endpoint
-    if end is None:
-        return [((code, None, None), list(map(int, members)))]
-    found = selection.analysis.places(members, end)
-    return [((code, end, where), indices) for where, indices in found]
-
-
-@overload
-def worst_of(judged: Connection) -> Finding: ...
-@overload
-def worst_of(judged: Outcome) -> FindingOutcome: ...
-def worst_of(judged: Connection | Outcome) -> Finding | FindingOutcome:
-    """Return the problem that best shows what to fix."""
-    return min(troubles(judged), key=gravity)
-
-
-def of_group(group: Grouped, draw: Callable[[Grouped], list[str]], style: Style, failed: Failed) -> list[str]:
-    """Return what `draw` makes of a group or cause; a line about the fault if closeseq itself fails at it."""
-    try:
-        return draw(group)
-    except Exception as fault:  # noqa: BLE001 - only this group is affected
-        failed(group.indices, fault)
-        text = f"{group.code}: closeseq failed to show this: {place(fault)}"
-        return style.wrap(text, first=f"{group.number:>7,}  ")
-
-
-def blame(found: Sequence[ProblemCause], style: Style, failed: Failed) -> Iterator[str]:
-    """Yield the causes of problems and their worst places, a line each."""
-    if not found:
-        yield style.paint("No problems found.", "good")
-        return
-    number = sum(cause.number for cause in found)
-    yield style.paint(f"{count(number, 'connection')} with a problem", "problem")
-    for cause in found[:MOST_GROUPS]:
-        yield from of_group(cause, lambda one: _blamed(one, style), style, failed)
-    if len(found) > MOST_GROUPS:
-        yield f"{sum(cause.number for cause in found[MOST_GROUPS:]):>7,}  others"
-
-
-def _blamed(cause: ProblemCause, style: Style) -> list[str]:
-    where = f"at {_where(cause.groups[0])}" if cause.end is not None else ""
-    if len(cause.groups) > 1:
-        where = f"at the {cause.end} {_places(cause.groups)}"
-    text = f"{cause.code} {where}{': ' if where else ''}{vocabulary.lookup(cause.code).meaning}"
-    return style.wrap(text, first=f"{cause.number:>7,}  ")
-
-
-def _places(groups: Sequence[Group]) -> str:
-    """Return the worst places, each with its number of connections, and how many more there are."""
-    named = [f"{_place(group)} ({group.number:,})" for group in groups[:MOST_PLACES]]
-    rest = groups[MOST_PLACES:]
-    if rest:
-        number = sum(group.number for group in rest)
-        named.append(f"{count(len(rest), 'other')} ({number:,})")
-    return listed(named)
-
-
-def _place(group: Group) -> str:
-    """Return an address: a client's without a port, since these vary."""
-    assert group.address is not None
-    return group.address.address if group.end is End.CLIENT else str(group.address)
-
-
-def _where(group: Group) -> str:
-    if group.address is None or group.end is None:
-        return "both endpoints"
-    return program(group.end, group.address)
-
-
-def program(end: End, address: Address) -> str:
-    """Return where a program is: a client's address, a server's address and port."""
-    return f"the {end} {address.address if end is End.CLIENT else address}"
-
-
 def close_waits(selection: Selection) -> dict[Waiting, list[int]]:
     """Return the connections that end in CLOSE_WAIT and have no problem, by index, for each program."""
     found: dict[Waiting, list[int]] = {}
@@ -440,107 +264,3 @@ def their_shapes(shapes: Mapping[str, int], style: Style, *, all_of_them: bool) 
     if rest:
         others = total - sum(n for _, n in shown)
         yield from style.wrap(f"in {count(rest, 'more shape')}; --all shows them", first=f"{others:>7,}  ")
-
-
-def _details(found: Sequence[ProblemCause], style: Style, failed: Failed) -> Iterator[str]:
-    """Yield a line for each problem connection that a group keeps, under the advice for the cause."""
-
-    def lines(group: Group) -> Iterator[str]:
-        for connection in group.connections:
-            yield from detail(connection, style)
-
-    def title(group: Group) -> list[str]:
-        return of_group(group, lambda one: titled(one, advice_of(one), style), style, failed)
-
-    shown = [[len(group.connections) for group in cause.groups] for cause in found]
-    yield from details(found, shown, title, lines, style)
-
-
-def details(
-    found: Sequence[ProblemCause],
-    shown: Sequence[Sequence[int]],
-    title: Callable[[Group], list[str]],
-    lines: Callable[[Group], Iterable[str]],
-    style: Style,
-) -> Iterator[str]:
-    """Yield the causes with what to do and their connections.
-
-    Args:
-        found: the causes.
-        shown: how many connections of each of their groups are shown.
-        title: makes the heading of a cause's worst group, with what to do.
-        lines: makes the lines about the connections of a group.
-        style: how text may look.
-    """
-    yield style.paint("Problems", "heading")
-    for cause, numbers in zip(found, shown, strict=True):
-        told = False
-        for group, number in zip(cause.groups, numbers, strict=True):
-            if not number:
-                continue
-            if told:
-                also = f"also at {_where(group)} ({count(group.number, 'connection')})"
-                yield from (style.paint(line, "problem") for line in style.wrap(also, first="  "))
-            else:
-                yield from title(group)
-            told = True
-            yield from lines(group)
-    total = sum(cause.number for cause in found)
-    yield from not_shown(total - sum(map(sum, shown)), style)
-
-
-def detail(connection: Connection, style: Style) -> list[str]:
-    """Return the lines about a problem connection."""
-    return contained(
-        connection,
-        lambda one: _problem(one, style),
-        lambda one: [f"    {line}" for line in bare_lines(one, style)],
-    )
-
-
-def not_shown(number: int, style: Style, what: str = "problem connections") -> Iterator[str]:
-    """Yield how many connections are not shown."""
-    if number > 0:
-        text = f"{number:,} more {what}; --all shows them, --limit N the first N"
-        yield from style.wrap(text, first="  ", then="    ")
-
-
-def advice_of(group: Group) -> str:
-    """Return the advice for a group's connections."""
-    if troubles(group.connections[0]):
-        return printable(worst_of(group.connections[0]).advice)
-    return printable(vocabulary.lookup(group.code).advice)
-
-
-def titled(group: Group, advice: str, style: Style) -> list[str]:
-    """Return a group's problem, where it is, and the advice."""
-    where = f" at {_where(group)}" if group.end is not None else ""
-    title = f"{group.code}{where} ({count(group.number, 'connection')})"
-    return [
-        *(style.paint(line, "problem") for line in style.wrap(title, first="  ")),
-        *style.wrap(advice, first="    "),
-    ]
-
-
-def _problem(connection: Connection, style: Style) -> list[str]:
-    conversation, finding = connection.conversation, worst_of(connection)
-    peer = conversation.server if finding.endpoint is None else conversation.address(finding.endpoint.peer)
-    other = f"{conversation.client} {style.to} {peer}"
-    if finding.endpoint is not None:
-        port = f":{conversation.client.port} " if finding.endpoint is End.CLIENT else ""
-        other = f"{port}with {peer}"
-    shown = evidence(finding, 4)
-    said = connection.files.text(f"{printable(finding.summary)}{f' [{shown}]' if shown else ''}")
-    text = f"{other}: {said}"
-    return style.wrap(text, first=f"    #{connection.id}  ")
-
-
-def allot(sizes: list[int], most: int) -> list[int]:
-    """Return how many of each group to show, so that `most` are shown in all and each group has a share."""
-    shares = [0] * len(sizes)
-    while most and shares != sizes:
-        for i, size in enumerate(sizes):
-            if most and shares[i] < size:
-                shares[i] += 1
-                most -= 1
-    return shares

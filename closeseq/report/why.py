@@ -6,7 +6,8 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from closeseq.report.containment import bare_lines, contained
-from closeseq.report.summary import not_shown, program, what_was_read
+from closeseq.report.problems import not_shown, program
+from closeseq.report.summary import what_was_read
 from closeseq.report.text import printable
 from closeseq.units import count
 from closeseq.verdict.model import ErrorCode, FindingCode

@@ -9,9 +9,10 @@ import pytest
 
 from closeseq.connections.conversation import Address
 from closeseq.errors import CaptureError
+from closeseq.report.problems import allot
 from closeseq.report.selection import Selection, Wanted
 from closeseq.report.socket_states import sockets, states_table
-from closeseq.report.summary import allot, nothing, summary
+from closeseq.report.summary import nothing, summary
 from closeseq.report.table import table
 from closeseq.report.text import Style
 from closeseq.verdict import vocabulary
