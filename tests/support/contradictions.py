@@ -40,6 +40,7 @@ ABOUT_SENDING = frozenset(
         *("fin-lost", "final-ack-lost", "half-open", "keepalive", "reset-cause", "fin-with-data"),
         *("stuck-fin-wait-1", "stuck-last-ack", "stuck-closing", "capture-incomplete"),
         "blocked-by-old-connection",  # its SYN gets no answer of its own
+        "slow-open",  # its first SYN ACK may have been lost
     }
 )
 # Findings each of which says why a packet was sent, or what became of it; of one packet only one can be true.

@@ -129,6 +129,11 @@ def test_a_rst_for_another_reason(script):
     assert "accept-queue-full" not in codes(judged(script))
 
 
+def test_an_open_that_is_not_complete_was_not_slow():
+    # Found by enumerating conversations: it told how long the open had taken.
+    assert "slow-open" not in codes(judged("C:S S:SA! +1s C:S* S:SA!"))
+
+
 # --- never-accepted --------------------------------------------------------------------------------------
 
 ASKED = "C:S S:SA C:A C:PA+100 S:A C:FA S:A"

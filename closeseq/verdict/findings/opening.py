@@ -42,7 +42,7 @@ def slow_open(case: Case) -> Iterator[Finding]:
         return
     first, last, answer = asked[0], asked[-1], answered[-1]
     waited = answer.time_ns - first.time_ns
-    if waited < SLOW_NS:
+    if waited < SLOW_NS or answer.packet in case.lost:  # then it has not opened
         return
     server = case.conversation.server
     sent = f"the client sent its SYN {times(len(asked))} ({packets(e.packet for e in asked)})"
