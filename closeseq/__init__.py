@@ -24,6 +24,7 @@ The way of the data, one line a stage. A later stage may import an earlier one, 
     report       text, records, pictures
     cluster      the report of a cluster's workers, made in parts
     lab          real sockets, driven into each way of closing, and compared with the kernel
+    testing      what a test asserts of its connections; the plugin for pytest is pytest_plugin
     cli          the command `closeseq`
 
 Words of our own; all others are those of RFC 9293, tcpdump and Wireshark:
