@@ -23,6 +23,7 @@ The way of the data, one line a stage. A later stage may import an earlier one, 
     watch        the same pipeline in small steps as time passes
     report       text, records, pictures
     cluster      the report of a cluster's workers, made in parts
+    diff         two sides compared: what got worse
     lab          real sockets, driven into each way of closing, and compared with the kernel
     testing      what a test asserts of its connections; the plugin for pytest is pytest_plugin
     cli          the command `closeseq`

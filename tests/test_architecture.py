@@ -43,6 +43,7 @@ STAGES = (
     "watch",
     "report",
     "cluster",
+    "diff",
     "lab",
     "testing",
     "pytest_plugin",
