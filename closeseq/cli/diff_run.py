@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from closeseq.cli.output import opened
 from closeseq.cli.terminal import Progress, Status, complain, fault_in
-from closeseq.diff import compare, tally
+from closeseq.diff import compare, tally_of
 from closeseq.diff.diff_text import diff_json, diff_lines
 from closeseq.errors import CaptureError
 
@@ -37,7 +37,7 @@ def _counted(name: str, request: DiffRequest) -> Tally | None:
     """Count one side; None if nothing of it can be read, which is reported."""
     progress = Progress(name)
     try:
-        return tally(name, request.reading.settings, jobs=request.jobs, progress=progress)
+        return tally_of(name, request.reading.settings, jobs=request.jobs, progress=progress)
     except CaptureError as error:
         progress.clear()
         complain(str(error))

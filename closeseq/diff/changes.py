@@ -11,6 +11,7 @@ Who closes first, and notices, may differ; that is neither better nor worse.
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
@@ -153,16 +154,17 @@ def _line(feature: Feature, counts: tuple[int, int, int, int], *, bad: bool) -> 
 def _times(before: Sequence[int], after: Sequence[int]) -> Iterator[Line]:
     """Yield a line for each quantile of the time to close.
 
-    How many of each side take longer than that quantile of both sides together is compared as shares are
-    (Mood's median test, for any quantile).
+    How many of each side take longer than that quantile of both sides together, or as long, is compared as
+    shares are (Mood's median test, for any quantile).
     """
     if not before or not after:
         return
     before, after = sorted(before), sorted(after)
     together = sorted([*before, *after])
     for name, share in QUANTILES.items():
-        limit, was, now = (quantile(times, share) for times in (together, before, after))
-        longer = [sum(one > limit for one in times) for times in (before, after)]
+        was, now = quantile(before, share), quantile(after, share)
+        begin = _beginning(together, share)
+        longer = [len(times) - bisect_left(times, begin) for times in (before, after)]
         line = _line(
             Feature("time-to-close", name), (longer[0], len(before), longer[1], len(after)), bad=True
         )
@@ -170,6 +172,19 @@ def _times(before: Sequence[int], after: Sequence[int]) -> Iterator[Line]:
         less, more = sorted((was, now))
         enough = line.rises is rises and more >= LEAST * less and more - less >= LEAST_NS
         yield Line(line.feature, was, now, line.chance, rises=rises, enough=enough, bad=True)
+
+
+def _beginning(together: Sequence[int], share: float) -> int:
+    """Return the value with which the longest times begin: that of the quantile, or the next larger one.
+
+    Of the two that which parts the times more nearly at the quantile: many may be equal.
+    """
+    value = quantile(together, share)
+    larger = bisect_right(together, value)
+    if larger == len(together):
+        return value
+    goal = share * len(together)
+    return value if goal - bisect_left(together, value) < larger - goal else together[larger]
 
 
 def quantile(ordered: Sequence[int], share: float) -> int:
