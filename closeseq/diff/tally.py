@@ -57,7 +57,7 @@ class Example:
 
 
 @dataclass
-class Tally:
+class Side:
     """The connections of one side, counted."""
 
     name: str  # as the user gave it
@@ -106,7 +106,7 @@ def tally_of(
     *,
     jobs: int | None = 1,
     progress: Callable[[int, int | None], None] | None = None,
-) -> Tally:
+) -> Side:
     """Count the connections of captures or of a file of records.
 
     Args:
@@ -120,7 +120,7 @@ def tally_of(
     Raises:
         CaptureError: nothing could be read.
     """
-    counted = Tally(name)
+    counted = Side(name)
     if _holds_records(name):
         counted.records = True
         _count_records(counted, settings)
@@ -145,7 +145,7 @@ def tally_of(
 # ------------------------------------------------------------------------------------------ captures
 
 
-def _count_capture(counted: Tally, analysis: Analysis) -> None:
+def _count_capture(counted: Side, analysis: Analysis) -> None:
     """Count the connections of a capture, class by class: one replay tells of all that closed alike."""
     graceful: dict[int, tuple[int, int] | None] = {}  # each with the steps between which it was closing
     for one in analysis.classes:
@@ -266,7 +266,7 @@ def _holds_records(name: str) -> bool:
     return beginning.startswith(b"{") or (not beginning and path.suffix == ".jsonl")
 
 
-def _count_records(counted: Tally, settings: Settings) -> None:
+def _count_records(counted: Side, settings: Settings) -> None:
     """Count the records of a file.
 
     Of a connection that `live` reported more than once the last record counts.

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from closeseq.cli.main import cli
-from closeseq.diff import Tally, Way, compare, tally_of
+from closeseq.diff import Side, Way, compare, tally_of
 from closeseq.diff.chance import of_more
 from closeseq.diff.changes import quantile
 from closeseq.diff.diff_text import diff_lines
@@ -31,7 +31,7 @@ EXAMPLE = Example("after.pcap", 7, "10.0.0.1:5", "10.0.0.2:80", "the server \x1b
 
 def side(connections, *, times=(), **shares):
     """Return a side: so many connections, graceful but for those of each verdict or finding named."""
-    made = Tally("made")
+    made = Side("made")
     names = {name.replace("_", "-"): number for name, number in shares.items()}
     verdicts = {name: number for name, number in names.items() if name in {"reset", "closing", "open"}}
     made.add([Feature("verdict", "graceful")], connections - sum(verdicts.values()), lambda _: EXAMPLE)
@@ -172,7 +172,7 @@ def records(tmp_path_factory):
 @pytest.fixture(scope="module")
 def captured():
     """Return a tally of the same captures, each by itself as in the records."""
-    found = Tally("all")
+    found = Side("all")
     for path in sorted(CAPTURES.glob("*.pcap")):
         one = tally_of(str(path), settings_of())
         found.connections += one.connections
