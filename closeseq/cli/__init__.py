@@ -6,6 +6,7 @@ command runs is in the modules named after it:
     main         the command and its subcommands; exit statuses
     analyze      `analyze`, `timeline`; analyze_run: one run; cluster_run: one run on a Dask cluster
     states       `states`; states_run
+    report       `report`; report_run
     live         `live`, `follow`; live_setup: capture, files, privileges; live_run: the loop;
                  live_output: what is written, and how much of it
     lab          `lab`; lab_run
