@@ -12,6 +12,10 @@
   const data = read("data");
   const {hosts, endings, columns} = data.table;
   const total = columns.id.length;
+  for (const name of ["id", "start"]) {  // differences
+    const column = columns[name];
+    for (let row = 1; row < total; row++) column[row] += column[row - 1];
+  }
   const words = data.words;  // code -> {kind, meaning, advice}
   let records = null;  // parsed when first needed: id -> record
   const recordOf = (id) => {
@@ -68,7 +72,7 @@
     start: (row) => columns.start[row],
     lasted: (row) => columns.lasted[row],
     packets: (row) => columns.packets[row],
-    bytes: (row) => columns.up[row] + columns.down[row],
+    bytes: (row) => columns.bytes[row],
     client: (row) => hostRank[columns.client[row]] * 65536 + columns.client_port[row],
     server: (row) => hostRank[columns.server[row]] * 65536 + columns.server_port[row],
     verdict: byEnding((one) => one[VERDICT]),
@@ -138,7 +142,7 @@
       ["address", server(row)], ["", one[VERDICT]], ["", one[INITIATOR]], ["state", one[STATES][0]],
       ["state", one[STATES][1]], ["number", span(columns.lasted[row])],
       ["number", columns.packets[row].toLocaleString("en")],
-      ["number", (columns.up[row] + columns.down[row]).toLocaleString("en")],
+      ["number", columns.bytes[row].toLocaleString("en")],
       ["", ...findings.flatMap((code, at) => (at ? [" ", code] : [code]))],
     ];
   };
