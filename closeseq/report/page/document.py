@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from closeseq.report.page import charts
 from closeseq.report.page.answer import answer, other_problems
-from closeseq.report.page.overview import BINS, MOST_ROWS
+from closeseq.report.page.overview import BINS
 from closeseq.report.page.trends import trends
 from closeseq.report.pictures.ladder_style import LADDER_STYLE
 from closeseq.report.pictures.palette import DARK, LIGHT
@@ -24,6 +24,7 @@ from closeseq.report.text import printable, when
 from closeseq.tcp.states import State
 from closeseq.units import count, span
 from closeseq.verdict import vocabulary
+from closeseq.verdict.fault import place
 from closeseq.verdict.model import VerdictCode
 
 if TYPE_CHECKING:
@@ -85,6 +86,7 @@ class Page:
         self.selection, self.overview, self.examples = selection, overview, examples
         self.command, self.version = command, version
         self.reading = selection.analysis.reading
+        self.failed = ""  # at what closeseq itself failed
         self.together = self._together()
         self.answer = answer(selection, overview, self.together)
 
@@ -158,7 +160,8 @@ class Page:
             return ()
         try:
             return self.selection.analysis.population
-        except Exception:  # noqa: BLE001 - a fault in closeseq: only this part is missing
+        except Exception as fault:  # noqa: BLE001 - a fault in closeseq: only this part is missing
+            self.failed = f"closeseq failed to show what connections show together: {place(fault)}"
             return ()
 
     def _more_shapes(self) -> str:
@@ -183,11 +186,11 @@ class Page:
         ]
 
     def _table_remark(self) -> str:
-        number = self.overview.number
-        if number <= MOST_ROWS:
+        number, listed = self.overview.number, self.overview.listed
+        if number == listed:
             return ""
         return (
-            f"The table holds {MOST_ROWS:,} of {number:,} connections: first those with a problem, then the "
+            f"The table holds {listed:,} of {number:,} connections: first those with a problem, then the "
             f"earliest. All others are counted above. `{self.command.replace(' timeline ', ' analyze ', 1)} "
             "-f table` lists all."
         )
@@ -195,6 +198,8 @@ class Page:
     def _remarks(self) -> Iterator[str]:
         yield from remarks_on(self.reading)
         yield from on_the_path(*self.selection.analysis.losses)
+        if self.failed:
+            yield self.failed
         if self.selection.analysis.failed:
             failed = count(self.selection.analysis.failed, "connection")
             yield f"closeseq itself failed at {failed}; the verdict {VerdictCode.NOT_JUDGED} marks them"
@@ -202,8 +207,8 @@ class Page:
         if len(self.examples) < number:
             yield (
                 f"Shown whole, with ladder and record: {len(self.examples):,} of "
-                f"{count(number, 'connection')}, some of each problem and one of each way to close first. For "
-                f"any other: {self.command} --connection ID"
+                f"{count(number, 'connection')}, some of each problem and one of each way to close first. "
+                f"For any other: {self.command} --connection ID"
             )
         if self._table_remark():
             yield self._table_remark()
@@ -214,8 +219,8 @@ class Page:
             "Dashed and ? mean assumed: nothing contradicts it, and nothing proves it."
         )
         yield (
-            'The element with id "record" holds the records of the connections that are shown whole, as JSON: '
-            "what closeseq analyze -f json prints."
+            'The element with id "record" holds the records of the connections that are shown whole, as '
+            "closeseq analyze -f json prints them."
         )
         yield (
             f"Made by closeseq {self.version}. This file holds addresses, ports and times of the capture, "
@@ -237,7 +242,8 @@ class Page:
 
     def _record(self) -> str:
         """Return the records of the connections that are shown whole, with the capture's header, as JSON."""
-        head = header(self.reading, self.overview.number) | {"population": population(self.selection)}
+        together = {"findings": []} if self.failed else population(self.selection)
+        head = header(self.reading, self.overview.number) | {"population": together}
         rest = ", ".join(one.record for one in self.examples)
         return f'{json.dumps(head)[:-1]}, "connections": [{rest}]}}'
 

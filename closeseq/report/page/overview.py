@@ -57,7 +57,7 @@ class Overview:
         analysis = selection.analysis
         indices = selection.indices
         servers: Counter[int] = Counter()
-        for address, members in analysis.places(indices, End.SERVER):
+        for address, members in analysis.places(indices, End.SERVER) if len(indices) else ():
             servers[address.port] += len(members)
         first_ns = analysis.reading.first_ns or 0
         found = cls(Occupancy(first_ns, analysis.reading.end_ns or first_ns, most_used(servers, MOST_PORTS)))
@@ -113,6 +113,11 @@ class Overview:
     def since_ns(self, cause: ProblemCause) -> int:
         """Return when a cause first showed, since the Unix epoch."""
         return self._since[cause.code, cause.end]
+
+    @property
+    def listed(self) -> int:
+        """How many connections the table has."""
+        return min(self.number, MOST_ROWS)
 
     @property
     def rows(self) -> list[Line]:

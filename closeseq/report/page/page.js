@@ -39,7 +39,8 @@
     if (us < 180e6) return `${three(us / 1e6)} s`;
     const seconds = Math.round(us / 1e6), minutes = Math.floor(seconds / 60);
     if (minutes < 180) return seconds % 60 ? `${minutes} min ${seconds % 60} s` : `${minutes} min`;
-    return `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
+    const hours = Math.floor(minutes / 60).toLocaleString("en");
+    return minutes % 60 ? `${hours} h ${minutes % 60} min` : `${hours} h`;
   };
 
   // Addresses sort as numbers: the place of each host in the order of its address.
