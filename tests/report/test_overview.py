@@ -1,4 +1,4 @@
-"""The page's counts are those of the summary, its rows are the connections, and what is left out is chosen."""
+"""The page's counts are those of the summary, its rows are the connections; what is left out is chosen."""
 
 from __future__ import annotations
 

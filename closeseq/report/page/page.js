@@ -135,12 +135,14 @@
     return element;
   });
 
+  const where = (text) => (text[0] === "[" ? "address long" : "address");
+
   const cells = (row) => {
     const one = ending(row);
     const findings = [...codes(one[PROBLEMS], "problem"), ...codes(one[NOTICES], "notice")];
     return [
-      ["number", `#${columns.id[row]}`], ["number", span(columns.start[row])], ["address", client(row)],
-      ["address", server(row)], ["", one[VERDICT]], ["", one[INITIATOR]], ["state", one[STATES][0]],
+      ["number", `#${columns.id[row]}`], ["number", span(columns.start[row])], [where(client(row)), client(row)],
+      [where(server(row)), server(row)], ["", one[VERDICT]], ["", one[INITIATOR]], ["state", one[STATES][0]],
       ["state", one[STATES][1]], ["number", span(columns.lasted[row])],
       ["number", columns.packets[row].toLocaleString("en")],
       ["number", columns.bytes[row].toLocaleString("en")],
@@ -227,7 +229,7 @@
 
   const detail = (row) => {
     const id = columns.id[row], template = of(`ladder-${id}`);
-    const cell = make("td", "", ...(template ? whole(id, template) : brief(row)));
+    const cell = make("td", "", make("div", "inside", ...(template ? whole(id, template) : brief(row))));
     cell.colSpan = table.tHead.rows[0].cells.length;
     return make("tr", "detail", cell);
   };
