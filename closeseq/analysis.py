@@ -57,6 +57,7 @@ def analyze(
     os: str = "linux",
     time_wait: float | None = None,
     fin_timeout: float | None = None,
+    ephemeral_ports: int | None = None,
     count: int | None = None,
     progress: Callable[[int, int | None], None] | None = None,
     executor: Executor | None = None,
@@ -74,6 +75,7 @@ def analyze(
         os: whose timers apply: linux, macos, bsd or windows.
         time_wait: seconds that TIME_WAIT lasts (2MSL, RFC 9293 3.6.1), instead of the system's.
         fin_timeout: seconds that FIN_WAIT_2 lasts without an owner, instead of the system's.
+        ephemeral_ports: how many local ports a client has to connect from, instead of the system's.
         count: stop after this many packets.
         progress: is called after each batch with the bytes consumed and the size of all, if known; with an
             executor, after each file with how many are done.
@@ -97,6 +99,7 @@ def analyze(
         os=os,
         time_wait=time_wait,
         fin_timeout=fin_timeout,
+        ephemeral_ports=ephemeral_ports,
     )
     found, broken = _found_chains((path, *more))
     if len(found) > 1:
@@ -354,7 +357,7 @@ class Analysis(Judging, Sequence[Connection]):
         """What the connections show together: idle timeouts, ports that run out."""
         from closeseq.verdict.population.rules import populations
 
-        return populations(self.closes, self.settings.timers)
+        return populations(self.closes, self.settings)
 
     @property
     def losses(self) -> tuple[int, int, int]:

@@ -11,6 +11,7 @@ from closeseq.cli.options import (
     CAPTURES,
     CHOOSING,
     FORMATS,
+    OF_ALL,
     READING,
     SHOWING,
     TOGETHER,
@@ -50,16 +51,11 @@ Examples:
     show_default=True,
     help="What to print.",
 )
-@options(CHOOSING, ASKING, READING, TOGETHER, WORKING, SHOWING, WRITING)
+@options(CHOOSING, ASKING, READING, TOGETHER, WORKING, OF_ALL, SHOWING, WRITING)
 @click.option(
     "--cluster",
     metavar="ADDRESS",
     help="Use the workers of this Dask scheduler; -o is then a directory or URL, written in parts.",
-)
-@click.option(
-    "--population",
-    is_flag=True,
-    help="With -f jsonl: end with a line about what the connections show together, of the kind population.",
 )
 @click.option("--timings", "timed", is_flag=True, help="Print on standard error how long each stage took.")
 @click.pass_context

@@ -27,6 +27,7 @@ from closeseq.report.table import table
 from closeseq.report.timeline_text import format_timeline
 from closeseq.report.why import why
 from closeseq.units import count
+from closeseq.verdict.model import PopulationCode
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -61,7 +62,7 @@ def pieces(
         for selection in selections:
             yield from jsonl(selection)
             if population:
-                yield population_line(selection)
+                yield population_line(selection.analysis.path, selection.population)
     elif form == "csv":
         yield csv_header()
         yield from itertools.chain.from_iterable(map(csv_lines, selections))
@@ -219,6 +220,8 @@ class Job:
             mention(selection)
         fail_on = self.request.fail_on
         self.found |= any(selection.verdicts.get(code) or selection.findings.get(code) for code in fail_on)
+        if fail_on & set(PopulationCode):
+            self.found |= any(one.code in fail_on for one in selection.population)
         if selection.analysis.failed:
             complain(f"{selection.analysis.path}: {fault_in(selection.analysis.faults)}")
             self.failed = True

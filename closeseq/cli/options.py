@@ -126,6 +126,12 @@ READING = (
         help="Length of FIN_WAIT_2 without an owner, instead of the system's.",
     ),
     click.option(
+        "--ephemeral-ports",
+        type=click.IntRange(min=1),
+        metavar="N",
+        help="Local ports that a client has to connect from, instead of the system's.",
+    ),
+    click.option(
         "-n",
         "numeric",
         is_flag=True,
@@ -137,6 +143,14 @@ READING = (
 TOGETHER = (
     click.option(
         "--each", is_flag=True, help="Analyse each file by itself, also if files continue each other."
+    ),
+)
+
+OF_ALL = (
+    click.option(
+        "--population",
+        is_flag=True,
+        help="With -f jsonl: also a line of the kind population, about what the connections show together.",
     ),
 )
 
@@ -199,10 +213,11 @@ WRITING = (
 FAILING = (
     click.option(
         "--fail-on",
-        type=codes("verdict", "finding"),
+        type=codes("verdict", "finding", "finding of many connections"),
         metavar="CODE,...",
         multiple=True,
-        help="Exit with status 1 if a connection shown has one of these verdicts or findings.",
+        help="Exit with status 1 if a connection shown has one of these verdicts or findings, or all "
+        "connections together show one.",
     ),
 )
 

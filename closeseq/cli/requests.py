@@ -34,6 +34,7 @@ class ReadOptions:
     os: str = "linux"
     time_wait: float | None = None
     fin_timeout: float | None = None
+    ephemeral_ports: int | None = None
 
     @classmethod
     def of(cls, given: Given) -> ReadOptions:
@@ -55,6 +56,7 @@ class ReadOptions:
             os=self.os,
             time_wait=self.time_wait,
             fin_timeout=self.fin_timeout,
+            ephemeral_ports=self.ephemeral_ports,
         )
 
 
@@ -80,8 +82,6 @@ class AnalyzeRequest:
         """Return the request of a command line. Raises Refusal."""
         if captures.count("-") > 1:
             raise Refusal("standard input can be read only once")
-        if given.get("population") and form != "jsonl":
-            raise Refusal("--population is for -f jsonl; the summary and -f json have it")
         return cls(
             captures,
             form,
@@ -93,7 +93,7 @@ class AnalyzeRequest:
             given["force"],
             given["ascii_only"],
             given["each"],
-            given.get("population", False),
+            _population(given, form),
             given["jobs"],
         )
 
@@ -141,10 +141,11 @@ class MonitorRequest:
     max_connections: int
     fail_on: frozenset[str]
     ascii: bool
+    population: bool = False  # whether JSON lines also tell what all connections show together
 
     @classmethod
     def of(cls, given: Given) -> MonitorRequest:
-        """Return the options that both commands have."""
+        """Return the options that both commands have. Raises Refusal."""
         return cls(
             given["form"],
             ReadOptions.of(given),
@@ -155,6 +156,7 @@ class MonitorRequest:
             given["max_connections"],
             _codes(given["fail_on"]),
             given["ascii_only"],
+            _population(given, given["form"]),
         )
 
 
@@ -204,6 +206,13 @@ def wanted(given: Given) -> Wanted:
         frozenset(given.get("connection", ())),
         _codes(given.get("why", ())),
     )
+
+
+def _population(given: Given, form: str) -> bool:
+    """Return whether --population is given, which `timeline` does not have. Raises Refusal."""
+    if given.get("population") and form != "jsonl":
+        raise Refusal("--population is for -f jsonl; the other formats for a whole capture have it anyway")
+    return bool(given.get("population"))
 
 
 def _codes(several: tuple[frozenset[str], ...]) -> frozenset[str]:

@@ -41,6 +41,10 @@ class Closes:
     def __len__(self) -> int:
         return len(self.version)
 
+    def some(self, rows: NDArray[np.bool_] | slice) -> Closes:
+        """Return some of the rows."""
+        return Closes(*(getattr(self, name.name)[rows] for name in fields(self)))
+
     @classmethod
     def joined(cls, several: Sequence[Closes]) -> Closes:
         """Return the rows of several as one."""

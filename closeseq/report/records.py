@@ -28,7 +28,7 @@ from closeseq.verdict import vocabulary
 from closeseq.verdict.model import Severity
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
     from closeseq.connection import Connection
     from closeseq.connections.conversation import Address, Opener
@@ -272,8 +272,7 @@ def json_record(connection: Connection) -> str:
 
 def population(selection: Selection) -> Record:
     """Return what the connections of a capture show together; nothing where only some are asked for."""
-    found = [] if selection.wanted else selection.analysis.population
-    return {"findings": [_of_many(one) for one in found]}
+    return {"findings": [_of_many(one) for one in selection.population]}
 
 
 def _of_many(one: PopulationFinding) -> Record:
@@ -292,11 +291,10 @@ def _of_many(one: PopulationFinding) -> Record:
     }
 
 
-def population_line(selection: Selection) -> str:
-    """Return the same as a line of JSON lines, told from a connection by its `kind`."""
-    reading = selection.analysis.reading
-    head = {"schema": SCHEMA, "kind": "population", "capture": named(reading.path)}
-    return json.dumps(head | population(selection)) + "\n"
+def population_line(capture: str, found: Sequence[PopulationFinding]) -> str:
+    """Return what connections show together as a line of JSON lines, told from one by its `kind`."""
+    head = {"schema": SCHEMA, "kind": "population", "capture": named(capture)}
+    return json.dumps(head | {"findings": [_of_many(one) for one in found]}) + "\n"
 
 
 def json_object(selection: Selection) -> Iterator[str]:

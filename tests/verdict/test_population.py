@@ -8,11 +8,11 @@ import pytest
 
 import closeseq
 from closeseq.connections.idling import NOT
-from closeseq.settings import SECOND, Timers
+from closeseq.settings import SECOND, EphemeralPorts, Settings, Timers
 from closeseq.verdict import vocabulary
 from closeseq.verdict.model import PopulationCode
 from closeseq.verdict.population.defaults import IDLE_DEFAULTS
-from closeseq.verdict.population.rules import EPHEMERAL_PORTS, populations
+from closeseq.verdict.population.rules import populations
 from places import CAPTURES
 from populations import captured
 
@@ -117,7 +117,7 @@ def test_a_client_that_runs_out_of_ports():
     analysis = captured([EACH] * 2000, every_ns=SECOND // 1000)
     (one,) = analysis.population
     assert (one.code, one.client, one.members) == ("port-pressure", "192.0.2.1", 2000)
-    assert one.value_ns == pytest.approx((EPHEMERAL_PORTS - 2000) / 1000 * SECOND, rel=0.01)
+    assert one.value_ns == pytest.approx((28_232 - 2000) / 1000 * SECOND, rel=0.01)
     assert "opens a connection for every request, it seems, and closes 1,000 connections a" in one.summary
     assert "holds 2,000 of 28,232 ports in TIME_WAIT, and at this rate they run out in 26.2 s" in one.summary
 
@@ -144,7 +144,22 @@ def test_ports_that_do_not_run_out(scripts, options):
 
 def test_a_shorter_time_wait_holds_fewer_ports():
     analysis = captured([EACH] * 2000, every_ns=SECOND // 1000)
-    assert populations(analysis.closes, Timers(SECOND, SECOND)) == []
+    assert populations(analysis.closes, Settings(timers=Timers(SECOND, SECOND))) == []
+
+
+def test_the_ports_of_a_client_with_few():
+    few = Settings(ephemeral_ports=EphemeralPorts(100))
+    (one,) = populations(captured([EACH] * 100, every_ns=SECOND // 1000).closes, few)
+    assert "closes 100 connections within a second to 198.51.100.2:80 first" in one.summary
+    assert "holds 100 of 100 ports in TIME_WAIT, and they have run out: connect() fails with" in one.summary
+    assert populations(captured([EACH] * 40, every_ns=SECOND // 1000).closes, few) == []
+
+
+def test_only_this_machines_clients_have_this_machines_ports():
+    closes = captured([EACH] * 100, every_ns=SECOND // 1000).closes
+    for address, number in (("192.0.2.1", 1), ("192.0.2.9", 0)):
+        own = Settings(ephemeral_ports=EphemeralPorts(own=100, addresses=frozenset({address})))
+        assert len(populations(closes, own)) == number
 
 
 def test_defaults_have_sources():

@@ -18,9 +18,8 @@ if TYPE_CHECKING:
 
     from closeseq.connections.crowds import IdleCluster, PortUse
     from closeseq.connections.idling import Closes
-    from closeseq.settings import Timers
+    from closeseq.settings import Settings
 
-EPHEMERAL_PORTS = 28_232  # Linux: net.ipv4.ip_local_port_range, 32768 to 60999
 PRESSURE = 0.5  # of the ports
 
 
@@ -40,14 +39,14 @@ class PopulationFinding:
     advice: str
 
 
-def populations(closes: Closes, timers: Timers) -> list[PopulationFinding]:
+def populations(closes: Closes, settings: Settings) -> list[PopulationFinding]:
     """Return what the connections of a capture show together, warnings before facts.
 
     Args:
         closes: all connections.
-        timers: of the system; how long a client holds a port in TIME_WAIT.
+        settings: how many ports clients have, and how long TIME_WAIT holds one.
     """
-    found = [*_port_pressure(closes, timers), *_idle_timeouts(closes)]
+    found = [*_port_pressure(closes, settings), *_idle_timeouts(closes)]
     order = list(PopulationCode)
     return sorted(found, key=lambda one: (order.index(one.code), -one.members, one.server, one.client or ""))
 
@@ -99,39 +98,40 @@ def _wrong_order(one: IdleCluster) -> PopulationFinding:
     )
 
 
-def _port_pressure(closes: Closes, timers: Timers) -> Iterator[PopulationFinding]:
+def _port_pressure(closes: Closes, settings: Settings) -> Iterator[PopulationFinding]:
     """Yield clients whose connections to one server hold many ports in TIME_WAIT."""
-    for one in port_uses(closes, timers.time_wait_ns):
-        if one.lasted_ns < SECOND:
-            continue  # too short for a rate
-        rate = (one.number - 1) / (one.lasted_ns / SECOND)
-        settles = max(one.held, int(rate * timers.time_wait_ns / SECOND))
-        if settles >= PRESSURE * EPHEMERAL_PORTS:
-            yield _pressed(one, rate, settles)
+    time_wait_ns, ports = settings.timers.time_wait_ns, settings.ephemeral_ports
+    for one in port_uses(closes, time_wait_ns, ports):
+        rate = (one.number - 1) / (one.lasted_ns / SECOND) if one.lasted_ns >= SECOND else 0.0
+        settles = max(one.held, int(rate * time_wait_ns / SECOND))
+        if settles >= PRESSURE * ports.of(one.client):
+            yield _pressed(one, rate, settles, ports.of(one.client))
 
 
-def _pressed(one: PortUse, rate: float, settles: int) -> PopulationFinding:
+def _pressed(one: PortUse, rate: float, settles: int, ports: int) -> PopulationFinding:
     """Return that the ports of a client run out, or nearly.
 
     Args:
         one: its connections to one server.
-        rate: of their closes, a second.
+        rate: of their closes, a second; 0 if they lasted too short a time for one.
         settles: how many will be in TIME_WAIT at once at this rate.
+        ports: how many the client has.
     """
     left_ns = 0
-    if one.held >= EPHEMERAL_PORTS:
+    if one.held >= ports:
         end = "they have run out: connect() fails with EADDRNOTAVAIL"
-    elif settles >= EPHEMERAL_PORTS:
-        left_ns = int((EPHEMERAL_PORTS - one.held) / rate * SECOND)
+    elif settles >= ports:
+        left_ns = int((ports - one.held) / rate * SECOND)
         end = f"at this rate they run out in {span(left_ns)}, then connect() fails with EADDRNOTAVAIL"
     else:
         end = f"at this rate it will hold {settles:,}"
+    often = f"{rate:,.0f} connections a second" if rate else f"{one.number:,} connections within a second"
     each = "opens a connection for every request, it seems, and " if one.short else ""
     return PopulationFinding(
         *(PopulationCode.PORT_PRESSURE, Certainty.ASSUMED, one.server, one.client, End.CLIENT),
         *(left_ns, one.held, one.number),
-        f"the client {one.client} {each}closes {rate:,.0f} connections a second to {one.server} first: it "
-        f"holds {one.held:,} of {EPHEMERAL_PORTS:,} ports in TIME_WAIT, and {end}",
+        f"the client {one.client} {each}closes {often} to {one.server} first: it "
+        f"holds {one.held:,} of {ports:,} ports in TIME_WAIT, and {end}",
         "let the client keep connections and use them again (a pool, HTTP keep-alive); until then "
         "net.ipv4.tcp_tw_reuse=1 or a wider net.ipv4.ip_local_port_range at the client",
     )
