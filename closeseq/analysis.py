@@ -357,7 +357,7 @@ class Analysis(Judging, Sequence[Connection]):
         """What the connections show together: idle timeouts, ports that run out."""
         from closeseq.verdict.population.rules import populations
 
-        return populations(self.closes, self.settings)
+        return populations(self.closes, self.settings, self._connections.strays())
 
     @property
     def losses(self) -> tuple[int, int, int]:

@@ -36,7 +36,7 @@ def test_the_page_is_what_the_captures_say():
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=120,
         check=False,
     )
     assert done.returncode == 0, f"{done.stdout}{done.stderr}scripts/record_captures --page writes it anew"

@@ -13,6 +13,7 @@
     traffic         the digest of that traffic; how soon each endpoint answered
     idling          how long connections were idle before they were closed, as columns
     crowds          connections that close alike, counted over these columns
+    strays          segments that a NAT has forgotten to translate
     describe        the border: connections as plain Python, each a `Conversation`
     orientation     which endpoint is the client
     skeleton        connections with steps of the same kinds, their numbers as columns

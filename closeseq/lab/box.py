@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 DEVICE = "to-box"  # of client and server
 PORTS = {End.CLIENT: "to-client", End.SERVER: "to-server"}  # of the box
 NETWORKS = {End.CLIENT: "10.8.1", End.SERVER: "10.8.2"}
+SERVICE = "10.8.3.1"  # the server's address for the client, where the box translates
 PREFIX = 24
 MAC = "02:00:00:0b:0b:0b"  # that the box writes into RSTs of its own
 FILTER = "box"  # the name of a table
@@ -94,6 +95,26 @@ class BoxNetwork:
                     network.set_parameter(f"../netfilter/nf_conntrack_tcp_timeout_{name}", value)
                 network.set_parameter("../netfilter/nf_conntrack_tcp_loose", 0)
             yield
+
+    @contextlib.contextmanager
+    def translating(self) -> Iterator[None]:
+        """Give the server SERVICE as its address towards the client, as a NAT does, while the block runs."""
+        to_server = f"ip daddr {SERVICE} dnat to {self.host(End.SERVER)}"
+        rule = f"type nat hook prerouting priority -100; {to_server};"
+        with self._within(self._box):
+            network.nft(f"table ip {FILTER} {{\n chain prerouting {{ {rule} }}\n}}")
+        try:
+            yield
+        finally:
+            with self._within(self._box):
+                network.nft(f"delete table ip {FILTER}")
+
+    def forget(self) -> None:
+        """Forget all connections, as a NAT that is restarted."""
+        from pyroute2.netlink.nfnetlink.nfctsocket import NFCTSocket
+
+        with self._within(self._box), NFCTSocket() as table:
+            table.flush()
 
     def inject(self, reset: Packet) -> None:
         """Send the client an IP packet in a frame of the box's own."""

@@ -58,7 +58,8 @@ class Census:
     def look(self, connections: Connections) -> list[PopulationFinding]:
         """Return what is found now and was not before."""
         began = time.monotonic()
-        present = populations(Closes.joined([*self._past, connections.closes()]), self._settings)
+        closes = Closes.joined([*self._past, connections.closes()])
+        present = populations(closes, self._settings, connections.strays())
         new = []
         for one in present:
             known = next((at for at, other in enumerate(self._found) if _same(one, other)), None)
@@ -81,6 +82,6 @@ def _same(one: PopulationFinding, other: PopulationFinding) -> bool:
         other.endpoint,
     ):
         return False
-    if one.code is PopulationCode.PORT_PRESSURE:
-        return True  # its value is the time that is left
+    if one.code not in {PopulationCode.IDLE_TIMEOUT, PopulationCode.TIMEOUTS_IN_WRONG_ORDER}:
+        return True  # its value is the time that is left, or none
     return abs(one.value_ns - other.value_ns) <= max(WIDTH * other.value_ns, WIDTH_NS)

@@ -1,4 +1,4 @@
-"""What many connections show together: idle timeouts, pools that outlive them, ports that run out."""
+"""What many connections show together: idle timeouts, ports that run out, resets by habit."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING
 
-from closeseq.lab.actions import echo, read_to_end
+from closeseq.lab.actions import abort, echo, read_to_end
 from closeseq.lab.network import set_parameter
 from closeseq.lab.registry import experiment
 
@@ -153,3 +153,27 @@ def each_request(bench: Bench, first: int) -> None:
         for pair in pairs:
             read_to_end(pair[1 - first])
             pair[1 - first].close()
+
+
+@experiment("reset", "client", "reset-cause", population="resets-by-habit")
+def health_checks_reset(bench: Bench) -> None:
+    """A health check ends each of its connections with RST (SO_LINGER 0), after it has its answer.
+
+    All data was acknowledged, and nobody misses anything: it is its habit.
+    """
+    for client, _ in opened(bench, CONNECTIONS):
+        abort(client)
+    bench.step("each client closes with SO_LINGER 0")
+
+
+@experiment("reset graceful", "client", "reset-cause")
+def some_clients_reset(bench: Bench) -> None:
+    """The opposite: as many connections end with RST, and two more do not, so it is no habit."""
+    pairs = opened(bench, CONNECTIONS + 2)
+    for client, _ in pairs[:CONNECTIONS]:
+        abort(client)
+    for client, server in pairs[CONNECTIONS:]:
+        client.close()
+        time.sleep(APART)
+        server.close()
+    bench.step("six clients close with SO_LINGER 0, and two simply close, as their server then does")

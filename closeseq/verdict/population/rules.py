@@ -5,22 +5,24 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from closeseq.connections.conversation import Address, End
-from closeseq.connections.crowds import WIDTH, WIDTH_NS, idle_clusters, port_uses
+from closeseq.connections.crowds import WIDTH, WIDTH_NS, idle_clusters, port_uses, reset_habits
 from closeseq.packets.value import value
 from closeseq.settings import SECOND
 from closeseq.tcp.timeline import Certainty
-from closeseq.units import count, span
+from closeseq.units import count, listed, span
 from closeseq.verdict.model import PopulationCode
 from closeseq.verdict.population.defaults import IDLE_DEFAULTS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
-    from closeseq.connections.crowds import IdleCluster, PortUse
+    from closeseq.connections.crowds import IdleCluster, PortUse, ResetHabit
     from closeseq.connections.idling import Closes
+    from closeseq.connections.strays import Stray
     from closeseq.settings import Settings
 
 PRESSURE = 0.5  # of the ports
+MOST_NAMED = 3  # connections
 
 
 @value
@@ -39,16 +41,64 @@ class PopulationFinding:
     advice: str
 
 
-def populations(closes: Closes, settings: Settings) -> list[PopulationFinding]:
+def populations(closes: Closes, settings: Settings, strays: Iterable[Stray] = ()) -> list[PopulationFinding]:
     """Return what the connections of a capture show together, warnings before facts.
 
     Args:
         closes: all connections.
         settings: how many ports clients have, and how long TIME_WAIT holds one.
+        strays: what reached an endpoint from an address that it does not know.
     """
-    found = [*_port_pressure(closes, settings), *_idle_timeouts(closes)]
+    found = [
+        *_forgotten(strays),
+        *_port_pressure(closes, settings),
+        *_idle_timeouts(closes),
+        *map(_habit, reset_habits(closes)),
+    ]
     order = list(PopulationCode)
     return sorted(found, key=lambda one: (order.index(one.code), -one.members, one.server, one.client or ""))
+
+
+def _forgotten(strays: Iterable[Stray]) -> Iterator[PopulationFinding]:
+    """Yield the addresses from which segments came that a NAT should have given another one."""
+    groups: dict[tuple[str, Address, str], list[Stray]] = {}
+    for one in strays:
+        groups.setdefault((one.resetter.address, one.known, one.sender.address), []).append(one)
+    for several in groups.values():
+        yield _stray(several)
+
+
+def _stray(several: list[Stray]) -> PopulationFinding:
+    """Return that segments of some connections came from another address than their receiver knows."""
+    one = several[0]
+    end = End.CLIENT if one.by_client else End.SERVER
+    server, client = (one.known, one.resetter) if one.by_client else (one.resetter, one.known)
+    shown = listed([f"#{each.connection} belongs to #{each.continues}" for each in several[:MOST_NAMED]])
+    more = "" if len(several) <= MOST_NAMED else f", and {len(several) - MOST_NAMED:,} more"
+    return PopulationFinding(
+        *(PopulationCode.FORGOTTEN_BY_NAT, Certainty.PROVED, server, client.address, end),
+        *(0, len(several), len(several)),
+        f"segments of the {end.peer} {one.known} reach the {end} {one.resetter.address} from "
+        f"{one.sender} instead, which it does not know: it answers with RST ({shown}{more}). A NAT between "
+        "them has forgotten the connection, or took the segment for invalid",
+        "look at the NAT: is its table full (nf_conntrack_count, nf_conntrack_max), does it forget sooner "
+        "than keepalives come, was it restarted? On Linux "
+        "net.netfilter.nf_conntrack_tcp_be_liberal=1, or a rule that drops INVALID packets, keeps them "
+        "from passing untranslated",
+    )
+
+
+def _habit(one: ResetHabit) -> PopulationFinding:
+    """Return that an endpoint ends its connections with RST, after all data was acknowledged."""
+    who = f"the server {one.server} ends" if one.end is End.SERVER else f"clients of {one.server} end"
+    return PopulationFinding(
+        *(PopulationCode.RESETS_BY_HABIT, Certainty.ASSUMED, one.server, None, one.end),
+        *(0, one.members, one.of),
+        f"{who} connections with RST by habit ({one.members:,} of {one.of:,}), after all data was "
+        "acknowledged",
+        "no change is needed for a health check; in a program of your own use shutdown() and close(): the "
+        "peer's program may take the RST for an error",
+    )
 
 
 def _idle_timeouts(closes: Closes) -> Iterator[PopulationFinding]:
