@@ -12,6 +12,7 @@ from closeseq.cli.options import (
     CHOOSING,
     FORMATS,
     OF_ALL,
+    PICTURES,
     READING,
     SHOWING,
     TOGETHER,
@@ -39,6 +40,10 @@ Examples:
   closeseq timeline web.pcap --connection 12
   closeseq timeline web.pcap --finding final-ack-lost
   closeseq timeline web.pcap -p 8080 --all --ascii | less
+  closeseq timeline web.pcap --connection 12 -f svg -o 12.svg
+  closeseq timeline web.pcap --finding stuck-close-wait -f svg -o pictures/   a file each
+  closeseq timeline web.pcap --connection 12 -f mermaid    to paste into a ticket or README
+  closeseq timeline web.pcap --connection 12 -f dot | dot -Tpdf > 12.pdf
 """
 
 
@@ -94,15 +99,32 @@ def analyze(
 
 @click.command(epilog=TIMELINE_EPILOG, short_help="Show the close of each connection packet by packet.")
 @CAPTURES
+@click.option(
+    *("-f", "--format", "form"),
+    type=click.Choice(("text", *PICTURES)),
+    default="text",
+    show_default=True,
+    help="What to print: text; the packets as svg, mermaid, plantuml or msc; or the connection's way through "
+    "the state diagram, as svg (diagram) or for Graphviz (dot).",
+)
 @options(CHOOSING, READING, TOGETHER, WORKING, SHOWING, WRITING)
 @click.pass_context
-def timeline(ctx: click.Context, /, captures: tuple[str, ...], **given: Any) -> None:
+def timeline(ctx: click.Context, /, captures: tuple[str, ...], form: str, **given: Any) -> None:
     """Show the close of each connection packet by packet, with both endpoints' states.
 
     Of more connections than --limit, those with a problem come first. In a capture of several files,
     #3:17 is packet 17 of the third file.
+
+    As a picture, the endpoint that closes first is green, the other one blue. What is dashed is assumed, and
+    a lost packet ends in a cross. A file holds one picture as svg, diagram or msc; -o with a directory writes
+    a file each.
     """
-    from closeseq.cli.analyze_run import Job
     from closeseq.cli.requests import AnalyzeRequest
+
+    if form in PICTURES:
+        from closeseq.cli.picture_run import PictureJob
+
+        ctx.exit(PictureJob(AnalyzeRequest.of(captures, form, given)).run())
+    from closeseq.cli.analyze_run import Job
 
     ctx.exit(Job(AnalyzeRequest.of(captures, "timeline", given)).run())

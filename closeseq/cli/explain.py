@@ -26,6 +26,7 @@ Examples:
   closeseq explain 'connection reset by peer' RSTO cD UC 499
   closeseq explain                       every word there is
   closeseq explain diagram               the states and what leads from one to the next
+  closeseq explain diagram -f svg > tcp.svg
 """
 
 
@@ -35,14 +36,26 @@ WORD = 23  # columns of a word in the list of all
 
 @click.command(epilog=EPILOG)
 @click.argument("words", nargs=-1, metavar="[WORD]...")
-def explain(words: tuple[str, ...]) -> None:
+@click.option(
+    *("-f", "--format", "form"),
+    type=click.Choice(("text", "svg", "dot")),
+    default="text",
+    show_default=True,
+    help="How to draw the diagram.",
+)
+def explain(words: tuple[str, ...], form: str) -> None:
     """Explain states, verdicts and findings, and what to do about them. Without WORD, list them all.
 
     WORD may also be an error (ECONNRESET, "socket hang up"), a line of a log with one in it, or a code of
     Zeek, HAProxy, Envoy, nginx or a firewall.
 
-    The word "diagram" draws RFC 9293's state diagram (figure 5), from the very table that closeseq follows.
+    The word "diagram" draws RFC 9293's state diagram (figure 5), from the very table that closeseq follows:
+    an active open and close are green, a passive one blue. 'closeseq timeline -f diagram' marks the way of a
+    connection in it.
     """
+    if form != "text":
+        _draw(words, form)
+        return
     from closeseq.report.diagram import diagram
 
     try:
@@ -54,6 +67,17 @@ def explain(words: tuple[str, ...]) -> None:
         blocks = [diagram() if entry is None else _block(entry, style) for entry in entries]
         blocks = blocks or [glossary(style)]
         output.write("\n" * bool(i) + "\n".join(block) + "\n" for i, block in enumerate(blocks))
+
+
+def _draw(words: tuple[str, ...], form: str) -> None:
+    """Write the diagram as a picture. Raises Refusal for any other word."""
+    if words != (DIAGRAM,):
+        raise Refusal(f"-f {form} is for the word {DIAGRAM!r} alone")
+    from closeseq.report.pictures.dot import dot
+    from closeseq.report.pictures.state_svg import state_svg
+
+    with opened(None) as output:
+        output.write([dot() if form == "dot" else state_svg() + "\n"])
 
 
 def _parted(words: tuple[str, ...]) -> tuple[str, ...]:

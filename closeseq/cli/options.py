@@ -78,6 +78,7 @@ def errors(text: str) -> frozenset[str]:
 
 
 FORMATS = ("summary", "table", "timeline", "json", "jsonl", "csv")
+PICTURES = ("svg", "diagram", "mermaid", "plantuml", "msc", "dot")  # of one connection
 
 READING = (
     click.option(
