@@ -11,7 +11,7 @@ import platform
 import select
 import stat
 import struct
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, BinaryIO, Protocol
 
 import numpy as np
@@ -164,6 +164,15 @@ def _copy_packets(frames: Frames, target: NDArray[np.uint8], at: NDArray[np.int6
         length = int(captured[rows[0]]) if len(rows) else 0
         if length:
             overlapping(target, length)[at[rows]] = overlapping(frames.buffer, length)[source[rows]]
+
+
+def compacted(frames: Frames) -> Frames:
+    """Return the frames with a buffer of their own, which holds nothing else."""
+    ends = np.cumsum(frames.captured)
+    buffer = np.empty(int(ends[-1]) if len(ends) else 0, np.uint8)
+    offset = ends - frames.captured
+    _copy_packets(frames, buffer, offset)
+    return replace(frames, buffer=buffer, offset=offset)
 
 
 @dataclass(frozen=True, slots=True)

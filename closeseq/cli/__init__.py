@@ -11,6 +11,8 @@ command runs is in the modules named after it:
                  live_output: what is written, and how much of it
     lab          `lab`; lab_run
     explain      `explain`
+    wireshark    `wireshark`, which installs closeseq there
+    extcap       `extcap`, which Wireshark runs; extcap_run
 
 Shared:
 
