@@ -22,6 +22,7 @@ The way of the data, one line a stage. A later stage may import an earlier one, 
     linux        what Linux itself reports: socket table, tracepoint, owner of a socket
     watch        the same pipeline in small steps as time passes
     report       text, records, pictures
+    wireshark    comments on packets, and what shows them in Wireshark
     cluster      the report of a cluster's workers, made in parts
     lab          real sockets, driven into each way of closing, and compared with the kernel
     cli          the command `closeseq`

@@ -42,6 +42,7 @@ STAGES = (
     "linux",
     "watch",
     "report",
+    "wireshark",
     "cluster",
     "lab",
     "cli",

@@ -5,12 +5,15 @@ command runs is in the modules named after it:
 
     main         the command and its subcommands; exit statuses
     analyze      `analyze`, `timeline`; analyze_run: one run; cluster_run: one run on a Dask cluster;
-                 picture_run: one run that draws pictures
+                 picture_run: one run that draws pictures;
+                 annotate_run: one run of `analyze -f pcapng`
     states       `states`; states_run
     live         `live`, `follow`; live_setup: capture, files, privileges; live_run: the loop;
                  live_output: what is written, and how much of it
     lab          `lab`; lab_run
     explain      `explain`
+    wireshark    `wireshark`, which installs closeseq there
+    extcap       `extcap`, which Wireshark runs; extcap_run
 
 Shared:
 

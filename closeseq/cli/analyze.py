@@ -34,6 +34,7 @@ Examples:
   closeseq analyze --cluster tcp://scheduler:8786 's3://bucket/ring-*.pcap.gz' -f jsonl -o s3://bucket/out
   tcpdump -i any -w - tcp | closeseq analyze -
   closeseq analyze ci.pcap --fail-on stuck-close-wait || echo 'sockets leak'
+  closeseq analyze web.pcap -f pcapng -o annotated.pcapng   comments on packets, for Wireshark
 """
 TIMELINE_EPILOG = """\b
 Examples:
@@ -51,10 +52,10 @@ Examples:
 @CAPTURES
 @click.option(
     *("-f", "--format", "form"),
-    type=click.Choice(FORMATS),
+    type=click.Choice([*FORMATS, "pcapng"]),
     default="summary",
     show_default=True,
-    help="What to print.",
+    help="What to write; pcapng: the capture again, with comments on its packets, for Wireshark.",
 )
 @options(CHOOSING, ASKING, READING, TOGETHER, WORKING, OF_ALL, SHOWING, WRITING)
 @click.option(
@@ -93,6 +94,10 @@ def analyze(
 
         ctx.exit(ClusterJob(request).run_on(cluster))
     with timings(wanted=timed):
+        if form == "pcapng":
+            from closeseq.cli.annotate_run import AnnotateJob
+
+            ctx.exit(AnnotateJob(request).run())
         status = Job(request).run()
     ctx.exit(status)
 

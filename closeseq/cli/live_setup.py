@@ -59,7 +59,7 @@ def run_live(request: LiveRequest) -> Status:
             complain(str(error))
             return Status.CAPTURE
         kernel = _kernel_view(request, service, at_end)
-        _give_up_root(request)
+        give_up_root(request.user, no_drop=request.no_drop)
         try:
             save = _saver(request, rotation, source, at_end)
         except SaveError as error:
@@ -207,14 +207,14 @@ def _kernel_view(request: LiveRequest, service: OwnerService | None, at_end: Exi
     return KernelView(table, service, own_addresses(), request.monitor.reading.settings.ports)
 
 
-def _give_up_root(request: LiveRequest) -> None:
-    """Become an ordinary user, before any packet is decoded and any file is written."""
+def give_up_root(user: str | None = None, *, no_drop: bool = False) -> None:
+    """Become an ordinary user, before any packet is decoded and any file is written. Raises Refusal."""
     from closeseq.cli.privileges import ROOT, PrivilegeError, drop
 
-    if hasattr(os, "geteuid") and os.geteuid() == ROOT and not request.no_drop:
+    if hasattr(os, "geteuid") and os.geteuid() == ROOT and not no_drop:
         load_everything()
     try:
-        drop(request.user, no_drop=request.no_drop)
+        drop(user, no_drop=no_drop)
     except PrivilegeError as error:
         raise Refusal(str(error)) from error
 

@@ -14,10 +14,12 @@ import click
 
 from closeseq.cli.analyze import analyze, timeline
 from closeseq.cli.explain import explain
+from closeseq.cli.extcap import extcap
 from closeseq.cli.lab import lab
 from closeseq.cli.live import follow, live
 from closeseq.cli.states import states
 from closeseq.cli.terminal import Status, complain, help_settings, use_help_formatter
+from closeseq.cli.wireshark import wireshark
 from closeseq.errors import WorkerError
 
 EPILOG = """\b
@@ -64,7 +66,7 @@ def cli() -> None:
     """
 
 
-for command in (analyze, timeline, states, live, follow, lab, explain):
+for command in (analyze, timeline, states, live, follow, lab, explain, wireshark, extcap):
     cli.add_command(command)
 use_help_formatter(cli)
 

@@ -94,17 +94,20 @@ class Monitor(Judging):
         self._census = Census(settings)
         self._ongoing = True
         self._now_ns = 0
+        self.changed = np.empty(0, np.int64)  # numbers of the connections to which the last batch added
 
     # ------------------------------------------------------------------------------------ packets
 
     def feed(self, packets: int, segments: Segments) -> None:
         """Add a batch: its number of packets, and the TCP segments in them."""
         self.reading.add(packets, segments)
+        self.changed = np.empty(0, np.int64)
         if not len(segments):
             return
         self.reading.see(segments)
         self._add(segments)
         self._touch(self._connections.touched)
+        self.changed = self._connections.numbers[self._connections.touched]
         replaced, last_ns = self._connections.replaced, int(segments.time_ns.max())
         self._tracked.due_ns[replaced] = np.minimum(self._tracked.due_ns[replaced], last_ns + SETTLE_NS)
         if len(self) > self._room:
@@ -202,6 +205,11 @@ class Monitor(Judging):
     def connection(self, index: int, kind: UpdateKind) -> Update:
         """Return one connection as it stands now."""
         return next(self.connections([index], kind))
+
+    def numbered(self, numbers: NDArray[np.int64], kind: UpdateKind) -> Iterator[Update]:
+        """Yield the connections with these ascending numbers as they stand now, but for those dropped."""
+        there = self._connections.numbers
+        yield from self.connections(np.flatnonzero(np.isin(there, numbers)).tolist(), kind)
 
     def connections(self, indices: Sequence[int], kind: UpdateKind) -> Iterator[Update]:
         """Yield connections as they stand now, given by ascending indices."""
