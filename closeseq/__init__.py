@@ -24,7 +24,9 @@ The way of the data, one line a stage. A later stage may import an earlier one, 
     report       text, records, pictures
     wireshark    comments on packets, and what shows them in Wireshark
     cluster      the report of a cluster's workers, made in parts
+    diff         two sides compared: what got worse
     lab          real sockets, driven into each way of closing, and compared with the kernel
+    testing      what a test asserts of its connections; the plugin for pytest is pytest_plugin
     cli          the command `closeseq`
 
 Words of our own; all others are those of RFC 9293, tcpdump and Wireshark:

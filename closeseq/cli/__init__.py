@@ -8,6 +8,7 @@ command runs is in the modules named after it:
                  picture_run: one run that draws pictures;
                  annotate_run: one run of `analyze -f pcapng`
     states       `states`; states_run
+    diff         `diff`; diff_run
     live         `live`, `follow`; live_setup: capture, files, privileges; live_run: the loop;
                  live_output: what is written, and how much of it
     lab          `lab`; lab_run

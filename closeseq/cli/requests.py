@@ -129,6 +129,38 @@ class StatesRequest:
 
 
 @dataclass(frozen=True)
+class DiffRequest:
+    """What `diff` is asked."""
+
+    before: str
+    after: str
+    form: str  # text or json
+    reading: ReadOptions
+    chance: float
+    fail_on_worse: bool
+    jobs: int | None
+    output: str | None
+    force: bool
+    ascii: bool
+
+    @classmethod
+    def of(cls, before: str, after: str, given: Given) -> DiffRequest:
+        """Return the request of a command line."""
+        return cls(
+            before,
+            after,
+            given["form"],
+            ReadOptions.of(given),
+            given["chance"],
+            given["fail_on_worse"],
+            given["jobs"],
+            given["output"],
+            given["force"],
+            given["ascii_only"],
+        )
+
+
+@dataclass(frozen=True)
 class MonitorRequest:
     """What `live` and `follow` both are asked."""
 
