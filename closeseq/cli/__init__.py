@@ -4,7 +4,8 @@ Each command's module has its options and help, and imports nothing else, so tha
 command runs is in the modules named after it:
 
     main         the command and its subcommands; exit statuses
-    analyze      `analyze`, `timeline`; analyze_run: one run; cluster_run: one run on a Dask cluster
+    analyze      `analyze`, `timeline`; analyze_run: one run; parquet_run: one that writes tables;
+                 cluster_run: one on a Dask cluster
     states       `states`; states_run
     live         `live`, `follow`; live_setup: capture, files, privileges; live_run: the loop;
                  live_output: what is written, and how much of it

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -11,6 +11,7 @@ from closeseq.cli.options import (
     CAPTURES,
     CHOOSING,
     FORMATS,
+    PARQUET,
     READING,
     SHOWING,
     TOGETHER,
@@ -19,6 +20,10 @@ from closeseq.cli.options import (
     options,
 )
 
+if TYPE_CHECKING:
+    from closeseq.cli.analyze_run import Job
+    from closeseq.cli.requests import AnalyzeRequest
+
 ANALYZE_EPILOG = """\b
 Examples:
   closeseq analyze web.pcap
@@ -26,6 +31,7 @@ Examples:
   closeseq analyze web.pcap --verdict reset -f table
   closeseq analyze web.pcap --why ECONNRESET   in which connections a program got this error
   closeseq analyze web.pcap -f jsonl | jq 'select(.server.state == "CLOSE_WAIT")'
+  closeseq analyze web.pcap -f parquet -o web  four tables in the directory web; see closeseq explain tables
   closeseq analyze ring/ -f table              a directory of files that continue each other
   closeseq analyze 'ring-*.pcap.gz'
   find /captures -name '*.pcap*' -mmin -60 | closeseq analyze -
@@ -45,10 +51,10 @@ Examples:
 @CAPTURES
 @click.option(
     *("-f", "--format", "form"),
-    type=click.Choice(FORMATS),
+    type=click.Choice((*FORMATS, PARQUET)),
     default="summary",
     show_default=True,
-    help="What to print.",
+    help="What to print; parquet writes tables to the directory -o.",
 )
 @options(CHOOSING, ASKING, READING, TOGETHER, WORKING, SHOWING, WRITING)
 @click.option(
@@ -82,7 +88,6 @@ def analyze(
     17 of the third file. Files that overlap in time are from different capture points, and each is analysed
     by itself.
     """
-    from closeseq.cli.analyze_run import Job
     from closeseq.cli.requests import AnalyzeRequest
     from closeseq.cli.timings import timings
 
@@ -92,8 +97,19 @@ def analyze(
 
         ctx.exit(ClusterJob(request).run_on(cluster))
     with timings(wanted=timed):
-        status = Job(request).run()
+        status = _job(request).run()
     ctx.exit(status)
+
+
+def _job(request: AnalyzeRequest) -> Job:
+    """Return the run of a request on this machine."""
+    if request.form == PARQUET:
+        from closeseq.cli.parquet_run import ParquetJob
+
+        return ParquetJob(request)
+    from closeseq.cli.analyze_run import Job
+
+    return Job(request)
 
 
 @click.command(epilog=TIMELINE_EPILOG, short_help="Show the close of each connection packet by packet.")

@@ -78,6 +78,7 @@ def errors(text: str) -> frozenset[str]:
 
 
 FORMATS = ("summary", "table", "timeline", "json", "jsonl", "csv")
+PARQUET = "parquet"  # a format of `analyze` that is no text
 
 READING = (
     click.option(
