@@ -38,6 +38,7 @@ STAGES = (
     "reading",
     "judging",
     "shards",
+    "tables",
     "analysis",
     "linux",
     "watch",

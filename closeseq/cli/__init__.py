@@ -4,9 +4,9 @@ Each command's module has its options and help, and imports nothing else, so tha
 command runs is in the modules named after it:
 
     main         the command and its subcommands; exit statuses
-    analyze      `analyze`, `timeline`; analyze_run: one run; cluster_run: one run on a Dask cluster;
-                 picture_run: one run that draws pictures;
-                 annotate_run: one run of `analyze -f pcapng`
+    analyze      `analyze`, `timeline`; analyze_run: one run; cluster_run: one on a Dask cluster;
+                 parquet_run: one that writes tables; picture_run: one that draws pictures;
+                 annotate_run: one that writes the capture again, with comments
     states       `states`; states_run
     diff         `diff`; diff_run
     live         `live`, `follow`; live_setup: capture, files, privileges; live_run: the loop;

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -12,6 +12,8 @@ from closeseq.cli.options import (
     CHOOSING,
     FORMATS,
     OF_ALL,
+    PARQUET,
+    PCAPNG,
     PICTURES,
     READING,
     SHOWING,
@@ -21,6 +23,11 @@ from closeseq.cli.options import (
     options,
 )
 
+if TYPE_CHECKING:
+    from closeseq.cli.analyze_run import Job
+    from closeseq.cli.annotate_run import AnnotateJob
+    from closeseq.cli.requests import AnalyzeRequest
+
 ANALYZE_EPILOG = """\b
 Examples:
   closeseq analyze web.pcap
@@ -28,6 +35,7 @@ Examples:
   closeseq analyze web.pcap --verdict reset -f table
   closeseq analyze web.pcap --why ECONNRESET   in which connections a program got this error
   closeseq analyze web.pcap -f jsonl | jq 'select(.server.state == "CLOSE_WAIT")'
+  closeseq analyze web.pcap -f parquet -o web  four tables in the directory web; see closeseq explain tables
   closeseq analyze ring/ -f table              a directory of files that continue each other
   closeseq analyze 'ring-*.pcap.gz'
   find /captures -name '*.pcap*' -mmin -60 | closeseq analyze -
@@ -52,10 +60,11 @@ Examples:
 @CAPTURES
 @click.option(
     *("-f", "--format", "form"),
-    type=click.Choice([*FORMATS, "pcapng"]),
+    type=click.Choice((*FORMATS, PARQUET, PCAPNG)),
     default="summary",
     show_default=True,
-    help="What to write; pcapng: the capture again, with comments on its packets, for Wireshark.",
+    help="What to write; parquet: tables, to the directory -o; pcapng: the capture again, with comments on "
+    "its packets, for Wireshark.",
 )
 @options(CHOOSING, ASKING, READING, TOGETHER, WORKING, OF_ALL, SHOWING, WRITING)
 @click.option(
@@ -84,7 +93,6 @@ def analyze(
     17 of the third file. Files that overlap in time are from different capture points, and each is analysed
     by itself.
     """
-    from closeseq.cli.analyze_run import Job
     from closeseq.cli.requests import AnalyzeRequest
     from closeseq.cli.timings import timings
 
@@ -94,12 +102,23 @@ def analyze(
 
         ctx.exit(ClusterJob(request).run_on(cluster))
     with timings(wanted=timed):
-        if form == "pcapng":
-            from closeseq.cli.annotate_run import AnnotateJob
-
-            ctx.exit(AnnotateJob(request).run())
-        status = Job(request).run()
+        status = _job(request).run()
     ctx.exit(status)
+
+
+def _job(request: AnalyzeRequest) -> Job | AnnotateJob:
+    """Return the run of a request on this machine."""
+    if request.form == PARQUET:
+        from closeseq.cli.parquet_run import ParquetJob
+
+        return ParquetJob(request)
+    if request.form == PCAPNG:
+        from closeseq.cli.annotate_run import AnnotateJob
+
+        return AnnotateJob(request)
+    from closeseq.cli.analyze_run import Job
+
+    return Job(request)
 
 
 @click.command(epilog=TIMELINE_EPILOG, short_help="Show the close of each connection packet by packet.")

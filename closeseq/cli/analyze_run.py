@@ -10,12 +10,12 @@ import itertools
 import json
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from closeseq.analysis import Analysis, analyze_chain
 from closeseq.capture.chains import Chain, find_chains
 from closeseq.capture.names import files_named
-from closeseq.cli.output import Output, opened
+from closeseq.cli.output import opened
 from closeseq.cli.requests import AnalyzeRequest, ReadOptions
 from closeseq.cli.terminal import Progress, Refusal, Status, complain, fault_in
 from closeseq.errors import CaptureError
@@ -139,6 +139,12 @@ def first_of(selection: Selection, most: int) -> list[Sequence[int]]:
     return [problems, list(itertools.islice(others, most - len(problems)))]
 
 
+class Kept(Protocol):
+    """Where a report goes, which stays only if something could be read."""
+
+    keep: bool
+
+
 GLANCE = 10_000  # connections read to list a capture's ports
 
 
@@ -195,7 +201,7 @@ class Job:
             self.unread = True
         return found
 
-    def selections(self, chains: Iterable[Chain], output: Output) -> Iterator[Selection]:
+    def selections(self, chains: Iterable[Chain], output: Kept) -> Iterator[Selection]:
         """Yield the connections to show of each capture that can be read, and report the other captures."""
         for chain in chains:
             try:

@@ -79,6 +79,7 @@ def errors(text: str) -> frozenset[str]:
 
 FORMATS = ("summary", "table", "timeline", "json", "jsonl", "csv")
 PICTURES = ("svg", "diagram", "mermaid", "plantuml", "msc", "dot")  # of one connection
+PARQUET, PCAPNG = "parquet", "pcapng"  # formats of `analyze` that are no text
 
 READING = (
     click.option(

@@ -65,7 +65,7 @@ class AnalyzeRequest:
     """What `analyze` and `timeline` are asked."""
 
     captures: tuple[str, ...]
-    form: str  # of options.FORMATS
+    form: str  # of options.FORMATS, or options.PARQUET
     reading: ReadOptions = field(default_factory=ReadOptions)
     wanted: Wanted = field(default_factory=Wanted)
     most: int | None = 20  # problem connections, or timelines, to show; None for all

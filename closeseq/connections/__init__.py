@@ -18,6 +18,7 @@
     orientation     which endpoint is the client
     skeleton        connections with steps of the same kinds, their numbers as columns
     compose         one of these out of its rows; what duplicates were
+    community       the Community ID of a connection's addresses and ports
     conversation    the types that `tcp`, `verdict` and `report` work on
 
 Below them: `state` (what is kept from batch to batch, in memory or on disk) and `grouping` (which rows are
