@@ -9,6 +9,7 @@ command runs is in the modules named after it:
                  annotate_run: one that writes the capture again, with comments
     states       `states`; states_run
     diff         `diff`; diff_run
+    report       `report`; report_run
     live         `live`, `follow`; live_setup: capture, files, privileges; live_run: the loop;
                  live_output: what is written, and how much of it
     lab          `lab`; lab_run

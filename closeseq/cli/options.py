@@ -200,7 +200,7 @@ ASKING = (
     ),
 )
 
-WRITING = (
+SAVING = (
     click.option(
         "-o",
         "--output",
@@ -209,6 +209,10 @@ WRITING = (
         help="Write to this file, which must not exist yet.",
     ),
     click.option("--force", is_flag=True, help="With -o: overwrite the file."),
+)
+
+WRITING = (
+    *SAVING,
     click.option("--ascii", "ascii_only", is_flag=True, help="Draw without line-drawing characters."),
 )
 

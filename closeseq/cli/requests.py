@@ -161,6 +161,34 @@ class DiffRequest:
 
 
 @dataclass(frozen=True)
+class ReportRequest:
+    """What `report` is asked."""
+
+    captures: tuple[str, ...]
+    ladders: int  # connections to show whole, at most
+    reading: ReadOptions
+    wanted: Wanted
+    fail_on: frozenset[str]
+    output: str | None
+    force: bool
+    jobs: int | None  # as AnalyzeRequest.jobs
+
+    @classmethod
+    def of(cls, captures: tuple[str, ...], ladders: int, given: Given) -> ReportRequest:
+        """Return the request of a command line."""
+        return cls(
+            captures,
+            ladders,
+            ReadOptions.of(given),
+            wanted(given),
+            _codes(given["fail_on"]),
+            given["output"],
+            given["force"],
+            given["jobs"],
+        )
+
+
+@dataclass(frozen=True)
 class MonitorRequest:
     """What `live` and `follow` both are asked."""
 

@@ -54,20 +54,23 @@ SHORT_WAIT = 20_000_000  # ns: what is longer takes more room
 STRETCH, MOST_STRETCH = 16, 64  # pixels: for ten times longer, and at most
 
 
-def ladder_svg(connection: Connection, *, index: int | None = None, style: bool = True) -> str:
+def ladder_svg(
+    connection: Connection, *, index: int | None = None, style: bool = True, findings: bool = True
+) -> str:
     """Return the ladder of a connection as an `<svg>` element.
 
     Args:
         connection: of an analysis, or an update of `live`.
         index: the number to show in place of the connection's own.
         style: whether the element carries `LADDER_STYLE` in it; a page with many has it once itself.
+        findings: whether the findings are written below it; their letters stay beside the packets.
     """
-    return drawn_svg(ladder(connection, number=index), style=style)
+    return drawn_svg(ladder(connection, number=index), style=style, findings=findings)
 
 
-def drawn_svg(one: Ladder, *, style: bool = True) -> str:
+def drawn_svg(one: Ladder, *, style: bool = True, findings: bool = True) -> str:
     """Return a ladder as an `<svg>` element; see `ladder_svg`."""
-    picture = Picture(one)
+    picture = Picture(one, findings=findings)
     if style:
         element = Element("style")
         element.text = LADDER_STYLE
@@ -79,8 +82,9 @@ def drawn_svg(one: Ladder, *, style: bool = True) -> str:
 class Picture:
     """A ladder being drawn, from the top to the bottom."""
 
-    def __init__(self, one: Ladder) -> None:
+    def __init__(self, one: Ladder, *, findings: bool = True) -> None:
         self.ladder = one
+        self.told = one.findings if findings else ()
         self.root = Element(
             "svg", {"xmlns": "http://www.w3.org/2000/svg", "class": "closeseq-ladder", "role": "img"}
         )
@@ -334,7 +338,7 @@ class Picture:
         for line in one.standing:
             self._paragraph("remark", MARGIN, line, PARAGRAPH_LINE)
         self.y += 8 if one.standing else 0
-        for letter, finding, sentence in one.findings:
+        for letter, finding, sentence in self.told:
             problem = finding.severity is Severity.PROBLEM
             self.y += 6
             self._badge(self.root, letter, MARGIN + 8, self.y - 4, problem=problem)
