@@ -13,12 +13,15 @@ from typing import NoReturn, TextIO
 import click
 
 from closeseq.cli.analyze import analyze, timeline
+from closeseq.cli.diff import diff
 from closeseq.cli.explain import explain
+from closeseq.cli.extcap import extcap
 from closeseq.cli.lab import lab
 from closeseq.cli.live import follow, live
 from closeseq.cli.report import report
 from closeseq.cli.states import states
 from closeseq.cli.terminal import Status, complain, help_settings, use_help_formatter
+from closeseq.cli.wireshark import wireshark
 from closeseq.errors import WorkerError
 
 EPILOG = """\b
@@ -30,11 +33,12 @@ Examples:
   closeseq report web.pcap -o report.html   one page to attach to a ticket
   closeseq analyze *.pcapng -f jsonl -o records.jsonl
   closeseq analyze ci.pcap --fail-on stuck-close-wait,data-after-close
+  closeseq diff before.pcap after.pcap   what got worse?
   sudo closeseq live -p 8080             closes as they happen, and who owns the stuck sockets
   closeseq lab run leaky-server          make one happen, and compare with the kernel's states
   closeseq explain CLOSE_WAIT
 
-Exit status: 0 done; 1 done, and something named with --fail-on was found;
+Exit status: 0 done; 1 done, and something named with --fail-on was found, or worse;
 2 wrong usage; 3 a capture could not be read or made, or not to its end (what was
 read is still reported); 4 the filter expression is wrong; 5 not permitted (the message
 has a command that is); 70 a fault in closeseq (other connections are still reported);
@@ -66,7 +70,7 @@ def cli() -> None:
     """
 
 
-for command in (analyze, timeline, states, report, live, follow, lab, explain):
+for command in (analyze, timeline, states, report, diff, live, follow, lab, explain, wireshark, extcap):
     cli.add_command(command)
 use_help_formatter(cli)
 

@@ -64,7 +64,7 @@ def summary(selection: Selection, style: Style, most: int | None) -> Iterator[st
 def _together(selection: Selection, style: Style) -> list[str]:
     """Return what the connections show together; a line about the fault if closeseq itself fails at it."""
     try:
-        return list(together(selection.analysis.population, style))
+        return list(together(selection.population, style))
     except Exception as fault:  # noqa: BLE001 - only these lines are affected
         return style.wrap(f"closeseq failed to show what connections show together: {place(fault)}")
 

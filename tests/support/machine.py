@@ -43,6 +43,10 @@ from closeseq.linux.namespaces import enter_new
 enter_new()
 open_live(["lo"]).close()
 """,
+    "packets of loopback": """
+from closeseq.capture.live import open_live
+open_live(["lo"]).close()
+""",
     "nft's tables": """
 import subprocess
 from closeseq.linux.namespaces import enter_new

@@ -211,6 +211,11 @@ class LiveCapture:
         """Whether nothing more will come."""
         return not self._sources
 
+    @property
+    def quiet(self) -> float:
+        """Seconds after which every packet that was captured before can be read."""
+        return max((source.quiet for source in self._sources), default=0.0)
+
     def filenos(self) -> tuple[int, ...]:
         """Return the descriptors of which one becomes readable when `read` has something to do."""
         return tuple(source.fileno() for source in self._sources)

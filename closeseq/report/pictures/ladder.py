@@ -15,8 +15,9 @@ from closeseq.connections.conversation import End, Opener
 from closeseq.packets.segments import PSH
 from closeseq.report.endpoints import standing
 from closeseq.report.selection import gravity
-from closeseq.report.text import Style, printable, when
+from closeseq.report.text import Style, evidence, printable, when
 from closeseq.report.timeline_text import WORDS, remarks, traffic_in_words
+from closeseq.tcp.states import State
 from closeseq.tcp.timeline import Arrival, Certainty
 from closeseq.units import count, span
 
@@ -24,12 +25,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from closeseq.connection import Connection
-    from closeseq.tcp.states import State
     from closeseq.tcp.timeline import Step, Transition
     from closeseq.verdict.model import Finding
 
 MOST_RUNGS = 160  # that a picture can show; of more the first and the last
 WIDE = Style(width=1_000_000)  # sentences come whole; each drawing breaks them itself
+NAMED_WAIT = 100_000_000  # ns: a wait that is as long is named
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
@@ -47,6 +48,11 @@ class StateChange:
     @property
     def assumed(self) -> bool:
         return self.certainty is Certainty.ASSUMED
+
+    @property
+    def name(self) -> str:
+        """The state's name, with a mark if it is assumed."""
+        return f"{self.state}?" if self.assumed else str(self.state)
 
 
 @dataclass(frozen=True)
@@ -68,6 +74,21 @@ class Rung:
     @property
     def rst(self) -> bool:
         return "RST" in self.flags
+
+    @property
+    def text(self) -> str:
+        """What stands in place of an arrow: the traffic, or which timer ran out."""
+        return f"~ {self.words}" if self.words else self.remark
+
+    @property
+    def sent(self) -> list[StateChange]:
+        """The states that are entered before the arrow: its sender's, or a timer's."""
+        return [move for move in self.moves if not move.received]
+
+    @property
+    def received(self) -> list[StateChange]:
+        """The states that are entered after the arrow."""
+        return [move for move in self.moves if move.received]
 
 
 @dataclass(frozen=True)
@@ -132,6 +153,47 @@ def ladder(connection: Connection, *, number: int | None = None, most: int = MOS
         standing=tuple(line.strip() for line in standing(connection, WIDE)),
         findings=findings,
     )
+
+
+def bare_ladder(connection: Connection) -> Ladder:
+    """Return a ladder without rungs, which needs little code: for a connection at which closeseq fails."""
+    conversation = connection.conversation
+    return Ladder(
+        number=connection.id,
+        title=f"{connection.verdict}: {connection.summary}",
+        began=count(connection.packets, "packet"),
+        client=str(conversation.client),
+        server=str(conversation.server),
+        client_role="",
+        server_role="",
+        start_ns=conversation.first_ns,
+        end_ns=conversation.first_ns,
+        first=dict.fromkeys(End, State.UNKNOWN),
+    )
+
+
+def pauses(one: Ladder) -> Iterator[tuple[Rung, str]]:
+    """Yield each rung with the wait before it, as "344 ms later"; empty where it was short."""
+    before = one.start_ns
+    for rung in one.rungs:
+        waited = rung.time_ns - before
+        yield rung, f"{span(waited)} later" if waited >= NAMED_WAIT else ""
+        before = rung.time_ns
+
+
+def closing_lines(one: Ladder) -> Iterator[str]:
+    """Yield what stands below the last rung: what each endpoint waits for, and what was found."""
+    yield from one.standing
+    for _, finding, sentence in one.findings:
+        whom = f" ({finding.endpoint})" if finding.endpoint is not None else ""
+        yield f"{finding.code}{whom}: {sentence} [{known(finding)}]"
+
+
+def known(finding: Finding) -> str:
+    """Return how a finding is known, how long it lasted, and packets that its sentence does not name."""
+    shown = evidence(finding)
+    lasted = f", {span(finding.duration_ns)}" if finding.duration_ns else ""
+    return f"{finding.certainty}{lasted}{f'; {shown}' if shown else ''}"
 
 
 def _rungs(connection: Connection) -> list[Rung]:

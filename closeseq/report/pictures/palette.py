@@ -46,3 +46,14 @@ DARK: dict[State, Paint] = {
 assert set(LIGHT) == set(DARK) == set(State)
 
 PROBLEM = {"light": "#c4261d", "dark": "#ff8078"}  # a RST, a loss, what is to be fixed
+
+ACTIVE = frozenset({State.SYN_SENT, State.FIN_WAIT_1, State.FIN_WAIT_2, State.CLOSING, State.TIME_WAIT})
+PASSIVE = frozenset({State.SYN_RECEIVED, State.CLOSE_WAIT, State.LAST_ACK})
+INK = {"active": "#1a6b3c", "passive": "#1d559e", "reset": PROBLEM["light"], "other": "#3f4752"}  # of lines
+
+
+def kind_of(before: State, after: State) -> str:
+    """Return which kind of open or close a transition belongs to: active, passive, or other."""
+    if before in ACTIVE or after in ACTIVE:
+        return "active"
+    return "passive" if before in PASSIVE or after in PASSIVE else "other"

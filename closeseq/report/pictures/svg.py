@@ -16,9 +16,8 @@ from typing import TYPE_CHECKING
 from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
 from closeseq.connections.conversation import End
-from closeseq.report.pictures.ladder import Ladder, Rung, StateChange, ladder
-from closeseq.report.pictures.ladder_style import LADDER_STYLE
-from closeseq.report.text import evidence
+from closeseq.report.pictures.ladder import NAMED_WAIT, Ladder, Rung, StateChange, known, ladder
+from closeseq.report.pictures.style_sheets import LADDER_STYLE
 from closeseq.tcp.states import NO_SOCKET, State
 from closeseq.tcp.timeline import Arrival
 from closeseq.units import span
@@ -52,7 +51,6 @@ REMARK_LINE = 50
 PARAGRAPH_LINE = 150
 
 SHORT_WAIT = 20_000_000  # ns: what is longer takes more room
-NAMED_WAIT = 100_000_000  # ns: and what is as long is named
 STRETCH, MOST_STRETCH = 16, 64  # pixels: for ten times longer, and at most
 
 
@@ -345,14 +343,10 @@ class Picture:
             self.y += 6
             self._badge(self.root, letter, MARGIN + 8, self.y - 4, problem=problem)
             whom = f" ({finding.endpoint})" if finding.endpoint is not None else ""
-            shown = evidence(finding)
-            known = [str(finding.certainty)]
-            known += [span(finding.duration_ns)] if finding.duration_ns else []
-            known = [", ".join(known), *([shown] if shown else [])]
             code = self._text(
                 f"code {'problem' if problem else 'notice'}", MARGIN + 26, self.y, f"{finding.code}{whom}"
             )
-            self._span(code, "dim", f"   {'; '.join(known)}")
+            self._span(code, "dim", f"   {known(finding)}")
             self.y += TEXT
             self._paragraph("remark", MARGIN + 26, sentence, PARAGRAPH_LINE)
             if problem and finding.advice:

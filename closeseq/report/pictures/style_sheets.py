@@ -1,4 +1,4 @@
-"""The style of a ladder as SVG: CSS for light and dark, of a ladder only.
+"""The styles of the SVG pictures: CSS for light and dark, which holds within a picture only.
 
 Colours are written out for each scheme, as programs other than browsers know no variables of CSS.
 """
@@ -11,12 +11,12 @@ from closeseq.report.pictures.palette import DARK, LIGHT, PROBLEM
 from closeseq.tcp.states import State
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from closeseq.report.pictures.palette import Paint
 
 
-def _scheme(paints: Mapping[State, Paint], colors: Mapping[str, str]) -> Iterable[str]:
+def _ladder_scheme(paints: Mapping[State, Paint], colors: Mapping[str, str]) -> Iterable[str]:
     """Yield the rules of one colour scheme."""
     c = colors
     yield f".paper{{fill:{c['paper']}}}"
@@ -38,18 +38,18 @@ def _scheme(paints: Mapping[State, Paint], colors: Mapping[str, str]) -> Iterabl
     yield f".bar.stuck{{stroke:{c['problem']}}}.state.stuck{{fill:{c['problem']}}}"
 
 
-def _scoped(rules: Iterable[str]) -> str:
-    """Return rules that hold within a ladder only, so that a page's own classes are left alone."""
+def _scoped(rules: Iterable[str], root: str) -> str:
+    """Return rules that hold within a picture only, so that a page's own classes are left alone."""
     found = []
     for rule in "".join(rules).split("}"):
         if rule:
             selectors, body = rule.split("{")
-            scoped = ",".join(f".closeseq-ladder {one}" for one in selectors.split(","))
+            scoped = ",".join(f".{root} {one}" for one in selectors.split(","))
             found.append(f"{scoped}{{{body}}}")
     return "\n".join(found)
 
 
-_SHAPE = (
+_LADDER = (
     "text{font:12px system-ui,'Segoe UI','DejaVu Sans',sans-serif;white-space:pre}",
     ".verdict{font-size:17px;font-weight:600}",
     ".caption{font-size:12px;font-weight:600}",
@@ -91,11 +91,54 @@ _DARK = dict(
     )
 )
 
-LADDER_STYLE = "\n".join(
-    [
-        "svg.closeseq-ladder{max-width:100%;height:auto}",
-        _scoped(_scheme(LIGHT, _LIGHT)),
-        _scoped(_SHAPE),
-        f"@media screen and (prefers-color-scheme:dark){{\n{_scoped(_scheme(DARK, _DARK))}\n}}",
-    ]
+
+def _states_scheme(paints: Mapping[State, Paint], colors: Mapping[str, str]) -> Iterable[str]:
+    """Yield the rules of a state diagram for one colour scheme."""
+    c = colors
+    inks = {
+        "active": paints[State.FIN_WAIT_1].ink,
+        "passive": paints[State.CLOSE_WAIT].ink,
+        "reset": c["problem"],
+        "other": c["ink"],
+        "faint": c["rule"],
+    }
+    yield f".paper{{fill:{c['paper']}}}text{{fill:{c['ink']};stroke:none}}.label{{stroke:{c['paper']}}}"
+    yield f".dim,.label,.state.faint{{fill:{c['dim']}}}"
+    for kind, ink in inks.items():
+        yield f".way.{kind}{{stroke:{ink}}}.tip.{kind}{{fill:{ink}}}"
+        yield f".who.{kind}{{fill:{ink}}}" if kind != "faint" else ""
+    for state, paint in paints.items():
+        yield f".box.{state}{{fill:{paint.fill};stroke:{paint.ink}}}"
+    yield f".box.faint{{fill:{c['paper']};stroke:{c['rule']}}}"
+
+
+_STATES = (
+    "text{font:12px system-ui,'Segoe UI','DejaVu Sans',sans-serif;white-space:pre}",
+    ".title{font-size:15px;font-weight:600}",
+    ".state{font-weight:600}",
+    ".note{font-size:10.5px}",
+    ".label{font-size:11px;stroke-width:4px;stroke-linejoin:round;paint-order:stroke}",
+    ".who{font-weight:600}",
+    ".dim{font-size:11.5px}",
+    ".box{stroke-width:1.3px}",
+    ".way{fill:none;stroke-width:1.4px}",
+    ".way.passed{stroke-width:3px}",
+    ".way.assumed{stroke-dasharray:7 5}",
+    ".label.faint{opacity:.65}",
 )
+
+
+def _sheet(root: str, scheme: Callable[..., Iterable[str]], shape: Iterable[str]) -> str:
+    """Return the whole sheet of one kind of picture."""
+    return "\n".join(
+        [
+            f"svg.{root}{{max-width:100%;height:auto}}",
+            _scoped(shape, root),
+            _scoped(scheme(LIGHT, _LIGHT), root),
+            f"@media screen and (prefers-color-scheme:dark){{\n{_scoped(scheme(DARK, _DARK), root)}\n}}",
+        ]
+    )
+
+
+LADDER_STYLE = _sheet("closeseq-ladder", _ladder_scheme, _LADDER)
+STATES_STYLE = _sheet("closeseq-states", _states_scheme, _STATES)
