@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from closeseq.capture.chains import find_chains
 from closeseq.cli.analyze_run import analyzed, meant, mention, ports_seen
-from closeseq.cli.output import opened
+from closeseq.cli.output import opened, streamed
 from closeseq.cli.requests import ReadOptions
 from closeseq.cli.terminal import Refusal, Status, complain, fault_in
 from closeseq.errors import CaptureError
@@ -16,9 +16,14 @@ from closeseq.report.page.document import Page
 from closeseq.report.page.examples import examples
 from closeseq.report.page.overview import Overview
 from closeseq.report.selection import Selection
+from closeseq.report.text import STYLES, printable
+from closeseq.units import count
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from closeseq.cli.requests import ReportRequest
+    from closeseq.report.text import Style
 
 
 def write(request: ReportRequest) -> Status:
@@ -48,8 +53,22 @@ def write(request: ReportRequest) -> Status:
         page = _page(selection, overview, request)
         output.keep = True
         output.write(page.pieces())
+    if output.path is not None:
+        said = streamed(sys.stdout)
+        said.write(f"{line}\n" for line in _told(page, output.path, said.style(ascii_only=False)))
     found = any(overview.verdicts[code] or overview.findings[code] for code in request.fail_on)
+    found |= any(one.code in request.fail_on for one in page.together)
     return _concluded(selection, broken=bool(broken), found=found)
+
+
+def _told(page: Page, path: str, style: Style) -> Iterator[str]:
+    """Yield what the page begins with, and what it holds."""
+    first = page.answer
+    for text, kind in ((first.sentence, first.kind), (first.how_often, ""), (first.advice, "")):
+        yield from (style.paint(line, kind) if kind in STYLES else line for line in style.wrap(text) if line)
+    whole, number = len(page.examples), page.overview.number
+    held = f"{whole:,} of {count(number, 'connection')}" if whole < number else count(number, "connection")
+    yield from style.wrap(f"{printable(path)}: {held} with ladder, evidence and record", then="  ")
 
 
 def _page(selection: Selection, overview: Overview, request: ReportRequest) -> Page:

@@ -16,8 +16,8 @@ from closeseq.report.page import charts
 from closeseq.report.page.answer import answer, other_problems
 from closeseq.report.page.overview import BINS
 from closeseq.report.page.trends import trends
-from closeseq.report.pictures.ladder_style import LADDER_STYLE
 from closeseq.report.pictures.palette import DARK, LIGHT
+from closeseq.report.pictures.svg import LADDER_STYLE
 from closeseq.report.records import header, population
 from closeseq.report.summary import on_the_path, read_in_short, remarks_on, title
 from closeseq.report.text import printable, when
@@ -155,11 +155,9 @@ class Page:
         }
 
     def _together(self) -> Sequence[PopulationFinding]:
-        """Return what the connections show together; nothing where only some are asked for."""
-        if self.selection.wanted:
-            return ()
+        """Return what the connections show together; nothing if closeseq itself fails at it."""
         try:
-            return self.selection.analysis.population
+            return self.selection.population
         except Exception as fault:  # noqa: BLE001 - a fault in closeseq: only this part is missing
             self.failed = f"closeseq failed to show what connections show together: {place(fault)}"
             return ()
