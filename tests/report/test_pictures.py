@@ -14,11 +14,11 @@ import closeseq
 from closeseq.connections.conversation import End
 from closeseq.report.diagram import BOXES, LINES
 from closeseq.report.pictures.dot import dot
-from closeseq.report.pictures.picture_forms import FORMS
 from closeseq.report.pictures.ladder import Rung, ladder
 from closeseq.report.pictures.mermaid import mermaid
 from closeseq.report.pictures.msc import msc
 from closeseq.report.pictures.palette import ACTIVE, DARK, LIGHT, PASSIVE, kind_of
+from closeseq.report.pictures.picture_forms import FORMS
 from closeseq.report.pictures.plantuml import plantuml
 from closeseq.report.pictures.state_svg import state_svg
 from closeseq.report.pictures.style_sheets import LADDER_STYLE, STATES_STYLE
