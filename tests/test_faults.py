@@ -16,6 +16,7 @@ from closeseq import connection as road
 from closeseq.cli import analyze_run
 from closeseq.cli.main import run
 from closeseq.report import live_text, problems, records, socket_states, table
+from closeseq.report.pictures.picture_forms import FORMS
 from closeseq.report.records import schema
 from closeseq.verdict.fault import Faults
 from live_namespace import ended, needs_network
@@ -288,3 +289,18 @@ def test_what_cannot_be_drawn_is_contained_while_it_is_captured(form, net, tmp_p
     else:
         assert "not-judged: closeseq failed to show this connection" in out
         assert "graceful: client closed first" in out
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_a_picture_that_fails_leaves_a_bare_one(monkeypatch, name):
+    connection = next(iter(closeseq.analyze("captures/client-closes.pcap")))
+    assert "client closed first" in FORMS[name].drawn(connection)
+
+    def fail(*_):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("closeseq.report.pictures.ladder._rungs", fail)
+    monkeypatch.setattr("closeseq.report.pictures.way._passages", fail)
+    drawn = FORMS[name].drawn(connection)
+    assert "client closed first" not in drawn
+    assert ("ZeroDivisionError" in drawn) == (name not in {"dot", "diagram"})
