@@ -53,9 +53,10 @@ def _comments(connection: Connection) -> list[tuple[int, str]]:
     steps = sorted(timeline.steps, key=attrgetter("packet"))
     places = [step.packet for step in steps]
     moved: dict[int, list[Transition]] = {}
-    for step in steps:
-        for transition in step.transitions:
-            moved.setdefault(_shown_at(transition, step), []).append(transition)
+    shown_at = {id(one): _shown_at(one, step) for step in steps for one in step.transitions}
+    for transition in timeline.transitions:
+        if transition.packet is not None:  # a timer's has none; that of no step is of another connection
+            moved.setdefault(shown_at.get(id(transition), transition.packet), []).append(transition)
     shown: dict[int, list[Finding]] = {}
     for finding in connection.findings:
         for packet in finding.packets:

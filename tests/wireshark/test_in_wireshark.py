@@ -35,7 +35,14 @@ class Expected:
             for finding in connection.findings:
                 shown = {before + packet for packet in finding.packets}
                 self.findings.setdefault(finding.code.value, set()).update(shown)
-            for step in connection.timeline.steps:
+            steps = connection.timeline.steps
+            shown = {id(transition) for step in steps for transition in step.transitions}
+            for transition in connection.timeline.transitions:
+                if transition.packet is not None and id(transition) not in shown:
+                    self.moved.add(before + transition.packet)  # by a packet of the next connection
+                    last = steps[-1].client.value, transition.after.value
+                    self.states.setdefault(before + transition.packet, set()).add(last)
+            for step in steps:
                 states = step.client.value, step.server.value
                 self.states.setdefault(before + step.packet, set()).add(states)
                 for transition in step.transitions:
