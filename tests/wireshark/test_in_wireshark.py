@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 
@@ -188,3 +189,15 @@ def test_it_goes_through_a_pipe(tmp_path):
         )
     assert process.returncode == 0
     assert len(shown.stdout.splitlines()) >= 2
+
+
+@needs_tool("tshark")
+def test_the_readme_shows_what_tshark_prints(tmp_path):
+    (shown,) = re.findall(r"```console tshark\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    (tmp_path / "captures").symlink_to(CAPTURES)
+    script = f'closeseq() {{ "{sys.executable}" -m closeseq "$@"; }}\nset -e\n'
+    script += "".join(line[2:] + "\n" for line in shown.splitlines() if line.startswith("$ "))
+    printed = tool("bash", "-c", f"cd {tmp_path}\n{script}", env={"PYTHONPATH": str(ROOT)})
+    expected = [line for line in shown.splitlines() if not line.startswith("$ ")]
+    assert len(expected) > 3
+    assert [line.replace("\t", " ") for line in printed.splitlines()] == expected
