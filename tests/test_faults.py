@@ -85,6 +85,15 @@ def test_several_processes_tell_the_same(form, monkeypatch, capsys):
     assert told[1:] == told[:1] * 2
 
 
+def test_an_annotated_capture_has_the_comments_of_the_others(broken, tmp_path, capsys):
+    target = tmp_path / "annotated.pcapng"
+    assert run(["analyze", "-f", "pcapng", "-o", str(target), CAPTURE]) == 70
+    assert "1 connection could not be judged" in capsys.readouterr().err
+    data = target.read_bytes()
+    assert (b"closeseq: #1 " in data) == (broken == "judge")  # whose states are known, and no finding
+    assert all(b"closeseq: #%d " % number in data for number in (2, 3, 4, 5))
+
+
 def test_it_is_told_though_others_are_asked_for(broken, capsys):
     assert run(["analyze", "-f", "table", "--verdict", "reset", CAPTURE]) == 70
     assert "1 connection could not be judged" in capsys.readouterr().err
