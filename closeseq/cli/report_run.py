@@ -44,15 +44,17 @@ def write(request: ReportRequest) -> Status:
         selection = Selection(analysis, request.wanted)
         if not len(analysis) and request.reading.narrowed:
             selection.instead = ports_seen(chains[0])
+        overview = Overview.of(selection)
+        page = _page(selection, overview, request)
         output.keep = True
-        output.write(_page(selection, request).pieces())
-    return _conclude(selection, request, broken=bool(broken))
+        output.write(page.pieces())
+    found = any(overview.verdicts[code] or overview.findings[code] for code in request.fail_on)
+    return _concluded(selection, broken=bool(broken), found=found)
 
 
-def _page(selection: Selection, request: ReportRequest) -> Page:
+def _page(selection: Selection, overview: Overview, request: ReportRequest) -> Page:
     from closeseq import __version__
 
-    overview = Overview.of(selection)
     return Page(
         selection,
         overview,
@@ -62,7 +64,7 @@ def _page(selection: Selection, request: ReportRequest) -> Page:
     )
 
 
-def _conclude(selection: Selection, request: ReportRequest, *, broken: bool) -> Status:
+def _concluded(selection: Selection, *, broken: bool, found: bool) -> Status:
     """Report what went wrong, and return the exit status."""
     analysis = selection.analysis
     mention(selection)
@@ -73,7 +75,6 @@ def _conclude(selection: Selection, request: ReportRequest, *, broken: bool) -> 
         return Status.BUG
     if broken or analysis.reading.error is not None:
         return Status.CAPTURE
-    found = any(selection.verdicts.get(code) or selection.findings.get(code) for code in request.fail_on)
     return Status.FOUND if found else Status.DONE
 
 

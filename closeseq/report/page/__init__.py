@@ -6,6 +6,7 @@ answer         the sentence at the top: who is to blame, how often, since when
 occupancy      how many sockets are in which state, moment by moment
 examples       the connections that are shown whole: which, each with its ladder and its record
 charts         bars and stacked areas, as numbers for SVG
+trends         the same over time, as charts and captions
 document       the page itself, and its content security policy
 
 page.html is the page, page.css its style, page.js makes the rows of the table and opens connections.

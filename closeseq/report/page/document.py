@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from closeseq.report.page import charts
 from closeseq.report.page.answer import answer, other_problems
-from closeseq.report.page.occupancy import MOMENTS, OTHERS
-from closeseq.report.page.overview import BINS, MOST_ROWS
+from closeseq.report.page.overview import BINS
+from closeseq.report.page.trends import trends
 from closeseq.report.pictures.ladder_style import LADDER_STYLE
 from closeseq.report.pictures.palette import DARK, LIGHT
 from closeseq.report.records import header, population
@@ -24,21 +24,20 @@ from closeseq.report.text import printable, when
 from closeseq.tcp.states import State
 from closeseq.units import count, span
 from closeseq.verdict import vocabulary
-from closeseq.verdict.model import ENDED, VerdictCode
+from closeseq.verdict.fault import place
+from closeseq.verdict.model import VerdictCode
 
 if TYPE_CHECKING:
     from collections import Counter
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Sequence
 
     from closeseq.report.page.examples import Example
     from closeseq.report.page.overview import Overview
     from closeseq.report.selection import Selection
     from closeseq.verdict.population.rules import PopulationFinding
 
-MOST_PORTS = 4  # whose sockets are drawn
 MOST_SHAPES = 12
 MOST_NOTICES = 12
-BEGUN = "problems"  # the class of the bars that show when problems began
 
 HEADERS = (  # key to sort by, name, class of the cells; page.js makes the cells in this order
     ("id", "#", "number"),
@@ -87,6 +86,7 @@ class Page:
         self.selection, self.overview, self.examples = selection, overview, examples
         self.command, self.version = command, version
         self.reading = selection.analysis.reading
+        self.failed = ""  # at what closeseq itself failed
         self.together = self._together()
         self.answer = answer(selection, overview, self.together)
 
@@ -115,7 +115,6 @@ class Page:
     def _words(self) -> dict[str, Any]:
         """Return what the page says, for the template."""
         overview = self.overview
-        shown = self._ports()
         return {
             "headline": self.answer,
             "title": title(self.reading),
@@ -149,11 +148,7 @@ class Page:
                 }
                 for (code, end), number in overview.notices.most_common(MOST_NOTICES)
             ],
-            "states_caption": self._states_caption(),
-            "ports": [self._port(port) for port in shown],
-            "more_ports": self._more_ports(shown),
-            "closes_caption": self._closes_caption(),
-            "closes": self._closes(),
+            "trends": trends(overview),
             "table_remark": self._table_remark(),
             "filters": self._filters(),
             "remarks": list(self._remarks()),
@@ -165,7 +160,8 @@ class Page:
             return ()
         try:
             return self.selection.analysis.population
-        except Exception:  # noqa: BLE001 - a fault in closeseq: only this part is missing
+        except Exception as fault:  # noqa: BLE001 - a fault in closeseq: only this part is missing
+            self.failed = f"closeseq failed to show what connections show together: {place(fault)}"
             return ()
 
     def _more_shapes(self) -> str:
@@ -175,83 +171,6 @@ class Page:
         return (
             f"{number:,} in {count(len(rest), 'more shape')}; the table's search finds them" if rest else ""
         )
-
-    # -- over time
-
-    def _ports(self) -> list[int]:
-        """Return the server ports whose sockets are drawn: most problems first, then most connections."""
-        overview = self.overview
-        order = sorted(
-            overview.ports, key=lambda port: (-overview.troubled_ports[port], -overview.ports[port], port)
-        )
-        return order[:MOST_PORTS]
-
-    def _port(self, port: int) -> dict[str, Any]:
-        overview = self.overview
-        series = [overview.occupancy.series(port, end) for end in (1, 0)]
-        most = max(charts.peak(one) for one in series)
-        name = "Other server ports" if port == OTHERS else f"Server port {port}"
-        of_it = "" if port == OTHERS else f" of :{port}"
-        troubled = overview.troubled_ports[port]
-        remark = count(overview.ports[port], "connection")
-        remark += f", {troubled:,} with a problem" if troubled else ""
-        return {
-            "name": name,
-            "troubled": troubled,
-            "remark": remark,
-            "sides": [
-                {"name": text, "chart": charts.stacked(one, overview.occupancy.span_ns, most)}
-                for text, one in zip(
-                    (f"Server sockets{of_it}", "Their clients' sockets"), series, strict=True
-                )
-            ],
-        }
-
-    def _more_ports(self, shown: Sequence[int]) -> str:
-        rest = [port for port in self.overview.ports if port not in shown]
-        if not rest:
-            return ""
-        number = sum(self.overview.ports[port] for port in rest)
-        others = "" if OTHERS not in rest else ", and all further ones"
-        return (
-            f"Not drawn: {count(len(rest) - (OTHERS in rest), 'more server port')}{others}, "
-            f"with {count(number, 'connection')}."
-        )
-
-    def _states_caption(self) -> str:
-        every = span(self.overview.occupancy.span_ns // (MOMENTS - 1))
-        return (
-            f"How many sockets are in which state, counted every {every} from the first packet to the end of "
-            "the capture. States are inferred from packets; what was open before the capture began counts from "
-            "its first packet on."
-        )
-
-    def _closes_caption(self) -> str:
-        ended = sum(number for code, number in self.overview.verdicts.items() if code in ENDED)
-        return (
-            f"{ended:,} of {count(self.overview.number, 'connection')} ended during the capture; a bar is "
-            f"{span(self.overview.occupancy.span_ns // BINS)}."
-        )
-
-    def _closes(self) -> list[dict[str, Any]]:
-        """Return the bars: closes by verdict, and the beginnings of problems."""
-        overview = self.overview
-        names = [code.value for code in VerdictCode if any(code in one for one in overview.closes)]
-        charted = [self._bars("Connections that ended, by verdict", overview.closes, names)]
-        if any(overview.begun):
-            begun = [{BEGUN: number} for number in overview.begun]
-            charted.append(self._bars("Problems, when they began", begun, [BEGUN]))
-        return charted
-
-    def _bars(self, name: str, counts: Sequence[Mapping[str, int]], names: Sequence[str]) -> dict[str, Any]:
-        scale = charts.ceiling(max(sum(one.values()) for one in counts))
-        return {
-            "name": name,
-            "names": names,
-            "bars": list(charts.columns(counts, names, scale)),
-            "across": list(charts.times(self.overview.occupancy.span_ns)),
-            "up": list(charts.levels(scale)),
-        }
 
     # -- the table, and what is left out
 
@@ -267,11 +186,11 @@ class Page:
         ]
 
     def _table_remark(self) -> str:
-        number = self.overview.number
-        if number <= MOST_ROWS:
+        number, listed = self.overview.number, self.overview.listed
+        if number == listed:
             return ""
         return (
-            f"The table holds {MOST_ROWS:,} of {number:,} connections: first those with a problem, then the "
+            f"The table holds {listed:,} of {number:,} connections: first those with a problem, then the "
             f"earliest. All others are counted above. `{self.command.replace(' timeline ', ' analyze ', 1)} "
             "-f table` lists all."
         )
@@ -279,6 +198,8 @@ class Page:
     def _remarks(self) -> Iterator[str]:
         yield from remarks_on(self.reading)
         yield from on_the_path(*self.selection.analysis.losses)
+        if self.failed:
+            yield self.failed
         if self.selection.analysis.failed:
             failed = count(self.selection.analysis.failed, "connection")
             yield f"closeseq itself failed at {failed}; the verdict {VerdictCode.NOT_JUDGED} marks them"
@@ -286,8 +207,8 @@ class Page:
         if len(self.examples) < number:
             yield (
                 f"Shown whole, with ladder and record: {len(self.examples):,} of "
-                f"{count(number, 'connection')}, some of each problem and one of each way to close first. For any other: "
-                f"{self.command} --connection ID"
+                f"{count(number, 'connection')}, some of each problem and one of each way to close first. "
+                f"For any other: {self.command} --connection ID"
             )
         if self._table_remark():
             yield self._table_remark()
@@ -298,8 +219,8 @@ class Page:
             "Dashed and ? mean assumed: nothing contradicts it, and nothing proves it."
         )
         yield (
-            'The element with id "record" holds the records as JSON, as closeseq analyze -f json prints them, '
-            "of the connections that are shown whole."
+            'The element with id "record" holds the records of the connections that are shown whole, as '
+            "closeseq analyze -f json prints them."
         )
         yield (
             f"Made by closeseq {self.version}. This file holds addresses, ports and times of the capture, "
@@ -321,7 +242,8 @@ class Page:
 
     def _record(self) -> str:
         """Return the records of the connections that are shown whole, with the capture's header, as JSON."""
-        head = header(self.reading, self.overview.number) | {"population": population(self.selection)}
+        together = {"findings": []} if self.failed else population(self.selection)
+        head = header(self.reading, self.overview.number) | {"population": together}
         rest = ", ".join(one.record for one in self.examples)
         return f'{json.dumps(head)[:-1]}, "connections": [{rest}]}}'
 

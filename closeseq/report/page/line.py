@@ -46,7 +46,7 @@ class Line(NamedTuple):
     client: Address
     server: Address
     packets: int
-    bytes: tuple[int, int]  # of payload, sent by client and server
+    bytes: int  # of payload, sent by both, retransmissions included
     ending: Ending
     blame: tuple[str, End | None, int] | None  # its worst problem: code, endpoint, since when (Unix epoch)
     closed_ns: int | None  # when it ended; None where it has not
@@ -104,7 +104,7 @@ def _shared(
         c.client,
         c.server,
         connection.packets,
-        (c.client_bytes, c.server_bytes),
+        c.client_bytes + c.server_bytes,
         ending,
         blame,
         closed_ns,

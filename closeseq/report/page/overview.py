@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from closeseq.connections.conversation import Address, End
@@ -56,7 +57,7 @@ class Overview:
         analysis = selection.analysis
         indices = selection.indices
         servers: Counter[int] = Counter()
-        for address, members in analysis.places(indices, End.SERVER):
+        for address, members in analysis.places(indices, End.SERVER) if len(indices) else ():
             servers[address.port] += len(members)
         first_ns = analysis.reading.first_ns or 0
         found = cls(Occupancy(first_ns, analysis.reading.end_ns or first_ns, most_used(servers, MOST_PORTS)))
@@ -114,6 +115,11 @@ class Overview:
         return self._since[cause.code, cause.end]
 
     @property
+    def listed(self) -> int:
+        """How many connections the table has."""
+        return min(self.number, MOST_ROWS)
+
+    @property
     def rows(self) -> list[Line]:
         """The connections of the table, by number."""
         return sorted([*self._rows, *self._others[: MOST_ROWS - len(self._rows)]])
@@ -121,7 +127,8 @@ class Overview:
     def table(self) -> dict[str, Any]:
         """Return the rows as columns for JSON; what repeats is a place in a list.
 
-        Times are in microseconds: `start` since the capture began, `lasted` from first packet to last.
+        Times are in microseconds: `start` since the capture began, `lasted` from first packet to last. Of
+        `id` and `start`, which ascend or nearly do, each entry is the difference to the one before.
         """
         rows, first_ns = self.rows, self.occupancy.first_ns
         hosts: dict[str, int] = {}
@@ -131,19 +138,22 @@ class Overview:
             return hosts.setdefault(address.address, len(hosts))
 
         columns = {
-            "id": [one.id for one in rows],
-            "start": [(one.start_ns - first_ns) // 1000 for one in rows],
+            "id": _differences([one.id for one in rows]),
+            "start": _differences([(one.start_ns - first_ns) // 1000 for one in rows]),
             "lasted": [(one.last_ns - one.start_ns) // 1000 for one in rows],
             "client": [host(one.client) for one in rows],
             "client_port": [one.client.port for one in rows],
             "server": [host(one.server) for one in rows],
             "server_port": [one.server.port for one in rows],
             "packets": [one.packets for one in rows],
-            "up": [one.bytes[0] for one in rows],
-            "down": [one.bytes[1] for one in rows],
+            "bytes": [one.bytes for one in rows],
             "ending": [endings.setdefault(one.ending, len(endings)) for one in rows],
         }
         return {"hosts": list(hosts), "endings": list(endings), "columns": columns}
+
+
+def _differences(numbers: list[int]) -> list[int]:
+    return [one - before for before, one in pairwise([0, *numbers])]
 
 
 def _program(one: Line, end: End) -> Address:

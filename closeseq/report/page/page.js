@@ -12,6 +12,10 @@
   const data = read("data");
   const {hosts, endings, columns} = data.table;
   const total = columns.id.length;
+  for (const name of ["id", "start"]) {  // differences
+    const column = columns[name];
+    for (let row = 1; row < total; row++) column[row] += column[row - 1];
+  }
   const words = data.words;  // code -> {kind, meaning, advice}
   let records = null;  // parsed when first needed: id -> record
   const recordOf = (id) => {
@@ -35,7 +39,8 @@
     if (us < 180e6) return `${three(us / 1e6)} s`;
     const seconds = Math.round(us / 1e6), minutes = Math.floor(seconds / 60);
     if (minutes < 180) return seconds % 60 ? `${minutes} min ${seconds % 60} s` : `${minutes} min`;
-    return `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
+    const hours = Math.floor(minutes / 60).toLocaleString("en");
+    return minutes % 60 ? `${hours} h ${minutes % 60} min` : `${hours} h`;
   };
 
   // Addresses sort as numbers: the place of each host in the order of its address.
@@ -68,7 +73,7 @@
     start: (row) => columns.start[row],
     lasted: (row) => columns.lasted[row],
     packets: (row) => columns.packets[row],
-    bytes: (row) => columns.up[row] + columns.down[row],
+    bytes: (row) => columns.bytes[row],
     client: (row) => hostRank[columns.client[row]] * 65536 + columns.client_port[row],
     server: (row) => hostRank[columns.server[row]] * 65536 + columns.server_port[row],
     verdict: byEnding((one) => one[VERDICT]),
@@ -130,15 +135,17 @@
     return element;
   });
 
+  const where = (text) => (text[0] === "[" ? "address long" : "address");
+
   const cells = (row) => {
     const one = ending(row);
     const findings = [...codes(one[PROBLEMS], "problem"), ...codes(one[NOTICES], "notice")];
     return [
-      ["number", `#${columns.id[row]}`], ["number", span(columns.start[row])], ["address", client(row)],
-      ["address", server(row)], ["", one[VERDICT]], ["", one[INITIATOR]], ["state", one[STATES][0]],
+      ["number", `#${columns.id[row]}`], ["number", span(columns.start[row])], [where(client(row)), client(row)],
+      [where(server(row)), server(row)], ["", one[VERDICT]], ["", one[INITIATOR]], ["state", one[STATES][0]],
       ["state", one[STATES][1]], ["number", span(columns.lasted[row])],
       ["number", columns.packets[row].toLocaleString("en")],
-      ["number", (columns.up[row] + columns.down[row]).toLocaleString("en")],
+      ["number", columns.bytes[row].toLocaleString("en")],
       ["", ...findings.flatMap((code, at) => (at ? [" ", code] : [code]))],
     ];
   };
@@ -222,7 +229,7 @@
 
   const detail = (row) => {
     const id = columns.id[row], template = of(`ladder-${id}`);
-    const cell = make("td", "", ...(template ? whole(id, template) : brief(row)));
+    const cell = make("td", "", make("div", "inside", ...(template ? whole(id, template) : brief(row))));
     cell.colSpan = table.tHead.rows[0].cells.length;
     return make("tr", "detail", cell);
   };
