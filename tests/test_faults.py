@@ -18,6 +18,7 @@ from closeseq.cli import analyze_run
 from closeseq.cli.main import run
 from closeseq.report import live_text, problems, records, socket_states, table
 from closeseq.report.page import examples, line
+from closeseq.report.pictures.picture_forms import FORMS
 from closeseq.report.records import schema
 from closeseq.verdict.fault import Faults
 from live_namespace import ended, needs_network
@@ -85,6 +86,15 @@ def test_several_processes_tell_the_same(form, monkeypatch, capsys):
         told.append(capsys.readouterr())
     assert "4 connections could not be judged, a fault in closeseq (#2: IndexError" in told[0].err
     assert told[1:] == told[:1] * 2
+
+
+def test_an_annotated_capture_has_the_comments_of_the_others(broken, tmp_path, capsys):
+    target = tmp_path / "annotated.pcapng"
+    assert run(["analyze", "-f", "pcapng", "-o", str(target), CAPTURE]) == 70
+    assert "1 connection could not be judged" in capsys.readouterr().err
+    data = target.read_bytes()
+    assert (b"closeseq: #1 " in data) == (broken == "judge")  # whose states are known, and no finding
+    assert all(b"closeseq: #%d " % number in data for number in (2, 3, 4, 5))
 
 
 def test_it_is_told_though_others_are_asked_for(broken, capsys):
@@ -291,6 +301,21 @@ def test_what_cannot_be_drawn_is_contained_while_it_is_captured(form, net, tmp_p
     else:
         assert "not-judged: closeseq failed to show this connection" in out
         assert "graceful: client closed first" in out
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_a_picture_that_fails_leaves_a_bare_one(monkeypatch, name):
+    connection = next(iter(closeseq.analyze("captures/client-closes.pcap")))
+    assert "client closed first" in FORMS[name].drawn(connection)
+
+    def fail(*_):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("closeseq.report.pictures.ladder._rungs", fail)
+    monkeypatch.setattr("closeseq.report.pictures.way._passages", fail)
+    drawn = FORMS[name].drawn(connection)
+    assert "client closed first" not in drawn
+    assert ("ZeroDivisionError" in drawn) == (name not in {"dot", "diagram"})
 
 
 def test_a_page_tells_of_it_and_shows_the_others(tmp_path, monkeypatch):

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING
 
 from closeseq.cli.output import opened
 from closeseq.cli.terminal import Progress, Status, complain, fault_in
-from closeseq.diff import compare, tally
+from closeseq.diff import compare, tally_of
 from closeseq.diff.diff_text import diff_json, diff_lines
 from closeseq.errors import CaptureError
 
 if TYPE_CHECKING:
     from closeseq.cli.requests import DiffRequest
-    from closeseq.diff import Tally
+    from closeseq.diff import Side
 
 
 def run_diff(request: DiffRequest) -> Status:
@@ -33,11 +33,11 @@ def run_diff(request: DiffRequest) -> Status:
     return _status(before, after, failed=request.fail_on_worse and comparison.worse)
 
 
-def _counted(name: str, request: DiffRequest) -> Tally | None:
+def _counted(name: str, request: DiffRequest) -> Side | None:
     """Count one side; None if nothing of it can be read, which is reported."""
     progress = Progress(name)
     try:
-        return tally(name, request.reading.settings, jobs=request.jobs, progress=progress)
+        return tally_of(name, request.reading.settings, jobs=request.jobs, progress=progress)
     except CaptureError as error:
         progress.clear()
         complain(str(error))
@@ -46,7 +46,7 @@ def _counted(name: str, request: DiffRequest) -> Tally | None:
         progress.clear()
 
 
-def _status(before: Tally, after: Tally, *, failed: bool) -> Status:
+def _status(before: Side, after: Side, *, failed: bool) -> Status:
     """Report what could not be read or judged; return the exit status."""
     errors = [*before.errors, *after.errors]
     for error in errors:

@@ -13,7 +13,7 @@ import click
 from closeseq.cli.analyze_run import Job, first_of, meant
 from closeseq.cli.output import opened, streamed
 from closeseq.cli.terminal import Refusal, Status, complain
-from closeseq.report.pictures.forms import FORMS
+from closeseq.report.pictures.picture_forms import FORMS
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Sequence

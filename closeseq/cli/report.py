@@ -37,8 +37,8 @@ def report(ctx: click.Context, /, captures: tuple[str, ...], ladders: int, **giv
     each way to close, some connections are shown whole: packets, states, evidence, advice, and the record as
     JSON.
 
-    The page is one file. It loads nothing from anywhere, and runs under a policy that forbids it. With -o, its
-    first lines are printed too. Files that follow one another in time are one capture.
+    The page is one file. It loads nothing from anywhere, and runs under a policy that forbids it. With -o,
+    its first lines are printed too. Files that follow one another in time are one capture.
     """
     from closeseq.cli.report_run import write
     from closeseq.cli.requests import ReportRequest

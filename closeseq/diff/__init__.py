@@ -9,6 +9,6 @@ In the order the data goes:
 """
 
 from closeseq.diff.changes import Change, Comparison, Way, compare
-from closeseq.diff.tally import Tally, tally
+from closeseq.diff.tally import Side, tally_of
 
-__all__ = ["Change", "Comparison", "Tally", "Way", "compare", "tally"]
+__all__ = ["Change", "Comparison", "Side", "Way", "compare", "tally_of"]

@@ -11,6 +11,7 @@ Who closes first, and notices, may differ; that is neither better nor worse.
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
@@ -23,7 +24,7 @@ from closeseq.verdict.model import Severity, VerdictCode
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from closeseq.diff.tally import Example, Tally
+    from closeseq.diff.tally import Example, Side
 
 CHANCE = 0.05  # that something is called worse where nothing differs
 LEAST = 1.1  # times as much, or as little, that a difference must be
@@ -65,8 +66,8 @@ class Change:
 class Comparison:
     """Two sides, and the lines in which they may differ."""
 
-    before: Tally
-    after: Tally
+    before: Side
+    after: Side
     changes: tuple[Change, ...]
     limit: float  # the probability below which a line is no chance
 
@@ -81,7 +82,7 @@ class Comparison:
 
 
 @dataclass(frozen=True)
-class Line:
+class Difference:
     """One line before it is judged."""
 
     feature: Feature
@@ -93,7 +94,7 @@ class Line:
     bad: bool  # whether more of it is worse, and less better
 
 
-def compare(before: Tally, after: Tally, chance: float = CHANCE) -> Comparison:
+def compare(before: Side, after: Side, chance: float = CHANCE) -> Comparison:
     """Compare two sides.
 
     Args:
@@ -115,7 +116,7 @@ def compare(before: Tally, after: Tally, chance: float = CHANCE) -> Comparison:
     return Comparison(before, after, tuple(changes), limit)
 
 
-def _way(line: Line, limit: float) -> Way:
+def _way(line: Difference, limit: float) -> Way:
     if line.before == line.after and line.chance >= 1:
         return Way.SAME
     if line.chance > limit or not line.enough:
@@ -125,7 +126,7 @@ def _way(line: Line, limit: float) -> Way:
     return Way.WORSE if line.rises else Way.BETTER
 
 
-def _shares(before: Tally, after: Tally) -> Iterator[Line]:
+def _shares(before: Side, after: Side) -> Iterator[Difference]:
     """Yield a line for each verdict, finding, and who closed first."""
     order = {"verdict": 0, "finding": 1, "closed-first": 2}
     features = {**before.counts, **after.counts}
@@ -136,10 +137,10 @@ def _shares(before: Tally, after: Tally) -> Iterator[Line]:
         yield _line(feature, counts, bad=_is_bad(feature))
 
 
-def _line(feature: Feature, counts: tuple[int, int, int, int], *, bad: bool) -> Line:
+def _line(feature: Feature, counts: tuple[int, int, int, int], *, bad: bool) -> Difference:
     had, of_before, has, of_after = counts
     if not of_before or not of_after:  # nothing can be said
-        return Line(feature, had, has, 1.0, rises=has > had, enough=False, bad=bad)
+        return Difference(feature, had, has, 1.0, rises=has > had, enough=False, bad=bad)
     rises, falls = has * of_before > had * of_after, has * of_before < had * of_after
     less, more = sorted((had / of_before, has / of_after))
     chance = 1.0
@@ -147,29 +148,43 @@ def _line(feature: Feature, counts: tuple[int, int, int, int], *, bad: bool) -> 
         chance = of_more(had, of_before, has, of_after)
     elif falls:
         chance = of_more(has, of_after, had, of_before)
-    return Line(feature, had, has, chance, rises=rises, enough=more >= LEAST * less, bad=bad)
+    return Difference(feature, had, has, chance, rises=rises, enough=more >= LEAST * less, bad=bad)
 
 
-def _times(before: Sequence[int], after: Sequence[int]) -> Iterator[Line]:
+def _times(before: Sequence[int], after: Sequence[int]) -> Iterator[Difference]:
     """Yield a line for each quantile of the time to close.
 
-    How many of each side take longer than that quantile of both sides together is compared as shares are
-    (Mood's median test, for any quantile).
+    How many of each side take longer than that quantile of both sides together, or as long, is compared as
+    shares are (Mood's median test, for any quantile).
     """
     if not before or not after:
         return
     before, after = sorted(before), sorted(after)
     together = sorted([*before, *after])
     for name, share in QUANTILES.items():
-        limit, was, now = (quantile(times, share) for times in (together, before, after))
-        longer = [sum(one > limit for one in times) for times in (before, after)]
+        was, now = quantile(before, share), quantile(after, share)
+        begin = _beginning(together, share)
+        longer = [len(times) - bisect_left(times, begin) for times in (before, after)]
         line = _line(
             Feature("time-to-close", name), (longer[0], len(before), longer[1], len(after)), bad=True
         )
         rises = now > was
         less, more = sorted((was, now))
         enough = line.rises is rises and more >= LEAST * less and more - less >= LEAST_NS
-        yield Line(line.feature, was, now, line.chance, rises=rises, enough=enough, bad=True)
+        yield Difference(line.feature, was, now, line.chance, rises=rises, enough=enough, bad=True)
+
+
+def _beginning(together: Sequence[int], share: float) -> int:
+    """Return the value with which the longest times begin: that of the quantile, or the next larger one.
+
+    Of the two that which parts the times more nearly at the quantile: many may be equal.
+    """
+    value = quantile(together, share)
+    larger = bisect_right(together, value)
+    if larger == len(together):
+        return value
+    goal = share * len(together)
+    return value if goal - bisect_left(together, value) < larger - goal else together[larger]
 
 
 def quantile(ordered: Sequence[int], share: float) -> int:

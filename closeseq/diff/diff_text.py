@@ -14,7 +14,7 @@ from closeseq.verdict import vocabulary
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from closeseq.diff.tally import Example, Tally
+    from closeseq.diff.tally import Example, Side
     from closeseq.report.rows import Record
 
 DIFF_SCHEMA = "closeseq-diff/1"
@@ -63,7 +63,7 @@ def diff_lines(comparison: Comparison, style: Style) -> Iterator[str]:
             yield from _columns(lines, comparison, style)
 
 
-def _side(word: str, side: Tally) -> str:
+def _side(word: str, side: Side) -> str:
     kind = " (records)" if side.records else ""
     return f"{word + ':':8}{printable(side.name)}{kind}: {count(side.connections, 'connection')}"
 
@@ -89,7 +89,7 @@ def _difference(change: Change, comparison: Comparison) -> str:
     return text
 
 
-def _example(example: Example, side: Tally, style: Style) -> Iterator[str]:
+def _example(example: Example, side: Side, style: Style) -> Iterator[str]:
     who = f"{example.client} {style.to} {example.server}"
     yield from style.wrap(
         f"{who}: {printable(example.text)}", first=f"    such as #{example.id}  ", then="      "
@@ -139,7 +139,7 @@ def diff_json(comparison: Comparison) -> str:
     return json.dumps(whole, indent=2) + "\n"
 
 
-def _side_json(side: Tally) -> Record:
+def _side_json(side: Side) -> Record:
     return {
         "name": named(side.name),
         "records": side.records,

@@ -1,7 +1,6 @@
 """One side of a comparison: the connections of captures, or of records from `analyze -f jsonl`, counted.
 
-Both come down to the same few facts of each connection (`Facts`), so that a capture and its records count
-alike.
+A capture and its records count alike.
 """
 
 from __future__ import annotations
@@ -30,6 +29,7 @@ if TYPE_CHECKING:
     from closeseq.analysis import Analysis
     from closeseq.connection import Connection
     from closeseq.settings import Settings
+    from closeseq.tcp.timeline import Timeline
     from closeseq.verdict.fault import Faults
 
 GRACEFUL = frozenset({VerdictCode.GRACEFUL, VerdictCode.SIMULTANEOUS})
@@ -45,13 +45,6 @@ class Feature(NamedTuple):
     endpoint: str | None = None  # of a finding: client, server, or None for both or neither
 
 
-class Facts(NamedTuple):
-    """What is counted of one connection."""
-
-    features: tuple[Feature, ...]
-    close_ns: int | None  # from the first FIN until both have closed; None if it was not closed gracefully
-
-
 @dataclass(frozen=True)
 class Example:
     """A connection that has a feature."""
@@ -64,7 +57,7 @@ class Example:
 
 
 @dataclass
-class Tally:
+class Side:
     """The connections of one side, counted."""
 
     name: str  # as the user gave it
@@ -77,22 +70,25 @@ class Tally:
     _examples: dict[Feature, Callable[[], Example]] = field(default_factory=dict)
     _slowest: tuple[int, Callable[[], Example]] | None = None
 
-    def add(self, facts: Facts, example: Callable[[Feature | None], Example]) -> None:
-        """Count a connection.
+    def add(self, features: Iterable[Feature], number: int, example: Callable[[Feature], Example]) -> None:
+        """Count connections that are alike.
 
         Args:
-            facts: of the connection.
-            example: makes an example of it, for a feature or, with None, for the time it took to close.
+            features: of each of them.
+            number: how many there are.
+            example: makes an example of one of them, for a feature.
         """
-        self.connections += 1
-        for feature in facts.features:
-            self.counts[feature] += 1
+        self.connections += number
+        for feature in features:
+            self.counts[feature] += number
             if feature not in self._examples:
                 self._examples[feature] = partial(example, feature)
-        if facts.close_ns is not None:
-            self.closes_ns.append(facts.close_ns)
-            if self._slowest is None or facts.close_ns > self._slowest[0]:
-                self._slowest = facts.close_ns, partial(example, None)
+
+    def add_close(self, close_ns: int, example: Callable[[], Example]) -> None:
+        """Count how long a graceful close took."""
+        self.closes_ns.append(close_ns)
+        if self._slowest is None or close_ns > self._slowest[0]:
+            self._slowest = close_ns, example
 
     def example(self, feature: Feature) -> Example | None:
         """Return the first connection with this feature."""
@@ -104,13 +100,13 @@ class Tally:
         return None if self._slowest is None else self._slowest[1]()
 
 
-def tally(
+def tally_of(
     name: str,
     settings: Settings,
     *,
     jobs: int | None = 1,
     progress: Callable[[int, int | None], None] | None = None,
-) -> Tally:
+) -> Side:
     """Count the connections of captures or of a file of records.
 
     Args:
@@ -124,7 +120,7 @@ def tally(
     Raises:
         CaptureError: nothing could be read.
     """
-    counted = Tally(name)
+    counted = Side(name)
     if _holds_records(name):
         counted.records = True
         _count_records(counted, settings)
@@ -132,6 +128,7 @@ def tally(
     named = files_named([name])
     found, broken = find_chains(named.paths)
     counted.errors = [*named.broken, *broken]
+    read = False
     for chain in found:
         try:
             analysis = analyze_chain(chain, settings, jobs=jobs, progress=progress)
@@ -139,7 +136,8 @@ def tally(
             counted.errors.append(error)
             continue
         _count_capture(counted, analysis)
-    if not found and counted.errors:
+        read = True
+    if counted.errors and not read:
         raise counted.errors[0]
     return counted
 
@@ -147,24 +145,47 @@ def tally(
 # ------------------------------------------------------------------------------------------ captures
 
 
-def _count_capture(counted: Tally, analysis: Analysis) -> None:
-    everything = range(len(analysis))
-    for index, facts in zip(everything, analysis.drawn(facts_of, everything), strict=True):
-        counted.add(facts, partial(_example, analysis, index))
+def _count_capture(counted: Side, analysis: Analysis) -> None:
+    """Count the connections of a capture, class by class: one replay tells of all that closed alike."""
+    graceful: dict[int, tuple[int, int] | None] = {}  # each with the steps between which it was closing
+    for one in analysis.classes:
+        outcome = one.outcome
+        features = _features(
+            outcome.verdict, outcome.initiator, ((each.code, each.endpoint) for each in outcome.findings)
+        )
+        counted.add(features, len(one), partial(_example, analysis, int(one.indices[0])))
+        if outcome.verdict in GRACEFUL:
+            graceful.update(dict.fromkeys(one.members, _closing_steps(one.example.timeline)))
+    chosen = sorted(graceful)
+    for index, connection in zip(chosen, analysis.among(chosen), strict=True):
+        close_ns = _close_ns(connection, graceful[index])
+        if close_ns is not None:
+            counted.add_close(close_ns, partial(_example, analysis, index, None))
     counted.errors += analysis.reading.files.errors()
     if analysis.failed:
         counted.faults.append(analysis.faults)
 
 
-def facts_of(connection: Connection) -> Facts:
-    """Return what is counted of a connection."""
-    start_ns = connection.start_ns
-    return _facts(
-        connection.verdict,
-        connection.initiator,
-        ((one.code, one.endpoint) for one in connection.findings),
-        ((one.packet, one.time_ns - start_ns, one.after) for one in connection.timeline.transitions),
-    )
+def _closing_steps(timeline: Timeline) -> tuple[int, int] | None:
+    """Return the steps at which a graceful close began and ended: the same ones in all of a class.
+
+    None if one of them is not a packet of its own, but in the midst of other traffic.
+    """
+    whole = _closing((one.packet, one.time_ns, one.after) for one in timeline.transitions)
+    if whole is None:
+        return None
+    steps = {step.time_ns: number for number, step in enumerate(timeline.steps) if step.event}
+    known = steps.keys() >= {*whole} and len(steps) == sum(step.event is not None for step in timeline.steps)
+    return (steps[whole[0]], steps[whole[1]]) if known else None
+
+
+def _close_ns(connection: Connection, closing: tuple[int, int] | None) -> int | None:
+    """Return how long a graceful close took; None if it was not captured from its beginning to its end."""
+    if closing is not None:
+        first, last = (connection.conversation.steps[step].time_ns for step in closing)
+        return last - first
+    whole = _closing((one.packet, one.time_ns, one.after) for one in connection.timeline.transitions)
+    return None if whole is None else whole[1] - whole[0]
 
 
 def _example(analysis: Analysis, index: int, feature: Feature | None) -> Example:
@@ -245,23 +266,31 @@ def _holds_records(name: str) -> bool:
     return beginning.startswith(b"{") or (not beginning and path.suffix == ".jsonl")
 
 
-def _count_records(counted: Tally, settings: Settings) -> None:
+def _count_records(counted: Side, settings: Settings) -> None:
     """Count the records of a file.
 
     Of a connection that `live` reported more than once the last record counts.
     """
-    last: dict[tuple[str, int], tuple[Facts, CloseRecord]] = {}
+    last: dict[tuple[str, int], CloseRecord] = {}
     try:
         for record in _records(counted.name):
             if _asked_for(record, settings):
                 last.pop((record.capture, record.id), None)
-                last[record.capture, record.id] = _facts_in(record), record
+                last[record.capture, record.id] = record
     except CaptureError as error:
         if not last:
             raise
         counted.errors.append(error)
-    for facts, record in last.values():
-        counted.add(facts, partial(_recorded, record))
+    for record in last.values():
+        findings = ((one.code, one.endpoint) for one in record.findings)
+        counted.add(_features(record.verdict, record.initiator, findings), 1, partial(_recorded, record))
+        if record.verdict in GRACEFUL and (close_ns := _recorded_close(record)) is not None:
+            counted.add_close(close_ns, partial(_recorded, record, None))
+
+
+def _recorded_close(record: CloseRecord) -> int | None:
+    whole = _closing((one.packet, round(one.time * SECOND_NS), one.after) for one in record.transitions)
+    return None if whole is None else whole[1] - whole[0]
 
 
 def _records(path: str) -> Iterator[CloseRecord]:
@@ -298,15 +327,6 @@ def _asked_for(record: CloseRecord, settings: Settings) -> bool:
     )
 
 
-def _facts_in(record: CloseRecord) -> Facts:
-    return _facts(
-        record.verdict,
-        record.initiator,
-        ((one.code, one.endpoint) for one in record.findings),
-        ((one.packet, round(one.time * SECOND_NS), one.after) for one in record.transitions),
-    )
-
-
 def _recorded(record: CloseRecord, feature: Feature | None) -> Example:
     text = record.summary
     if feature is not None and feature.kind == "finding":
@@ -317,35 +337,34 @@ def _recorded(record: CloseRecord, feature: Feature | None) -> Example:
 # ------------------------------------------------------------------------------------------ both
 
 
-def _facts(
-    verdict: VerdictCode,
-    initiator: Initiator,
-    findings: Iterable[tuple[FindingCode, str | None]],
-    transitions: Iterable[tuple[int | None, int, State]],
-) -> Facts:
-    """Return the facts of a connection.
-
-    Args:
-        verdict, initiator: of the connection.
-        findings: the code of each and its endpoint.
-        transitions: the packet of each, its time in nanoseconds, and the state after it.
-    """
+def _features(
+    verdict: VerdictCode, initiator: Initiator, findings: Iterable[tuple[FindingCode, str | None]]
+) -> list[Feature]:
+    """Return what is counted of a connection with this verdict, and these findings at these endpoints."""
     found = dict.fromkeys(
         Feature("finding", code.value, None if end is None else str(end)) for code, end in findings
     )
-    features = (Feature("verdict", verdict.value), Feature("closed-first", initiator.value), *found)
-    return Facts(features, _close_ns(transitions) if verdict in GRACEFUL else None)
+    return [Feature("verdict", verdict.value), Feature("closed-first", initiator.value), *found]
 
 
-def _close_ns(transitions: Iterable[tuple[int | None, int, State]]) -> int | None:
-    """Return the time from the first FIN until both endpoints have closed, or wait in TIME_WAIT."""
+def _closing(transitions: Iterable[tuple[int | None, int, State]]) -> tuple[int, int] | None:
+    """Return when a connection began to close, with its first FIN, and when both endpoints had closed.
+
+    An endpoint in TIME_WAIT has closed.
+
+    Args:
+        transitions: the packet of each (None for a timer), its time in nanoseconds, and the state after it.
+
+    Returns:
+        both times; None if one of them was not captured.
+    """
     first = last = None
     for packet, time_ns, after in transitions:
         if first is None and after is State.FIN_WAIT_1:
             first = time_ns
         if packet is not None and after in AT_THE_END:
             last = time_ns
-    return None if first is None or last is None else last - first
+    return None if first is None or last is None else (first, last)
 
 
 def _is(feature: Feature, code: str, endpoint: str | None) -> bool:

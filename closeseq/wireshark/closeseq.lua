@@ -52,6 +52,9 @@ local function add_finding(tree, severity, text)
     return
   end
   local endpoint, certainty = about:match("^(%l+), (%l+)$")
+  if not endpoint and about:find(",", 1, true) then
+    return
+  end
   local below = tree:add(fields.finding, code)
   below:set_generated()
   below:add(fields.severity, severity):set_generated()

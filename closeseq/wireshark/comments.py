@@ -53,9 +53,10 @@ def _comments(connection: Connection) -> list[tuple[int, str]]:
     steps = sorted(timeline.steps, key=attrgetter("packet"))
     places = [step.packet for step in steps]
     moved: dict[int, list[Transition]] = {}
+    shown_at = {id(one): _shown_at(one, step) for step in steps for one in step.transitions}
     for transition in timeline.transitions:
-        if transition.packet is not None:  # a timer's has no packet
-            moved.setdefault(transition.packet, []).append(transition)
+        if transition.packet is not None:  # a timer's has none; that of no step is of another connection
+            moved.setdefault(shown_at.get(id(transition), transition.packet), []).append(transition)
     shown: dict[int, list[Finding]] = {}
     for finding in connection.findings:
         for packet in finding.packets:
@@ -64,7 +65,7 @@ def _comments(connection: Connection) -> list[tuple[int, str]]:
     found = []
     for packet in sorted(moved.keys() | shown.keys() | noted):
         step = steps[max(bisect_right(places, packet) - 1, 0)]
-        parts = [_endpoint(end, step, moved.get(packet, [])) for end in (End.CLIENT, End.SERVER)]
+        parts = [_endpoint(end, packet, step, moved.get(packet, [])) for end in (End.CLIENT, End.SERVER)]
         parts += [_finding(one) for one in shown.get(packet, [])]
         if packet in noted:
             parts.append(f"note: {_note(step)}")
@@ -72,11 +73,22 @@ def _comments(connection: Connection) -> list[tuple[int, str]]:
     return found
 
 
-def _endpoint(end: End, step: Step, moved: Iterable[Transition]) -> str:
+def _shown_at(transition: Transition, step: Step) -> int:
+    """Return the packet at which a transition is shown: where the timeline shows it, in traffic exactly.
+
+    A FIN that crosses another one arrives when the other one has been sent, and is shown there.
+    """
+    packet = transition.packet
+    return packet if packet is not None and step.event is None and packet > step.packet else step.packet
+
+
+def _endpoint(end: End, packet: int, step: Step, moved: Iterable[Transition]) -> str:
     """Return an endpoint's state after a packet, and those that it went through with it."""
     own = [one for one in moved if one.endpoint is end]
     if not own:
-        return f"{end} {step.client if end is End.CLIENT else step.server}"
+        later = (one for one in step.transitions if one.endpoint is end and _shown_at(one, step) > packet)
+        state = next((one.before for one in later), step.client if end is End.CLIENT else step.server)
+        return f"{end} {state}"
     way = "".join(f" -> {one.after} ({one.certainty})" for one in own)
     return f"{end} {own[0].before}{way}"
 

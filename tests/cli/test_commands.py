@@ -30,7 +30,7 @@ def run(*arguments):
     return CliRunner().invoke(cli, list(map(str, arguments)))
 
 
-@pytest.mark.parametrize("command", ["analyze", "timeline", "states", "explain"])
+@pytest.mark.parametrize("command", ["analyze", "timeline", "states", "diff", "explain"])
 def test_every_command_has_help_with_examples(command):
     done = run(command, "--help")
     assert done.exit_code == 0

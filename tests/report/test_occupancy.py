@@ -9,7 +9,7 @@ import pytest
 from closeseq.analysis import analyze_chain
 from closeseq.capture.chains import Chain
 from closeseq.connections.conversation import ENDS
-from closeseq.report.page.line import Move
+from closeseq.report.page.line import StateEntry
 from closeseq.report.page.occupancy import MOMENTS, OTHERS, STACK, Occupancy, most_used
 from closeseq.report.page.overview import Overview
 from closeseq.report.selection import Selection
@@ -68,7 +68,9 @@ def test_a_leak_grows_and_stays():
 def test_ports_without_a_count_of_their_own_are_counted_together():
     occupancy = Occupancy(0, MOMENTS - 1, [80])
     for port in (80, 81, 82):
-        occupancy.add(port, [Move(0, 0, "CLOSED"), Move(10, 0, "ESTABLISHED"), Move(20, 0, "CLOSED")])
+        occupancy.add(
+            port, [StateEntry(0, 0, "CLOSED"), StateEntry(10, 0, "ESTABLISHED"), StateEntry(20, 0, "CLOSED")]
+        )
     (own,), (others,) = occupancy.series(80, 0), occupancy.series(OTHERS, 0)
     assert list(own.counts) == [1 if 10 <= moment < 20 else 0 for moment in range(MOMENTS)]
     assert list(others.counts) == [2 * one for one in own.counts]
@@ -77,14 +79,14 @@ def test_ports_without_a_count_of_their_own_are_counted_together():
 
 def test_what_lies_outside_of_the_time_that_is_looked_at_counts_at_its_edges():
     occupancy = Occupancy(1000, 1000 + MOMENTS - 1, [80])
-    occupancy.add(80, [Move(10, 1, "UNKNOWN"), Move(1000 + MOMENTS, 1, "CLOSED")])
+    occupancy.add(80, [StateEntry(10, 1, "UNKNOWN"), StateEntry(1000 + MOMENTS, 1, "CLOSED")])
     ((state, counts),) = occupancy.series(80, 1)
     assert (state, set(counts)) == (State.UNKNOWN, {1})
 
 
 def test_a_capture_of_one_moment_can_be_counted():
     occupancy = Occupancy(5, 5, [80])
-    occupancy.add(80, [Move(5, 0, "CLOSED"), Move(5, 0, "SYN_SENT")])
+    occupancy.add(80, [StateEntry(5, 0, "CLOSED"), StateEntry(5, 0, "SYN_SENT")])
     ((state, counts),) = occupancy.series(80, 0)
     assert (state, counts[0], counts[-1]) == (State.SYN_SENT, 1, 1)
 

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from itertools import accumulate
-from random import Random
 
 import pytest
 
-from chain_files import as_file, busy
 from closeseq.analysis import analyze_chain
 from closeseq.capture.chains import Chain
 from closeseq.connections.conversation import End
@@ -22,6 +20,7 @@ from closeseq.report.selection import Selection, Wanted
 from closeseq.report.summary import close_waits
 from closeseq.settings import settings_of
 from closeseq.verdict.model import ENDED
+from pages import many_connections
 from places import CAPTURES
 
 
@@ -32,9 +31,9 @@ def selection_of(path, wanted=None):
 
 @pytest.fixture(scope="module")
 def everything(tmp_path_factory):
-    """All captures of the lab in one."""
+    """Many captures of the lab in one."""
     path = tmp_path_factory.mktemp("busy") / "busy.pcap"
-    path.write_bytes(as_file(busy(Random(5)), Random(5)))
+    many_connections(path)
     return selection_of(path)
 
 

@@ -5,13 +5,11 @@ from __future__ import annotations
 import base64
 import json
 import time
-from random import Random
 
 import pytest
 
 from browser import PATIENCE, chromium
-from chain_files import as_file, busy
-from pages import hostile_capture, written
+from pages import hostile_capture, many_connections, written
 from places import CAPTURES
 
 VIOLATIONS = """
@@ -98,7 +96,7 @@ def leaky(tmp_path_factory):
 @pytest.fixture(scope="module")
 def many(tmp_path_factory):
     folder = tmp_path_factory.mktemp("many")
-    (folder / "busy.pcap").write_bytes(as_file(busy(Random(5)), Random(5)))
+    many_connections(folder / "busy.pcap")
     return written(folder, folder / "busy.pcap", "--stuck-after", "2", "--ladders", "20")[0]
 
 
@@ -155,13 +153,14 @@ def test_it_has_pages(show, many):
 
 def test_it_filters_by_verdict_state_finding_and_address(show, many):
     page = show(many)
+    everything = page.found
     page.choose("verdict", "reset")
     assert set(page.column(5)) == {"reset"}
     page.choose("finding", "reset-cause")
     assert set(page.column(5)) == {"reset"}
     assert all("reset-cause" in one for one in page.column(12))
     page.click("#filters button[type=reset]")
-    page.wait_for("document.getElementById('found').textContent.startsWith('8')")
+    page.wait_for(f"document.getElementById('found').textContent === {everything!r}")
     page.choose("state", "CLOSE_WAIT")
     states = list(zip(page.column(7), page.column(8), strict=True))
     assert states

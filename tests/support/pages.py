@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 from scapy.layers.inet import IP, TCP
 from scapy.layers.l2 import Ether
 
-from capture_files import Packet, pcap
+from capture_files import ETHERNET, Packet, pcap, read_file
 from closeseq.cli.main import run
+from places import CAPTURES
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -68,6 +69,17 @@ def written(folder: Path, *arguments: str, status: int = 0) -> tuple[Path, str]:
     path = folder / "report.html"
     assert run(["report", *map(str, arguments), "--force", "-o", str(path)]) == status
     return path, path.read_text(encoding="utf-8")
+
+
+def many_connections(path: Path) -> None:
+    """Write a capture of many connections to one port: every other capture of the lab, all at once."""
+    found = []
+    for number, capture in enumerate(sorted(CAPTURES.glob("*.pcap"))[::2]):
+        packets = read_file(capture).packets
+        if packets[0].link_type == ETHERNET:
+            shift = 1_800_000_000 * SECOND + number * SECOND // 7 - packets[0].time_ns
+            found += [packet._replace(time_ns=packet.time_ns + shift) for packet in packets]
+    path.write_bytes(pcap(sorted(found, key=lambda packet: packet.time_ns), nano=True))
 
 
 def hostile_capture(folder: Path) -> Path:

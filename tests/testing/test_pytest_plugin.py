@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import xml.etree.ElementTree as ET
@@ -23,6 +24,7 @@ assert pytest_plugin
 assert assertions
 assert packet_watch
 
+README = (ROOT / "README.md").read_text()
 needs_packets = needs("packets of loopback")
 
 # A server on loopback that closes when its client does, unless it is told to leak or to reset.
@@ -129,7 +131,7 @@ def test_a_leaking_server_fails_with_its_timeline_and_advice(suite, pytester):
         [
             ">       closes.on(server).none_stuck(after=0.4)",  # the test's own line, not one of the plugin's
             "E * 1 of 2 connections at port * waited in vain for 400 ms or longer",
-            "E *#2  127.0.0.1:* 127.0.0.1:* closing: client closed first; *",
+            "E *#2  127.0.0.1:* 127.0.0.1:* closing: client closed first;*",
             "E * FIN_WAIT_1 * FIN ACK * CLOSE_WAIT*",
             "E * ! stuck-close-wait (server): the server received the client's FIN *",
             "E * fix the program at the server 127.0.0.1:*",
@@ -381,6 +383,42 @@ def test_saved(closes):
     assert "1 passed" in summary
     assert f"1 {'failed' if required else 'skipped'}" in summary
     assert "run the tests as root, or on a loopback of their own: unshare " in done.stdout
+
+
+@needs_packets
+@pytest.mark.parametrize("word", ["hello", "leak"])
+def test_the_example_of_the_readme_passes_and_fails_as_it_says(suite, word):
+    ((code, shown),) = re.findall(r"```python pytest\n(.*?)```.*?```\n(.*?)```", README, re.DOTALL)
+    made = f"""
+import socket
+from types import SimpleNamespace
+import pytest
+
+@pytest.fixture
+def server(server):
+    return SimpleNamespace(port=server)
+
+def fetch(port):
+    for word in (b"hello", b"{word}"):
+        with socket.create_connection(("127.0.0.1", port)) as client:
+            client.sendall(word)
+            client.recv(100)
+
+"""
+    if word == "leak":
+        code = "\n".join(line for line in code.splitlines() if "all_graceful" not in line)
+    done = suite(made + code)
+    done.assert_outcomes(passed=word == "hello", failed=word == "leak")
+    if word == "leak":
+        for line in (
+            line for line in shown.splitlines() if line.startswith("E   ") and "capture:" not in line
+        ):
+            assert telling(line) in telling(done.stdout.str()), line
+
+
+def telling(text):
+    """Return a text without numbers, and without what is shorter or longer with them."""
+    return re.sub(r"[\d.,]+", "0", " ".join(text.split()))
 
 
 def test_a_suite_that_does_not_use_it_loads_nothing_of_closeseq(pytester):

@@ -139,7 +139,8 @@ def through_nat(bench: Bench) -> tuple[socket.socket, socket.socket]:
 def nat_forgets(bench: Bench) -> None:
     """A NAT forgets an idle connection, and what the server then sends comes from another address.
 
-    It knows a connection for a second of silence, and lets pass what it does not know, as Linux does. The client is connected with 10.8.3.1, which the NAT gives to the server 10.8.2.2. Its kernel knows no
+    It knows a connection for a second of silence, and lets pass what it does not know, as Linux does. The
+    client is connected with 10.8.3.1, which the NAT gives to the server 10.8.2.2. Its kernel knows no
     connection with 10.8.2.2, and answers with RST; the server's program gets ECONNRESET.
     """
     with bench.box.translating(FORGET_AFTER):

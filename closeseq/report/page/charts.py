@@ -47,7 +47,7 @@ class Area(NamedTuple):
     last: int
 
 
-class Chart(NamedTuple):
+class StackedChart(NamedTuple):
     """Layers over time, the first one at the bottom."""
 
     areas: Sequence[Area]
@@ -66,7 +66,7 @@ class Segment(NamedTuple):
     number: int
 
 
-def stacked(series: Sequence[Series], span_ns: int, most: int) -> Chart:
+def stacked(series: Sequence[Series], span_ns: int, most: int) -> StackedChart:
     """Return counts over time as areas on top of one another.
 
     Args:
@@ -81,7 +81,7 @@ def stacked(series: Sequence[Series], span_ns: int, most: int) -> Chart:
         above = [low + more for low, more in zip(below, counts, strict=True)]
         areas.append(Area(state.value, _between(below, above, scale), max(counts), counts[-1]))
         below = above
-    return Chart(areas, list(times(span_ns)), list(levels(scale)), max(below))
+    return StackedChart(areas, list(times(span_ns)), list(levels(scale)), max(below))
 
 
 def columns(counts: Sequence[Mapping[str, int]], names: Iterable[str], scale: int) -> Iterator[Segment]:

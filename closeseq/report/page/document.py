@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from collections import Counter
     from collections.abc import Iterator, Sequence
 
-    from closeseq.report.page.examples import Example
+    from closeseq.report.page.examples import WholeConnection
     from closeseq.report.page.overview import Overview
     from closeseq.report.selection import Selection
     from closeseq.verdict.population.rules import PopulationFinding
@@ -78,7 +78,7 @@ class Page:
         self,
         selection: Selection,
         overview: Overview,
-        examples: Sequence[Example],
+        examples: Sequence[WholeConnection],
         *,
         command: str,
         version: str,

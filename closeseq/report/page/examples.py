@@ -31,7 +31,7 @@ MOST_NAMED = 12  # packets of one finding
 MOST_BYTES = 12_000_000  # of all ladders and records
 
 
-class Evidence(NamedTuple):
+class ShownFinding(NamedTuple):
     """A finding of an example, with the packets that show it."""
 
     letter: str  # that stands in the ladder beside these packets
@@ -45,12 +45,12 @@ class Evidence(NamedTuple):
     advice: str
 
 
-class Example(NamedTuple):
+class WholeConnection(NamedTuple):
     """A connection that is shown whole."""
 
     id: int
     svg: str  # empty where it could not be drawn
-    evidence: tuple[Evidence, ...]  # the gravest first
+    evidence: tuple[ShownFinding, ...]  # the gravest first
     record: str  # JSON
 
     @property
@@ -59,7 +59,7 @@ class Example(NamedTuple):
         return len(self.svg) + 2 * len(self.record)  # the evidence is in the record too
 
 
-def examples(selection: Selection, overview: Overview, most: int) -> list[Example]:
+def examples(selection: Selection, overview: Overview, most: int) -> list[WholeConnection]:
     """Return at most so many connections to show whole, by number."""
     order = list(islice(_by_need(selection, overview, most), most))
     drawn = dict(zip(sorted(order), selection.analysis.drawn(example, sorted(order)), strict=True))
@@ -72,24 +72,24 @@ def examples(selection: Selection, overview: Overview, most: int) -> list[Exampl
     return sorted(kept)
 
 
-def example(connection: Connection) -> Example | None:
+def example(connection: Connection) -> WholeConnection | None:
     """Return a connection's ladder, findings and record; None where they are too long."""
     if len(connection.conversation.steps) > MOST_STEPS:
         return None
     svg, evidence = contained(connection, _drawn, lambda _: ("", ()))
-    return Example(connection.id, svg, evidence, json_record(connection))
+    return WholeConnection(connection.id, svg, evidence, json_record(connection))
 
 
-def _drawn(connection: Connection) -> tuple[str, tuple[Evidence, ...]]:
+def _drawn(connection: Connection) -> tuple[str, tuple[ShownFinding, ...]]:
     one = ladder(connection)
     found = tuple(_evidence(connection, *told) for told in one.findings)
     return drawn_svg(one, style=False, findings=False), found
 
 
-def _evidence(connection: Connection, letter: str, finding: Finding, sentence: str) -> Evidence:
+def _evidence(connection: Connection, letter: str, finding: Finding, sentence: str) -> ShownFinding:
     packets = list(dict.fromkeys(finding.packets))
     lasted = f", {span(finding.duration_ns)}" if finding.duration_ns else ""
-    return Evidence(
+    return ShownFinding(
         letter,
         str(finding.code),
         finding.severity is Severity.PROBLEM,

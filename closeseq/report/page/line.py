@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 Place: TypeAlias = "tuple[str, End | None]"  # the code of a finding, and at which endpoint
 
 
-class Ending(NamedTuple):
+class RowEnding(NamedTuple):
     """How a connection went: what many have in common. All are texts, for other processes send them."""
 
     verdict: str
@@ -29,7 +29,7 @@ class Ending(NamedTuple):
     notices: tuple[Place, ...]
 
 
-class Move(NamedTuple):
+class StateEntry(NamedTuple):
     """An endpoint enters a state."""
 
     time_ns: int  # since the Unix epoch
@@ -37,7 +37,7 @@ class Move(NamedTuple):
     state: str
 
 
-class Line(NamedTuple):
+class PageRow(NamedTuple):
     """One connection."""
 
     id: int
@@ -47,28 +47,29 @@ class Line(NamedTuple):
     server: Address
     packets: int
     bytes: int  # of payload, sent by both, retransmissions included
-    ending: Ending
+    ending: RowEnding
     blame: tuple[str, End | None, int] | None  # its worst problem: code, endpoint, since when (Unix epoch)
     closed_ns: int | None  # when it ended; None where it has not
-    moves: tuple[Move, ...]  # in time order, the first states included
+    moves: tuple[StateEntry, ...]  # in time order, the first states included
 
 
-def line(connection: Connection) -> Line:
+def line(connection: Connection) -> PageRow:
     """Return what the page needs of a connection; see `contained` for faults."""
     return contained(connection, _line, _bare)
 
 
-def _line(connection: Connection) -> Line:
+def _line(connection: Connection) -> PageRow:
     timeline = connection.timeline
     moves = [
-        Move(connection.start_ns, number, timeline.first_state(end).value) for number, end in enumerate(ENDS)
+        StateEntry(connection.start_ns, number, timeline.first_state(end).value)
+        for number, end in enumerate(ENDS)
     ]
-    moves += [Move(t.time_ns, ENDS.index(t.endpoint), t.after.value) for t in timeline.transitions]
+    moves += [StateEntry(t.time_ns, ENDS.index(t.endpoint), t.after.value) for t in timeline.transitions]
     by_packet = [t.time_ns for t in timeline.transitions if t.packet is not None]
     worst = worst_of(connection) if connection.has_problem else None
     return _shared(
         connection,
-        Ending(
+        RowEnding(
             str(connection.verdict),
             str(connection.initiator),
             (timeline.state(ENDS[0]).value, timeline.state(ENDS[1]).value),
@@ -82,22 +83,22 @@ def _line(connection: Connection) -> Line:
     )
 
 
-def _bare(connection: Connection) -> Line:
+def _bare(connection: Connection) -> PageRow:
     """Return the line of a connection at which closeseq itself fails."""
     unknown = State.UNKNOWN.value
-    ending = Ending(CODE, str(connection.initiator), (unknown, unknown), connection.shape, (), ())
+    ending = RowEnding(CODE, str(connection.initiator), (unknown, unknown), connection.shape, (), ())
     return _shared(connection, ending, None, None, ())
 
 
 def _shared(
     connection: Connection,
-    ending: Ending,
+    ending: RowEnding,
     blame: tuple[str, End | None, int] | None,
     closed_ns: int | None,
-    moves: tuple[Move, ...],
-) -> Line:
+    moves: tuple[StateEntry, ...],
+) -> PageRow:
     c = connection.conversation
-    return Line(
+    return PageRow(
         c.id,
         c.first_ns,
         c.last_ns,

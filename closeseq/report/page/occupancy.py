@@ -15,7 +15,7 @@ from closeseq.tcp.states import NO_SOCKET, State
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from closeseq.report.page.line import Move
+    from closeseq.report.page.line import StateEntry
 
 MOMENTS = 361  # that are looked at
 OTHERS = -1  # in place of a port, for all that have no count of their own
@@ -60,7 +60,7 @@ class Occupancy:
         self.ports = frozenset(ports)
         self._changes: dict[tuple[int, int, str], list[int]] = {}  # by port, endpoint, state
 
-    def add(self, port: int, moves: Iterable[Move]) -> None:
+    def add(self, port: int, moves: Iterable[StateEntry]) -> None:
         """Count the sockets of one connection to a server port; `moves` are in time order."""
         port = port if port in self.ports else OTHERS
         now: dict[int, str] = {}

@@ -19,7 +19,7 @@ from closeseq.tcp.states import State
 from closeseq.verdict.fault import CODE
 
 if TYPE_CHECKING:
-    from closeseq.report.page.line import Ending, Line, Place
+    from closeseq.report.page.line import PageRow, Place, RowEnding
     from closeseq.report.problems import ProblemCause
     from closeseq.report.selection import Selection
 
@@ -48,8 +48,8 @@ class Overview:
     examples: dict[tuple[str, str], int] = field(default_factory=dict)  # by verdict and shape: the first one
     _since: dict[Place, int] = field(default_factory=dict)
     _groups: dict[tuple[str, End | None, Address | None], Group] = field(default_factory=dict)
-    _rows: list[Line] = field(default_factory=list)
-    _others: list[Line] = field(default_factory=list)
+    _rows: list[PageRow] = field(default_factory=list)
+    _others: list[PageRow] = field(default_factory=list)
 
     @classmethod
     def of(cls, selection: Selection) -> Overview:
@@ -65,7 +65,7 @@ class Overview:
             found.add(index, one)
         return found
 
-    def add(self, index: int, one: Line) -> None:
+    def add(self, index: int, one: PageRow) -> None:
         """Count one connection; `index` is its place in the analysis."""
         ending = one.ending
         self.number += 1
@@ -87,7 +87,7 @@ class Overview:
         if len(kept) < MOST_ROWS:
             kept.append(one)
 
-    def _blame(self, index: int, one: Line) -> None:
+    def _blame(self, index: int, one: PageRow) -> None:
         if one.blame is None:
             for where, state in zip(End, one.ending.states, strict=True):
                 if state == State.CLOSE_WAIT:
@@ -120,7 +120,7 @@ class Overview:
         return min(self.number, MOST_ROWS)
 
     @property
-    def rows(self) -> list[Line]:
+    def rows(self) -> list[PageRow]:
         """The connections of the table, by number."""
         return sorted([*self._rows, *self._others[: MOST_ROWS - len(self._rows)]])
 
@@ -132,7 +132,7 @@ class Overview:
         """
         rows, first_ns = self.rows, self.occupancy.first_ns
         hosts: dict[str, int] = {}
-        endings: dict[Ending, int] = {}
+        endings: dict[RowEnding, int] = {}
 
         def host(address: Address) -> int:
             return hosts.setdefault(address.address, len(hosts))
@@ -156,6 +156,6 @@ def _differences(numbers: list[int]) -> list[int]:
     return [one - before for before, one in pairwise([0, *numbers])]
 
 
-def _program(one: Line, end: End) -> Address:
+def _program(one: PageRow, end: End) -> Address:
     """Return where a program is: a server's address and port; of a client, whose ports vary, the address."""
     return Address(one.client.address, 0) if end is End.CLIENT else one.server

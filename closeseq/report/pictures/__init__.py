@@ -10,5 +10,5 @@ plantuml       the ladder as a PlantUML sequence diagram
 msc            the ladder as a message sequence chart for mscgen
 state_svg      the state diagram, with or without a way, as SVG
 dot            the same for Graphviz
-forms          these by name, and how a file holds them
+picture_forms  these by name, and how a file holds them
 """

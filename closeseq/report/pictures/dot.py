@@ -30,8 +30,9 @@ def dot(way: Way | None = None) -> str:
 
 
 def quoted(text: str) -> str:
-    r"""Return a text in quotes, with line ends as `\n`; Graphviz knows no other escapes that are needed."""
-    return '"{}"'.format(text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n"))
+    r"""Return a text in quotes, with line ends as `\n`; Graphviz would also read `\N` and `&lt;`."""
+    escapes = {ord("\\"): "\\\\", ord('"'): '\\"', ord("\n"): "\\n", ord("&"): "&amp;"}
+    return f'"{text.translate(escapes)}"'
 
 
 def _lines(way: Way | None) -> Iterator[str]:

@@ -17,7 +17,7 @@ from closeseq.report.endpoints import standing
 from closeseq.report.selection import gravity
 from closeseq.report.text import Style, evidence, printable, when
 from closeseq.report.timeline_text import WORDS, remarks, traffic_in_words
-from closeseq.tcp.states import State
+from closeseq.tcp.states import Signal, State
 from closeseq.tcp.timeline import Arrival, Certainty
 from closeseq.units import count, span
 
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 MOST_RUNGS = 160  # that a picture can show; of more the first and the last
 WIDE = Style(width=1_000_000)  # sentences come whole; each drawing breaks them itself
 NAMED_WAIT = 100_000_000  # ns: a wait that is as long is named
+RECEIVED = frozenset(str(signal) for signal in Signal if signal.name.startswith("RECEIVES"))
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
@@ -199,7 +200,9 @@ def known(finding: Finding) -> str:
 def _rungs(connection: Connection) -> list[Rung]:
     """Return a rung for each step and timer, in the order of time."""
     timeline = connection.timeline
-    timers = [t for t in timeline.transitions if t.packet is None]
+    of_steps = [transition for step in timeline.steps for transition in step.transitions]
+    # A timer's have no packet; the SYN of a new connection, which ends TIME_WAIT, is no step of this one.
+    timers = [t for t in timeline.transitions if t.packet is None or t not in of_steps]
     found = []
     for step in timeline.steps:
         while timers and timers[0].time_ns <= step.time_ns:
@@ -212,6 +215,7 @@ def _timer(transition: Transition, connection: Connection) -> Rung:
     cause = printable(connection.files.text(transition.cause))
     return Rung(
         transition.time_ns,
+        transition.packet,
         remark=f"{transition.endpoint}: {cause}",
         moves=(_move(transition, None),),
     )
@@ -219,7 +223,7 @@ def _timer(transition: Transition, connection: Connection) -> Rung:
 
 def _rung(step: Step, connection: Connection) -> Rung:
     files, event = connection.files, step.event
-    moves = tuple(_move(transition, step.sender) for transition in step.transitions)
+    moves = tuple(_move(transition, step) for transition in step.transitions)
     if event is None:
         words = printable(files.text(traffic_in_words(step)))
         return Rung(step.time_ns, step.packet, words=words, moves=moves)
@@ -239,16 +243,16 @@ def _rung(step: Step, connection: Connection) -> Rung:
     )
 
 
-def _move(transition: Transition, sender: End | None) -> StateChange:
-    """Return a transition as a move; `sender` is that of the segment at whose time it is made."""
-    own = transition.endpoint is sender and not transition.cause.startswith("received")
+def _move(transition: Transition, step: Step | None) -> StateChange:
+    """Return a transition as a drawing has it: what shows in an endpoint's own segment was not received."""
+    shown = step is not None and (step.packet, step.sender) == (transition.packet, transition.endpoint)
     return StateChange(
         transition.endpoint,
         transition.after,
         transition.certainty,
         printable(transition.cause),
         transition.packet,
-        received=transition.packet is not None and sender is not None and not own,
+        received=transition.cause in RECEIVED and not shown,
     )
 
 

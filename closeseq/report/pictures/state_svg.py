@@ -19,6 +19,8 @@ from closeseq.report.pictures.style_sheets import STATES_STYLE
 from closeseq.tcp.states import TRANSITIONS, State
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from closeseq.report.diagram import Line, Point
     from closeseq.report.pictures.way import Passage, Way
 
@@ -28,10 +30,11 @@ WIDTH = 80 * CELL[0] + 2 * MARGIN
 ROWS = 41  # of the text drawing
 TEXT = 15  # from line to line
 LINE = 130  # characters that surely fit
+NARROW = 28  # and beside a curve
 ROUND = 9  # radius of a corner
 PLACE_OF_UNKNOWN = (34, 4)  # free in the text drawing
 # How far a curve bends, in pixels: each endpoint's its own way, and round the boxes of its column.
-ACROSS = {End.CLIENT: 40, End.SERVER: 170}
+ACROSS = {End.CLIENT: 40, End.SERVER: 150}
 DOWN = {End.CLIENT: 210, End.SERVER: 330}
 STEEP = 150  # pixels to the side, below which a curve stays in its column
 
@@ -70,8 +73,10 @@ class Chart:
             y += TEXT
         self.top = y + 4
         self._lines()
-        self._curves()
+        curves = [self._curve(passage) for passage in self._passed_elsewhere()]
         self._boxes()
+        for label in curves:
+            label()
         y = self.top + ROWS * CELL[1] + 24
         for line in in_words(TRANSITIONS) if way is None else ("dashed, ?: assumed",):
             for text in wrap(line, LINE):
@@ -138,13 +143,15 @@ class Chart:
         points = " ".join(f"{x:.1f},{y:.1f}" for x, y in [tip, *wings])
         self._put("polygon", f"tip {kind}", points=points)
 
-    def _curves(self) -> None:
-        """Draw what the connection did and the text drawing has no line for."""
-        for passage in () if self.way is None else self.way.passages:
-            if (passage.before, passage.after) not in LINES:
-                self._curve(passage)
+    def _passed_elsewhere(self) -> list[Passage]:
+        """Return what the connection did and the text drawing has no line for."""
+        if self.way is None:
+            return []
+        drawn = [one for way in LINES for one in self.way.between(*way)]
+        return [one for one in self.way.passages if one not in drawn]
 
-    def _curve(self, passage: Passage) -> None:
+    def _curve(self, passage: Passage) -> Callable[[], None]:
+        """Draw a curve, and return what writes its label, later, over the boxes."""
         start = self._middle(passage.before, 0)
         stop = self._middle(passage.after, -1)
         dx, dy = _minus(stop, start)
@@ -162,8 +169,15 @@ class Chart:
         self._head(passage.kind, tip, math.atan2(*reversed(_minus(tip, middle))))
         x = (start[0] + 2 * middle[0] + tip[0]) / 4
         y = (start[1] + 2 * middle[1] + tip[1]) / 4
-        for row, text in enumerate((", ".join(passage.causes), passage.text)):
-            self._text(f"label who {passage.kind}", x, y + row * TEXT, text)
+        outside = (passage.end is End.SERVER) == (middle[0] < (start[0] + stop[0]) / 2)
+        x, anchor = (x - 10, "end") if outside else (x + 10, "start")
+
+        def label() -> None:
+            rows = [*wrap(", ".join(passage.causes), NARROW), passage.text]
+            for row, text in enumerate(rows):
+                self._text(f"label who {passage.kind}", x, y + row * TEXT, text, anchor=anchor)
+
+        return label
 
     # -- boxes
 

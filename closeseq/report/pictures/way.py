@@ -33,7 +33,7 @@ class Passage:
     @property
     def kind(self) -> str:
         """The kind of the line: active, passive, reset or other."""
-        if any("RST" in cause for cause in self.causes):
+        if any(map(_of_reset, self.causes)):
             return "reset"
         return kind_of(self.before, self.after)
 
@@ -54,8 +54,9 @@ class Way:
     passages: tuple[Passage, ...] = ()
 
     def between(self, before: State, after: State) -> list[Passage]:
-        """Return who went from one state to another."""
-        return [one for one in self.passages if (one.before, one.after) == (before, after)]
+        """Return who went from one state to another as the diagram has it: not by a RST."""
+        ways = [one for one in self.passages if (one.before, one.after) == (before, after)]
+        return [one for one in ways if one.kind != "reset"]
 
     def visits(self, state: State) -> bool:
         """Whether an endpoint was ever in this state."""
@@ -83,15 +84,19 @@ def way(connection: Connection) -> Way:
     )
 
 
+def _of_reset(cause: str) -> bool:
+    return "RST" in cause
+
+
 def _passages(connection: Connection) -> Iterator[Passage]:
     """Yield the transitions of both endpoints, those that are alike as one."""
-    groups: dict[tuple[End, State, State], list[tuple[str, str, bool]]] = {}
+    groups: dict[tuple[End, State, State, bool], list[tuple[str, str, bool]]] = {}
     for one in connection.timeline.transitions:
         named = "timer" if one.packet is None else f"#{connection.files.name(one.packet)}"
         assumed = one.certainty is Certainty.ASSUMED
-        key = (one.endpoint, one.before, one.after)
+        key = (one.endpoint, one.before, one.after, _of_reset(one.cause))
         groups.setdefault(key, []).append((printable(one.cause), named, assumed))
-    for (end, before, after), times in groups.items():
+    for (end, before, after, _), times in groups.items():
         causes = dict.fromkeys(cause for cause, _, _ in times)
         names = tuple(named for _, named, _ in times)
         assumed = all(one for _, _, one in times)

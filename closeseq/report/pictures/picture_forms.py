@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Form:
+class PictureForm:
     """A form of pictures."""
 
     draw: Callable[[Connection], str]
@@ -36,24 +36,24 @@ class Form:
         return contained(connection, self.draw, self.bare).removesuffix("\n") + "\n"
 
 
-def _of_ladder(draw: Callable[[Ladder], str], suffix: str, *, alone: bool) -> Form:
+def _of_ladder(draw: Callable[[Ladder], str], suffix: str, *, alone: bool) -> PictureForm:
     def whole(connection: Connection) -> str:
         return draw(ladder(connection))
 
     def bare(connection: Connection) -> str:
         return draw(bare_ladder(connection))
 
-    return Form(whole, bare, suffix, alone)
+    return PictureForm(whole, bare, suffix, alone)
 
 
-def _of_way(draw: Callable[[Way], str], suffix: str, *, alone: bool) -> Form:
+def _of_way(draw: Callable[[Way], str], suffix: str, *, alone: bool) -> PictureForm:
     def whole(connection: Connection) -> str:
         return draw(way(connection))
 
     def bare(_: Connection) -> str:
         return draw(Way())
 
-    return Form(whole, bare, suffix, alone)
+    return PictureForm(whole, bare, suffix, alone)
 
 
 FORMS = {
