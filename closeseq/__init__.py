@@ -18,10 +18,12 @@ The way of the data, one line a stage. A later stage may import an earlier one, 
     reading      a capture's files, one after the other, and what was met in them
     judging      what analysis and watch share: connections that can be judged
     shards       the same in portions, by tasks on other machines
+    tables       connections as columns, for data frames and Parquet
     analysis     the pipeline end to end: a capture's connections
     linux        what Linux itself reports: socket table, tracepoint, owner of a socket
     watch        the same pipeline in small steps as time passes
     report       text, records, pictures
+    wireshark    comments on packets, and what shows them in Wireshark
     cluster      the report of a cluster's workers, made in parts
     diff         two sides compared: what got worse
     lab          real sockets, driven into each way of closing, and compared with the kernel
@@ -84,6 +86,7 @@ if TYPE_CHECKING:
         NotPermittedError,
         SaveError,
         ScriptError,
+        TablesError,
         UnknownWordError,
         WorkerError,
     )
@@ -92,6 +95,7 @@ if TYPE_CHECKING:
     from closeseq.report.records import record
     from closeseq.report.timeline_text import format_timeline
     from closeseq.settings import Limits, Settings, Timers
+    from closeseq.tables.columns import NumpyTables
     from closeseq.tcp.states import State
     from closeseq.tcp.timeline import Arrival, Certainty, Step, Timeline, Transition
     from closeseq.verdict.model import Finding, Initiator, Role, Severity, Verdict
@@ -121,6 +125,7 @@ __all__ = [
     "Limits",
     "Live",
     "NotPermittedError",
+    "NumpyTables",
     "Opener",
     "Position",
     "Reading",
@@ -132,6 +137,7 @@ __all__ = [
     "State",
     "Step",
     "Stream",
+    "TablesError",
     "Timeline",
     "Timers",
     "Traffic",
@@ -157,13 +163,14 @@ _HOMES = {
     ),
     "errors": (
         *("CaptureError", "CloseseqError", "DeviceError", "FilterError", "NotPermittedError"),
-        *("SaveError", "ScriptError", "UnknownWordError", "WorkerError"),
+        *("SaveError", "ScriptError", "TablesError", "UnknownWordError", "WorkerError"),
     ),
     "packets.frames": ("File", "Files"),
     "reading": ("Reading",),
     "report.records": ("record",),
     "report.timeline_text": ("format_timeline",),
     "settings": ("Limits", "Settings", "Timers"),
+    "tables.columns": ("NumpyTables",),
     "tcp.states": ("State",),
     "tcp.timeline": ("Arrival", "Certainty", "Step", "Timeline", "Transition"),
     "verdict.model": ("Finding", "Initiator", "Role", "Severity", "Verdict"),

@@ -6,6 +6,7 @@ asks for it, and the counts of a whole capture come of judging one connection of
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ from closeseq.connections import Connections
 from closeseq.judging import Judging
 from closeseq.reading import Reader, Reading
 from closeseq.settings import SECOND, Limits, Settings, nanoseconds, settings_of
+from closeseq.tables.columns import NumpyTables, joined, tabulated
 from closeseq.verdict.fault import Faults
 from closeseq.workers.pool import can_fork, in_order
 from closeseq.workers.processors import processors
@@ -46,6 +48,7 @@ MOST_KEPT = 4096  # classes that are made once
 FEW_FOR_ALL = 500  # connections, for which starting other processes costs more than they save
 AT_ONCE = 8192  # connections that a worker draws before it sends what it has; some megabytes of records
 PARTS = 8  # for each worker, at least
+TOGETHER = 2048  # connections of which `gathered` makes one thing
 
 
 def analyze(
@@ -57,6 +60,7 @@ def analyze(
     os: str = "linux",
     time_wait: float | None = None,
     fin_timeout: float | None = None,
+    ephemeral_ports: int | None = None,
     count: int | None = None,
     progress: Callable[[int, int | None], None] | None = None,
     executor: Executor | None = None,
@@ -74,6 +78,7 @@ def analyze(
         os: whose timers apply: linux, macos, bsd or windows.
         time_wait: seconds that TIME_WAIT lasts (2MSL, RFC 9293 3.6.1), instead of the system's.
         fin_timeout: seconds that FIN_WAIT_2 lasts without an owner, instead of the system's.
+        ephemeral_ports: how many local ports a client has to connect from, instead of the system's.
         count: stop after this many packets.
         progress: is called after each batch with the bytes consumed and the size of all, if known; with an
             executor, after each file with how many are done.
@@ -97,6 +102,7 @@ def analyze(
         os=os,
         time_wait=time_wait,
         fin_timeout=fin_timeout,
+        ephemeral_ports=ephemeral_ports,
     )
     found, broken = _found_chains((path, *more))
     if len(found) > 1:
@@ -284,18 +290,67 @@ class Analysis(Judging, Sequence[Connection]):
         if workers == 1:
             yield from map(draw, self.judged(indices))
             return
+        first, parts = self._parts(indices, workers)
+        # All workers know from the start what is learned of the first ones.
+        yield from map(draw, self.judged(first))
+        for found in self._by_workers(lambda judged: [draw(one) for one in judged], parts, workers):
+            yield from found
+
+    def gathered(
+        self, make: Callable[[Iterable[Connection]], Drawn], indices: Sequence[int]
+    ) -> Iterator[Drawn]:
+        """Yield what `make` makes of some connections at once, at most TOGETHER, in their order.
+
+        Args:
+            make: works in other processes if there are many connections, so that it must change nothing.
+            indices: which ones, ascending.
+
+        Raises:
+            WorkerError: another process ended before its work was done.
+        """
+        workers = self._workers(len(indices))
+        if workers == 1:
+            yield from map(make, _in_portions(self.judged(indices)))
+            return
+        first, parts = self._parts(indices, workers)
+        yield from map(make, _in_portions(self.judged(first)))
+        for found in self._by_workers(
+            lambda judged: [make(some) for some in _in_portions(judged)], parts, workers
+        ):
+            yield from found
+
+    @staticmethod
+    def _parts(indices: Sequence[int], workers: int) -> tuple[Sequence[int], list[Sequence[int]]]:
+        """Return the connections that this process does itself, and those of each task of the workers."""
+        size = max(1, min(AT_ONCE, len(indices) // (PARTS * workers)))
+        return indices[:size], [indices[at : at + size] for at in range(size, len(indices), size)]
+
+    def _by_workers(
+        self, work: Callable[[Iterator[Connection]], list[Drawn]], parts: list[Sequence[int]], workers: int
+    ) -> Iterator[list[Drawn]]:
+        """Yield what workers make of the connections of each part, in their order."""
 
         def some(part: Sequence[int]) -> tuple[list[Drawn], Faults]:
             self.faults = Faults()
-            return [draw(one) for one in self.judged(part, soon=False)], self.faults
+            return work(self.judged(part, soon=False)), self.faults
 
-        size = max(1, min(AT_ONCE, len(indices) // (PARTS * workers)))
-        # All workers know from the start what is learned of the first ones.
-        yield from map(draw, self.judged(indices[:size]))
-        parts = [indices[at : at + size] for at in range(size, len(indices), size)]
         for found, faults in in_order(some, parts, workers):
             self.faults.merge(faults)
-            yield from found
+            yield found
+
+    def tables(self, indices: Sequence[int] | None = None) -> NumpyTables:
+        """Return connections, transitions, events and findings as columns of numpy.
+
+        pandas, polars and duckdb take each as it is; `closeseq explain tables` describes the columns.
+
+        Args:
+            indices: of which connections, ascending; None for all.
+
+        Raises:
+            WorkerError: another process ended before its work was done.
+        """
+        chosen = range(len(self)) if indices is None else indices
+        return joined(list(self.gathered(tabulated, chosen)))
 
     def _workers(self, connections: int) -> int:
         """Return how many processes are to judge so many connections."""
@@ -354,7 +409,7 @@ class Analysis(Judging, Sequence[Connection]):
         """What the connections show together: idle timeouts, ports that run out."""
         from closeseq.verdict.population.rules import populations
 
-        return populations(self.closes, self.settings.timers)
+        return populations(self.closes, self.settings, self._connections.strays())
 
     @property
     def losses(self) -> tuple[int, int, int]:
@@ -392,6 +447,11 @@ class Analysis(Judging, Sequence[Connection]):
         """Return the connections with a problem to fix, in the order of their first packets."""
         found = (one.members for one in self.classes if one.outcome.has_problem)
         return self.among(sorted(i for members in found for i in members))
+
+
+def _in_portions(connections: Iterator[Connection]) -> Iterator[list[Connection]]:
+    while some := list(itertools.islice(connections, TOGETHER)):
+        yield some
 
 
 class SharedAnalysis(Analysis):

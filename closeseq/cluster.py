@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     from closeseq.settings import Settings
     from closeseq.shards.keys import Held
     from closeseq.shards.tasks import Numbered
+    from closeseq.verdict.population.rules import PopulationFinding
 
 
 Key = TypeVar("Key", bound=Hashable)
@@ -182,6 +183,10 @@ class Totals:
         self.faults.merge(other.faults)
         self.closes += other.closes
 
+    def population(self, wanted: Wanted, settings: Settings) -> list[PopulationFinding]:
+        """Return what all connections show together; nothing where only some are wanted."""
+        return [] if wanted or not self.closes else populations(Closes.joined(self.closes), settings)
+
     def summary(
         self, reading: Reading, settings: Settings, wanted: Wanted, style: Style, most: int | None
     ) -> Iterator[str]:
@@ -191,8 +196,7 @@ class Totals:
             return
         found = causes(Numerous(*key, size=one.number, least=one.first) for key, one in self.problems.items())
         shown = shares(found, most)
-        if not wanted:
-            yield from together(populations(Closes.joined(self.closes), settings.timers), style)
+        yield from together(self.population(wanted, settings), style)
         yield ""
         yield from blame(found, style, _reraise)
         if not found:

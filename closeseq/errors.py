@@ -4,6 +4,7 @@ What is merely strange *inside* a capture is no exception: it is counted and sho
 
     CaptureError                     reading a saved capture
     SaveError                        saving a live one
+    TablesError                      writing tables
     NotPermittedError, DeviceError,
     NoRingError, FilterError         capturing live
     KernelError                      asking the kernel for its sockets
@@ -82,6 +83,10 @@ class SaveError(CloseseqError):
         self.errno = errno
         saved = f"; {packets:,} packets were saved before" if packets else ""
         super().__init__(f"{path}: {problem}{saved}")
+
+
+class TablesError(CloseseqError):
+    """Tables cannot be written: something is there already, or the library for it is missing."""
 
 
 class WorkerError(CloseseqError):

@@ -39,6 +39,27 @@ BY_SYSTEM = {
 }
 
 
+EPHEMERAL_PORTS = {
+    "linux": 28_232,  # net.ipv4.ip_local_port_range = 32768 60999
+    "macos": 16_384,  # net.inet.ip.portrange.first = 49152
+    "bsd": 55_536,  # FreeBSD: net.inet.ip.portrange.first = 10000
+    "windows": 16_384,  # netsh int ipv4 show dynamicport tcp: 49152 and on
+}
+
+
+@dataclass(frozen=True, slots=True)
+class EphemeralPorts:
+    """How many local ports connect() has to choose from: each TIME_WAIT holds one, towards one server."""
+
+    usual: int = EPHEMERAL_PORTS["linux"]
+    own: int = 0  # those of this machine, if they are known
+    addresses: frozenset[str] = frozenset()  # of this machine
+
+    def of(self, client: str) -> int:
+        """Return how many a client has, given by its IP address."""
+        return self.own if self.own and client in self.addresses else self.usual
+
+
 @dataclass(frozen=True, slots=True)
 class Limits:
     """Thresholds of the timed rules, in nanoseconds. A wait counts from the threshold on (>=)."""
@@ -55,6 +76,7 @@ class Settings:
     hosts: frozenset[str] = frozenset()  # only connections with one of these IP addresses; empty: all
     limits: Limits = field(default_factory=Limits)
     timers: Timers = field(default_factory=Timers)
+    ephemeral_ports: EphemeralPorts = field(default_factory=EphemeralPorts)
 
 
 def settings_of(
@@ -65,17 +87,20 @@ def settings_of(
     os: str = "linux",
     time_wait: float | None = None,
     fin_timeout: float | None = None,
+    ephemeral_ports: int | None = None,
 ) -> Settings:
     """Return the settings for what a user gives; `analyze` describes each.
 
     Raises:
-        ValueError: a host that is no IP address, a time below zero, or a system that is not known.
+        ValueError: a host that is no IP address, a time below zero, a number of ports that is none, or a
+            system that is not known.
     """
     return Settings(
         ports=frozenset(_several(port)),
         hosts=frozenset(str(ip_address(one)) for one in _several(host)),
         limits=Limits(stuck_after_ns=nanoseconds(stuck_after)),
         timers=_timers(os, time_wait, fin_timeout),
+        ephemeral_ports=EphemeralPorts(_ports(os, ephemeral_ports)),
     )
 
 
@@ -92,6 +117,14 @@ def _several(given: Any) -> Iterable[Any]:
     if isinstance(given, Iterable) and not isinstance(given, str):
         return given
     return (given,)
+
+
+def _ports(os: str, given: int | None) -> int:
+    if given is None:
+        return EPHEMERAL_PORTS[os]
+    if given < 1:
+        raise ValueError(f"{given} is not a number of ports that a client can have")
+    return given
 
 
 def _timers(os: str, time_wait: float | None, fin_timeout: float | None) -> Timers:

@@ -10,7 +10,6 @@ import textwrap
 from collections import Counter
 from typing import TYPE_CHECKING
 
-import closeseq
 from closeseq.lab.agreement import Recording, agreement
 from closeseq.lab.experiments import experiments
 from closeseq.lab.kernel_answers import Answers
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
 
     from closeseq.connection import Connection
     from closeseq.lab.registry import Experiment
+    from closeseq.verdict.population.rules import PopulationFinding
 
 WIDTH = 110
 FORMATS = (".pcap", ".pcap.gz", ".pcapng")
@@ -112,6 +112,9 @@ def section(captures: Path, one: Experiment) -> Iterator[str]:
         f"    {shape}{f'   ({times} connections)' * (times > 1)}" for shape, times in shapes.items()
     )
     yield "\n".join(lines(found))
+    together = Recording(path, one.settings).together()
+    if together:
+        yield "\n".join(["Of all connections together:\n", *map(of_all, together)])
     answers = Answers.read(path.with_suffix(".kernel.jsonl"))
     agreed = agreement(Recording(path, one.settings), answers)
     for what, why in agreed.hidden.items():
@@ -135,9 +138,14 @@ def lines(found: list[Connection]) -> Iterator[str]:
             yield filled(f"`{finding.code}`{about}: {finding.summary} [{known}]", "  - ")
 
 
+def of_all(finding: PopulationFinding) -> str:
+    """Return what connections show together as an item of a list."""
+    return filled(f"`{finding.code}`: {finding.summary} [{finding.certainty}]", "- ")
+
+
 def analyzed(path: Path, one: Experiment) -> list[Connection]:
     """Analyse a capture as its row in the table says."""
-    return list(closeseq.analyze(str(path), stuck_after=one.stuck_after or 60.0, fin_timeout=one.fin_timeout))
+    return list(Recording(path, one.settings).until())
 
 
 def filled(text: str, first: str = "") -> str:

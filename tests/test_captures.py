@@ -11,6 +11,7 @@ import closeseq
 from closeseq.lab.experiments import experiments
 from closeseq.settings import SECOND, Limits, Timers
 from closeseq.verdict import judge
+from closeseq.verdict.model import PopulationCode
 from places import CAPTURES, ROOT
 from verdict_examples import Row, rows, timelines
 
@@ -35,7 +36,7 @@ def test_the_page_is_what_the_captures_say():
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=120,
         check=False,
     )
     assert done.returncode == 0, f"{done.stdout}{done.stderr}scripts/record_captures --page writes it anew"
@@ -60,13 +61,19 @@ def test_a_capture_is_judged_as_the_table_says(row: Row):
 @pytest.mark.parametrize("one", EXPERIMENTS, ids=[one.name for one in EXPERIMENTS])
 def test_a_capture_shows_what_its_experiment_is_to_show(one):
     path = str(CAPTURES / f"{one.name}.pcap")
-    found = list(closeseq.analyze(path, stuck_after=one.stuck_after or 60, fin_timeout=one.fin_timeout))
+    found = closeseq.analyze(
+        path,
+        stuck_after=one.stuck_after or 60,
+        fin_timeout=one.fin_timeout,
+        ephemeral_ports=one.ephemeral_ports,
+    )
     assert tuple(dict.fromkeys(each.verdict for each in found)) == one.verdicts
     assert tuple(dict.fromkeys(str(each.initiator) for each in found)) == one.initiators
     # What shows in the silence after the last packet, the capture does not have; nor may it have more,
     # but for waits that ended in that silence.
     codes = {finding.code for each in found for finding in each.findings}
     assert codes - one.findings <= {"bind-blocked"}
+    assert {together.code for together in found.population} == one.population
 
 
 def test_all_verdicts_and_findings_are_in_the_captures():
@@ -74,3 +81,4 @@ def test_all_verdicts_and_findings_are_in_the_captures():
     findings = {code for row in ROWS for code in row.findings}
     assert verdicts == {code for one in EXPERIMENTS for code in one.verdicts}
     assert findings == {code for one in EXPERIMENTS for code in one.findings}
+    assert set(PopulationCode) == {code for one in EXPERIMENTS for code in one.population}

@@ -13,13 +13,17 @@ import pytest
 
 import closeseq
 from closeseq import connection as road
+from closeseq.analysis import Analysis
 from closeseq.cli import analyze_run
 from closeseq.cli.main import run
 from closeseq.report import live_text, problems, records, socket_states, table
+from closeseq.report.page import examples, line
+from closeseq.report.pictures.picture_forms import FORMS
 from closeseq.report.records import schema
 from closeseq.verdict.fault import Faults
 from live_namespace import ended, needs_network
 from live_namespace import net as net  # noqa: PLC0414 - a fixture
+from pages import Parsed, written
 
 CAPTURE = "captures/leaky-server.pcap"
 
@@ -82,6 +86,15 @@ def test_several_processes_tell_the_same(form, monkeypatch, capsys):
         told.append(capsys.readouterr())
     assert "4 connections could not be judged, a fault in closeseq (#2: IndexError" in told[0].err
     assert told[1:] == told[:1] * 2
+
+
+def test_an_annotated_capture_has_the_comments_of_the_others(broken, tmp_path, capsys):
+    target = tmp_path / "annotated.pcapng"
+    assert run(["analyze", "-f", "pcapng", "-o", str(target), CAPTURE]) == 70
+    assert "1 connection could not be judged" in capsys.readouterr().err
+    data = target.read_bytes()
+    assert (b"closeseq: #1 " in data) == (broken == "judge")  # whose states are known, and no finding
+    assert all(b"closeseq: #%d " % number in data for number in (2, 3, 4, 5))
 
 
 def test_it_is_told_though_others_are_asked_for(broken, capsys):
@@ -288,3 +301,43 @@ def test_what_cannot_be_drawn_is_contained_while_it_is_captured(form, net, tmp_p
     else:
         assert "not-judged: closeseq failed to show this connection" in out
         assert "graceful: client closed first" in out
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_a_picture_that_fails_leaves_a_bare_one(monkeypatch, name):
+    connection = next(iter(closeseq.analyze("captures/client-closes.pcap")))
+    assert "client closed first" in FORMS[name].drawn(connection)
+
+    def fail(*_):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("closeseq.report.pictures.ladder._rungs", fail)
+    monkeypatch.setattr("closeseq.report.pictures.way._passages", fail)
+    drawn = FORMS[name].drawn(connection)
+    assert "client closed first" not in drawn
+    assert ("ZeroDivisionError" in drawn) == (name not in {"dot", "diagram"})
+
+
+def test_a_page_tells_of_it_and_shows_the_others(tmp_path, monkeypatch):
+    monkeypatch.setattr(line, "_line", failing(line._line, lambda c: int(c.id) == 2))
+    page = Parsed(written(tmp_path, CAPTURE, "--stuck-after", "2", status=70)[1])
+    verdicts = [ending[0] for ending in page.json("data")["table"]["endings"]]
+    assert "not-judged" in verdicts
+    assert any("closeseq itself failed at 1 connection" in one for one in page.of("li"))
+    (how_often,) = page.of("p", **{"class": "how-often"})
+    assert "4 of 5 connections" in how_often
+
+
+def test_a_ladder_that_cannot_be_drawn_leaves_the_record(tmp_path, monkeypatch):
+    monkeypatch.setattr(examples, "_drawn", failing(examples._drawn, lambda c: int(c.id) == 1))
+    page = Parsed(written(tmp_path, CAPTURE, status=70)[1])
+    assert len(page.of("svg", **{"class": "closeseq-ladder"})) == 4
+    assert [one["id"] for one in page.json("record")["connections"]] == [1, 2, 3, 4, 5]
+
+
+def test_a_page_is_written_where_what_many_show_together_cannot_be_found(tmp_path, monkeypatch):
+    monkeypatch.setattr(Analysis, "population", property(lambda _: 1 / 0))
+    page = Parsed(written(tmp_path, CAPTURE)[1])
+    told = "closeseq failed to show what connections show together: ZeroDivisionError in test_faults.py"
+    assert any(one.startswith(told) for one in page.of("li"))
+    assert page.json("record")["population"] == {"findings": []}

@@ -205,6 +205,7 @@ class PcapWalker:
                 problem = f"the record claims {claimed} captured bytes, and at most {longest} make sense"
                 walked.trouble = Trouble(problem, end + self._form.captured_at)
         header, walked.offset, walked.captured = header[:good], offset[:good], captured[:good]
+        walked.begin = start[:good]
         walked.wire = np.maximum(wire[:good], walked.captured)  # section 5: a reader may put this right
         seconds, fraction = header["seconds"].astype(np.int64), header["fraction"].astype(np.int64)
         walked.time_ns = seconds * 1_000_000_000 + fraction * self._form.ns_per_unit

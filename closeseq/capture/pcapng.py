@@ -117,6 +117,8 @@ class PcapngWalker:
         if good == len(start) and steps.stop is not None:
             walked.wanted, walked.trouble = steps.stop.wanted, steps.stop.trouble
         self._deliver(self._packets(blocks, walked), walked)
+        walked.begin = blocks.start[walked.begin]
+        walked.sections = blocks.start[blocks.kind == SECTION]
         if good < len(start):  # behind a false length no section header was one
             self._open_section(before if not good else ">" if big[good - 1] else "<")
         return walked
@@ -231,7 +233,7 @@ class PcapngWalker:
         walked.trouble = Trouble(f"{name}: {problem}", walked.end)
 
     def _deliver(self, packets: PacketBlocks, walked: Walked) -> None:
-        """Fill the columns; stop before the first packet whose time is beyond all clocks."""
+        """Fill the columns (`begin`: the blocks' rows); stop before the first time beyond all clocks."""
         columns = self._interfaces.columns()
         time_ns, beyond = columns.times(packets.interface, packets.ticks)
         good = first(beyond & packets.timed)
@@ -244,6 +246,7 @@ class PcapngWalker:
         walked.offset, walked.captured, walked.wire = packets.offset, packets.captured, packets.wire
         walked.link_type = columns.link_type[packets.interface]
         walked.interface = packets.interface.astype(np.uint32)
+        walked.begin = packets.row
         before_ns = self._last_ns
         walked.time_ns = self._with_latest(time_ns, packets.timed)
         self._interfaces.close_sections(packets.row[packets.timed], walked.time_ns[packets.timed], before_ns)

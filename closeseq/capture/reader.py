@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import struct
 from io import FileIO
-from typing import TYPE_CHECKING, BinaryIO, Self
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple, Self
 
 import numpy as np
 
@@ -18,6 +18,8 @@ from closeseq.packets.frames import Frames
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from numpy.typing import NDArray
 
 HEAD = pcap.FILE_HEADER  # bytes that `recognise` wants to see, if the file has as many
 
@@ -159,6 +161,16 @@ def walked_frames(walked: Walked, window: memoryview, before: int) -> Frames:
     )
 
 
+class Stretch(NamedTuple):
+    """Records of a capture that follow each other, with what stands between them."""
+
+    frames: Frames  # the packets among them; their buffer holds all records
+    start: int  # where in that buffer the first record begins
+    end: int  # and behind the last one
+    begin: NDArray[np.int64]  # where each packet's record begins
+    sections: NDArray[np.int64]  # where section headers begin, in a pcapng
+
+
 class Capture:
     """An open capture. Use it in a `with` statement, or `close` it.
 
@@ -187,6 +199,7 @@ class Capture:
         if isinstance(walker, Trouble):
             raise CaptureError(walker.problem, path=path, remedy=walker.remedy)
         self._walker = walker
+        self.header = head[: walker.begins]  # of a pcap; a pcapng has none, and begins with a block
         self._source.at = walker.begins
 
     def __enter__(self) -> Self:
@@ -245,15 +258,27 @@ class Capture:
         Raises:
             CaptureError: the capture is damaged, ends within a packet, or was changed while it was read.
         """
+        for stretch in self.stretches():
+            if len(stretch.frames):
+                yield stretch.frames
+
+    def stretches(self) -> Iterator[Stretch]:
+        """Yield the same packets with their records, and all records between them: every byte that is read.
+
+        Raises:
+            CaptureError: as `batches`.
+        """
         source = self._source
         while True:
             if self._closed:
                 raise ValueError("the capture is closed")
-            walked = self._walker.walk(source.window, source.at, self._batch)
-            moved = walked.end > source.at
+            start = source.at
+            walked = self._walker.walk(source.window, start, self._batch)
+            moved = walked.end > start
             source.at = walked.end
-            if len(walked.offset):
-                yield self._frames(walked)
+            if moved:
+                sections = walked.sections[walked.sections < walked.end]
+                yield Stretch(self._frames(walked), start, walked.end, walked.begin, sections)
             if walked.trouble:
                 raise self._error(walked.trouble)
             if not moved and not source.more(walked.wanted):

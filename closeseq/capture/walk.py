@@ -66,6 +66,8 @@ class Walked:
     time_ns: NDArray[np.int64] = field(default_factory=lambda: _none(np.int64))  # since the epoch
     link_type: NDArray[np.uint16] = field(default_factory=lambda: _none(np.uint16))  # LINKTYPE_
     interface: NDArray[np.uint32] = field(default_factory=lambda: _none(np.uint32))  # empty: there is one
+    begin: NDArray[np.int64] = field(default_factory=lambda: _none(np.int64))  # of the record, in the window
+    sections: NDArray[np.int64] = field(default_factory=lambda: _none(np.int64))  # a pcapng's section headers
 
 
 class Walker(Protocol):

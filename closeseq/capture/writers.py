@@ -11,7 +11,7 @@ import platform
 import select
 import stat
 import struct
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, BinaryIO, Protocol
 
 import numpy as np
@@ -25,7 +25,7 @@ from closeseq.packets.frames import Frames
 from closeseq.packets.gather import overlapping, scatter
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -34,7 +34,8 @@ AT_ONCE = 8 * 1024 * 1024  # bytes of records built at a time; frames of 64 KiB 
 BYTE_ORDER_MAGIC = 0x1A2B3C4D
 UNKNOWN_LENGTH = -1  # of a section that is still growing
 SHB_OS, SHB_USERAPPL = 3, 4  # section 4.1
-IF_NAME, IF_FILTER = 2, 11  # section 4.2
+OPT_COMMENT = 1  # section 3.5.1
+IF_NAME, IF_FILTER, IF_FCSLEN = 2, 11, 13  # section 4.2
 ISB_STARTTIME, ISB_IFRECV = 2, 4  # section 4.6
 LIBPCAP_EXPRESSION = b"\0"  # the first byte of if_filter: what follows is a filter's text
 SECOND_NS = 1_000_000_000
@@ -165,6 +166,15 @@ def _copy_packets(frames: Frames, target: NDArray[np.uint8], at: NDArray[np.int6
             overlapping(target, length)[at[rows]] = overlapping(frames.buffer, length)[source[rows]]
 
 
+def compacted(frames: Frames) -> Frames:
+    """Return the frames with a buffer of their own, which holds nothing else."""
+    ends = np.cumsum(frames.captured)
+    buffer = np.empty(int(ends[-1]) if len(ends) else 0, np.uint8)
+    offset = ends - frames.captured
+    _copy_packets(frames, buffer, offset)
+    return replace(frames, buffer=buffer, offset=offset)
+
+
 @dataclass(frozen=True, slots=True)
 class SavedDevice:
     """An interface that packets are captured on."""
@@ -173,6 +183,8 @@ class SavedDevice:
     link_type: int  # LINKTYPE_
     snaplen: int = 0  # bytes, 0 for no limit
     filter: str = ""  # the expression that packets had to match, as tcpdump would take it
+    resolution: int = TEN_TO_THE_MINUS_NINE  # of its clock: a tick is 10**-n seconds
+    fcs_bits: int | None = None  # of the frame check sequence that each packet ends with, if that is known
 
 
 class CaptureWriter(Protocol):
@@ -220,7 +232,7 @@ class CaptureWriter(Protocol):
 
 
 class PcapngWriter:
-    """A pcapng of one section, with nanoseconds.
+    """A pcapng of one section.
 
     Args:
         file: open for writing; see `RecordFile`.
@@ -235,6 +247,7 @@ class PcapngWriter:
         self._records = RecordFile(file)
         self._started_ns = started_ns
         self._latest_ns = 0  # of the packets
+        self._ns_per_tick = list[int]()  # by device
         self._written = list[int]()  # packets by device
         self._records.append(_section_header())
         for device in devices:
@@ -259,31 +272,60 @@ class PcapngWriter:
             OSError: the file does not take it.
         """
         body = struct.pack("<HHI", device.link_type, 0, device.snaplen)
-        body += _option(IF_NAME, device.name.encode(errors="replace"))
-        body += _option(IF_TSRESOL, bytes([TEN_TO_THE_MINUS_NINE]))
+        if device.name:
+            body += option(IF_NAME, device.name.encode(errors="replace"))
+        body += option(IF_TSRESOL, bytes([device.resolution]))
         if device.filter:
-            body += _option(IF_FILTER, LIBPCAP_EXPRESSION + device.filter.encode(errors="replace"))
-        self._records.append(_block(INTERFACE, body + _option(END_OF_OPTIONS, b"")))
+            body += option(IF_FILTER, LIBPCAP_EXPRESSION + device.filter.encode(errors="replace"))
+        if device.fcs_bits is not None:
+            body += option(IF_FCSLEN, bytes([device.fcs_bits]))
+        self._records.append(_block(INTERFACE, body + option(END_OF_OPTIONS, b"")))
+        self._ns_per_tick.append(10 ** (TEN_TO_THE_MINUS_NINE - device.resolution))
         self._written.append(0)
         return len(self._written) - 1
 
     def lengths(self, frames: Frames) -> NDArray[np.int64]:
         return HEADER[ENHANCED] + (frames.captured + 3 & ~3) + TRAILER
 
-    def write(self, frames: Frames, device: int | NDArray[np.int64] = 0) -> None:
-        devices = np.broadcast_to(np.asarray(device, np.int64), (len(frames),))
-        for begin, end in portions(self.lengths(frames)):
-            self._write(part(frames, begin, end), devices[begin:end])
+    def write(
+        self,
+        frames: Frames,
+        device: int | NDArray[np.int64] = 0,
+        options: Mapping[int, bytes] | None = None,
+    ) -> None:
+        """Write packets; see `CaptureWriter`.
 
-    def _write(self, frames: Frames, devices: NDArray[np.int64]) -> None:
-        length, before = self.lengths(frames), self.packets
-        ticks = np.maximum(frames.time_ns, 0).astype(np.uint64)
+        Args:
+            frames: the packets.
+            device: the device's index, of all of them or of each.
+            options: the list of options of some packets, by their place among these.
+        """
+        devices = np.broadcast_to(np.asarray(device, np.int64), (len(frames),))
+        length, options = self.lengths(frames), options or {}
+        rows = np.fromiter(options, np.int64, len(options))
+        length[rows] += np.fromiter(map(len, options.values()), np.int64, len(options))
+        for begin, end in portions(length):
+            some = {row - begin: found for row, found in options.items() if begin <= row < end}
+            self._write(part(frames, begin, end), devices[begin:end], length[begin:end], some)
+
+    def _write(
+        self,
+        frames: Frames,
+        devices: NDArray[np.int64],
+        length: NDArray[np.int64],
+        options: Mapping[int, bytes],
+    ) -> None:
+        before, per_tick = self.packets, np.array(self._ns_per_tick, np.int64)
+        ticks = (np.maximum(frames.time_ns, 0) // per_tick[devices]).astype(np.uint64)
         heads = np.empty(len(frames), EPB)
         heads["kind"], heads["length"], heads["interface"] = ENHANCED, length, devices
         heads["high"], heads["low"] = ticks >> np.uint64(32), ticks & np.uint64(0xFFFFFFFF)
         heads["captured"], heads["wire"] = frames.captured, frames.wire
         data, ends = assemble(frames, heads, length)
         scatter(data, ends - TRAILER, length.astype("<u4").view(BLOCK_END))
+        for row, found in options.items():
+            at = int(ends[row]) - TRAILER - len(found)
+            data[at : at + len(found)] = np.frombuffer(found, np.uint8)
         try:
             self._records.append(data.data, ends)
         finally:
@@ -306,11 +348,11 @@ class PcapngWriter:
 
     def _statistics(self, index: int, ended_ns: int, lost: int) -> bytes:
         body = struct.pack("<I", index) + _time(ended_ns)
-        body += _option(ISB_STARTTIME, _time(self._started_ns))
-        body += _option(ISB_ENDTIME, _time(ended_ns))
-        body += _option(ISB_IFRECV, struct.pack("<Q", self._written[index] + lost))
-        body += _option(ISB_IFDROP, struct.pack("<Q", lost))
-        return _block(STATISTICS, body + _option(END_OF_OPTIONS, b""))
+        body += option(ISB_STARTTIME, _time(self._started_ns))
+        body += option(ISB_ENDTIME, _time(ended_ns))
+        body += option(ISB_IFRECV, struct.pack("<Q", self._written[index] + lost))
+        body += option(ISB_IFDROP, struct.pack("<Q", lost))
+        return _block(STATISTICS, body + option(END_OF_OPTIONS, b""))
 
     def close(self) -> None:
         self._records.close()
@@ -375,9 +417,9 @@ def _section_header() -> bytes:
     import closeseq
 
     body = struct.pack("<IHHq", BYTE_ORDER_MAGIC, 1, 0, UNKNOWN_LENGTH)
-    body += _option(SHB_OS, f"{platform.system()} {platform.release()}".encode())
-    body += _option(SHB_USERAPPL, f"closeseq {closeseq.__version__}".encode())
-    return _block(SECTION, body + _option(END_OF_OPTIONS, b""))
+    body += option(SHB_OS, f"{platform.system()} {platform.release()}".encode())
+    body += option(SHB_USERAPPL, f"closeseq {closeseq.__version__}".encode())
+    return _block(SECTION, body + option(END_OF_OPTIONS, b""))
 
 
 def _block(kind: int, body: bytes) -> bytes:
@@ -385,10 +427,10 @@ def _block(kind: int, body: bytes) -> bytes:
     return struct.pack("<II", kind, length) + body + struct.pack("<I", length)
 
 
-def _option(code: int, value: bytes) -> bytes:
-    """Return an option (section 3.5), at most as long as its length can say."""
+def option(code: int, value: bytes, order: str = "<") -> bytes:
+    """Return an option (section 3.5), at most as long as its length can say; `order` is "<" or ">"."""
     value = value[:0xFFFF]
-    return struct.pack("<HH", code, len(value)) + value + bytes(-len(value) % 4)
+    return struct.pack(f"{order}HH", code, len(value)) + value + bytes(-len(value) % 4)
 
 
 def _time(time_ns: int) -> bytes:

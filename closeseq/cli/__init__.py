@@ -4,13 +4,18 @@ Each command's module has its options and help, and imports nothing else, so tha
 command runs is in the modules named after it:
 
     main         the command and its subcommands; exit statuses
-    analyze      `analyze`, `timeline`; analyze_run: one run; cluster_run: one run on a Dask cluster
+    analyze      `analyze`, `timeline`; analyze_run: one run; cluster_run: one on a Dask cluster;
+                 parquet_run: one that writes tables; picture_run: one that draws pictures;
+                 annotate_run: one that writes the capture again, with comments
     states       `states`; states_run
     diff         `diff`; diff_run
+    report       `report`; report_run
     live         `live`, `follow`; live_setup: capture, files, privileges; live_run: the loop;
                  live_output: what is written, and how much of it
     lab          `lab`; lab_run
     explain      `explain`
+    wireshark    `wireshark`, which installs closeseq there
+    extcap       `extcap`, which Wireshark runs; extcap_run
 
 Shared:
 

@@ -10,12 +10,12 @@ import itertools
 import json
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from closeseq.analysis import Analysis, analyze_chain
 from closeseq.capture.chains import Chain, find_chains
 from closeseq.capture.names import files_named
-from closeseq.cli.output import Output, opened
+from closeseq.cli.output import opened
 from closeseq.cli.requests import AnalyzeRequest, ReadOptions
 from closeseq.cli.terminal import Progress, Refusal, Status, complain, fault_in
 from closeseq.errors import CaptureError
@@ -27,6 +27,7 @@ from closeseq.report.table import table
 from closeseq.report.timeline_text import format_timeline
 from closeseq.report.why import why
 from closeseq.units import count
+from closeseq.verdict.model import PopulationCode
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -61,7 +62,7 @@ def pieces(
         for selection in selections:
             yield from jsonl(selection)
             if population:
-                yield population_line(selection)
+                yield population_line(selection.analysis.path, selection.population)
     elif form == "csv":
         yield csv_header()
         yield from itertools.chain.from_iterable(map(csv_lines, selections))
@@ -138,6 +139,12 @@ def first_of(selection: Selection, most: int) -> list[Sequence[int]]:
     return [problems, list(itertools.islice(others, most - len(problems)))]
 
 
+class Kept(Protocol):
+    """Where a report goes, which stays only if something could be read."""
+
+    keep: bool
+
+
 GLANCE = 10_000  # connections read to list a capture's ports
 
 
@@ -194,7 +201,7 @@ class Job:
             self.unread = True
         return found
 
-    def selections(self, chains: Iterable[Chain], output: Output) -> Iterator[Selection]:
+    def selections(self, chains: Iterable[Chain], output: Kept) -> Iterator[Selection]:
         """Yield the connections to show of each capture that can be read, and report the other captures."""
         for chain in chains:
             try:
@@ -219,6 +226,8 @@ class Job:
             mention(selection)
         fail_on = self.request.fail_on
         self.found |= any(selection.verdicts.get(code) or selection.findings.get(code) for code in fail_on)
+        if fail_on & set(PopulationCode):
+            self.found |= any(one.code in fail_on for one in selection.population)
         if selection.analysis.failed:
             complain(f"{selection.analysis.path}: {fault_in(selection.analysis.faults)}")
             self.failed = True

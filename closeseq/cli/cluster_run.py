@@ -17,6 +17,7 @@ from closeseq.errors import CaptureError
 from closeseq.report.text import Style, printable
 from closeseq.shards.keys import file_system, write_whole
 from closeseq.shards.plan import each, shared_out
+from closeseq.verdict.model import PopulationCode
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -95,6 +96,10 @@ class ClusterJob(Job):
         self.found |= any(
             code in totals.verdicts.of or code in totals.findings.of for code in request.fail_on
         )
+        if request.fail_on & set(PopulationCode):
+            self.found |= any(
+                one.code in request.fail_on for one in totals.population(request.wanted, settings)
+            )
         if len(totals.faults):
             complain(f"{chain.paths[0]}: {fault_in(totals.faults)}")
             self.failed = True

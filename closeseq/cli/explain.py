@@ -12,7 +12,7 @@ from closeseq.cli.terminal import Refusal
 from closeseq.errors import UnknownWordError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from closeseq.report.text import Style
     from closeseq.verdict.vocabulary import Entry
@@ -26,34 +26,57 @@ Examples:
   closeseq explain 'connection reset by peer' RSTO cD UC 499
   closeseq explain                       every word there is
   closeseq explain diagram               the states and what leads from one to the next
+  closeseq explain diagram -f svg > tcp.svg
+  closeseq explain tables                the columns of -f parquet and analysis.tables()
 """
 
 
-DIAGRAM = "diagram"  # a word that draws instead of explaining
+DIAGRAM, TABLES = "diagram", "tables"  # words that show something of their own
 WORD = 23  # columns of a word in the list of all
 
 
 @click.command(epilog=EPILOG)
 @click.argument("words", nargs=-1, metavar="[WORD]...")
-def explain(words: tuple[str, ...]) -> None:
+@click.option(
+    *("-f", "--format", "form"),
+    type=click.Choice(("text", "svg", "dot")),
+    default="text",
+    show_default=True,
+    help="How to draw the diagram.",
+)
+def explain(words: tuple[str, ...], form: str) -> None:
     """Explain states, verdicts and findings, and what to do about them. Without WORD, list them all.
 
     WORD may also be an error (ECONNRESET, "socket hang up"), a line of a log with one in it, or a code of
     Zeek, HAProxy, Envoy, nginx or a firewall.
 
-    The word "diagram" draws RFC 9293's state diagram (figure 5), from the very table that closeseq follows.
+    The word "diagram" draws RFC 9293's state diagram (figure 5), from the very table that closeseq follows:
+    an active open and close are green, a passive one blue. 'closeseq timeline -f diagram' marks the way of a
+    connection in it. The word "tables" lists the columns of -f parquet.
     """
-    from closeseq.report.diagram import diagram
-
+    if form != "text":
+        _draw(words, form)
+        return
     try:
         entries = [entry for word in _parted(words) for entry in _meant(word)]
     except UnknownWordError as unknown:
         raise Refusal(str(unknown)) from unknown
     with opened(None) as output:
         style = output.style(ascii_only=False)
-        blocks = [diagram() if entry is None else _block(entry, style) for entry in entries]
+        blocks = [_block(entry, style) for entry in entries]
         blocks = blocks or [glossary(style)]
         output.write("\n" * bool(i) + "\n".join(block) + "\n" for i, block in enumerate(blocks))
+
+
+def _draw(words: tuple[str, ...], form: str) -> None:
+    """Write the diagram as a picture. Raises Refusal for any other word."""
+    if words != (DIAGRAM,):
+        raise Refusal(f"-f {form} is for the word {DIAGRAM!r} alone")
+    from closeseq.report.pictures.dot import dot
+    from closeseq.report.pictures.state_svg import state_svg
+
+    with opened(None) as output:
+        output.write([dot() if form == "dot" else state_svg() + "\n"])
 
 
 def _parted(words: tuple[str, ...]) -> tuple[str, ...]:
@@ -65,13 +88,13 @@ def _parted(words: tuple[str, ...]) -> tuple[str, ...]:
     return (together,) if len(words) > 1 and not alone and foreign(together) else words
 
 
-def _meant(word: str) -> list[Entry | ForeignEntry | None]:
-    """Return what a word means; None for the diagram. Raises UnknownWordError."""
+def _meant(word: str) -> list[Entry | ForeignEntry | str]:
+    """Return what a word means; DIAGRAM and TABLES themselves. Raises UnknownWordError."""
     from closeseq.verdict import vocabulary
     from closeseq.verdict.vocabulary.foreign import foreign
 
-    if word == DIAGRAM:
-        return [None]
+    if word in {DIAGRAM, TABLES}:
+        return [word]
     try:
         return [vocabulary.lookup(word)]
     except UnknownWordError:
@@ -81,10 +104,22 @@ def _meant(word: str) -> list[Entry | ForeignEntry | None]:
         return list(found)
 
 
-def _block(entry: Entry | ForeignEntry, style: Style) -> Iterator[str]:
+def _block(entry: Entry | ForeignEntry | str, style: Style) -> Iterable[str]:
     from closeseq.verdict.vocabulary import Entry
 
+    if isinstance(entry, str):
+        return _shown(entry, style)
     return explanation(entry, style) if isinstance(entry, Entry) else translation(entry, style)
+
+
+def _shown(word: str, style: Style) -> Iterable[str]:
+    if word == DIAGRAM:
+        from closeseq.report.diagram import diagram
+
+        return diagram()
+    from closeseq.report.table_fields import table_fields
+
+    return table_fields(style)
 
 
 def translation(entry: ForeignEntry, style: Style) -> Iterator[str]:

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from closeseq.cli.options import CHOOSING, FAILING, READING, options, seconds
+from closeseq.cli.options import CHOOSING, FAILING, OF_ALL, READING, options, seconds
 
 LIVE_EPILOG = """\b
 Examples:
@@ -54,6 +54,7 @@ WATCHING = (
         help="Keep at most N connections; when full, the longest-idle ones are dropped, and counted.",
     ),
     *FAILING,
+    *OF_ALL,
     click.option("--ascii", "ascii_only", is_flag=True, help="Draw without line-drawing characters."),
 )
 

@@ -14,16 +14,18 @@ from typing import TYPE_CHECKING
 
 from closeseq.report.containment import bare_lines, contained
 from closeseq.report.live_text import bare_line, block, headline, line, others
-from closeseq.report.records import csv_header, csv_record
+from closeseq.report.records import csv_header, csv_record, population_line
+from closeseq.report.summary import together
 from closeseq.watch.updates import UpdateKind
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from closeseq.cli.output import Output
     from closeseq.connections.conversation import End
     from closeseq.report.selection import Wanted
     from closeseq.report.text import Style
+    from closeseq.verdict.population.rules import PopulationFinding
     from closeseq.watch.kernel_view import KernelAnswer, KernelView
     from closeseq.watch.updates import Pattern, Update, Updates
 
@@ -141,16 +143,25 @@ class UpdateWriter:
         style: how text may look.
         wanted: the connections to write.
         kernel: the kernel's view; None if it is not asked.
+        population: whether JSON lines also tell what connections show together.
     """
 
     def __init__(
-        self, form: str, output: Output, style: Style, wanted: Wanted, kernel: KernelView | None
+        self,
+        form: str,
+        output: Output,
+        style: Style,
+        wanted: Wanted,
+        kernel: KernelView | None,
+        *,
+        population: bool = False,
     ) -> None:
         self.form = form
         self.output = output
         self.style = style
         self.wanted = wanted
         self.kernel = kernel
+        self.population = population
         self.written: Counter[UpdateKind] = Counter()
         self._records_a_second = 500.0
         self._throttle = Throttle()
@@ -187,6 +198,18 @@ class UpdateWriter:
             self.output.write(self._records(chosen), within=PROMPT)
             if number:
                 self._records_a_second = number / max(time.monotonic() - began, 1e-6)
+
+    def write_news(self, found: Sequence[PopulationFinding], capture: str) -> None:
+        """Write what connections show together, as soon as it shows; nothing in a table or at the end only.
+
+        Args:
+            found: what is new.
+            capture: the name of the interface or file.
+        """
+        if self.form == "timeline":
+            self.output.write(_lines([*together(found, self.style), ""]))
+        elif self.form == "jsonl" and self.population:
+            self.output.write([population_line(capture, found)])
 
     def _records(self, updates: Iterable[Updates]) -> Iterator[str]:
         for seen in (seen for one in updates for seen in one):

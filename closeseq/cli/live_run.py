@@ -19,15 +19,17 @@ from closeseq.report.live_text import clock, closing, named, states
 from closeseq.report.summary import asked_for
 from closeseq.report.text import printable
 from closeseq.units import count, span
+from closeseq.verdict.fault import place
 from closeseq.watch.updates import UpdateKind
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from types import FrameType
 
     from closeseq.cli.live_output import UpdateWriter
     from closeseq.cli.requests import MonitorRequest
     from closeseq.report.problems import Group
+    from closeseq.verdict.population.rules import PopulationFinding
     from closeseq.watch.kernel_view import KernelView
     from closeseq.watch.session import Session
     from closeseq.watch.updates import Updates
@@ -99,6 +101,8 @@ class LiveRun:
         self._next_table = self._began + (request.every or 0.0)
         self._noticed = 0
         self._unsaved = False
+        self._population: Sequence[PopulationFinding] = ()
+        self._together = True  # closeseq has not failed at that
 
     def run(self) -> Status:
         """Report until it is enough, then what is left and a summary; return the exit status."""
@@ -134,6 +138,7 @@ class LiveRun:
             if updates or self.writer.due:
                 self.status.clear()
                 self.writer.write(updates)
+            self._look_at_all()
             if self.request.every is not None and time.monotonic() >= self._next_table:
                 self._next_table += self.request.every
                 self._table()
@@ -148,12 +153,37 @@ class LiveRun:
             self._complain(str(self.session.unread))
             self.trouble = True
         self._notice()
+        self._look_at_all(last=True)
         self._announce(last)
         self.writer.write(last, last=True)
         if self.writer.form in {"timeline", "summary"}:
             unfinished = [one for one in last if one.kind is UpdateKind.OPEN]
-            lines = closing(self.session.monitor, unfinished, self.asked, self.writer.style, self._owners)
+            lines = closing(
+                self.session.monitor,
+                unfinished,
+                self.asked,
+                self.writer.style,
+                self._owners,
+                population=self._population,
+            )
             self.writer.output.write(f"{row}\n" for row in lines)
+
+    def _look_at_all(self, *, last: bool = False) -> None:
+        """Report what all connections show together, as soon as it shows."""
+        monitor = self.session.monitor
+        if self.request.wanted:  # these are only some of them
+            return
+        try:
+            news = monitor.news(now=last)
+        except Exception as fault:  # noqa: BLE001 - only this is affected
+            if self._together:
+                self._complain(f"closeseq failed to show what connections show together: {place(fault)}")
+            self._together = False
+            return
+        self._population = monitor.population
+        if news and not (last and self.writer.form == "timeline"):  # the summary has it
+            self.status.clear()
+            self.writer.write_news(news, monitor.reading.path)
 
     def _announce(self, last: list[Updates]) -> None:
         """Announce what takes long or was left out."""
@@ -245,7 +275,7 @@ class LiveRun:
         return bool(faults)
 
     def _found(self) -> bool:
-        counts = self.session.monitor.counts()
-        return any(
-            counts.verdicts[c] or counts.problems[c] or counts.notices[c] for c in self.request.fail_on
+        counts, fail_on = self.session.monitor.counts(), self.request.fail_on
+        return any(counts.verdicts[c] or counts.problems[c] or counts.notices[c] for c in fail_on) or any(
+            one.code in fail_on for one in self._population
         )

@@ -22,6 +22,7 @@ from closeseq.errors import (
     SaveError,
 )
 from closeseq.watch import Monitor
+from closeseq.watch.kernel_view import with_own_ports
 from closeseq.watch.session import PacketClock, Session, SystemClock
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from closeseq.cli.requests import LiveRequest, MonitorRequest
     from closeseq.linux.owner_service import OwnerService
     from closeseq.packets.frames import Files, Frames
+    from closeseq.settings import Settings
     from closeseq.watch.kernel_view import KernelView
     from closeseq.watch.session import Clock, PacketSource
 
@@ -40,7 +42,7 @@ if TYPE_CHECKING:
 
 def run_live(request: LiveRequest) -> Status:
     """Run `live`; return the exit status."""
-    rotation = _rotation(request)
+    rotation, settings = _rotation(request), request.monitor.reading.settings
     with stopped_by_signals() as stop, ExitStack() as at_end:
         try:
             service = _owner_service(request, at_end)
@@ -57,16 +59,26 @@ def run_live(request: LiveRequest) -> Status:
             complain(str(error))
             return Status.CAPTURE
         kernel = _kernel_view(request, service, at_end)
-        _give_up_root(request)
+        give_up_root(request.user, no_drop=request.no_drop)
         try:
             save = _saver(request, rotation, source, at_end)
         except SaveError as error:
             raise Refusal(str(error)) from error
+        if request.monitor.reading.ephemeral_ports is None:
+            settings = with_own_ports(settings)
         name = ",".join(device.name for device in source.devices)
         # The report does not go among the packets, where these go to standard output.
         stream = sys.stderr if request.write == "-" else sys.stdout
         return _run(
-            request.monitor, name, source, SystemClock(), stop, stream=stream, kernel=kernel, save=save
+            request.monitor,
+            settings,
+            name,
+            source,
+            SystemClock(),
+            stop=stop,
+            stream=stream,
+            kernel=kernel,
+            save=save,
         )
 
 
@@ -80,30 +92,34 @@ def run_follow(path: str, request: MonitorRequest) -> Status:
         complain(str(error))
         return Status.CAPTURE
     with stopped_by_signals() as stop, source:
-        status = _run(request, path, source, PacketClock(), stop, stream=sys.stdout, files=source.files)
+        settings = request.reading.settings
+        status = _run(
+            request, settings, path, source, PacketClock(), stop=stop, stream=sys.stdout, files=source.files
+        )
         return Status.CAPTURE if source.incomplete and status is not Status.BUG else status
 
 
 def _run(
     request: MonitorRequest,
+    settings: Settings,
     name: str,
     source: PacketSource,
     clock: Clock,
-    stop: Stop,
     *,
+    stop: Stop,
     stream: TextIO,
     kernel: KernelView | None = None,
     save: Save | None = None,
     files: Files | None = None,
 ) -> Status:
     """Run until there is a reason to stop, and report to the stream."""
-    monitor = Monitor(request.reading.settings, capture=name, most=request.max_connections)
+    monitor = Monitor(settings, capture=name, most=request.max_connections)
     if files is not None:
         monitor.reading.files = files
     session = Session(source, monitor, clock, save=save, count=request.reading.count)
     output = streamed(stream)
     style = output.style(ascii_only=request.ascii)
-    writer = UpdateWriter(request.form, output, style, request.wanted, kernel)
+    writer = UpdateWriter(request.form, output, style, request.wanted, kernel, population=request.population)
     return LiveRun(request, session, writer, stop, kernel).run()
 
 
@@ -191,14 +207,14 @@ def _kernel_view(request: LiveRequest, service: OwnerService | None, at_end: Exi
     return KernelView(table, service, own_addresses(), request.monitor.reading.settings.ports)
 
 
-def _give_up_root(request: LiveRequest) -> None:
-    """Become an ordinary user, before any packet is decoded and any file is written."""
+def give_up_root(user: str | None = None, *, no_drop: bool = False) -> None:
+    """Become an ordinary user, before any packet is decoded and any file is written. Raises Refusal."""
     from closeseq.cli.privileges import ROOT, PrivilegeError, drop
 
-    if hasattr(os, "geteuid") and os.geteuid() == ROOT and not request.no_drop:
+    if hasattr(os, "geteuid") and os.geteuid() == ROOT and not no_drop:
         load_everything()
     try:
-        drop(request.user, no_drop=request.no_drop)
+        drop(user, no_drop=no_drop)
     except PrivilegeError as error:
         raise Refusal(str(error)) from error
 

@@ -15,10 +15,13 @@ import click
 from closeseq.cli.analyze import analyze, timeline
 from closeseq.cli.diff import diff
 from closeseq.cli.explain import explain
+from closeseq.cli.extcap import extcap
 from closeseq.cli.lab import lab
 from closeseq.cli.live import follow, live
+from closeseq.cli.report import report
 from closeseq.cli.states import states
 from closeseq.cli.terminal import Status, complain, help_settings, use_help_formatter
+from closeseq.cli.wireshark import wireshark
 from closeseq.errors import WorkerError
 
 EPILOG = """\b
@@ -27,6 +30,7 @@ Examples:
   closeseq analyze web.pcap -p 8080 --finding stuck-close-wait -f timeline
   closeseq timeline web.pcap --connection 12
   closeseq states web.pcap --at 12.5     netstat, 12.5 s into the capture
+  closeseq report web.pcap -o report.html   one page to attach to a ticket
   closeseq analyze *.pcapng -f jsonl -o records.jsonl
   closeseq analyze ci.pcap --fail-on stuck-close-wait,data-after-close
   closeseq diff before.pcap after.pcap   what got worse?
@@ -66,7 +70,7 @@ def cli() -> None:
     """
 
 
-for command in (analyze, timeline, states, diff, live, follow, lab, explain):
+for command in (analyze, timeline, states, report, diff, live, follow, lab, explain, wireshark, extcap):
     cli.add_command(command)
 use_help_formatter(cli)
 

@@ -78,6 +78,8 @@ def errors(text: str) -> frozenset[str]:
 
 
 FORMATS = ("summary", "table", "timeline", "json", "jsonl", "csv")
+PICTURES = ("svg", "diagram", "mermaid", "plantuml", "msc", "dot")  # of one connection
+PARQUET, PCAPNG = "parquet", "pcapng"  # formats of `analyze` that are no text
 
 READING = (
     click.option(
@@ -126,6 +128,12 @@ READING = (
         help="Length of FIN_WAIT_2 without an owner, instead of the system's.",
     ),
     click.option(
+        "--ephemeral-ports",
+        type=click.IntRange(min=1),
+        metavar="N",
+        help="Local ports that a client has to connect from, instead of the system's.",
+    ),
+    click.option(
         "-n",
         "numeric",
         is_flag=True,
@@ -137,6 +145,14 @@ READING = (
 TOGETHER = (
     click.option(
         "--each", is_flag=True, help="Analyse each file by itself, also if files continue each other."
+    ),
+)
+
+OF_ALL = (
+    click.option(
+        "--population",
+        is_flag=True,
+        help="With -f jsonl: also a line of the kind population, about what the connections show together.",
     ),
 )
 
@@ -184,7 +200,7 @@ ASKING = (
     ),
 )
 
-WRITING = (
+SAVING = (
     click.option(
         "-o",
         "--output",
@@ -193,16 +209,21 @@ WRITING = (
         help="Write to this file, which must not exist yet.",
     ),
     click.option("--force", is_flag=True, help="With -o: overwrite the file."),
+)
+
+WRITING = (
+    *SAVING,
     click.option("--ascii", "ascii_only", is_flag=True, help="Draw without line-drawing characters."),
 )
 
 FAILING = (
     click.option(
         "--fail-on",
-        type=codes("verdict", "finding"),
+        type=codes("verdict", "finding", "finding of many connections"),
         metavar="CODE,...",
         multiple=True,
-        help="Exit with status 1 if a connection shown has one of these verdicts or findings.",
+        help="Exit with status 1 if a connection shown has one of these verdicts or findings, or all "
+        "connections together show one.",
     ),
 )
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from closeseq.errors import CloseseqError
 
 ROOT = 0
+COPY = "closeseq-python"  # an interpreter beside this one, that may capture
 HIGHEST_ID = 2**32 - 2  # the next one, -1, means "leave it as it is" to the system
 HOME_OF_NOBODY = "/nonexistent"
 # Where programs keep things for a user; those of root are not for whom we become.
@@ -35,11 +36,18 @@ def capability_command(arguments: list[str]) -> str:
     It makes a copy of the interpreter for that, beside it, so that it finds the same packages: whoever may
     run an interpreter that may capture can capture with any program.
     """
-    real, copy = os.path.realpath(sys.executable), str(Path(sys.executable).with_name("closeseq-python"))
+    real, copy = os.path.realpath(sys.executable), str(Path(sys.executable).with_name(COPY))
     install = ["sudo", "install", "-m", "500", "-o", str(os.getuid()), real, copy]
     permit = ["sudo", "setcap", "cap_net_raw=ep", copy]
     run = [*_with_path(), copy, "-P", "-m", "closeseq", *arguments]
     return " && ".join(shlex.join(command) for command in (install, permit, run))
+
+
+def interpreter_command() -> list[str]:
+    """Return what runs this closeseq by an interpreter, by the copy that may capture if there is one."""
+    copy = Path(sys.executable).with_name(COPY)
+    python = str(copy) if os.access(copy, os.X_OK) else sys.executable or "python3"
+    return [*_with_path(), python, "-P", "-m", "closeseq"]
 
 
 def _program() -> list[str]:

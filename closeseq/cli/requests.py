@@ -34,6 +34,7 @@ class ReadOptions:
     os: str = "linux"
     time_wait: float | None = None
     fin_timeout: float | None = None
+    ephemeral_ports: int | None = None
 
     @classmethod
     def of(cls, given: Given) -> ReadOptions:
@@ -55,6 +56,7 @@ class ReadOptions:
             os=self.os,
             time_wait=self.time_wait,
             fin_timeout=self.fin_timeout,
+            ephemeral_ports=self.ephemeral_ports,
         )
 
 
@@ -63,7 +65,7 @@ class AnalyzeRequest:
     """What `analyze` and `timeline` are asked."""
 
     captures: tuple[str, ...]
-    form: str  # of options.FORMATS
+    form: str  # of options.FORMATS, or options.PARQUET
     reading: ReadOptions = field(default_factory=ReadOptions)
     wanted: Wanted = field(default_factory=Wanted)
     most: int | None = 20  # problem connections, or timelines, to show; None for all
@@ -80,8 +82,6 @@ class AnalyzeRequest:
         """Return the request of a command line. Raises Refusal."""
         if captures.count("-") > 1:
             raise Refusal("standard input can be read only once")
-        if given.get("population") and form != "jsonl":
-            raise Refusal("--population is for -f jsonl; the summary and -f json have it")
         return cls(
             captures,
             form,
@@ -93,7 +93,7 @@ class AnalyzeRequest:
             given["force"],
             given["ascii_only"],
             given["each"],
-            given.get("population", False),
+            _population(given, form),
             given["jobs"],
         )
 
@@ -161,6 +161,34 @@ class DiffRequest:
 
 
 @dataclass(frozen=True)
+class ReportRequest:
+    """What `report` is asked."""
+
+    captures: tuple[str, ...]
+    ladders: int  # connections to show whole, at most
+    reading: ReadOptions
+    wanted: Wanted
+    fail_on: frozenset[str]
+    output: str | None
+    force: bool
+    jobs: int | None  # as AnalyzeRequest.jobs
+
+    @classmethod
+    def of(cls, captures: tuple[str, ...], ladders: int, given: Given) -> ReportRequest:
+        """Return the request of a command line."""
+        return cls(
+            captures,
+            ladders,
+            ReadOptions.of(given),
+            wanted(given),
+            _codes(given["fail_on"]),
+            given["output"],
+            given["force"],
+            given["jobs"],
+        )
+
+
+@dataclass(frozen=True)
 class MonitorRequest:
     """What `live` and `follow` both are asked."""
 
@@ -173,10 +201,11 @@ class MonitorRequest:
     max_connections: int
     fail_on: frozenset[str]
     ascii: bool
+    population: bool = False  # whether JSON lines also tell what all connections show together
 
     @classmethod
     def of(cls, given: Given) -> MonitorRequest:
-        """Return the options that both commands have."""
+        """Return the options that both commands have. Raises Refusal."""
         return cls(
             given["form"],
             ReadOptions.of(given),
@@ -187,6 +216,7 @@ class MonitorRequest:
             given["max_connections"],
             _codes(given["fail_on"]),
             given["ascii_only"],
+            _population(given, given["form"]),
         )
 
 
@@ -236,6 +266,13 @@ def wanted(given: Given) -> Wanted:
         frozenset(given.get("connection", ())),
         _codes(given.get("why", ())),
     )
+
+
+def _population(given: Given, form: str) -> bool:
+    """Return whether --population is given, which `timeline` does not have. Raises Refusal."""
+    if given.get("population") and form != "jsonl":
+        raise Refusal("--population is for -f jsonl; the other formats for a whole capture have it anyway")
+    return bool(given.get("population"))
 
 
 def _codes(several: tuple[frozenset[str], ...]) -> frozenset[str]:

@@ -13,10 +13,12 @@
     traffic         the digest of that traffic; how soon each endpoint answered
     idling          how long connections were idle before they were closed, as columns
     crowds          connections that close alike, counted over these columns
+    strays          segments that a NAT has forgotten to translate
     describe        the border: connections as plain Python, each a `Conversation`
     orientation     which endpoint is the client
     skeleton        connections with steps of the same kinds, their numbers as columns
     compose         one of these out of its rows; what duplicates were
+    community       the Community ID of a connection's addresses and ports
     conversation    the types that `tcp`, `verdict` and `report` work on
 
 Below them: `state` (what is kept from batch to batch, in memory or on disk) and `grouping` (which rows are

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from closeseq.connections.idling import Closes
+    from closeseq.settings import EphemeralPorts
 
 FEWEST = 5  # connections that show a timeout
 WIDTH, WIDTH_NS = 0.02, SECOND // 20  # of a cluster: values further apart are not of one timeout
@@ -29,7 +30,8 @@ SHARE = 0.2  # of the closes after idleness: fewer may lie together by chance
 NEARLY = 0.8  # of the server's timeout; of the connections
 CHANCE = 10  # how many times as many as would lie together by chance
 AROUND = 10  # windows
-FEWEST_WAITS = 500  # TIME_WAITs from which on a rate means something
+FEWEST_WAITS = 500  # TIME_WAITs from which on a rate means something; of few ports, a quarter of them
+ALWAYS = 0.95  # of an endpoint's connections
 SHORT_PACKETS = 8  # that a client sends in a connection for one request: at most
 
 
@@ -54,6 +56,15 @@ class PortUse(NamedTuple):
     held: int  # the most of them in TIME_WAIT at once
     lasted_ns: int  # from the first close to the last
     short: bool  # most of them had room for one request only
+
+
+class ResetHabit(NamedTuple):
+    """Connections to one server that one of its ends, or all its clients, ended with RST."""
+
+    server: Address
+    end: End  # who sent the RST
+    members: int
+    of: int  # connections to the server that this end closed first
 
 
 def idle_clusters(closes: Closes) -> Iterator[IdleCluster]:
@@ -98,9 +109,16 @@ def _by_timer(members: NDArray[np.int64], values: NDArray[np.int64]) -> bool:
     return len(members) >= FEWEST + int(CHANCE * by_chance)
 
 
-def port_uses(closes: Closes, time_wait_ns: int) -> Iterator[PortUse]:
-    """Yield the clients that closed many connections to one server first."""
-    for rows in _groups(closes, np.flatnonzero(closes.waits_ns >= 0), FEWEST_WAITS, client=True):
+def port_uses(closes: Closes, time_wait_ns: int, ports: EphemeralPorts) -> Iterator[PortUse]:
+    """Yield the clients that closed many connections to one server first.
+
+    Args:
+        closes: all connections.
+        time_wait_ns: how long each holds its port then.
+        ports: how many there are.
+    """
+    fewest = min(FEWEST_WAITS, *(max(FEWEST, one // 4) for one in (ports.usual, ports.own) if one))
+    for rows in _groups(closes, np.flatnonzero(closes.waits_ns >= 0), fewest, client=True):
         since = np.sort(closes.waits_ns[rows])
         begun = np.searchsorted(since, since - time_wait_ns, side="right")
         first, short = int(rows[0]), closes.client_packets[rows] <= SHORT_PACKETS
@@ -112,6 +130,17 @@ def port_uses(closes: Closes, time_wait_ns: int) -> Iterator[PortUse]:
             int(since[-1] - since[0]),
             bool(np.count_nonzero(short) >= NEARLY * len(rows)),
         )
+
+
+def reset_habits(closes: Closes) -> Iterator[ResetHabit]:
+    """Yield the endpoints that end nearly all their connections with RST, after all data was acknowledged."""
+    for rows in _groups(closes, np.flatnonzero(closes.calm_reset), FEWEST, client=False):
+        here = np.flatnonzero(_same_server(closes, int(rows[0])))
+        for end, code in ((End.SERVER, SERVER), (End.CLIENT, CLIENT)):
+            members = int(np.count_nonzero(closes.closer[rows] == code))
+            of = int(np.count_nonzero(closes.closer[here] == code))
+            if members >= max(FEWEST, ALWAYS * of):
+                yield ResetHabit(_server(closes, int(rows[0])), end, members, of)
 
 
 def _groups(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from closeseq.connections.state import NONE
 from closeseq.connections.traffic import LEAST_IDLE_NS
 from closeseq.packets.segments import FIN, RST
 
@@ -37,9 +38,14 @@ class Closes:
     resumed_ns: NDArray[np.int64]  # the longest silence that the client ended with a further request; 0: none
     waits_ns: NDArray[np.int64]  # since when the client is in TIME_WAIT, since the Unix epoch; else NOT
     client_packets: NDArray[np.int64]
+    calm_reset: NDArray[np.bool_]  # the closer sent RST, and no FIN; all data was acknowledged
 
     def __len__(self) -> int:
         return len(self.version)
+
+    def some(self, rows: NDArray[np.bool_] | slice) -> Closes:
+        """Return some of the rows."""
+        return Closes(*(getattr(self, name.name)[rows] for name in fields(self)))
 
     @classmethod
     def joined(cls, several: Sequence[Closes]) -> Closes:
@@ -68,7 +74,17 @@ def closes(table: PairTable, steps: Steps, client: NDArray[np.int64]) -> Closes:
         sides.resumed_ns[one],
         np.where(waits, histories.last_ns, NOT),
         sides.packets[one],
+        (closer != NOBODY) & ~fin & _all_acknowledged(table, one) & _all_acknowledged(table, other),
     )
+
+
+def _all_acknowledged(table: PairTable, side: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Whether the peer has acknowledged all that was captured of these rows of `Sides`, and something was."""
+    sides = table.sides
+    sent_end = sides.sent_end[side]
+    done: NDArray[np.bool_] = (sides.acked_end[side ^ 1] >= sent_end) & (sent_end != NONE)
+    done &= sides.fins[side] == 0
+    return done
 
 
 def _first_closes(

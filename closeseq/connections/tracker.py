@@ -19,6 +19,7 @@ from closeseq.connections.sequence_space import Batch, Senders, number
 from closeseq.connections.skeleton import Skeleton, skeletons
 from closeseq.connections.state import DiskColumns
 from closeseq.connections.steps import Steps, everything, next_times, some
+from closeseq.connections.strays import strays
 from closeseq.connections.traffic import measure
 from closeseq.connections.whereabouts import elsewhere
 
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from closeseq.connections.idling import Closes
     from closeseq.connections.state import ColumnTable, Pairs
     from closeseq.connections.steps import Extent
+    from closeseq.connections.strays import Stray
     from closeseq.packets.segments import Segments
 
 FIRST_PORTION = 16  # connections that are made at once: who looks at a few does not wait for many
@@ -171,6 +173,10 @@ class Connections:
     def closes(self) -> Closes:
         """Return who closed each connection first, and after which silence."""
         return closes(self._table, self._steps, self._client_ends())
+
+    def strays(self) -> list[Stray]:
+        """Return what reached an endpoint from an address that it does not know; see there."""
+        return strays(self._table, self._client_ends())
 
     def losses(self) -> tuple[int, int, int]:
         """Return how many segments were lost near the clients, near the servers, and came out of order.

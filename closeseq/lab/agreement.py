@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from closeseq.lab.kernel_answers import Answers, SocketEntry, TableMoment
     from closeseq.settings import Settings
     from closeseq.tcp.timeline import Transition
+    from closeseq.verdict.population.rules import PopulationFinding
 
 SAME_INSTANT_NS = SECOND // 200  # that the capture and the tracepoint may be apart about one event; on a path
 UNHURRIED_NS = 3 * SECOND // 100  # so much more, and four times the way from the tap to the further end
@@ -124,11 +125,19 @@ class Recording:
             time_ns: of the last packet to be looked at, since the epoch; all, if not said.
             now_ns: for which moment, likewise; if not said, `time_ns` or else that of the last packet.
         """
+        analysis = self._analysis(time_ns)
+        now = now_ns or time_ns or analysis.now_ns
+        return [Connection(one.conversation, one.settings, now, capture=self._path) for one in analysis]
+
+    def together(self) -> list[PopulationFinding]:
+        """Return what all connections show together."""
+        return self._analysis(None).population
+
+    def _analysis(self, time_ns: int | None) -> Analysis:
         analysis = Analysis(self._path, self._settings)
         for batch in self._batches:
             analysis.feed(batch if time_ns is None else batch.take(batch.time_ns <= time_ns))
-        now = now_ns or time_ns or analysis.now_ns
-        return [Connection(one.conversation, one.settings, now, capture=self._path) for one in analysis]
+        return analysis
 
 
 def views(connections: Iterable[Connection], moment: TableMoment) -> list[View]:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import socket
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Self
 
-from closeseq.connections.conversation import ENDS, End
+from closeseq.connections.conversation import ENDS, Address, End
 from closeseq.lab import box, network
 from closeseq.lab.agreement import Recording, views
 from closeseq.lab.box import BoxNetwork
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from closeseq.lab.path import Injection
     from closeseq.lab.registry import Experiment
     from closeseq.lab.story import Story
+    from closeseq.linux.socket_table import Socket
     from closeseq.tcp.states import State
     from closeseq.verdict.model import Finding
 
@@ -75,6 +77,7 @@ class Bench:
         self.path_network: PathNetwork | None = None
         self.box_network: BoxNetwork | None = None
         self._hosts = dict.fromkeys(ENDS, "127.0.0.1")
+        self._known_as: dict[str, str] = {}  # addresses that a NAT replaces, with those it gives
         self._trace = trace
         self._open = contextlib.ExitStack()
         self._kept: list[socket.socket] = []  # lest their being collected as garbage close them
@@ -128,6 +131,10 @@ class Bench:
     def host(self, end: End) -> str:
         """Return the address of an end."""
         return self._hosts[end]
+
+    def known_as(self, end: End, address: str) -> None:
+        """Note the address by which an endpoint is captured: a NAT gives it that."""
+        self._known_as[self.host(end)] = address
 
     def injected(self, fault: Fault) -> contextlib.AbstractContextManager[Injection]:
         """Have the path do something on purpose while a block runs."""
@@ -202,8 +209,15 @@ class Bench:
             self.tap.catch_up()
             if not self.tap.near(now, UNSETTLED_NS + now - before):
                 break
-        entries = tuple(entry(one, next(iter(held_by.get(one.inode, [])), None)) for one in sockets)
+        entries = tuple(
+            entry(self._as_captured(one), next(iter(held_by.get(one.inode, [])), None)) for one in sockets
+        )
         return TableMoment(now, what, entries, hidden, clock)
+
+    def _as_captured(self, one: Socket) -> Socket:
+        """Return a socket with the address by which it is captured."""
+        address = self._known_as.get(one.local.address)
+        return replace(one, local=Address(address, one.local.port)) if address else one
 
     # ------------------------------------------------------------------------------- programs
 

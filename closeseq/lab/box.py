@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 DEVICE = "to-box"  # of client and server
 PORTS = {End.CLIENT: "to-client", End.SERVER: "to-server"}  # of the box
 NETWORKS = {End.CLIENT: "10.8.1", End.SERVER: "10.8.2"}
+SERVICE = "10.8.3.1"  # the server's address for the client, where the box translates
 PREFIX = 24
 MAC = "02:00:00:0b:0b:0b"  # that the box writes into RSTs of its own
 FILTER = "box"  # the name of a table
@@ -90,10 +91,33 @@ class BoxNetwork:
         with self.rejecting(match):
             with self._within(self._box):
                 # Only a handshake makes a connection known, as in most firewalls.
-                for name, value in (("established", seconds), ("unacknowledged", seconds)):
-                    network.set_parameter(f"../netfilter/nf_conntrack_tcp_timeout_{name}", value)
+                self._forget_after(seconds)
                 network.set_parameter("../netfilter/nf_conntrack_tcp_loose", 0)
             yield
+
+    @contextlib.contextmanager
+    def translating(self, forget_after: int | None = None) -> Iterator[None]:
+        """Give the server SERVICE as its address towards the client, as a NAT does, while the block runs.
+
+        Args:
+            forget_after: idle seconds after which it knows a connection no more; None: five days.
+        """
+        to_server = f"ip daddr {SERVICE} dnat to {self.host(End.SERVER)}"
+        rule = f"type nat hook prerouting priority -100; {to_server};"
+        with self._within(self._box):
+            network.nft(f"table ip {FILTER} {{\n chain prerouting {{ {rule} }}\n}}")
+            if forget_after is not None:
+                self._forget_after(forget_after)
+        try:
+            yield
+        finally:
+            with self._within(self._box):
+                network.nft(f"delete table ip {FILTER}")
+
+    @staticmethod
+    def _forget_after(seconds: int) -> None:
+        for name in ("established", "unacknowledged"):
+            network.set_parameter(f"../netfilter/nf_conntrack_tcp_timeout_{name}", seconds)
 
     def inject(self, reset: Packet) -> None:
         """Send the client an IP packet in a frame of the box's own."""

@@ -60,7 +60,8 @@ def conduct(
         answers.moves, untraced = None, bench.doubt
         agreed = agreement(recording, answers)
     connections = recording.until(now_ns=answers.moments[-1].time_ns)
-    complaints = [*bench.complaints, *unexpected(experiment, connections)]
+    together = {str(one.code) for one in recording.together()}
+    complaints = [*bench.complaints, *unexpected(experiment, connections, together)]
     if busy(bench, connections):
         complaints = [each for each in complaints if not each.startswith(TIMED)]
     story.conclude(connections, agreed, complaints, untraced=untraced)
@@ -81,8 +82,16 @@ def busy(bench: Bench, connections: Sequence[Connection]) -> bool:
     return bench.late > 0 or any(one.shape.endswith("C:FA S:A S:FA C:A") for one in connections)
 
 
-def unexpected(experiment: Experiment, connections: Sequence[Connection]) -> Iterator[str]:
-    """Yield in what the connections are not judged as the experiment says that they are."""
+def unexpected(
+    experiment: Experiment, connections: Sequence[Connection], together: set[str]
+) -> Iterator[str]:
+    """Yield in what the connections are not judged as the experiment says that they are.
+
+    Args:
+        experiment: what is expected.
+        connections: at the end.
+        together: the codes of what they show together.
+    """
     verdicts = tuple(dict.fromkeys(one.verdict for one in connections))
     initiators = tuple(dict.fromkeys(str(one.initiator) for one in connections))
     found: set[str] = {finding.code for one in connections for finding in one.findings}
@@ -90,9 +99,11 @@ def unexpected(experiment: Experiment, connections: Sequence[Connection]) -> Ite
         yield f"verdict {' '.join(verdicts)}, expected {' '.join(experiment.verdicts)}"
     if initiators != experiment.initiators:
         yield f"begun by {' '.join(initiators)}, expected {' '.join(experiment.initiators)}"
-    for code in sorted(found - experiment.findings):
+    found |= together
+    expected = experiment.findings | experiment.population
+    for code in sorted(found - expected):
         yield f"{code} found, and not expected"
-    for code in sorted(experiment.findings - found):
+    for code in sorted(expected - found):
         yield f"{code} expected, and not found"
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import TYPE_CHECKING
 
-from closeseq.settings import SECOND, Limits, Settings, Timers
+from closeseq.settings import SECOND, EphemeralPorts, Limits, Settings, Timers
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -54,6 +54,8 @@ class Experiment:
     fin_timeout: float | None = None  # seconds, likewise: what the namespace's setting is
     path: PathSettings | None = None  # between client and server; None: loopback
     box: bool = False  # there is a box between client and server instead
+    population: frozenset[str] = frozenset()  # what all connections together show at the end
+    ephemeral_ports: int | None = None  # as the option of `analyze`: what the namespace's setting is
 
     @property
     def text(self) -> str:
@@ -72,18 +74,25 @@ class Experiment:
 
     @property
     def settings(self) -> Settings:
-        """When a wait or a timer counts as over."""
+        """When a wait or a timer counts as over, and how many ports there are."""
         limits, timers = Limits(), Timers()
         if self.stuck_after is not None:
             limits = Limits(stuck_after_ns=round(self.stuck_after * SECOND))
         if self.fin_timeout is not None:
             timers = Timers(fin_timeout_ns=round(self.fin_timeout * SECOND))
-        return Settings(limits=limits, timers=timers)
+        ports = EphemeralPorts()
+        if self.ephemeral_ports is not None:
+            ports = EphemeralPorts(self.ephemeral_ports)
+        return Settings(limits=limits, timers=timers, ephemeral_ports=ports)
 
     @property
     def options(self) -> str:
         """The same, as options of `closeseq analyze`; empty if nothing is special."""
-        given = {"--stuck-after": self.stuck_after, "--fin-timeout": self.fin_timeout}
+        given = {
+            "--stuck-after": self.stuck_after,
+            "--fin-timeout": self.fin_timeout,
+            "--ephemeral-ports": self.ephemeral_ports,
+        }
         return " ".join(f"{name} {value:g}" for name, value in given.items() if value is not None)
 
 
@@ -102,6 +111,8 @@ def experiment(
     fin_timeout: float | None = None,
     path: PathSettings | None = None,
     box: bool = False,
+    population: str = "",
+    ephemeral_ports: int | None = None,
 ) -> Callable[[Run], Run]:
     """Register the function under its own name, with dashes; lists are words with spaces between them."""
 
@@ -121,6 +132,8 @@ def experiment(
             fin_timeout,
             path,
             box,
+            frozenset(population.split()),
+            ephemeral_ports,
         )
         return run
 

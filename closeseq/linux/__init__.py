@@ -7,6 +7,7 @@
     owners         which processes own a socket
     owner_service  the same without waiting, and without root's privileges in the process that asks
     owner_server   the process behind it, which keeps two capabilities
+    sysctl         settings of the kernel: how many ephemeral ports there are
     namespaces     enter the network namespace of a container
 
 Linux only. Nothing is loaded here: each module is imported where it is used.

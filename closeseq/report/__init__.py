@@ -6,10 +6,13 @@ problems       the problems of a capture by cause, the worst first
 summary        what was read, which program to fix, how the connections closed
 why            which program got an error, at which packet
 table          one line a connection
+table_fields   the columns of the tables for data frames, and what they mean
 diagram        the state diagram of RFC 9293, drawn from the transition table
 timeline_text  the close, packet by packet, with both endpoints' states
 endpoints      each endpoint at the end: what it waits for, which timer runs, what was found
+pictures       one connection as a picture
 socket_states  the socket table as netstat would have shown it at a moment
+page           one page of HTML, to attach to a ticket
 live_text      what `live` prints: a block a connection, a table of states, a summary at the end
 records        one object a connection, for programs: json, jsonl, csv
 rows           the fields of these objects

@@ -90,7 +90,7 @@ def diagram(table: Table = TRANSITIONS) -> Iterator[str]:
     Raises:
         ValueError: the table has a transition that the drawing has no place for, or the other way round.
     """
-    ways = _ways(table)
+    ways = ways_between(table)
     if ways.keys() != LINES.keys():
         odd = sorted(f"{before} to {after}" for before, after in ways.keys() ^ LINES.keys())
         raise ValueError(f"the drawing and the table differ: {', '.join(odd)}")
@@ -118,7 +118,7 @@ def label_of(signal: Signal) -> str:
     return f"{signal} / {ANSWERS[signal]}" if signal in ANSWERS else str(signal)
 
 
-def _ways(table: Table) -> dict[tuple[State, State], list[Signal]]:
+def ways_between(table: Table) -> dict[tuple[State, State], list[Signal]]:
     """Return the signals that lead from one state to another, for those transitions that are drawn."""
     found: dict[tuple[State, State], list[Signal]] = {}
     for before, row in table.items():

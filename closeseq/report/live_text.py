@@ -17,7 +17,7 @@ from closeseq.report.problems import MOST_GROUPS, MOST_PLACES, Group, ProblemCau
 from closeseq.report.records import draw, encode
 from closeseq.report.rows import Record, in_files
 from closeseq.report.selection import FIRST_BLAME
-from closeseq.report.summary import how_they_ended, remarks_on, their_shapes
+from closeseq.report.summary import how_they_ended, remarks_on, their_shapes, together
 from closeseq.report.text import Style, moment, printable
 from closeseq.report.timeline_text import format_timeline
 from closeseq.tcp.states import State
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from closeseq.linux.socket_table import Socket
     from closeseq.reading import Reading
     from closeseq.report.problems import Place
+    from closeseq.verdict.population.rules import PopulationFinding
     from closeseq.watch.counts import SocketCounts
     from closeseq.watch.kernel_view import KernelAnswer
     from closeseq.watch.monitor import Monitor
@@ -201,6 +202,8 @@ def closing(
     asked: str,
     style: Style,
     owners: Callable[[Group], Mapping[str, int]],
+    *,
+    population: Sequence[PopulationFinding] = (),
 ) -> Iterator[str]:
     """Yield the lines of the summary at the end.
 
@@ -210,11 +213,13 @@ def closing(
         asked: the ports and hosts that were asked for; printed if no connection was seen.
         style: how text may look.
         owners: returns the programs that own the sockets of a group of problems, with their number.
+        population: what all connections showed together.
     """
     counts, reading = monitor.counts(), monitor.reading
     yield from _seen(counts, reading, asked, style)
     if not counts.seen:
         return
+    yield from together(population, style)
     found = _gather(monitor, last)
     if found:
         yield ""

@@ -172,11 +172,16 @@ def blame(found: Sequence[ProblemCause], style: Style, failed: Failed) -> Iterat
 
 
 def _blamed(cause: ProblemCause, style: Style) -> list[str]:
-    where = f"at {_where(cause.groups[0])}" if cause.end is not None else ""
-    if len(cause.groups) > 1:
-        where = f"at the {cause.end} {_places(cause.groups)}"
-    text = f"{cause.code} {where}{': ' if where else ''}{vocabulary.lookup(cause.code).meaning}"
+    where = where_of(cause)
+    text = f"{cause.code}{f' at {where}: ' if where else ' '}{vocabulary.lookup(cause.code).meaning}"
     return style.wrap(text, first=f"{cause.number:>7,}  ")
+
+
+def where_of(cause: ProblemCause) -> str:
+    """Return where a problem is, its worst places if there are several; empty if at no one endpoint."""
+    if len(cause.groups) > 1:
+        return f"the {cause.end} {_places(cause.groups)}"
+    return "" if cause.end is None else _where(cause.groups[0])
 
 
 def _places(groups: Sequence[Group]) -> str:

@@ -8,10 +8,6 @@ from __future__ import annotations
 import csv
 import json
 import re
-import socket
-from binascii import b2a_base64
-from functools import lru_cache
-from hashlib import sha1
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -19,6 +15,7 @@ from msgspec import UNSET, UnsetType, to_builtins
 from msgspec.json import Encoder
 from msgspec.json import format as json_format
 
+from closeseq.connections.community import community_id
 from closeseq.connections.conversation import Conversation, End, Stream, Traffic
 from closeseq.report import aka, rows
 from closeseq.report.containment import bare_record, contained
@@ -28,10 +25,10 @@ from closeseq.verdict import vocabulary
 from closeseq.verdict.model import Severity
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
     from closeseq.connection import Connection
-    from closeseq.connections.conversation import Address, Opener
+    from closeseq.connections.conversation import Opener
     from closeseq.reading import Reading
     from closeseq.report.selection import Selection
     from closeseq.tcp.timeline import Step, Transition
@@ -125,25 +122,6 @@ def _head(connection: Connection) -> Head:
         connection.shape,
         connection.summary,
     )
-
-
-def community_id(client: Address, server: Address) -> str:
-    """Return the Community ID (version 1, seed 0) of a connection's addresses and ports.
-
-    That is the SHA-1 of both endpoints, the smaller one first (github.com/corelight/community-id-spec).
-    """
-    low, high = sorted((_packed(end.address), end.port) for end in (client, server))
-    ports = low[1].to_bytes(2, "big") + high[1].to_bytes(2, "big")
-    hashed = sha1(_SEED + low[0] + high[0] + _TCP + ports, usedforsecurity=False)
-    return f"1:{b2a_base64(hashed.digest(), newline=False).decode()}"
-
-
-_SEED, _TCP = bytes(2), bytes([socket.IPPROTO_TCP, 0])  # a byte of padding after the protocol
-
-
-@lru_cache(maxsize=1 << 14)
-def _packed(address: str) -> bytes:
-    return socket.inet_pton(socket.AF_INET6 if ":" in address else socket.AF_INET, address)
 
 
 def _endpoint(connection: Connection, end: End) -> rows.EndpointRow:
@@ -272,8 +250,7 @@ def json_record(connection: Connection) -> str:
 
 def population(selection: Selection) -> Record:
     """Return what the connections of a capture show together; nothing where only some are asked for."""
-    found = [] if selection.wanted else selection.analysis.population
-    return {"findings": [_of_many(one) for one in found]}
+    return {"findings": [_of_many(one) for one in selection.population]}
 
 
 def _of_many(one: PopulationFinding) -> Record:
@@ -292,11 +269,10 @@ def _of_many(one: PopulationFinding) -> Record:
     }
 
 
-def population_line(selection: Selection) -> str:
-    """Return the same as a line of JSON lines, told from a connection by its `kind`."""
-    reading = selection.analysis.reading
-    head = {"schema": SCHEMA, "kind": "population", "capture": named(reading.path)}
-    return json.dumps(head | population(selection)) + "\n"
+def population_line(capture: str, found: Sequence[PopulationFinding]) -> str:
+    """Return what connections show together as a line of JSON lines, told from one by its `kind`."""
+    head = {"schema": SCHEMA, "kind": "population", "capture": named(capture)}
+    return json.dumps(head | {"findings": [_of_many(one) for one in found]}) + "\n"
 
 
 def json_object(selection: Selection) -> Iterator[str]:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from closeseq.classes.outcome import FindingOutcome, Outcome
     from closeseq.connection import Connection
     from closeseq.verdict.model import Finding
+    from closeseq.verdict.population.rules import PopulationFinding
     from closeseq.watch.updates import Pattern
 
     Drawn = TypeVar("Drawn")
@@ -124,6 +125,11 @@ class Selection:
             for code in codes(outcome):
                 counts[code] += len(members)
         return dict(counts.most_common())
+
+    @property
+    def population(self) -> list[PopulationFinding]:
+        """What they show together; nothing where only some connections are asked for."""
+        return [] if self.wanted else self.analysis.population
 
     def problems(self) -> list[int]:
         """Return the indices of the connections with a problem, ascending."""

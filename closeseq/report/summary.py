@@ -64,7 +64,7 @@ def summary(selection: Selection, style: Style, most: int | None) -> Iterator[st
 def _together(selection: Selection, style: Style) -> list[str]:
     """Return what the connections show together; a line about the fault if closeseq itself fails at it."""
     try:
-        return list(together(selection.analysis.population, style))
+        return list(together(selection.population, style))
     except Exception as fault:  # noqa: BLE001 - only these lines are affected
         return style.wrap(f"closeseq failed to show what connections show together: {place(fault)}")
 
@@ -89,18 +89,24 @@ def what_was_read(selection: Selection, style: Style) -> Iterator[str]:
     """Yield what the capture holds, what was skipped and why, and what the capture lost."""
     analysis = selection.analysis
     reading = analysis.reading
-    lasted = ""
-    if reading.first_ns is not None and reading.last_ns is not None:
-        lasted = f" in {span(reading.last_ns - reading.first_ns)} from {when(reading.first_ns)}"
-    read = f"{title(reading)}: {count(reading.packets, 'packet')}{lasted}, "
-    read += count(len(analysis), "TCP connection")
-    if selection.wanted:
-        read += f"; {len(selection):,} of them with {selection.wanted}"
+    read = f"{title(reading)}: {read_in_short(selection)}"
     yield from (style.paint(line, "heading") for line in style.wrap(read, then="  "))
     for text in [*remarks_on(reading), *on_the_path(*analysis.losses)]:
         yield from style.wrap(text, first="  ", then="    ")
     if not len(analysis):
         yield from style.wrap(nothing(selection), first="  ", then="    ")
+
+
+def read_in_short(selection: Selection) -> str:
+    """Return how much a capture holds: packets, time, connections, and how many of these are shown."""
+    reading = selection.analysis.reading
+    lasted = ""
+    if reading.first_ns is not None and reading.last_ns is not None:
+        lasted = f" in {span(reading.last_ns - reading.first_ns)} from {when(reading.first_ns)}"
+    read = f"{count(reading.packets, 'packet')}{lasted}, {count(len(selection.analysis), 'TCP connection')}"
+    if selection.wanted:
+        read += f"; {len(selection):,} of them with {selection.wanted}"
+    return read
 
 
 def title(reading: Reading) -> str:

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from closeseq.connections.conversation import End, Event, Opener, Position, Traffic
+from closeseq.connections.conversation import End, Event, Opener, Position
 from closeseq.packets.segments import ACK, FIN, PSH, RST, SYN
 from closeseq.report.endpoints import found, standing
 from closeseq.report.text import NARROWEST, Style, printable, when
@@ -153,7 +153,7 @@ class Drawing:
         event, traffic = step.event, step.traffic
         states = {end: self.state(step, end, first=first) for end in End}
         if traffic is not None:
-            yield from self.digest(step, traffic)
+            yield from self.digest(step)
             if any(states.values()) and not self.narrow:
                 yield self.row("", states, "")
         elif event is not None:
@@ -243,24 +243,32 @@ class Drawing:
             return f"{line * 2} {label} {line * (free - 2)}{right}"
         return f"{left}{line * (free - 2)} {label} {line * 2}"
 
-    def digest(self, step: Step, traffic: Traffic) -> Iterator[str]:
+    def digest(self, step: Step) -> Iterator[str]:
         """Draw a stretch of traffic in one line."""
-        up, down = traffic.client, traffic.server
-        parts = [count(traffic.segments, "segment")]
-        parts += [f"{count(up.bytes, 'byte')} up"] if up.bytes else []
-        parts += [f"{count(down.bytes, 'byte')} down"] if down.bytes else []
-        again, probes = up.retransmissions + down.retransmissions, up.probes + down.probes
-        reordered, controls = up.reordered + down.reordered, up.controls + down.controls
-        parts += [count(again, "retransmission")] if again else []
-        parts += [count(probes, "keepalive or window probe")] if probes else []
-        parts += [f"{reordered:,} out of order"] if reordered else []
-        parts += [f"{controls:,} more with SYN, FIN or RST"] if controls else []
-        lasted = traffic.last_ns - traffic.time_ns
-        parts += [span(lasted)] if lasted else []
-        note = f"; {printable(self.files.text(step.note))}" if step.note else ""
+        note = printable(self.files.text(traffic_in_words(step)))
         clock = f"  {self.time(step.time_ns):>{self.clock}}  "
-        for row in self.style.wrap(f"~ {', '.join(parts)}{note}", first=clock, then=" " * len(clock) + "  "):
+        for row in self.style.wrap(f"~ {note}", first=clock, then=" " * len(clock) + "  "):
             yield self.style.paint(row, "dim")
+
+
+def traffic_in_words(step: Step) -> str:
+    """Return what a stretch of traffic consists of: "4 segments, 6 bytes up, 24.6 us"; empty for an event."""
+    traffic = step.traffic
+    if traffic is None:
+        return ""
+    up, down = traffic.client, traffic.server
+    parts = [count(traffic.segments, "segment")]
+    parts += [f"{count(up.bytes, 'byte')} up"] if up.bytes else []
+    parts += [f"{count(down.bytes, 'byte')} down"] if down.bytes else []
+    again, probes = up.retransmissions + down.retransmissions, up.probes + down.probes
+    reordered, controls = up.reordered + down.reordered, up.controls + down.controls
+    parts += [count(again, "retransmission")] if again else []
+    parts += [count(probes, "keepalive or window probe")] if probes else []
+    parts += [f"{reordered:,} out of order"] if reordered else []
+    parts += [f"{controls:,} more with SYN, FIN or RST"] if controls else []
+    lasted = traffic.last_ns - traffic.time_ns
+    parts += [span(lasted)] if lasted else []
+    return ", ".join(parts) + (f"; {step.note}" if step.note else "")
 
 
 def where(connection: Connection) -> str:

@@ -110,9 +110,11 @@ VANISHED = frozenset(
 class PopulationCode(StrEnum):
     """What many connections show together, warnings before facts; the vocabulary explains each."""
 
+    FORGOTTEN_BY_NAT = "forgotten-by-nat"
     PORT_PRESSURE = "port-pressure"
     TIMEOUTS_IN_WRONG_ORDER = "timeouts-in-wrong-order"
     IDLE_TIMEOUT = "idle-timeout"
+    RESETS_BY_HABIT = "resets-by-habit"
 
 
 class ErrorCode(StrEnum):

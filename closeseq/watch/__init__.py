@@ -5,6 +5,7 @@ In the order the data goes:
     session      a packet source and a monitor, driven together by a clock
     monitor      batches of packets and the time in, updates out
     updates      connections with something new to report
+    census       what all connections so far show together
     counts       how many sockets are in which state, and how connections closed
     kernel_view  the kernel's own state of the sockets, and which process owns each
     live         the API: an iterator of connections as they close

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import socket as sockets
 import time
+from dataclasses import replace
 from functools import lru_cache
 from ipaddress import ip_address
 from itertools import islice
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from closeseq.linux.owner_service import OwnerService
     from closeseq.linux.owners import Owner
     from closeseq.linux.socket_table import Socket, SocketTable
+    from closeseq.settings import Settings
 
 Pair = tuple[Address, Address]  # local, remote
 
@@ -193,6 +195,14 @@ class KernelView:
 def is_loopback(address: str) -> bool:
     """Return whether this is a loopback address."""
     return ip_address(address).is_loopback
+
+
+def with_own_ports(settings: Settings) -> Settings:
+    """Return settings with the number of ephemeral ports of this machine, for its own addresses."""
+    from closeseq.linux.sysctl import ephemeral_ports
+
+    ports = replace(settings.ephemeral_ports, own=ephemeral_ports(), addresses=frozenset(own_addresses()))
+    return replace(settings, ephemeral_ports=ports)
 
 
 def own_addresses() -> set[str]:

@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Any, Self
 
 from closeseq.capture.live import open_live
 from closeseq.settings import settings_of
+from closeseq.watch.kernel_view import with_own_ports
 from closeseq.watch.monitor import MOST_CONNECTIONS, Monitor
 from closeseq.watch.session import TICK, Session, SystemClock
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from closeseq.verdict.population.rules import PopulationFinding
     from closeseq.watch.counts import SocketCounts
     from closeseq.watch.updates import Update
 
@@ -29,6 +31,7 @@ def live(
     os: str = "linux",
     time_wait: float | None = None,
     fin_timeout: float | None = None,
+    ephemeral_ports: int | None = None,
     max_connections: int = MOST_CONNECTIONS,
 ) -> Live:
     """Report connections as they close. The capture begins at once, and ends with the iteration.
@@ -44,6 +47,8 @@ def live(
         os: whose timers apply: linux, macos, bsd or windows.
         time_wait: seconds that TIME_WAIT lasts (2MSL, RFC 9293 3.6.1), instead of the system's.
         fin_timeout: seconds that FIN_WAIT_2 lasts without an owner, instead of the system's.
+        ephemeral_ports: how many local ports a client has to connect from, instead of this machine's for its
+            own addresses, and of the system's for others.
         max_connections: how many to keep at most; when full, the longest-idle connections are dropped.
 
     Returns:
@@ -58,10 +63,18 @@ def live(
         ValueError: a host that is no IP address, a negative time, or an unknown system.
     """
     settings = settings_of(
-        port=port, host=host, stuck_after=stuck_after, os=os, time_wait=time_wait, fin_timeout=fin_timeout
+        port=port,
+        host=host,
+        stuck_after=stuck_after,
+        os=os,
+        time_wait=time_wait,
+        fin_timeout=fin_timeout,
+        ephemeral_ports=ephemeral_ports,
     )
     names = [interface] if isinstance(interface, str) else list(interface)
     source = open_live(names, ports=settings.ports, hosts=settings.hosts, expression=expression)
+    if ephemeral_ports is None:
+        settings = with_own_ports(settings)
     monitor = Monitor(settings, capture=",".join(names), most=max_connections)
     return Live(Session(source, monitor, SystemClock()), duration)
 
@@ -96,6 +109,12 @@ class Live:
     def counts(self) -> SocketCounts:
         """How many sockets are in which state now, and how all connections so far closed."""
         return self._session.monitor.counts()
+
+    @property
+    def population(self) -> list[PopulationFinding]:
+        """What all connections so far show together: idle timeouts, ports that run out."""
+        self._session.monitor.news(now=True)
+        return self._session.monitor.population
 
     @property
     def dropped(self) -> int:

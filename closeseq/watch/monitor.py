@@ -21,6 +21,7 @@ from closeseq.connections.steps import FAR_NS
 from closeseq.judging import Judging
 from closeseq.reading import Reading
 from closeseq.settings import SECOND, Settings
+from closeseq.watch.census import Census
 from closeseq.watch.counts import SocketCounts, TimeWaitCounts
 from closeseq.watch.updates import Patterns, Update, UpdateKind, Updates
 
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
     from closeseq.connections.conversation import Conversation
     from closeseq.packets.segments import Segments
+    from closeseq.verdict.population.rules import PopulationFinding
     from closeseq.watch.updates import Pattern
 
 UNREPORTED, REPORTED_STUCK, REPORTED_CLOSED = 0, 1, 2
@@ -89,19 +91,23 @@ class Monitor(Judging):
         self._past = SocketCounts()  # those whose patterns were dropped too
         self._most_patterns = MOST_PATTERNS
         self._time_wait = TimeWaitCounts()
+        self._census = Census(settings)
         self._ongoing = True
         self._now_ns = 0
+        self.changed = np.empty(0, np.int64)  # numbers of the connections to which the last batch added
 
     # ------------------------------------------------------------------------------------ packets
 
     def feed(self, packets: int, segments: Segments) -> None:
         """Add a batch: its number of packets, and the TCP segments in them."""
         self.reading.add(packets, segments)
+        self.changed = np.empty(0, np.int64)
         if not len(segments):
             return
         self.reading.see(segments)
         self._add(segments)
         self._touch(self._connections.touched)
+        self.changed = self._connections.numbers[self._connections.touched]
         replaced, last_ns = self._connections.replaced, int(segments.time_ns.max())
         self._tracked.due_ns[replaced] = np.minimum(self._tracked.due_ns[replaced], last_ns + SETTLE_NS)
         if len(self) > self._room:
@@ -199,6 +205,11 @@ class Monitor(Judging):
     def connection(self, index: int, kind: UpdateKind) -> Update:
         """Return one connection as it stands now."""
         return next(self.connections([index], kind))
+
+    def numbered(self, numbers: NDArray[np.int64], kind: UpdateKind) -> Iterator[Update]:
+        """Yield the connections with these ascending numbers as they stand now, but for those dropped."""
+        there = self._connections.numbers
+        yield from self.connections(np.flatnonzero(np.isin(there, numbers)).tolist(), kind)
 
     def connections(self, indices: Sequence[int], kind: UpdateKind) -> Iterator[Update]:
         """Yield connections as they stand now, given by ascending indices."""
@@ -352,9 +363,11 @@ class Monitor(Judging):
             oldest = candidates[np.argsort(last_ns[candidates], kind="stable")[:surplus]]
             keep[oldest] = False
         self._judge_before_dropping(np.flatnonzero(~keep & (tracked.pattern < 0)), now_ns)
+        closes = self._connections.closes()
         stays = self._connections.forget(keep)
         left = np.ones(len(tracked), np.bool_)
         left[stays] = False
+        self._census.remember(closes, left)
         self.evicted += int(np.count_nonzero(left & ~over))
         numbers, counts = np.unique(tracked.pattern[left], return_counts=True)
         self._dropped.update(dict(zip(numbers.tolist(), counts.tolist(), strict=True)))
@@ -385,6 +398,21 @@ class Monitor(Judging):
         """Judge connections that were never judged, so that they are counted."""
         if len(indices):
             self._find_patterns(indices, now_ns)
+
+    # ----------------------------------------------------------------- what all show together
+
+    def news(self, *, now: bool = False) -> list[PopulationFinding]:
+        """Return what all connections so far show together, as soon as it shows: each finding once.
+
+        Args:
+            now: look at all connections now. Else it is done now and then, so that it costs little.
+        """
+        return self._census.look(self._connections) if now or self._census.due() else []
+
+    @property
+    def population(self) -> list[PopulationFinding]:
+        """What all connections showed together, at the last look or earlier."""
+        return self._census.found
 
     # ------------------------------------------------------------------------------------- counts
 

@@ -13,7 +13,7 @@ from closeseq.connections.idling import Closes
 from closeseq.report import records, summary
 from closeseq.report.selection import Selection, Wanted
 from closeseq.report.text import Style
-from closeseq.settings import Timers
+from closeseq.settings import Settings
 from closeseq.verdict.population.rules import populations
 from places import CAPTURES
 from populations import captured
@@ -81,7 +81,7 @@ def test_json_has_it(analysis):
 
 
 def test_json_lines_end_with_it_if_asked(analysis):
-    line = json.loads(records.population_line(Selection(analysis)))
+    line = json.loads(records.population_line(analysis.path, analysis.population))
     valid(line, "population_line")
     assert line["kind"] == "population"
     assert len(line["findings"]) == 2
@@ -106,4 +106,4 @@ def test_the_option_is_for_json_lines_only():
 def test_parts_of_a_capture_show_the_same_together(analysis):
     closes = analysis.closes
     parts = [Closes(*(getattr(closes, name)[at::2] for name in closes.__slots__)) for at in (0, 1)]
-    assert populations(Closes.joined(parts), Timers()) == analysis.population
+    assert populations(Closes.joined(parts), Settings()) == analysis.population

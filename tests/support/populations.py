@@ -13,8 +13,17 @@ from closeseq.script import PORTS, START_NS, segments
 CLIENT = 0xC0000201  # of scripts
 
 
-def captured(scripts, *, every_ns=7_000_000, client_ports=range(1024, 65536), clients=1) -> Analysis:
-    """Return the analysis of connections that begin one after the other, from several clients in turn."""
+def captured(scripts, **options) -> Analysis:
+    """Return the analysis of connections; options as of `together`."""
+    analysis = Analysis("made.pcap")
+    made = together(scripts, **options)
+    analysis.reading.add(len(made), made)
+    analysis.feed(made)
+    return analysis
+
+
+def together(scripts, *, every_ns=7_000_000, client_ports=range(1024, 65536), clients=1) -> Segments:
+    """Return connections that begin one after the other, from several clients in turn."""
     rows: dict[str, list[Any]] = {name: [] for name in COLUMNS}
     for number, script in enumerate(scripts):
         made = segments(script, start_ns=START_NS + number * every_ns)
@@ -29,8 +38,4 @@ def captured(scripts, *, every_ns=7_000_000, client_ports=range(1024, 65536), cl
     order = np.argsort(columns["time_ns"], kind="stable")
     columns = {name: values[order] for name, values in columns.items()}
     columns["number"] = np.arange(1, len(order) + 1)
-    analysis = Analysis("made.pcap")
-    made = Segments(**columns)
-    analysis.reading.add(len(made), made)
-    analysis.feed(made)
-    return analysis
+    return Segments(**columns)

@@ -40,10 +40,10 @@ def test_every_state_verdict_and_finding_has_an_entry_and_a_rule():
 def test_the_severities():
     graves = {entry.code: entry.severity for entry in entries()}
     assert {code for code, severity in graves.items() if severity is Severity.PROBLEM} == PROBLEMS | {
-        *("port-pressure", "timeouts-in-wrong-order"),
+        *("forgotten-by-nat", "port-pressure", "timeouts-in-wrong-order"),
     }
     assert {code for code, severity in graves.items() if severity is Severity.NOTICE} == NOTICES | {
-        "idle-timeout"
+        *("idle-timeout", "resets-by-habit"),
     }
 
 

@@ -142,6 +142,65 @@ def test_fail_on_makes_the_exit_status(net):
     assert process.returncode == 1
 
 
+# As many connections one after the other as there are ports; the client closes first. argv: how many.
+USE_UP = """
+import socket, sys, time
+with socket.create_server(("127.0.0.1", 8080)) as listener:
+    for _ in range(int(sys.argv[1])):
+        client = socket.create_connection(("127.0.0.1", 8080))
+        server, _ = listener.accept()
+        client.close()
+        server.recv(100)
+        server.close()
+"""
+
+
+def few_ports(net):
+    net.run("sh", "-c", "echo 20001 20098 > /proc/sys/net/ipv4/ip_local_port_range")
+    net.run("sh", "-c", "echo 0 > /proc/sys/net/ipv4/tcp_tw_reuse")
+
+
+def test_ports_that_run_out_are_news_against_the_range_of_this_machine(net):
+    few_ports(net)
+    with net.live("-p", "8080", "--fail-on", "port-pressure") as process:
+        net.run(sys.executable, "-c", USE_UP, 60)
+        time.sleep(2.5)
+        out, err = ended(process)
+    assert err == ""
+    assert process.returncode == 1
+    news, summary = re.findall(
+        r"^Of many connections together\n +port-pressure: the client 127", out, re.MULTILINE
+    )
+    assert news == summary
+    assert out.index(news) < out.index("lo: ")  # as soon as it shows, and at the end
+    assert "it holds 60 of 98 ports in TIME_WAIT" in re.sub(r"\s+", " ", out)
+
+
+def test_what_connections_show_together_is_a_line_of_its_own_if_asked(net):
+    few_ports(net)
+    with net.live("-p", "8080", "-f", "jsonl", "--population") as process:
+        net.run(sys.executable, "-c", USE_UP, 98)
+        time.sleep(2.5)
+        out, _ = ended(process)
+    together = [one for one in records(out) if one.get("kind") == "population"]
+    (one,) = [finding for line in together for finding in line["findings"]]
+    assert (one["code"], one["client"]) == ("port-pressure", "127.0.0.1")
+    assert len([one for one in records(out) if "live" in one and one["live"]["event"] == "closed"]) == 98
+
+
+def test_a_program_asks_what_connections_show_together(net):
+    few_ports(net)
+    program = f"""
+import subprocess, sys, closeseq
+with closeseq.live("lo", port=8080) as live:
+    subprocess.run([sys.executable, "-c", {USE_UP!r}, "98"], check=True, timeout=20)
+    for number, _ in zip(range(98), live):
+        pass
+    print(*(one.code for one in live.population))
+"""
+    assert net.run(sys.executable, "-c", program) == "port-pressure\n"
+
+
 def test_what_was_saved_says_the_same_as_was_told(net, tmp_path):
     saved = tmp_path / "x.pcapng"
     with net.live("-p", "8080", "-w", saved, "-f", "jsonl") as process:

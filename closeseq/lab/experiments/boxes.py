@@ -13,6 +13,7 @@ import numpy as np
 from closeseq.connections.conversation import End
 from closeseq.lab import actions
 from closeseq.lab.actions import abort, echo
+from closeseq.lab.box import SERVICE
 from closeseq.lab.experiments.resets import crash
 from closeseq.lab.kernel_answers import PORT
 from closeseq.lab.registry import experiment
@@ -110,6 +111,54 @@ def server_forgets_behind_box(bench: Bench) -> None:
     bench.step("the server reboots, and the client sends a line")
     finding = bench.finding("reset-cause")
     bench.check("the box is not blamed", finding and "box" not in finding.summary)
+
+
+NAT_ANSWERS = {End.SERVER: "its kernel got a RST for another address; captured with the NAT's, there is none"}
+
+
+def through_nat(bench: Bench) -> tuple[socket.socket, socket.socket]:
+    """Connect through a NAT, which gives the server another address, and echo."""
+    with bench.listen() as listener:
+        client = bench.connect(SERVICE)
+        server = bench.accept(listener)
+    bench.known_as(End.SERVER, SERVICE)
+    echo(client, server)
+    bench.step("the client has sent a line to 10.8.3.1, and the server has sent it back")
+    return client, server
+
+
+@experiment(
+    "open reset",
+    "none server",
+    "reset-cause capture-incomplete",
+    needs="nft",
+    keep=all_of_tcp,
+    box=True,
+    population="forgotten-by-nat",
+)
+def nat_forgets(bench: Bench) -> None:
+    """A NAT forgets an idle connection, and what the server then sends comes from another address.
+
+    It knows a connection for a second of silence, and lets pass what it does not know, as Linux does. The
+    client is connected with 10.8.3.1, which the NAT gives to the server 10.8.2.2. Its kernel knows no
+    connection with 10.8.2.2, and answers with RST; the server's program gets ECONNRESET.
+    """
+    with bench.box.translating(FORGET_AFTER):
+        client, server = through_nat(bench)
+        bench.step("both are silent, and the NAT forgets the connection", wait=3)
+        server.sendall(b"a line of the server's own")
+        bench.step("the server sends a line", hidden=NAT_ANSWERS)
+        del client
+
+
+@experiment("open", "none", needs="nft", keep=all_of_tcp, box=True)
+def nat_remembers(bench: Bench) -> None:
+    """The opposite: the NAT knows the connection, and the server's line comes from the address it should."""
+    with bench.box.translating():
+        client, server = through_nat(bench)
+        server.sendall(b"a line of the server's own")
+        bench.step("the server sends a line")
+        del client
 
 
 def goes_on(bench: Bench, server: socket.socket) -> None:

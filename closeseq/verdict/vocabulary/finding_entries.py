@@ -343,6 +343,22 @@ NOTICES = (
 
 POPULATIONS = (
     _problem(
+        PopulationCode.FORGOTTEN_BY_NAT,
+        "segments come from an address that their receiver does not know: a NAT has forgotten them",
+        """A NAT gives the segments of a connection other addresses, in both directions. When it has no entry
+        for the connection any more, or takes a segment for invalid, it lets it pass as it is. Its receiver
+        knows no connection with that address, and its kernel answers with RST. That RST ends the connection
+        at the sender, whose program sees ECONNRESET, while the receiver goes on waiting.
+
+        closeseq finds segments that were answered by nothing but RST, and whose numbers continue another
+        connection of the same port: that proves to which one they belong. In Kubernetes, it is the address
+        of a pod where the client knows that of the service.""",
+        """look at the NAT: is its table full (on Linux nf_conntrack_count and nf_conntrack_max), does it
+        forget sooner than the programs' keepalives come (nf_conntrack_tcp_timeout_established), was it
+        restarted? net.netfilter.nf_conntrack_tcp_be_liberal=1 lets it translate segments that it takes for
+        invalid; a rule that drops what is INVALID keeps them from passing as they are""",
+    ),
+    _problem(
         PopulationCode.PORT_PRESSURE,
         "a client holds so many ports in TIME_WAIT towards one server that they run out",
         """The endpoint that closes first keeps its port in TIME_WAIT, on Linux for 60 s. A client that opens
@@ -372,5 +388,15 @@ POPULATIONS = (
         program, or of a proxy that answers in its name. Products with this default are named; the number
         alone does not prove one.""",
         """compare it with the timeouts of clients and proxies: client below proxy below server""",
+    ),
+    _notice(
+        PopulationCode.RESETS_BY_HABIT,
+        "an endpoint ends its connections with RST, after all data was acknowledged",
+        """At least five connections, and 95 % of those that the endpoint ended first, it ended with RST when
+        everything that was captured of the other was acknowledged. Health checks, load generators and some
+        proxies do so on purpose (SO_LINGER with a time of 0): it saves TIME_WAIT, and is quick. The kernel
+        had all data, so that nothing was lost, unless the program had not read it yet.""",
+        """none is needed for a health check. In a program of your own use shutdown() and close(): the peer's
+        program may take the RST for an error""",
     ),
 )
