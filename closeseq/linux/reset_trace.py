@@ -13,11 +13,13 @@ from __future__ import annotations
 import math
 import re
 import socket as sockets
+import struct
 import sys
 import time
 from dataclasses import dataclass
 from ipaddress import ip_address
-from typing import TYPE_CHECKING, NamedTuple, Self
+from operator import itemgetter
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from closeseq.errors import KernelError
 from closeseq.linux.epoch import EpochOffset
@@ -31,8 +33,14 @@ EVENT = "tcp/tcp_send_reset"
 ROOM = 4 << 20  # bytes, shared by the processors: of 100 each
 
 REASON = re.compile(r'\{\s*(\d+),\s*"(\w+)"\s*\}')
-PORT, IPV4, IPV6 = slice(2, 4), slice(4, 8), slice(8, 24)  # of a struct sockaddr
-TIME_WAIT, LISTEN, NEW_SYN_RECV = 6, 10, 12  # net/tcp_states.h
+NUMBERS = ("skaddr", "state", "reason", "sport", "dport")
+NUMBER_OF = {2: "H", 4: "I", 8: "Q"}  # by bytes
+IPV6_BYTES, SOCKADDR_BYTES = 16, 28
+PORT, PORT_AND_IPV4, IPV6 = slice(2, 4), slice(2, 8), slice(8, 24)  # of a struct sockaddr
+IPV4_FAMILY = sockets.AF_INET.to_bytes(2, sys.byteorder)
+NO_PORT = bytes(2)
+LISTEN = 10  # net/tcp_states.h
+SMALL = frozenset({6, 12})  # TIME_WAIT, NEW_SYN_RECV: no socket of a program
 
 
 class SentReset(NamedTuple):
@@ -57,7 +65,12 @@ def pair(local: Address, remote: Address) -> bytes:
 class ResetFormat:
     """How this kernel lays out the event."""
 
-    places: dict[str, slice]
+    fields: struct.Struct  # those of `pick`, in the order in which they lie
+    pick: itemgetter[
+        tuple[Any, ...]
+    ]  # puts them, followed by a 0 for what is missing, in the order in which `reset` uses them
+    has_ports: bool  # ports and IPv6 addresses have fields of their own, as in Linux before 6.10
+    complete: bool  # every RST is reported, and with a reason
     reasons: dict[int, str]
 
     @classmethod
@@ -67,53 +80,52 @@ class ResetFormat:
         Raises:
             KernelError: the addresses are not where any kernel so far has them.
         """
-        made = cls(fields(description), _reasons(description))
-        known = made.has_ports or made._size("saddr") == made._size("daddr") >= IPV6.stop
-        if "skaddr" not in made.places or not known:
+        found = fields(description)
+        has_ports = {"sport", "dport", "saddr_v6", "daddr_v6"} <= found.keys()
+        ends = ("saddr_v6", "daddr_v6") if has_ports else ("saddr", "daddr")
+        sizes = {found[name].stop - found[name].start for name in ends if name in found}
+        if "skaddr" not in found or sizes != {IPV6_BYTES if has_ports else SOCKADDR_BYTES}:
             raise KernelError("this kernel's tracepoint tcp:tcp_send_reset is laid out in an unknown way")
-        return made
-
-    @property
-    def complete(self) -> bool:
-        """Whether every RST is reported, and with a reason."""
-        return "reason" in self.places
-
-    @property
-    def has_ports(self) -> bool:
-        """Whether ports and IPv6 addresses have fields of their own, as in Linux before 6.10."""
-        return {"sport", "dport", "saddr_v6", "daddr_v6"} <= self.places.keys()
+        wanted = (*NUMBERS, *ends)
+        lying = sorted((name for name in wanted if name in found), key=lambda name: found[name].start)
+        return cls(
+            _struct([(found[name].start, found[name].stop) for name in lying]),
+            itemgetter(*(lying.index(name) if name in found else -1 for name in wanted)),
+            has_ports,
+            "reason" in found,
+            _reasons(description),
+        )
 
     def reset(self, time_ns: int, raw: bytes) -> SentReset:
         """Return what an event says."""
-        socket, state = self._number(raw, "skaddr"), self._number(raw, "state")
-        local, remote = self._end(raw, "s"), self._end(raw, "d")
-        reason = None
-        if self.complete:
-            number = self._number(raw, "reason")
-            reason = self.reasons.get(number, str(number))
-        small = state in {TIME_WAIT, NEW_SYN_RECV}
+        values = self.pick((*self.fields.unpack_from(raw), 0))
+        socket, state, number, local_port, remote_port, local, remote = values
+        if self.has_ports:  # the IPv6 fields are there for IPv4 too, as mapped addresses
+            ends = (local_port, local.removeprefix(MAPPED)), (remote_port, remote.removeprefix(MAPPED))
+            both = b"".join(port.to_bytes(2, "big") + address for port, address in ends)
+        elif local[:2] == IPV4_FAMILY:
+            remote_port = remote[PORT] != NO_PORT
+            both = local[PORT_AND_IPV4] + remote[PORT_AND_IPV4]
+        else:
+            remote_port = remote[PORT] != NO_PORT
+            both = b"".join(one[PORT] + one[IPV6].removeprefix(MAPPED) for one in (local, remote))
         return SentReset(
-            time_ns, local + remote, reason, 0 if small else socket, state == LISTEN or remote[:2] == b"\0\0"
+            time_ns,
+            both,
+            self.reasons.get(number, str(number)) if self.complete else None,
+            0 if state in SMALL else socket,
+            state == LISTEN or not remote_port,
         )
 
-    def _end(self, raw: bytes, which: str) -> bytes:
-        """Return the port and the address of one end."""
-        if self.has_ports:  # the IPv6 fields are there for IPv4 too, as mapped addresses
-            port = self._number(raw, f"{which}port").to_bytes(2, "big")
-            return port + raw[self.places[f"{which}addr_v6"]].removeprefix(MAPPED)
-        end = raw[self.places[f"{which}addr"]]
-        if int.from_bytes(end[:2], sys.byteorder) == sockets.AF_INET:
-            return end[PORT] + end[IPV4]
-        return end[PORT] + end[IPV6].removeprefix(MAPPED)
 
-    def _number(self, raw: bytes, name: str) -> int:
-        """Return a number; 0 if this kernel has no such field."""
-        place = self.places.get(name)
-        return 0 if place is None else int.from_bytes(raw[place], sys.byteorder)
-
-    def _size(self, name: str) -> int:
-        place = self.places.get(name, slice(0, 0))
-        return int(place.stop - place.start)
+def _struct(places: list[tuple[int, int]]) -> struct.Struct:
+    """Return what unpacks the fields at these places: numbers, and longer ones as bytes."""
+    layout, at = "=", 0
+    for first, last in places:
+        size = last - first
+        layout += f"{first - at}x{NUMBER_OF.get(size, f'{size}s')}"
+        at = last
+    return struct.Struct(layout)
 
 
 def _reasons(description: str) -> dict[int, str]:
@@ -172,14 +184,14 @@ class ResetTrace:
         """Return the RSTs since the last call, of any age.
 
         Args:
-            seconds: stop after so long; the others stay in the kernel as long as there is room.
+            seconds: of a processor, after which to stop; the others stay in the kernel as long as there is room.
         """
-        until, everything = time.monotonic() + seconds, True
+        until, everything = time.thread_time() + seconds, True
         clock_was_set = self._epoch.renew()
         found = []
         for portion in self._instance.portions():
             found += [self._format.reset(moment + self._epoch.ns, raw) for moment, raw in portion]
-            if time.monotonic() > until:
+            if time.thread_time() > until:
                 everything = False
                 break
         return Taken(sorted(found, key=sent_at), everything, clock_was_set)

@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 NEAR_NS = SECOND  # that the trace and the capture may be apart about one RST
 EXACT_NS = SECOND // 10_000  # by which their clocks differ at most
 MOST_KEPT = 20_000  # RSTs
-SHARE = 0.02  # of one processor that reading may take
-MOST_SAVED = 0.05  # seconds of reading that may be taken at once after a calm time
+SHARE = 0.03  # of one processor that reading may take
+MOST_SAVED = 0.05  # seconds of its time that may be taken at once after a calm time
 
 
 @value
@@ -72,6 +72,7 @@ class KernelResets:
         self._then = now
         if self._saved <= 0:
             return False
+        began = time.thread_time()
         taken = self._trace.read(self._saved)
         lost = self._trace.lost
         if taken.clock_was_set:
@@ -82,7 +83,7 @@ class KernelResets:
         if taken.clock_was_set or lost != self._lost:
             self._since_ns = time.time_ns()
             self._lost = lost
-        self._saved -= time.monotonic() - now
+        self._saved -= time.thread_time() - began
         return taken.everything
 
     def _keep(self, resets: list[SentReset]) -> None:
