@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 import socket
 import struct
 import sys
@@ -20,9 +21,9 @@ from closeseq.script import conversation
 from closeseq.settings import SECOND
 from closeseq.watch import kernel_resets
 from closeseq.watch.kernel_resets import KernelReset, KernelResets
-from live_namespace import ended
+from live_namespace import PATIENCE, ended
 from live_namespace import net as net  # noqa: PLC0414 - a fixture
-from machine import needs
+from machine import needs, tracing_folder
 
 CLIENT, SERVER = Address("127.0.0.1", 40_000), Address("127.0.0.1", 8080)
 MILLISECOND = SECOND // 1000
@@ -395,6 +396,19 @@ def test_the_text_says_it_in_words(net):
     assert "kernel  server: sent RST: TCP_ABORT_ON_CLOSE: the program closed the socket with data unread" in (
         re.sub(r"\n {14}", " ", out)
     )
+
+
+@needs_live
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_nothing_is_left_in_the_kernel_however_it_ends(net, how):
+    with net.live("-p", "8080", "--user", "nobody") as process:
+        (mine,) = tracing_folder().glob(f"instances/closeseq.{process.pid}.*")
+        process.send_signal(how)
+        process.wait(PATIENCE)
+        until = time.monotonic() + PATIENCE
+        while mine.exists() and time.monotonic() < until:
+            time.sleep(0.05)
+    assert not mine.exists()
 
 
 FORGED = """
