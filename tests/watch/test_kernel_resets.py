@@ -11,12 +11,15 @@ import sys
 import time
 from dataclasses import replace
 
+import jsonschema
 import pytest
 
 from closeseq.connections.conversation import Address, End, Traffic
 from closeseq.linux.namespaces import coming_back, enter_new, open_ours, return_to
 from closeseq.linux.reset_trace import ResetTrace, SentReset, Taken, pair
 from closeseq.linux.socket_table import SocketTable
+from closeseq.report.live_text import reset_text
+from closeseq.report.records import schema
 from closeseq.script import conversation
 from closeseq.settings import SECOND
 from closeseq.watch import kernel_resets
@@ -240,6 +243,15 @@ def test_a_storm_takes_no_more_than_its_share(kernel, monkeypatch):
     assert used[0] > 50 * kernel_resets.SHARE
 
 
+def test_it_is_put_in_words():
+    assert reset_text(why("TCP_ABORT_ON_CLOSE", "NO_SOCKET")) == (
+        "sent RST: TCP_ABORT_ON_CLOSE: the program closed the socket with data unread; then NO_SOCKET: "
+        "a segment came for which there is no socket: nobody listens, or the connection is gone"
+    )
+    assert reset_text(why()) == "sent RST; this kernel gives no reasons"
+    assert reset_text(NOT_SENT).startswith("this kernel's TCP did not send its RST: ")
+
+
 # Two network namespaces that use the same addresses
 
 as_root = needs("a network namespace of our own", "the kernel's tracing", root=True)
@@ -384,6 +396,8 @@ def test_records_have_the_kernels_reasons(net, user):
     assert {
         port: one["live"]["kernel"]["server"].get("reset_reasons") for port, one in found.items()
     } == REASONS
+    for one in found.values():
+        jsonschema.Draft202012Validator(schema()).validate(one)
     assert [one["live"]["kernel"]["client"].get("reset_reasons") for one in found.values()] == [None] * 5
 
 
