@@ -184,7 +184,7 @@ class ResetTrace:
         """Return the RSTs since the last call, of any age.
 
         Args:
-            seconds: of a processor, after which to stop; the others stay in the kernel as long as there is room.
+            seconds: of a processor, after which to stop; the others stay in the kernel while there is room.
         """
         until, everything = time.thread_time() + seconds, True
         clock_was_set = self._epoch.renew()

@@ -16,7 +16,8 @@ certain only while all of its trace is known, and
 from __future__ import annotations
 
 import time
-from bisect import bisect_left, bisect_right
+from bisect import bisect_left, bisect_right, insort
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from closeseq.connections.conversation import Traffic
@@ -41,9 +42,7 @@ class KernelReset:
     """What the kernel says of the RSTs that have an endpoint as their sender."""
 
     sent: bool  # False: its TCP sent none of them
-    reasons: tuple[
-        str, ...
-    ]  # as the kernel names them, in the order of their first use; empty if it names none
+    reasons: tuple[str, ...]  # as the kernel names them, in their order; empty if it names none
 
 
 class KernelResets:
@@ -56,7 +55,7 @@ class KernelResets:
     def __init__(self, trace: ResetTrace) -> None:
         self._trace = trace
         self._resets: list[SentReset] = []  # in time order
-        self._by_pair: dict[bytes, list[SentReset]] = {}
+        self._by_pair: dict[bytes, list[SentReset]] = {}  # likewise
         self._since_ns = time.time_ns()  # from then on, every RST is known that has been read
         self._lost = 0
         self._saved = MOST_SAVED
@@ -90,7 +89,7 @@ class KernelResets:
         if not resets:
             return
         for one in resets:
-            self._by_pair.setdefault(one.pair, []).append(one)
+            insort(self._by_pair.setdefault(one.pair, []), one, key=sent_at)
         self._resets = sorted(self._resets + resets, key=sent_at)
         if len(self._resets) > MOST_KEPT:
             surplus = len(self._resets) - MOST_KEPT * 3 // 4  # so that there is room for some time
@@ -110,63 +109,69 @@ class KernelResets:
             end: the endpoint.
             socket: the endpoint's, as the kernel's table shows it now; None if there is none.
         """
-        times_ns = [event.time_ns for event in conversation.events if event.rst and event.sender is end]
+        times_ns = sorted(event.time_ns for event in conversation.events if event.rst and event.sender is end)
         local, remote = conversation.address(end), conversation.address(end.peer)
         if not times_ns or local == remote:
             return None
-        ends = pair(local, remote)
-        if not (found := self._near(ends, times_ns, conversation)):
+        ends, most = pair(local, remote), _captured(conversation, end, len(times_ns))
+        if not (found := self._near(ends, times_ns, conversation.first_ns, most + 1)):
             all_known = self.look()
-            found = self._near(ends, times_ns, conversation)
+            found = self._near(ends, times_ns, conversation.first_ns, most + 1)
             if not found:
                 nothing = all_known and ends not in self._by_pair
                 if nothing and self._sent_none(times_ns, pair(remote, local), lives=socket is not None):
                     return KernelReset(sent=False, reasons=())
                 return None
-        if (
-            len(found) > _captured(conversation, end, times_ns)
-            or len({one.socket for one in found} - {0}) > 1
-        ):
+        if len(found) > most or len({one.socket for one in found} - {0}) > 1:
             return None  # there may be another network namespace with these addresses
-        return KernelReset(
-            sent=True, reasons=tuple(dict.fromkeys(one.reason for one in found if one.reason is not None))
-        )
+        reasons = dict.fromkeys(one.reason for one in found if one.reason is not None)
+        return KernelReset(sent=True, reasons=tuple(reasons))
 
-    def _near(self, ends: bytes, times_ns: list[int], conversation: Conversation) -> list[SentReset]:
-        """Return the RSTs from one of these ends to the other near these times, in time order."""
-        first_ns = conversation.first_ns
-        # Of an earlier connection between the same ends, unless this one was captured from its RST only.
+    def _near(self, ends: bytes, times_ns: list[int], first_ns: int, most: int) -> list[SentReset]:
+        """Return the RSTs from one of these ends to the other near these times, in time order.
+
+        Args:
+            ends: the sender's first.
+            times_ns: when they were captured, ascending.
+            first_ns: when their connection was first seen.
+            most: return at most so many.
+        """
+        # What was sent before was an earlier connection's, unless this one was captured from its RST only.
         begin_ns = first_ns - (NEAR_NS if first_ns in times_ns else EXACT_NS)
-        return sorted(
-            (
-                one
-                for one in self._by_pair.get(ends, ())
-                if one.time_ns >= begin_ns and any(abs(one.time_ns - at) <= NEAR_NS for at in times_ns)
-            ),
-            key=sent_at,
-        )
+        begin_ns = max(begin_ns, times_ns[0] - NEAR_NS)
+        among = _between(self._by_pair.get(ends, []), begin_ns, times_ns[-1] + NEAR_NS)
+        return list(islice((one for one in among if _is_near(one.time_ns, times_ns)), most))
 
     def _sent_none(self, times_ns: list[int], back: bytes, *, lives: bool) -> bool:
         """Return whether the kernel sent none of the RSTs that were captured at these times.
 
         Args:
-            times_ns: no RST with these ends is known.
+            times_ns: ascending; no RST with these ends is known.
             back: the ends the other way round.
             lives: the endpoint's socket is there still.
         """
-        if not self._trace.complete or min(times_ns) - NEAR_NS < self._since_ns:
+        first_ns, last_ns = times_ns[0], times_ns[-1]
+        if not self._trace.complete or first_ns - NEAR_NS < self._since_ns:
             return False
-        near = [one for at in times_ns for one in self._between(at - NEAR_NS, at + NEAR_NS)]
+        near = _between(self._resets, first_ns - NEAR_NS, last_ns + NEAR_NS)
         if lives:
             return not any(one.listener for one in near)
-        return time.time_ns() - max(times_ns) >= NEAR_NS and all(one.pair == back for one in near)
-
-    def _between(self, first_ns: int, last_ns: int) -> list[SentReset]:
-        first = bisect_left(self._resets, first_ns, key=sent_at)
-        return self._resets[first : bisect_right(self._resets, last_ns, key=sent_at)]
+        return time.time_ns() - last_ns >= NEAR_NS and all(one.pair == back for one in near)
 
 
-def _captured(conversation: Conversation, end: End, times_ns: list[int]) -> int:
-    """Return how many RSTs of an endpoint may have been captured at most."""
+def _between(resets: list[SentReset], first_ns: int, last_ns: int) -> list[SentReset]:
+    """Return those of this time, of RSTs in time order."""
+    first = bisect_left(resets, first_ns, key=sent_at)
+    return resets[first : bisect_right(resets, last_ns, lo=first, key=sent_at)]
+
+
+def _is_near(time_ns: int, times_ns: list[int]) -> bool:
+    """Return whether one of these ascending times is near."""
+    at = bisect_left(times_ns, time_ns)
+    return any(abs(time_ns - other) <= NEAR_NS for other in times_ns[max(at - 1, 0) : at + 1])
+
+
+def _captured(conversation: Conversation, end: End, events: int) -> int:
+    """Return how many RSTs of an endpoint may have been captured at most; so many of them are events."""
     digests = (step.of(end).controls for step in conversation.steps if isinstance(step, Traffic))
-    return len(times_ns) + conversation.duplicates.resets + sum(digests)
+    return events + conversation.duplicates.resets + sum(digests)
