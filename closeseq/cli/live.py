@@ -76,7 +76,8 @@ OF_THE_MACHINE = (
     click.option(
         "--kernel/--no-kernel",
         default=None,
-        help="Also ask the kernel for each socket's state, queues and owner. By default if possible.",
+        help="Also ask the kernel for each socket's state, queues and owner, and why it sent a RST. By "
+        "default if possible.",
     ),
     click.option("--netns", metavar="NAME", help="Capture in this network namespace."),
     click.option(

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from closeseq.linux.owner_service import OwnerService
     from closeseq.packets.frames import Files, Frames
     from closeseq.settings import Settings
+    from closeseq.watch.kernel_resets import KernelResets
     from closeseq.watch.kernel_view import KernelView
     from closeseq.watch.session import Clock, PacketSource
 
@@ -204,7 +205,21 @@ def _kernel_view(request: LiveRequest, service: OwnerService | None, at_end: Exi
         if request.kernel:
             raise Refusal(str(error)) from error
         return None
-    return KernelView(table, service, own_addresses(), request.monitor.reading.settings.ports)
+    ports = request.monitor.reading.settings.ports
+    return KernelView(table, service, own_addresses(), ports, _kernel_resets(request, at_end))
+
+
+def _kernel_resets(request: LiveRequest, at_end: ExitStack) -> KernelResets | None:
+    """Return what knows why the kernel sends a RST; None where it does not let us know."""
+    from closeseq.linux.reset_trace import ResetTrace
+    from closeseq.watch.kernel_resets import KernelResets
+
+    try:
+        return KernelResets(at_end.enter_context(ResetTrace()))
+    except KernelError as error:
+        if request.kernel:
+            complain(f"the kernel's reasons for RSTs are not shown: {error}")
+        return None
 
 
 def give_up_root(user: str | None = None, *, no_drop: bool = False) -> None:

@@ -8,6 +8,7 @@ In the order the data goes:
     census       what all connections so far show together
     counts       how many sockets are in which state, and how connections closed
     kernel_view  the kernel's own state of the sockets, and which process owns each
+    kernel_resets  why the kernel sent a RST that was captured, or that it did not
     live         the API: an iterator of connections as they close
 """
 
