@@ -37,7 +37,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 # keep its processors busy and must see their own packets in time.
 ONE_BY_ONE = ("test_live_lab", "test_lab", "test_verify_against_kernel", "test_tracepoint", "test_readme")
 
-WITH_FAULTS = ("test_faults",)
+WITH_FAULTS = ("test_faults", "test_table_faults")
 
 
 def module(nodeid):

@@ -8,7 +8,7 @@ command runs is in the modules named after it:
                  cluster_run: one on a Dask cluster
     states       `states`; states_run
     live         `live`, `follow`; live_setup: capture, files, privileges; live_run: the loop;
-                 live_output: what is written, and how much of it
+                 live_output: what is written, and how much of it; metrics_output: counters for Prometheus
     lab          `lab`; lab_run
     explain      `explain`
 

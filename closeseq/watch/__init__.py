@@ -6,6 +6,7 @@ In the order the data goes:
     monitor      batches of packets and the time in, updates out
     updates      connections with something new to report
     counts       how many sockets are in which state, and how connections closed
+    metrics      the same as counters of Prometheus
     kernel_view  the kernel's own state of the sockets, and which process owns each
     live         the API: an iterator of connections as they close
 """
