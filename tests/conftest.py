@@ -40,7 +40,7 @@ ONE_BY_ONE = (
     *("test_tracepoint", "test_reset_trace", "test_kernel_resets"),
 )
 
-WITH_FAULTS = ("test_faults",)
+WITH_FAULTS = ("test_faults", "test_table_faults")
 
 
 def module(nodeid):

@@ -7,10 +7,11 @@ import pkgutil
 import sys
 from contextlib import ExitStack
 from importlib import import_module
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, NamedTuple, TextIO
 
 from closeseq.cli.live_output import UpdateWriter
 from closeseq.cli.live_run import LiveRun, Stop, stopped_by_signals
+from closeseq.cli.metrics_output import MetricsOutput, MetricsServer
 from closeseq.cli.output import streamed
 from closeseq.cli.terminal import Refusal, Status, complain
 from closeseq.errors import (
@@ -41,12 +42,23 @@ if TYPE_CHECKING:
     Save = Callable[[Frames, int], None]  # a batch, and its device
 
 
+class MetricsPlaces(NamedTuple):
+    """Where metrics go."""
+
+    server: MetricsServer | None
+    path: str | None  # of a file
+
+
+NO_METRICS = MetricsPlaces(None, None)
+
+
 def run_live(request: LiveRequest) -> Status:
     """Run `live`; return the exit status."""
     rotation, settings = _rotation(request), request.monitor.reading.settings
     with stopped_by_signals() as stop, ExitStack() as at_end:
         try:
             service = _owner_service(request, at_end)
+            server = _metrics_server(request, at_end)  # where it was started, not in --netns
             _enter_namespace(request)
             if service is not None:
                 service.moved()
@@ -70,6 +82,7 @@ def run_live(request: LiveRequest) -> Status:
         name = ",".join(device.name for device in source.devices)
         # The report does not go among the packets, where these go to standard output.
         stream = sys.stderr if request.write == "-" else sys.stdout
+        metrics = MetricsPlaces(server, request.metrics_file)
         return _run(
             request.monitor,
             settings,
@@ -80,6 +93,7 @@ def run_live(request: LiveRequest) -> Status:
             stream=stream,
             kernel=kernel,
             save=save,
+            metrics=metrics,
         )
 
 
@@ -112,6 +126,7 @@ def _run(
     kernel: KernelView | None = None,
     save: Save | None = None,
     files: Files | None = None,
+    metrics: MetricsPlaces = NO_METRICS,
 ) -> Status:
     """Run until there is a reason to stop, and report to the stream."""
     monitor = Monitor(settings, capture=name, most=request.max_connections)
@@ -121,7 +136,12 @@ def _run(
     output = streamed(stream)
     style = output.style(ascii_only=request.ascii)
     writer = UpdateWriter(request.form, output, style, request.wanted, kernel, population=request.population)
-    return LiveRun(request, session, writer, stop, kernel).run()
+    counted = None
+    if metrics != NO_METRICS:
+        counted = MetricsOutput(monitor, *metrics)
+    if metrics.server is not None:
+        complain(f"metrics at {metrics.server.url}")
+    return LiveRun(request, session, writer, stop, kernel, metrics=counted).run()
 
 
 def _rotation(request: LiveRequest) -> Rotation | None:
@@ -176,6 +196,11 @@ def _enter_namespace(request: LiveRequest) -> None:
         raise NotPermittedError(str(error)) from error
     except NamespaceError as error:
         raise Refusal(str(error)) from error
+
+
+def _metrics_server(request: LiveRequest, at_end: ExitStack) -> MetricsServer | None:
+    """Return what serves the metrics, and does not answer yet; None if they are not wanted there."""
+    return None if request.metrics is None else at_end.enter_context(MetricsServer(*request.metrics))
 
 
 def _owner_service(request: LiveRequest, at_end: ExitStack) -> OwnerService | None:
