@@ -38,6 +38,20 @@ def host(text: str) -> str:
         raise click.BadParameter(f"{text!r} is not an IP address; names are never looked up") from error
 
 
+LOOPBACK = "127.0.0.1"
+HIGHEST_PORT = 65535
+
+
+def listening(text: str) -> tuple[str, int]:
+    """Return the address and port to listen on that `ADDRESS:PORT`, `:PORT` or `PORT` names."""
+    address, _, number = text.rpartition(":")
+    if not (number.isascii() and number.isdecimal() and int(number) <= HIGHEST_PORT):
+        raise click.BadParameter(f"{text!r} does not end with a port, as in :9469")
+    if ":" in address and not (address.startswith("[") and address.endswith("]")):
+        raise click.BadParameter(f"{text!r}: write an IPv6 address in brackets, as in [::1]:9469")
+    return host(address.strip("[]")) if address else LOOPBACK, int(number)
+
+
 def codes(*kinds: str) -> Callable[[str], frozenset[str]]:
     """Return a converter of comma-separated codes that refuses codes of other kinds."""
 

@@ -217,14 +217,16 @@ class PortCloses:
             the last look, and how long it took, for a message.
         """
         began = time.monotonic()
+        until = began + within
         while True:
             at = time.monotonic()
             look = self._look(at_fault, stuck_after)
+            # A look shows the moment at which it began: the last one begins when the time is up.
+            if not (goes_on(look) and at < until and self._packets.grows) or _in_event_loop():
+                lasted = span(round((at - began) * 1e9))
+                return look, f" (waited {lasted})" if within and goes_on(look) else ""
             now = time.monotonic()
-            if not (goes_on(look) and now < began + within and self._packets.grows) or _in_event_loop():
-                lasted = round((now - began) * 1e9)
-                return look, f" (waited {span(lasted)})" if within and goes_on(look) else ""
-            time.sleep(max(LOOK_AGAIN, now - at))
+            time.sleep(max(0.0, min(max(LOOK_AGAIN, now - at), until - now)))
 
     def _look(self, at_fault: Callable[[Connection], frozenset[str]], stuck_after: float) -> Look:
         analysis = self._analysis(stuck_after)

@@ -131,16 +131,18 @@ def test_a_leaking_server_fails_with_its_timeline_and_advice(suite, pytester):
         [
             ">       closes.on(server).none_stuck(after=0.4)",  # the test's own line, not one of the plugin's
             "E * 1 of 2 connections at port * waited in vain for 400 ms or longer",
-            "E *#2  127.0.0.1:* 127.0.0.1:* closing: client closed first;*",
+            "E *#*  127.0.0.1:* 127.0.0.1:* closing: client*",
             "E * FIN_WAIT_1 * FIN ACK * CLOSE_WAIT*",
             "E * ! stuck-close-wait (server): the server received the client's FIN *",
             "E * fix the program at the server 127.0.0.1:*",
             "E *capture: *test_shop.py-test_leak-*.pcapng",
         ]
     )
-    assert "#1  127.0.0.1" not in done.stdout.str()  # the other one closed
+    assert len(re.findall(r"#\d+  127.0.0.1", done.stdout.str())) == 1  # the other one closed
     (kept,) = (pytester.path / "kept").iterdir()
-    analysis = closeseq.analyze(str(kept), stuck_after=0.4)
+    # Other programs have connections on loopback too.
+    port = int(re.search(r"connections at port (\d+)", done.stdout.str())[1])
+    analysis = closeseq.analyze(str(kept), stuck_after=0.4, port=port)
     assert [one.has("stuck-close-wait") for one in analysis] == [False, True]
 
 
@@ -309,11 +311,18 @@ def test_the_capture_is_kept_beside_the_junit_file_which_names_it(suite, pyteste
 
 @needs_packets
 def test_the_captures_of_all_tests_are_kept_if_asked_for(suite, pytester):
-    code = "def test_clean(closes, server, tell):\n    tell(b'hello')\n    closes.on(server).all_graceful()\n"
+    code = """
+def test_clean(closes, server, tell):
+    tell(b"hello")
+    closes.on(server).all_graceful()
+    print(f"port {server}.")
+"""
     for _ in range(2):  # the second replaces what the first has left
-        suite(code, "--closes-dir=kept", "--closes-keep=all").assert_outcomes(passed=1)
+        done = suite(code, "--closes-dir=kept", "--closes-keep=all", "-s")
+        done.assert_outcomes(passed=1)
         (kept,) = (pytester.path / "kept").iterdir()
-        assert [one.verdict for one in closeseq.analyze(str(kept))] == ["graceful"]
+        port = int(re.search(r"port (\d+)\.", done.stdout.str())[1])
+        assert [one.verdict for one in closeseq.analyze(str(kept), port=port)] == ["graceful"]
 
 
 def test_a_saved_capture_needs_no_rights(suite):
@@ -417,8 +426,9 @@ def fetch(port):
 
 
 def telling(text):
-    """Return a text without numbers, and without what is shorter or longer with them."""
-    return re.sub(r"[\d.,]+", "0", " ".join(text.split()))
+    """Return a text without numbers, and without the lines into which it was broken."""
+    lines = [line.removeprefix("E  ") for line in text.splitlines()]
+    return re.sub(r"[\d.,]+", "0", " ".join(" ".join(lines).split()))
 
 
 def test_a_suite_that_does_not_use_it_loads_nothing_of_closeseq(pytester):
