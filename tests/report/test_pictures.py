@@ -239,6 +239,29 @@ def test_a_page_may_carry_the_style_itself():
     assert full.replace(f"<style>{LADDER_STYLE}</style>\n", "") == bare
 
 
+def test_no_text_between_the_lifelines_is_wider_than_there_is_room():
+    """At most as wide as DejaVu Sans, which is wider than most, writes it: 0.6 of its size a character."""
+    for name in ALL:
+        for connection in connections(name):
+            for one in of_class(tree(ladder_svg(connection)), "traffic"):
+                assert len(one.text) * 11.5 * 0.6 <= 610 - 250 - 16
+
+
+def test_the_longest_address_fits_its_box():
+    one = ladder(first("client-closes"))
+    longest = "[2001:0db8:1111:2222:3333:4444:5555:6666]:65535"
+    (small,) = of_class(tree(drawn_svg(replace(one, client=longest))), "address", "small")
+    assert small.text == longest
+    assert len(longest) * 10.5 * 0.61 <= 320
+    assert not of_class(tree(drawn_svg(one)), "small")
+
+
+def test_a_wait_is_counted_from_the_end_of_the_traffic_before_it():
+    connection = first("half-open")  # its traffic lasts for as long as the capture
+    assert not of_class(tree(ladder_svg(connection)), "wait")
+    assert [one.text for one in of_class(tree(ladder_svg(first("client-closes"))), "wait")] == ["+ 344 ms"]
+
+
 def test_the_number_can_be_given():
     assert "#1 " in ladder_svg(first("client-closes"))
     assert "#77 " in ladder_svg(first("client-closes"), index=77)
@@ -258,7 +281,7 @@ def test_the_styles_hold_within_a_picture_only_in_light_and_dark(sheet, root):
         assert LIGHT[state].ink in light
         assert DARK[state].ink in dark
     classes = set(re.findall(r"\.([A-Za-z][\w-]*)", sheet))
-    used = {part for one in every_class() for part in one.split()} | set(State)
+    used = {part for one in every_class() for part in one.split()} | {*State, "small"}
     assert not classes - used
 
 
