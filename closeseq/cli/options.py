@@ -58,7 +58,7 @@ def codes(*kinds: str) -> Callable[[str], frozenset[str]]:
     def convert(text: str) -> frozenset[str]:
         words = [word.strip() for word in text.split(",") if word.strip()]
         if not words:  # an empty shell variable would otherwise select everything, and fail on nothing
-            raise click.BadParameter(f"no {' or '.join(kinds)} is named")
+            raise click.BadParameter(f"no {' or '.join(_short(kinds))} is named")
         return frozenset(code(word, kinds) for word in words)
 
     return convert
@@ -73,8 +73,13 @@ def code(word: str, kinds: tuple[str, ...]) -> str:
     except UnknownWordError as unknown:
         raise click.BadParameter(str(unknown)) from unknown
     if entry.kind not in kinds:
-        raise click.BadParameter(f"{word!r} is a {entry.kind}, not a {' or a '.join(kinds)}")
+        raise click.BadParameter(f"{word!r} is a {entry.kind}, not a {' or a '.join(_short(kinds))}")
     return entry.code
+
+
+def _short(kinds: tuple[str, ...]) -> list[str]:
+    """Return kinds of words without saying again of how many connections a finding is."""
+    return list(dict.fromkeys(kind.partition(" of ")[0] for kind in kinds))
 
 
 def errors(text: str) -> frozenset[str]:
