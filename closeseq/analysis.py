@@ -302,7 +302,8 @@ class Analysis(Judging, Sequence[Connection]):
         """Yield what `make` makes of some connections at once, at most TOGETHER, in their order.
 
         Args:
-            make: works in other processes if there are many connections, so that it must change nothing.
+            make: looks at all that it is given; it works in other processes if there are many connections, so
+                that it must change nothing.
             indices: which ones, ascending.
 
         Raises:
@@ -449,9 +450,10 @@ class Analysis(Judging, Sequence[Connection]):
         return self.among(sorted(i for members in found for i in members))
 
 
-def _in_portions(connections: Iterator[Connection]) -> Iterator[list[Connection]]:
-    while some := list(itertools.islice(connections, TOGETHER)):
-        yield some
+def _in_portions(connections: Iterator[Connection]) -> Iterator[Iterator[Connection]]:
+    """Yield TOGETHER connections at a time, each of which is made only when it is looked at."""
+    for first in connections:
+        yield itertools.chain([first], itertools.islice(connections, TOGETHER - 1))
 
 
 class SharedAnalysis(Analysis):

@@ -37,14 +37,14 @@ MOST_NAMED = 100  # characters of a test's name in that of its capture
 
 
 @dataclass
-class Kept:
+class KeptCapture:
     """The capture of a test, and whether it is to be kept."""
 
     path: Path
     failed: bool = False
 
 
-KEPT = pytest.StashKey[Kept]()
+KEPT = pytest.StashKey[KeptCapture]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -116,7 +116,7 @@ def closes(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     if packets is None:
         yield watch
         return
-    kept = node.stash[KEPT] = Kept(path)
+    kept = node.stash[KEPT] = KeptCapture(path)
     with packets:
         yield watch
         keep = kept.failed or config.getoption("closes_keep") == "all"

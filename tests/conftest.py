@@ -41,9 +41,12 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 # Modules that trace the kernel, which sees every socket of the machine, or drive the lab's experiments, which
 # keep its processors busy and must see their own packets in time.
-ONE_BY_ONE = ("test_live_lab", "test_lab", "test_verify_against_kernel", "test_tracepoint", "test_readme")
+ONE_BY_ONE = (
+    *("test_live_lab", "test_lab", "test_verify_against_kernel", "test_readme"),
+    *("test_tracepoint", "test_reset_trace", "test_kernel_resets"),
+)
 
-WITH_FAULTS = ("test_faults",)
+WITH_FAULTS = ("test_faults", "test_table_faults")
 
 
 def module(nodeid):

@@ -26,6 +26,7 @@ LAB = re.findall(r"```console\n\$ (closeseq lab [^\n]*)\n(.*?)```", README, re.D
 LIVE_PYTHON = re.findall(r"```python live\n(.*?)```", README, re.DOTALL)
 PYTHON = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 CLUSTER = re.findall(r"```sh cluster\n(.*?)```", README, re.DOTALL)
+TABLES = re.findall(r"```python tables\n(.*?)```\n\n```text\n(.*?)```", README, re.DOTALL)
 SHELL = re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
 
 
@@ -98,6 +99,27 @@ def test_the_live_python_of_the_readme_runs(net, code):
 @pytest.mark.parametrize("code", PYTHON)
 def test_the_python_of_the_readme_runs(code):
     assert run(["-c", code]).stdout
+
+
+def test_the_question_to_the_tables_has_the_answer_that_is_shown():
+    pytest.importorskip("duckdb", reason="DuckDB is not installed")
+    ((code, shown),) = TABLES
+    assert run(["-c", code]).stdout.rstrip() == shown.rstrip()
+
+
+def test_the_question_to_the_tables_is_answered_by_parquet_too(tmp_path):
+    duckdb = pytest.importorskip("duckdb", reason="DuckDB is not installed")
+    pytest.importorskip("pyarrow", reason="pyarrow is not installed: pip install 'closeseq[tables]'")
+    ((code, shown),) = TABLES
+    capture = str(CAPTURES / "leaky-server.pcap")
+    arguments = [capture, "--stuck-after", "2", "-f", "parquet", "-o", str(tmp_path / "web")]
+    run(["-m", "closeseq", "analyze", *arguments])
+    (instead,) = re.findall(r"same question `(FROM.*?)`", README, re.DOTALL)
+    question = code.partition('"""')[2].partition('"""')[0]
+    question = re.sub(r"FROM .*", " ".join(instead.split()), question).replace("web/", f"{tmp_path}/web/")
+    rows = duckdb.sql(question).fetchall()
+    assert len(rows) >= 1
+    assert all(str(cell) in shown for row in rows for cell in row)
 
 
 def test_the_three_commands_of_a_cluster_do_what_one_process_does(tmp_path):

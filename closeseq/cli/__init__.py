@@ -11,7 +11,7 @@ command runs is in the modules named after it:
     diff         `diff`; diff_run
     report       `report`; report_run
     live         `live`, `follow`; live_setup: capture, files, privileges; live_run: the loop;
-                 live_output: what is written, and how much of it
+                 live_output: what is written, and how much of it; metrics_output: counters for Prometheus
     lab          `lab`; lab_run
     explain      `explain`
     wireshark    `wireshark`, which installs closeseq there

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from closeseq.cli.options import CHOOSING, FAILING, OF_ALL, READING, options, seconds
+from closeseq.cli.options import CHOOSING, FAILING, OF_ALL, READING, listening, options, seconds
 
 LIVE_EPILOG = """\b
 Examples:
@@ -16,12 +16,22 @@ Examples:
   sudo closeseq live -p 8080 -w closes.pcapng --rotate 100MB
   sudo closeseq live -p 8080 -f jsonl | jq 'select(.live.event == "stuck")'
   sudo closeseq live --netns blue -p 8080
+  sudo closeseq live -i any -p 443 -f summary --metrics :9469    counters for Prometheus
 """
 FOLLOW_EPILOG = """\b
 Examples:
   closeseq follow capture.pcapng -p 8080
   tcpdump -i any -U -w - tcp | closeseq follow -
 """
+
+
+def _print_board(ctx: click.Context, _parameter: click.Parameter, wanted: bool) -> None:
+    if wanted and not ctx.resilient_parsing:
+        from closeseq.watch.metrics import dashboard
+
+        click.echo(dashboard(), nl=False)
+        ctx.exit()
+
 
 FORMATS = ("timeline", "summary", "jsonl", "csv")
 
@@ -76,7 +86,8 @@ OF_THE_MACHINE = (
     click.option(
         "--kernel/--no-kernel",
         default=None,
-        help="Also ask the kernel for each socket's state, queues and owner. By default if possible.",
+        help="Also ask the kernel for each socket's state, queues and owner, and why it sent a RST. By "
+        "default if possible.",
     ),
     click.option("--netns", metavar="NAME", help="Capture in this network namespace."),
     click.option(
@@ -91,6 +102,26 @@ OF_THE_MACHINE = (
         default="auto",
         show_default=True,
         help="How to capture: with Linux's packet ring (PACKET_MMAP), or scapy's socket, which is slower.",
+    ),
+    click.option(
+        "--metrics",
+        type=listening,
+        metavar="[ADDRESS]:PORT",
+        help="Serve counters for Prometheus at http://ADDRESS:PORT/metrics; without ADDRESS only to this "
+        "machine. Ports given with -p have counters of their own.",
+    ),
+    click.option(
+        "--metrics-file",
+        metavar="FILE.prom",
+        help="Write the same to this file every 5 s, for node_exporter's textfile collector.",
+    ),
+    click.option(
+        "--grafana",
+        is_flag=True,
+        is_eager=True,
+        expose_value=False,
+        callback=_print_board,
+        help="Print a Grafana board for these counters and exit.",
     ),
     click.option("--user", metavar="NAME", help="Become this user once the capture is open."),
     click.option("--no-drop", is_flag=True, help="Keep root's privileges."),

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from types import FrameType
 
     from closeseq.cli.live_output import UpdateWriter
+    from closeseq.cli.metrics_output import MetricsOutput
     from closeseq.cli.requests import MonitorRequest
     from closeseq.report.problems import Group
     from closeseq.verdict.population.rules import PopulationFinding
@@ -79,6 +80,7 @@ class LiveRun:
         writer: writes updates.
         stop: whether a signal came.
         kernel: the kernel's view; None if it is not asked.
+        metrics: counts updates; None if nobody wants to know.
     """
 
     def __init__(
@@ -88,12 +90,15 @@ class LiveRun:
         writer: UpdateWriter,
         stop: Stop,
         kernel: KernelView | None = None,
+        *,
+        metrics: MetricsOutput | None = None,
     ) -> None:
         self.request = request
         self.session = session
         self.writer = writer
         self.stop = stop
         self.kernel = kernel
+        self.metrics = metrics
         self.status = StatusLine()
         self.asked = asked_for(session.monitor.settings)
         self.trouble = False  # the capture failed, or could not be saved
@@ -132,6 +137,7 @@ class LiveRun:
                 self._complain(str(error))
                 self.trouble = True
                 return
+            self._count(updates)
             self._notice()
             if self.kernel is not None:
                 self.kernel.look()
@@ -149,6 +155,7 @@ class LiveRun:
         """Report the rest, and sum up."""
         self.status.clear()
         last = self.session.end(hurried=self.stop.asked)
+        self._count(last, now=True)
         if self.session.unread is not None:
             self._complain(str(self.session.unread))
             self.trouble = True
@@ -184,6 +191,12 @@ class LiveRun:
         if news and not (last and self.writer.form == "timeline"):  # the summary has it
             self.status.clear()
             self.writer.write_news(news, monitor.reading.path)
+
+    def _count(self, updates: list[Updates], *, now: bool = False) -> None:
+        """Count updates, and show the counters; `now`: at once."""
+        if self.metrics is not None:
+            self.metrics.take(updates)
+            self.metrics.renew(self.session.source.dropped, now=now)
 
     def _announce(self, last: list[Updates]) -> None:
         """Announce what takes long or was left out."""

@@ -7,10 +7,11 @@ import pkgutil
 import sys
 from contextlib import ExitStack
 from importlib import import_module
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, NamedTuple, TextIO
 
 from closeseq.cli.live_output import UpdateWriter
 from closeseq.cli.live_run import LiveRun, Stop, stopped_by_signals
+from closeseq.cli.metrics_output import MetricsOutput, MetricsServer
 from closeseq.cli.output import streamed
 from closeseq.cli.terminal import Refusal, Status, complain
 from closeseq.errors import (
@@ -34,10 +35,21 @@ if TYPE_CHECKING:
     from closeseq.linux.owner_service import OwnerService
     from closeseq.packets.frames import Files, Frames
     from closeseq.settings import Settings
+    from closeseq.watch.kernel_resets import KernelResets
     from closeseq.watch.kernel_view import KernelView
     from closeseq.watch.session import Clock, PacketSource
 
     Save = Callable[[Frames, int], None]  # a batch, and its device
+
+
+class MetricsPlaces(NamedTuple):
+    """Where metrics go."""
+
+    server: MetricsServer | None
+    path: str | None  # of a file
+
+
+NO_METRICS = MetricsPlaces(None, None)
 
 
 def run_live(request: LiveRequest) -> Status:
@@ -46,6 +58,7 @@ def run_live(request: LiveRequest) -> Status:
     with stopped_by_signals() as stop, ExitStack() as at_end:
         try:
             service = _owner_service(request, at_end)
+            server = _metrics_server(request, at_end)  # where it was started, not in --netns
             _enter_namespace(request)
             if service is not None:
                 service.moved()
@@ -69,6 +82,7 @@ def run_live(request: LiveRequest) -> Status:
         name = ",".join(device.name for device in source.devices)
         # The report does not go among the packets, where these go to standard output.
         stream = sys.stderr if request.write == "-" else sys.stdout
+        metrics = MetricsPlaces(server, request.metrics_file)
         return _run(
             request.monitor,
             settings,
@@ -79,6 +93,7 @@ def run_live(request: LiveRequest) -> Status:
             stream=stream,
             kernel=kernel,
             save=save,
+            metrics=metrics,
         )
 
 
@@ -111,6 +126,7 @@ def _run(
     kernel: KernelView | None = None,
     save: Save | None = None,
     files: Files | None = None,
+    metrics: MetricsPlaces = NO_METRICS,
 ) -> Status:
     """Run until there is a reason to stop, and report to the stream."""
     monitor = Monitor(settings, capture=name, most=request.max_connections)
@@ -120,7 +136,12 @@ def _run(
     output = streamed(stream)
     style = output.style(ascii_only=request.ascii)
     writer = UpdateWriter(request.form, output, style, request.wanted, kernel, population=request.population)
-    return LiveRun(request, session, writer, stop, kernel).run()
+    counted = None
+    if metrics != NO_METRICS:
+        counted = MetricsOutput(monitor, *metrics)
+    if metrics.server is not None:
+        complain(f"metrics at {metrics.server.url}")
+    return LiveRun(request, session, writer, stop, kernel, metrics=counted).run()
 
 
 def _rotation(request: LiveRequest) -> Rotation | None:
@@ -177,6 +198,11 @@ def _enter_namespace(request: LiveRequest) -> None:
         raise Refusal(str(error)) from error
 
 
+def _metrics_server(request: LiveRequest, at_end: ExitStack) -> MetricsServer | None:
+    """Return what serves the metrics, and does not answer yet; None if they are not wanted there."""
+    return None if request.metrics is None else at_end.enter_context(MetricsServer(*request.metrics))
+
+
 def _owner_service(request: LiveRequest, at_end: ExitStack) -> OwnerService | None:
     """Start the process that finds owners; it keeps the privileges that this one gives up."""
     if request.kernel is False or sys.platform != "linux":
@@ -204,7 +230,21 @@ def _kernel_view(request: LiveRequest, service: OwnerService | None, at_end: Exi
         if request.kernel:
             raise Refusal(str(error)) from error
         return None
-    return KernelView(table, service, own_addresses(), request.monitor.reading.settings.ports)
+    ports = request.monitor.reading.settings.ports
+    return KernelView(table, service, own_addresses(), ports, _kernel_resets(request, at_end))
+
+
+def _kernel_resets(request: LiveRequest, at_end: ExitStack) -> KernelResets | None:
+    """Return what knows why the kernel sends a RST; None where it does not let us know."""
+    from closeseq.linux.reset_trace import ResetTrace
+    from closeseq.watch.kernel_resets import KernelResets
+
+    try:
+        return KernelResets(at_end.enter_context(ResetTrace()))
+    except KernelError as error:
+        if request.kernel:
+            complain(f"the kernel's reasons for RSTs are not shown: {error}")
+        return None
 
 
 def give_up_root(user: str | None = None, *, no_drop: bool = False) -> None:

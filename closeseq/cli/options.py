@@ -38,13 +38,27 @@ def host(text: str) -> str:
         raise click.BadParameter(f"{text!r} is not an IP address; names are never looked up") from error
 
 
+LOOPBACK = "127.0.0.1"
+HIGHEST_PORT = 65535
+
+
+def listening(text: str) -> tuple[str, int]:
+    """Return the address and port to listen on that `ADDRESS:PORT`, `:PORT` or `PORT` names."""
+    address, _, number = text.rpartition(":")
+    if not (number.isascii() and number.isdecimal() and int(number) <= HIGHEST_PORT):
+        raise click.BadParameter(f"{text!r} does not end with a port, as in :9469")
+    if ":" in address and not (address.startswith("[") and address.endswith("]")):
+        raise click.BadParameter(f"{text!r}: write an IPv6 address in brackets, as in [::1]:9469")
+    return host(address.strip("[]")) if address else LOOPBACK, int(number)
+
+
 def codes(*kinds: str) -> Callable[[str], frozenset[str]]:
     """Return a converter of comma-separated codes that refuses codes of other kinds."""
 
     def convert(text: str) -> frozenset[str]:
         words = [word.strip() for word in text.split(",") if word.strip()]
         if not words:  # an empty shell variable would otherwise select everything, and fail on nothing
-            raise click.BadParameter(f"no {' or '.join(kinds)} is named")
+            raise click.BadParameter(f"no {' or '.join(_short(kinds))} is named")
         return frozenset(code(word, kinds) for word in words)
 
     return convert
@@ -59,8 +73,13 @@ def code(word: str, kinds: tuple[str, ...]) -> str:
     except UnknownWordError as unknown:
         raise click.BadParameter(str(unknown)) from unknown
     if entry.kind not in kinds:
-        raise click.BadParameter(f"{word!r} is a {entry.kind}, not a {' or a '.join(kinds)}")
+        raise click.BadParameter(f"{word!r} is a {entry.kind}, not a {' or a '.join(_short(kinds))}")
     return entry.code
+
+
+def _short(kinds: tuple[str, ...]) -> list[str]:
+    """Return kinds of words without saying again of how many connections a finding is."""
+    return list(dict.fromkeys(kind.partition(" of ")[0] for kind in kinds))
 
 
 def errors(text: str) -> frozenset[str]:

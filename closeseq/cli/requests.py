@@ -236,6 +236,8 @@ class LiveRequest:
     source: Literal["auto", "ring", "scapy"]
     user: str | None
     no_drop: bool
+    metrics: tuple[str, int] | None = None  # address and port to serve them on
+    metrics_file: str | None = None
 
     @classmethod
     def of(cls, expression: tuple[str, ...], given: Given) -> LiveRequest:

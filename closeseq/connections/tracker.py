@@ -22,6 +22,7 @@ from closeseq.connections.steps import Steps, everything, next_times, some
 from closeseq.connections.strays import strays
 from closeseq.connections.traffic import measure
 from closeseq.connections.whereabouts import elsewhere
+from closeseq.packets.segments import FIN
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -177,6 +178,24 @@ class Connections:
     def strays(self) -> list[Stray]:
         """Return what reached an endpoint from an address that it does not know; see there."""
         return strays(self._table, self._client_ends())
+
+    def closing(self, among: NDArray[np.int64]) -> tuple[NDArray[np.uint16], NDArray[np.int64]]:
+        """Return the server's port of connections, and the time from their first FIN to their last event.
+
+        Args:
+            among: ascending indices.
+
+        Returns:
+            The ports, and nanoseconds; -1 where there was no FIN.
+        """
+        extent, kept, histories = self._extent(among), self._steps.kept, self._table.histories
+        client, _ = clients(self._table, self._steps, self._guess, extent)
+        ports = self._table.pairs.port[histories.pair[among], 1 - client]
+        fin = np.flatnonzero(kept.flags[extent.event] & FIN)[::-1]
+        first_ns = np.full(len(among), -1)
+        first_ns[extent.event_place[fin]] = kept.time_ns[extent.event_rows(fin)]  # of several the first stays
+        last_ns = kept.time_ns[np.maximum(histories.last_event[among], 0)] if len(kept) else first_ns
+        return ports, np.where(first_ns < 0, -1, np.maximum(last_ns - first_ns, 0))
 
     def losses(self) -> tuple[int, int, int]:
         """Return how many segments were lost near the clients, near the servers, and came out of order.

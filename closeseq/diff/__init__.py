@@ -8,7 +8,7 @@ In the order the data goes:
     diff_text  the same for people, and as JSON
 """
 
-from closeseq.diff.changes import Change, Comparison, Way, compare
+from closeseq.diff.changes import Change, ChangeKind, Comparison, compare
 from closeseq.diff.tally import Side, tally_of
 
-__all__ = ["Change", "Comparison", "Side", "Way", "compare", "tally_of"]
+__all__ = ["Change", "ChangeKind", "Comparison", "Side", "compare", "tally_of"]

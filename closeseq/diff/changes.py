@@ -39,7 +39,7 @@ BAD = frozenset(
 )
 
 
-class Way(StrEnum):
+class ChangeKind(StrEnum):
     """What is to be made of a difference."""
 
     WORSE = "worse"
@@ -57,7 +57,7 @@ class Change:
     before: int  # connections; of a time, nanoseconds
     after: int
     chance: float  # that chance alone makes such a difference; 1 if there is none
-    way: Way
+    way: ChangeKind
     rises: bool  # whether there is more of it after
     example: Example | None = None  # of what is worse or may be: a connection of the second side
 
@@ -71,14 +71,14 @@ class Comparison:
     changes: tuple[Change, ...]
     limit: float  # the probability below which a line is no chance
 
-    def of(self, way: Way) -> list[Change]:
+    def of(self, way: ChangeKind) -> list[Change]:
         """Return the lines of which that is to be made, the surest first."""
         return sorted((one for one in self.changes if one.way is way), key=lambda one: one.chance)
 
     @property
     def worse(self) -> bool:
         """Whether something is worse."""
-        return any(one.way is Way.WORSE for one in self.changes)
+        return any(one.way is ChangeKind.WORSE for one in self.changes)
 
 
 @dataclass(frozen=True)
@@ -109,21 +109,21 @@ def compare(before: Side, after: Side, chance: float = CHANCE) -> Comparison:
     for line in lines:
         way = _way(line, limit)
         example = None
-        if line.bad and line.rises and way in {Way.WORSE, Way.UNCLEAR}:
+        if line.bad and line.rises and way in {ChangeKind.WORSE, ChangeKind.UNCLEAR}:
             time = line.feature.kind == "time-to-close"
             example = after.slowest() if time else after.example(line.feature)
         changes.append(Change(line.feature, line.before, line.after, line.chance, way, line.rises, example))
     return Comparison(before, after, tuple(changes), limit)
 
 
-def _way(line: Difference, limit: float) -> Way:
+def _way(line: Difference, limit: float) -> ChangeKind:
     if line.before == line.after and line.chance >= 1:
-        return Way.SAME
+        return ChangeKind.SAME
     if line.chance > limit or not line.enough:
-        return Way.UNCLEAR
+        return ChangeKind.UNCLEAR
     if not line.bad:
-        return Way.DIFFERENT
-    return Way.WORSE if line.rises else Way.BETTER
+        return ChangeKind.DIFFERENT
+    return ChangeKind.WORSE if line.rises else ChangeKind.BETTER
 
 
 def _shares(before: Side, after: Side) -> Iterator[Difference]:

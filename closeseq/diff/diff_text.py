@@ -6,7 +6,7 @@ import json
 import shlex
 from typing import TYPE_CHECKING
 
-from closeseq.diff.changes import QUANTILES, Change, Comparison, Way
+from closeseq.diff.changes import QUANTILES, Change, ChangeKind, Comparison
 from closeseq.report.text import Style, named, printable, seconds
 from closeseq.units import count, span
 from closeseq.verdict import vocabulary
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 DIFF_SCHEMA = "closeseq-diff/1"
 
 HEADINGS = {
-    Way.WORSE: "Worse",
-    Way.BETTER: "Better",
-    Way.DIFFERENT: "Different, neither better nor worse",
-    Way.UNCLEAR: "Too few or too little to tell",
+    ChangeKind.WORSE: "Worse",
+    ChangeKind.BETTER: "Better",
+    ChangeKind.DIFFERENT: "Different, neither better nor worse",
+    ChangeKind.UNCLEAR: "Too few or too little to tell",
 }
 KINDS = {
     "verdict": "Verdicts",
@@ -48,11 +48,11 @@ def diff_lines(comparison: Comparison, style: Style) -> Iterator[str]:
         yield from style.wrap("Nothing is worse.")
     for way, heading in HEADINGS.items():
         changes = comparison.of(way)
-        if way is Way.UNCLEAR:  # only what would be worse; the tables have the rest
+        if way is ChangeKind.UNCLEAR:  # only what would be worse; the tables have the rest
             changes = [one for one in changes if one.example is not None]
         if changes:
             yield ""
-            yield style.paint(heading, "problem" if way is Way.WORSE else "heading")
+            yield style.paint(heading, "problem" if way is ChangeKind.WORSE else "heading")
             for change in changes:
                 yield from _told(change, comparison, style)
     for kind, heading in KINDS.items():
@@ -84,7 +84,7 @@ def _difference(change: Change, comparison: Comparison) -> str:
     else:
         was, of = f"{change.before:,} of {comparison.before.connections:,}", comparison.after.connections
         text = f"{change.after:,} of {count(of, 'connection')}, before {was}"
-    if change.way is Way.UNCLEAR:
+    if change.way is ChangeKind.UNCLEAR:
         text += f" (chance alone makes this in {_percent(change.chance)} of cases)"
     return text
 
@@ -109,10 +109,10 @@ def _columns(lines: list[Change], comparison: Comparison, style: Style) -> Itera
                 f"{number:,} {_percent(number / of):>8}"
                 for number, of in zip((line.before, line.after), total, strict=True)
             ]
-        mark = line.way.value if line.way in {Way.WORSE, Way.BETTER} else ""
+        mark = line.way.value if line.way in {ChangeKind.WORSE, ChangeKind.BETTER} else ""
         what = name(line) if line.feature.kind == "finding" else line.feature.code
         text = f"  {what:{NAME}}{cells[0]:>{NUMBER}}{cells[1]:>{NUMBER}}  {mark}".rstrip()
-        yield style.paint(text, "problem") if line.way is Way.WORSE else text
+        yield style.paint(text, "problem") if line.way is ChangeKind.WORSE else text
 
 
 def name(change: Change) -> str:

@@ -3,7 +3,10 @@
     socket_table   all TCP sockets at one moment: state, queues, timer, inode; start reading here
     sock_diag      how the kernel is asked for them: sock_diag(7) over netlink(7)
     tracepoint     every transition of a socket, as it happens
-    tracing        the tracefs instance that records it, and its removal
+    reset_trace    every RST that the kernel sends, with its reason
+    reset_wording  what each of these reasons means
+    tracing        the tracefs instance that records such events, and its removal
+    epoch          the clock of its records, as Unix time
     owners         which processes own a socket
     owner_service  the same without waiting, and without root's privileges in the process that asks
     owner_server   the process behind it, which keeps two capabilities

@@ -9,11 +9,11 @@ listener makes a full socket of it (LISTEN to SYN_RECEIVED to ESTABLISHED).
 from __future__ import annotations
 
 import sys
-import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
 from closeseq.connections.conversation import Address
+from closeseq.linux.epoch import EpochOffset
 from closeseq.linux.socket_table import STATES, address_text, ranges
 from closeseq.linux.tracing import Instance, fields
 
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 EVENT = "sock/inet_sock_set_state"
 MOST_RANGES = 32  # of ports in the kernel's filter, whose text has at most a page; more are compared here
 ROOM = 32 << 20  # bytes, shared by the processors
-CLOCK_SET_NS = 500_000  # the clocks' distance changes by less, unless someone sets the time
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +59,7 @@ class Tracepoint:
         several = ranges(ports)
         self._ports = frozenset(ports) if len(several) > MOST_RANGES else frozenset()
         self._lost = 0
-        self._offset_ns = epoch_offset_ns()
+        self._epoch = EpochOffset()
         self.clock_was_set = False  # someone set the time meanwhile: times are not to be trusted
         self._instance = Instance(EVENT, _condition([] if self._ports else several), ROOM)
         self._fields = fields(self._instance.format)
@@ -86,10 +85,7 @@ class Tracepoint:
 
         The first may be a little older than the last of the call before: each processor keeps its own.
         """
-        offset_ns = epoch_offset_ns()
-        if abs(offset_ns - self._offset_ns) > CLOCK_SET_NS:
-            self.clock_was_set = True
-            self._offset_ns = offset_ns
+        self.clock_was_set |= self._epoch.renew()
         found = [self._transition(moment, raw) for moment, raw in self._instance.events()]
         if self._ports:
             found = [one for one in found if {one.local.port, one.remote.port} & self._ports]
@@ -102,7 +98,7 @@ class Tracepoint:
             return int.from_bytes(raw[fields[name]], sys.byteorder)
 
         return SocketTransition(
-            time_ns=moment + self._offset_ns,
+            time_ns=moment + self._epoch.ns,
             # The IPv6 fields are there for IPv4 too, as mapped addresses.
             local=Address(address_text(raw[fields["saddr_v6"]]), number("sport")),
             remote=Address(address_text(raw[fields["daddr_v6"]]), number("dport")),
@@ -118,18 +114,3 @@ def _condition(several: list[tuple[int, int]]) -> str:
         f"({port} >= {first} && {port} <= {last})" for first, last in several for port in ("sport", "dport")
     ]
     return "protocol == 6" + (f" && ({' || '.join(ports)})" if ports else "")
-
-
-def epoch_offset_ns() -> int:
-    """Return Unix time less CLOCK_MONOTONIC in nanoseconds, to about a microsecond.
-
-    Both clocks are slewed alike, so it holds until someone sets the time.
-    """
-    best_width, best_offset = 1 << 62, 0
-    for _ in range(100):
-        before = time.monotonic_ns()
-        realtime = time.time_ns()
-        width = time.monotonic_ns() - before
-        if width < best_width:
-            best_width, best_offset = width, realtime - before - width // 2
-    return best_offset

@@ -26,8 +26,10 @@ import re
 import signal
 import sys
 import time
+from collections import deque
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Never
 
@@ -44,7 +46,7 @@ FSOPEN, FSCONFIG, FSMOUNT = 430, 431, 432
 CREATE = 6  # FSCONFIG_CMD_CREATE
 CLOEXEC = 1
 
-REFUSED = "only root may use the kernel's tracing (tracefs), which reports the transitions of sockets"
+REFUSED = "only root may use the kernel's tracing (tracefs)"
 
 
 def open_tracefs() -> int:
@@ -280,7 +282,7 @@ class Instance:
 
     Args:
         event: "group/name".
-        condition: the kernel's filter, as in the `filter` files of tracefs.
+        condition: the kernel's filter, as in the `filter` files of tracefs; empty: every event.
         room: bytes for what is not read yet, shared by the processors; each has its least, and at most MOST.
 
     Raises:
@@ -288,7 +290,7 @@ class Instance:
     """
 
     def __init__(self, event: str, condition: str, room: int) -> None:
-        self._buffers: list[int] = []  # descriptors of trace_pipe_raw, one for each processor
+        self._buffers: deque[int] = deque()  # descriptors of trace_pipe_raw, one for each processor
         self._statistics: list[int] = []  # likewise
         self._open = ExitStack()
         try:
@@ -300,11 +302,12 @@ class Instance:
             # What finds no room is lost, not what is there already: sequences keep their beginnings.
             self._set("trace_options", "nooverwrite")
             self._set("buffer_size_kb", str(max(LEAST, min(MOST, room // len(self._buffers))) // KILOBYTE))
-            self._set(f"events/{event}/filter", condition)
+            if condition:
+                self._set(f"events/{event}/filter", condition)
             self._set(f"events/{event}/enable", "1")
         except OSError as error:
             self.close()
-            raise _refusal(error) from None
+            raise _refusal(event, error) from None
         except BaseException:
             self.close()
             raise
@@ -314,7 +317,7 @@ class Instance:
         try:
             return self._read(f"events/{event}/format")
         except FileNotFoundError:
-            raise KernelError(f"this kernel has no tracepoint {event.replace('/', ':')}") from None
+            raise KernelError(f"this kernel has no tracepoint {_colons(event)}") from None
 
     def _make(self, name: str) -> None:
         """Make the instance and open its buffers; what removes it is there before."""
@@ -373,12 +376,23 @@ class Instance:
         self._open.close()
 
     def events(self) -> Iterator[tuple[int, bytes]]:
-        """Give the CLOCK_MONOTONIC time in nanoseconds and the data of each event, processor by processor."""
-        for buffer in self._buffers:
+        """Give the CLOCK_MONOTONIC time in nanoseconds and the data of each event; not in order of time."""
+        return chain.from_iterable(self.portions())
+
+    def portions(self) -> Iterator[list[tuple[int, bytes]]]:
+        """Give the same in portions, of the processors in turn: who stops between two leaves the rest there.
+
+        The events of one processor come in order of time. A portion may be empty.
+        """
+        self._buffers.rotate()  # who always stops early begins with another one each time
+        waiting = self._buffers.copy()
+        while waiting:
+            buffer = waiting.popleft()
             # The kernel never gives an event twice: it hands a full page over, and copies of one in use.
             with suppress(BlockingIOError):
-                while page := os.read(buffer, self._page.size):
-                    yield from self._page.events(page)
+                if page := os.read(buffer, self._page.size):
+                    waiting.append(buffer)
+                    yield list(self._page.events(page))
 
     @property
     def lost(self) -> int:
@@ -397,7 +411,12 @@ def _processors() -> list[int]:
     return [number for part in parts for number in range(int(part[0]), int(part[-1]) + 1)]
 
 
-def _refusal(error: OSError) -> KernelError:
+def _refusal(event: str, error: OSError) -> KernelError:
     if error.errno in (errno.EPERM, errno.EACCES):
         return KernelError(REFUSED)
-    return KernelError(f"the transitions of sockets cannot be traced: {error.strerror or error}")
+    return KernelError(f"{_colons(event)} cannot be traced: {error.strerror or error}")
+
+
+def _colons(event: str) -> str:
+    """Return an event as perf and trace-cmd write it."""
+    return event.replace("/", ":")

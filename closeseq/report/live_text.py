@@ -11,6 +11,7 @@ from msgspec import to_builtins
 from msgspec.structs import replace
 
 from closeseq.connections.conversation import ENDS, End
+from closeseq.linux.reset_wording import in_words
 from closeseq.report import rows
 from closeseq.report.containment import bare_record
 from closeseq.report.problems import MOST_GROUPS, MOST_PLACES, Group, ProblemCause, blame, causes
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from closeseq.report.problems import Place
     from closeseq.verdict.population.rules import PopulationFinding
     from closeseq.watch.counts import SocketCounts
+    from closeseq.watch.kernel_resets import KernelReset
     from closeseq.watch.kernel_view import KernelAnswer
     from closeseq.watch.monitor import Monitor
     from closeseq.watch.updates import Pattern, Update, Updates
@@ -92,6 +94,9 @@ def kernel_lines(answers: Mapping[End, KernelAnswer], style: Style) -> Iterator[
         yield from style.wrap(f"{end}: {kernel_text(one)}{mark}", first="    kernel  ", then=" " * 14)
         if one.why:
             yield from style.wrap(f"inferred {one.inferred}; perhaps {one.why}", first=" " * 14)
+        if one.reset is not None:
+            text = f"{end}: {reset_text(one.reset)}"
+            yield from style.wrap(text, first="    kernel  ", then=" " * 14)
 
 
 def kernel_text(one: KernelAnswer) -> str:
@@ -112,6 +117,14 @@ def kernel_text(one: KernelAnswer) -> str:
     else:
         parts.append(f"held by {owners}" if owners else "owner not visible from this namespace")
     return ", ".join(parts)
+
+
+def reset_text(one: KernelReset) -> str:
+    """Return what the kernel says of an endpoint's RSTs."""
+    if not one.sent:
+        return "this kernel's TCP did not send its RST: another host did, or a firewall or raw socket here"
+    reasons = "; then ".join(map(in_words, one.reasons))
+    return f"sent RST: {reasons}" if reasons else "sent RST; this kernel gives no reasons"
 
 
 def unread(socket: Socket) -> list[str]:
@@ -170,6 +183,7 @@ def _kernel_row(one: KernelAnswer | None) -> Record | None:
         "expires": None if timer is None else timer.expires_ms / 1000,
         "owned": not one.remembered,
         "owners": [dataclasses.asdict(owner) for owner in one.owners],
+        **({"reset_reasons": list(one.reset.reasons)} if one.reset is not None and one.reset.reasons else {}),
     }
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 import numpy as np
 
 from closeseq.connections.community import community_id
-from closeseq.connections.conversation import ENDS, Event
+from closeseq.connections.conversation import End, Event
 from closeseq.settings import SECOND
 from closeseq.tables.fields import (
     CONNECTIONS,
@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from closeseq.connection import Connection
-    from closeseq.connections.conversation import Conversation, End
     from closeseq.packets.frames import Files
+    from closeseq.tcp.states import State
 
 Row: TypeAlias = "tuple[Any, ...]"
 NumpyTable: TypeAlias = "dict[str, NDArray[Any]]"
@@ -125,9 +125,8 @@ def _contained(connection: Connection) -> _Rows:
 
 def _rows(connection: Connection) -> _Rows:
     files, timeline = connection.files, connection.timeline
-    text = files.text if files.several else _same
     transitions = [
-        (t.packet, t.time_ns, t.endpoint, t.before, t.after, text(t.cause), t.certainty)
+        (t.packet, t.time_ns, t.endpoint, t.before, t.after, t.cause, t.certainty)
         for t in timeline.transitions
     ]
     events = [
@@ -141,7 +140,7 @@ def _rows(connection: Connection) -> _Rows:
             event.length,
             event.position,
             step.arrived,
-            None if step.note is None else text(step.note),
+            step.note or "",
             step.client,
             step.server,
         )
@@ -153,21 +152,21 @@ def _rows(connection: Connection) -> _Rows:
             *(f.code, f.severity, f.endpoint, f.certainty, f.since_ns),
             None if f.duration_ns is None else f.duration_ns / SECOND,
             " ".join(map(str, f.packets)),
-            text(f.summary),
+            files.text(f.summary),
             f.advice,
         )
         for f in connection.findings
     ]
+    if files.several:  # texts name packets
+        transitions = [(*row[:5], files.text(row[5]), *row[6:]) for row in transitions]
+        events = [(*row[:9], files.text(row[9]), *row[10:]) for row in events]
     return _Rows(files, _of_connection(connection), transitions, events, findings)
 
 
-def _same(text: str) -> str:
-    return text
-
-
 def _of_connection(connection: Connection) -> Row:
-    conversation = connection.conversation
+    conversation, timeline = connection.conversation, connection.timeline
     first_ns = conversation.first_ns
+    states = {t.endpoint: t.after for t in timeline.transitions}  # the last ones
     return (
         os.fsencode(connection.capture).decode("utf-8", "backslashreplace"),
         conversation.id,
@@ -177,7 +176,8 @@ def _of_connection(connection: Connection) -> Row:
         (conversation.last_ns - first_ns) / SECOND,
         connection.packets,
         conversation.opener,
-        *chain.from_iterable(_of_endpoint(connection, conversation, end) for end in ENDS),
+        *_of_endpoint(connection, End.CLIENT, states.get(End.CLIENT)),
+        *_of_endpoint(connection, End.SERVER, states.get(End.SERVER)),
         connection.verdict,
         connection.initiator,
         connection.shape,
@@ -188,11 +188,17 @@ def _of_connection(connection: Connection) -> Row:
     )
 
 
-def _of_endpoint(connection: Connection, conversation: Conversation, end: End) -> Row:
-    endpoint, path = connection.end(end), conversation.path(end)
-    expiry = connection.timeline.expiries.get(end)
+def _of_endpoint(connection: Connection, end: End, state: State | None) -> Row:
+    """Return the cells of an endpoint; its state is None if it never changed."""
+    conversation, timeline = connection.conversation, connection.timeline
+    client, path = end is End.CLIENT, conversation.path(end)
+    address, expiry = conversation.address(end), timeline.expiries.get(end)
     return (
-        *(endpoint.address, endpoint.port, endpoint.state, endpoint.role, endpoint.packets, endpoint.bytes),
+        *address,
+        timeline.first_state(end) if state is None else state,
+        connection.judgement.verdict.role(end),
+        conversation.client_packets if client else conversation.server_packets,
+        conversation.client_bytes if client else conversation.server_bytes,
         None if expiry is None else (expiry - conversation.first_ns) / SECOND,
         *(conversation.lost_near(end), path.reordered, path.missed),
         None if path.response_ns is None else path.response_ns / SECOND,

@@ -158,7 +158,7 @@ EVENTS = TableOf(
         _whole("length", "payload", "bytes"),
         _word("position", Position, "against what its sender had sent before"),
         _word("arrived", Arrival, "whether it reached its receiver", "the connection was not judged"),
-        _text("note", "a remark for the reader", "there is none"),
+        _text("note", "a remark for the reader; mostly empty"),
         _word("client_state", State, "the client's state after it"),
         _word("server_state", State, "the server's state after it"),
     ),

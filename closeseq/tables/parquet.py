@@ -185,8 +185,9 @@ class ParquetFolder:
         for path in self._temporary.values():
             with contextlib.suppress(OSError):  # it has its own name by now, or there never was one
                 path.unlink()
-        if self._made and not self.keep and self._folder.is_dir() and not any(self._folder.iterdir()):
-            self._folder.rmdir()
+        if self._made and self._folder.is_dir():
+            with contextlib.suppress(OSError):  # it is not empty
+                self._folder.rmdir()
 
     def _refuse(self, *, force: bool) -> None:
         if self._folder.exists() and not self._folder.is_dir():

@@ -7,7 +7,9 @@ In the order the data goes:
     updates      connections with something new to report
     census       what all connections so far show together
     counts       how many sockets are in which state, and how connections closed
+    metrics      the same as counters of Prometheus
     kernel_view  the kernel's own state of the sockets, and which process owns each
+    kernel_resets  why the kernel sent a RST that was captured, or that it did not
     live         the API: an iterator of connections as they close
 """
 

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from closeseq.linux.owners import Owner
     from closeseq.linux.socket_table import Socket, SocketTable
     from closeseq.settings import Settings
+    from closeseq.watch.kernel_resets import KernelReset, KernelResets
 
 Pair = tuple[Address, Address]  # local, remote
 
@@ -70,6 +71,7 @@ class KernelAnswer:
     socket: Socket | None  # None: there is no such socket
     owners: tuple[Owner, ...]  # processes that own it, or owned it when last seen
     remembered: bool  # the owners are from an earlier look; no process owns it now
+    reset: KernelReset | None = None  # what the kernel says of its RSTs; None if nothing, or nothing certain
 
     @property
     def state(self) -> State:
@@ -98,6 +100,7 @@ class KernelView:
         service: finds owners; None where that is not possible.
         addresses: the namespace's own addresses; only endpoints there, or on loopback, have a socket here.
         ports: only sockets with one of these ports are looked at; empty: all.
+        resets: knows why the kernel sent a RST; None where that is not possible.
     """
 
     def __init__(
@@ -106,11 +109,13 @@ class KernelView:
         service: OwnerService | None,
         addresses: Iterable[str],
         ports: frozenset[int] = frozenset(),
+        resets: KernelResets | None = None,
     ) -> None:
         self._table = table
         self._service = service
         self._addresses = frozenset(addresses)
         self._ports = ports
+        self._resets = resets
         self._inodes: dict[Pair, int] = {}
         self._owners: dict[int, tuple[Owner, ...]] = {}
         self.problem: str | None = None  # why the kernel cannot be asked any more
@@ -124,8 +129,10 @@ class KernelView:
             self._service.close()
 
     def look(self) -> None:
-        """Read the table if it is time to, and keep who owns which socket."""
+        """Read the table if it is time to, and keep who owns which socket, and which RSTs were sent."""
         self._take_owners()
+        if self._resets is not None:
+            self._resets.look()
         if time.monotonic() < self._next_look or self.problem is not None:
             return
         began = time.process_time()
@@ -168,7 +175,10 @@ class KernelView:
                 except KernelError as error:
                     self.problem = str(error)
                     break
-                found[end] = self._about(connection.timeline.state(end), socket, (local, remote), wait)
+                answer = self._about(connection.timeline.state(end), socket, (local, remote), wait)
+                if self._resets is not None:
+                    answer = replace(answer, reset=self._resets.about(connection.conversation, end, socket))
+                found[end] = answer
         return found
 
     def _about(self, inferred: State, socket: Socket | None, pair: Pair, wait: float) -> KernelAnswer:

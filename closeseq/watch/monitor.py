@@ -21,6 +21,7 @@ from closeseq.connections.steps import FAR_NS
 from closeseq.judging import Judging
 from closeseq.reading import Reading
 from closeseq.settings import SECOND, Settings
+from closeseq.verdict.model import FindingCode
 from closeseq.watch.census import Census
 from closeseq.watch.counts import SocketCounts, TimeWaitCounts
 from closeseq.watch.updates import Patterns, Update, UpdateKind, Updates
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from closeseq.verdict.population.rules import PopulationFinding
     from closeseq.watch.updates import Pattern
 
+FINDINGS = tuple(FindingCode)
 UNREPORTED, REPORTED_STUCK, REPORTED_CLOSED = 0, 1, 2
 # The update that is due for a connection. Where not all can be reported at once, lower ones come first.
 NOTHING, PENDING_REVISED, PENDING_STUCK, PENDING_PROBLEM, PENDING_CLOSED = 0, 1, 2, 3, 4
@@ -54,6 +56,7 @@ class Tracked(ColumnTable):
     reported: NDArray[np.uint8] = column(np.uint8, UNREPORTED)  # the last update that was reported
     reported_pattern: NDArray[np.int32] = column(np.int32, -1)  # its pattern then
     reported_last_ns: NDArray[np.int64] = column(np.int64)  # the time of its last packet then
+    counted: NDArray[np.uint64] = column(np.uint64)  # the findings that `new_findings` has returned: bits
 
 
 SETTLE_NS = 300_000_000  # of silence before a close is reported: a lost FIN is resent sooner (Linux: 200 ms)
@@ -393,6 +396,23 @@ class Monitor(Judging):
         self._classes, self._pattern_of = Classes(self.settings, kept=True, faults=self.faults), []
         self._judgements = Classes(self.settings, faults=self.faults, worded=True)
         self._most_patterns = max(MOST_PATTERNS, 2 * len(patterns))
+
+    def new_findings(self, updates: Updates) -> Iterator[tuple[FindingCode, NDArray[np.int64]]]:
+        """Yield the findings of updates, each with the connections that never had it in an update so far.
+
+        Each finding of a connection is thus counted once, however often the connection is reported, and if
+        the finding goes and comes again.
+        """
+        index = np.asarray(updates.indices, np.int64)
+        for code in sorted({code for code, _ in updates.pattern.problems | updates.pattern.notices}):
+            bit = np.uint64(1 << FINDINGS.index(code))
+            new = index[self._tracked.counted[index] & bit == 0]
+            self._tracked.counted[new] |= bit
+            yield code, new
+
+    def closing(self, indices: NDArray[np.int64]) -> tuple[NDArray[np.uint16], NDArray[np.int64]]:
+        """Return server ports and lengths of closes; see `Connections.closing`."""
+        return self._connections.closing(indices)
 
     def _judge_before_dropping(self, indices: NDArray[np.int64], now_ns: int) -> None:
         """Judge connections that were never judged, so that they are counted."""

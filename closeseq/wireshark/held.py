@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 TICK = 0.1  # seconds between two looks at what is to be written
 LATE = 2.0  # seconds behind their time, from which on packets are written without a look at them
 PORTION = 256  # connections whose timers are looked at in a tick
+MOST_HELD = 256 << 20  # bytes of packets; of more the oldest are written before their time
 LAST_WAIT = 0.5  # seconds for packets that were captured and not handed over yet
 
 
@@ -77,6 +78,7 @@ class HeldCapture:
         self._hold = hold
         self._decoder = Decoder()
         self._waiting: deque[HeldBatch] = deque()
+        self._held_bytes = 0
         devices = [SavedDevice(one.name, one.link_type, snaplen=snap_length) for one in source.devices]
         self._writer = PcapngWriter(file, devices, started_ns=clock.now_ns())
 
@@ -102,7 +104,7 @@ class HeldCapture:
         finally:
             self._monitor.begin_end(self._clock.now_ns())
             while self._waiting:
-                self._write(self._waiting.popleft())
+                self._write(self._next())
             self._writer.finish(self._clock.now_ns(), [self._source.dropped])
 
     def _read(self, timeout: float) -> bool:
@@ -116,11 +118,17 @@ class HeldCapture:
         self._monitor.feed(len(frames), self._decoder.decode(frames))
         due = time.monotonic() + self._hold
         self._waiting.append(HeldBatch(frames, batch.device, self._monitor.changed, due))
+        self._held_bytes += frames.buffer.size
         return True
 
+    def _next(self) -> HeldBatch:
+        batch = self._waiting.popleft()
+        self._held_bytes -= batch.frames.buffer.size
+        return batch
+
     def _write_due(self, now: float) -> None:
-        while self._waiting and self._waiting[0].due <= now:
-            batch = self._waiting.popleft()
+        while self._waiting and (self._waiting[0].due <= now or self._held_bytes > MOST_HELD):
+            batch = self._next()
             late = time.monotonic() - batch.due > LATE
             self._write(batch, looked_at=not late)
 

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from closeseq.cli.main import cli
-from closeseq.diff import Side, Way, compare, tally_of
+from closeseq.diff import ChangeKind, Side, compare, tally_of
 from closeseq.diff.chance import of_more
 from closeseq.diff.changes import quantile
 from closeseq.diff.diff_text import diff_lines
@@ -79,41 +79,41 @@ def test_large_numbers_cost_nothing_and_are_sure():
 
 
 def test_one_more_of_three_may_be_chance_and_all_of_five_is_worse():
-    assert ways(side(3), side(3, reset=1))["reset"] is Way.UNCLEAR
-    assert ways(side(5), side(5, reset=5))["reset"] is Way.WORSE
-    assert ways(side(5, reset=5), side(5))["reset"] is Way.BETTER
+    assert ways(side(3), side(3, reset=1))["reset"] is ChangeKind.UNCLEAR
+    assert ways(side(5), side(5, reset=5))["reset"] is ChangeKind.WORSE
+    assert ways(side(5, reset=5), side(5))["reset"] is ChangeKind.BETTER
 
 
 def test_where_a_rise_cannot_be_chance_each_is_worse():
-    assert ways(side(3), side(3, reset=1), 1.0)["reset"] is Way.WORSE
-    assert ways(side(3, reset=1), side(3, reset=1), 1.0)["reset"] is Way.SAME
+    assert ways(side(3), side(3, reset=1), 1.0)["reset"] is ChangeKind.WORSE
+    assert ways(side(3, reset=1), side(3, reset=1), 1.0)["reset"] is ChangeKind.SAME
 
 
 def test_the_same_share_of_more_connections_is_not_worse():
-    assert ways(side(10, reset=2), side(100, reset=20))["reset"] is not Way.WORSE
+    assert ways(side(10, reset=2), side(100, reset=20))["reset"] is not ChangeKind.WORSE
 
 
 def test_a_sure_rise_of_less_than_a_tenth_does_not_matter():
     before, after = side(1_000_000, reset=100_000), side(1_000_000, reset=105_000)
     assert compare(before, after).changes[1].chance < 1e-9
-    assert ways(before, after)["reset"] is Way.UNCLEAR
+    assert ways(before, after)["reset"] is ChangeKind.UNCLEAR
 
 
 def test_more_lines_need_a_surer_rise():
     """The limit is shared: with more that could have become worse, one must be less likely by chance."""
     alone = ways(side(4), side(4, reset=4))
-    assert alone["reset"] is Way.WORSE  # by chance once in 70
+    assert alone["reset"] is ChangeKind.WORSE  # by chance once in 70
     findings = {"stuck_close_wait": 1, "half_open": 1, "data_after_close": 1, "final_ack_lost": 1}
     among = ways(side(4, **findings), side(4, reset=4, **findings))
-    assert among["reset"] is Way.UNCLEAR
+    assert among["reset"] is ChangeKind.UNCLEAR
 
 
 def test_who_wants_it_decides_what_is_worse():
     many = ways(side(100), side(100, open=50, slow_close=50, stuck_close_wait=50))
-    assert many["open"] is Way.DIFFERENT
-    assert many["slow-close"] is Way.DIFFERENT  # a notice
-    assert many["stuck-close-wait"] is Way.WORSE
-    assert many["graceful"] is Way.DIFFERENT
+    assert many["open"] is ChangeKind.DIFFERENT
+    assert many["slow-close"] is ChangeKind.DIFFERENT  # a notice
+    assert many["stuck-close-wait"] is ChangeKind.WORSE
+    assert many["graceful"] is ChangeKind.DIFFERENT
 
 
 def test_closes_that_take_longer_are_worse_at_the_median_and_the_99th_percentile():
@@ -121,18 +121,20 @@ def test_closes_that_take_longer_are_worse_at_the_median_and_the_99th_percentile
     slower = [80 * MS + n for n in range(1000)]
     tail = usual[:970] + [2000 * MS] * 30
     median, p99 = "median", "99th percentile"
-    assert ways(side(1000, times=usual), side(1000, times=slower))[median] is Way.WORSE
+    assert ways(side(1000, times=usual), side(1000, times=slower))[median] is ChangeKind.WORSE
     late = ways(side(1000, times=usual), side(1000, times=tail))
-    assert late[p99] is Way.WORSE
-    assert late[median] is not Way.WORSE
-    assert ways(side(1000, times=tail), side(1000, times=usual))[p99] is Way.BETTER
+    assert late[p99] is ChangeKind.WORSE
+    assert late[median] is not ChangeKind.WORSE
+    assert ways(side(1000, times=tail), side(1000, times=usual))[p99] is ChangeKind.BETTER
     few = ways(side(3, times=usual[:3]), side(3, times=tail[-1:] * 3))
-    assert few[median] is Way.UNCLEAR
+    assert few[median] is ChangeKind.UNCLEAR
 
 
 def test_a_microsecond_more_is_not_worse():
     fast = [40_000 + n for n in range(1000)]
-    assert ways(side(1000, times=fast), side(1000, times=[2 * n for n in fast]))["median"] is Way.UNCLEAR
+    assert (
+        ways(side(1000, times=fast), side(1000, times=[2 * n for n in fast]))["median"] is ChangeKind.UNCLEAR
+    )
 
 
 def test_quantiles_are_values_that_were_measured():

@@ -142,13 +142,17 @@ def test_it_sorts_up_and_down(show, many):
 def test_it_has_pages(show, many):
     page = show(many)
     total = int(page.found.split(" of ")[1].split()[0])
-    assert 50 < total <= 100
-    page.click("#pages button", 1)
-    assert page.column(1) == [f"#{number}" for number in range(51, total + 1)]
-    assert page.texts("#pages span") == ["page 2 of 2"]
+    pages = -(-total // 50)
+    assert pages > 1
+    seen = page.column(1)
+    for number in range(2, pages + 1):
+        page.click("#pages button", 1)
+        assert page.texts("#pages span") == [f"page {number} of {pages}"]
+        seen += page.column(1)
+    assert seen == [f"#{number}" for number in range(1, total + 1)]
     assert page.ask("document.querySelectorAll('#pages button')[1].disabled")
     page.click("#pages button", 0)
-    assert page.column(1)[0] == "#1"
+    assert page.column(1)[0] == f"#{50 * (pages - 2) + 1}"
 
 
 def test_it_filters_by_verdict_state_finding_and_address(show, many):
@@ -227,7 +231,7 @@ def test_the_keyboard_opens_a_row(show, leaky):
 def test_a_link_opens_one_connection_wherever_it_is(show, many):
     page = show(many, "#c77")
     assert page.ask("document.getElementById('c77').getAttribute('aria-expanded')") == "true"
-    assert page.texts("#pages span") == ["page 2 of 2"]
+    assert page.texts("#pages span")[0].startswith("page 2 of ")
 
 
 def test_what_is_not_in_the_file_is_said_with_the_command(show, many):

@@ -75,9 +75,12 @@ class Net:
                 process.kill()
 
     @contextlib.contextmanager
-    def live(self, *arguments, command="live", **options):
-        """Run `closeseq live` there; it captures when the block begins, unless it has ended."""
-        run = self.inside(sys.executable, "-m", "closeseq", command, *arguments)
+    def live(self, *arguments, command="live", wrapper=(), **options):
+        """Run `closeseq live` there; it captures when the block begins, unless it has ended.
+
+        The wrapper is a command that runs the one behind it.
+        """
+        run = self.inside(*wrapper, sys.executable, "-m", "closeseq", command, *arguments)
         options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "cwd": ROOT} | options
         with subprocess.Popen(run, **options) as process:
             try:

@@ -10,13 +10,19 @@ import time
 
 import pytest
 
+from capture_files import read_file
 from closeseq.capture import open_capture
+from closeseq.capture.live import Device, LiveBatch
 from closeseq.cli.main import run
+from closeseq.packets.protocols import LINKTYPE_ETHERNET
+from closeseq.watch import Monitor
+from closeseq.watch.session import SystemClock
 from closeseq.wireshark.extcap import INTERFACE, settings
+from closeseq.wireshark.held import HeldCapture
 from live_namespace import PATIENCE, needs_network
 from live_namespace import net as net  # noqa: PLC0414 - a fixture
 from machine import needs
-from places import ROOT
+from places import CAPTURES, ROOT
 from wireshark_tools import fields, needs_tool, tool
 
 SENTENCE = re.compile(r"(extcap|interface|dlt|arg|value) (\{[a-z]+=[^{}]*\})+")
@@ -224,3 +230,65 @@ def test_tshark_captures_from_it(net, tmp_path, monkeypatch):
     assert "slow-close" in {code for _, _, found, _ in rows for code in found.split("|")}
     assert all("8080" in ports for *_, ports in rows)
     assert "Interface #0" in tool("capinfos", target)
+
+
+class Played:
+    """A live capture of packets that were captured before, a few at a time."""
+
+    devices = (Device("lo", 1, LINKTYPE_ETHERNET, loopback=True),)
+    dropped = 3
+
+    def __init__(self, name):
+        with open_capture(str(CAPTURES / name), batch=5) as capture:
+            self._batches = list(capture.batches())
+
+    @property
+    def ended(self):
+        return not self._batches
+
+    def read(self, _timeout):
+        return LiveBatch(self._batches.pop(0), 0) if self._batches else None
+
+    def release(self):
+        pass
+
+    def stop(self):
+        pass
+
+
+def held(path, hold):
+    """Let a capture be played and written; return what has happened."""
+    with path.open("wb") as file:
+        capture = HeldCapture(
+            Played("leaky-server.pcap"), Monitor(), SystemClock(), file, hold=hold, snap_length=128
+        )
+        capture.run(lambda: False)
+    return capture, path.read_bytes().count(b"closeseq: #")
+
+
+def test_packets_that_are_late_are_written_without_a_look(tmp_path, monkeypatch):
+    """A comment takes longer than a packet; the packets go on."""
+    in_time, comments = held(tmp_path / "in-time", hold=0)
+    assert in_time.hurried == 0
+    assert comments > 20
+    monkeypatch.setattr("closeseq.wireshark.held.LATE", -1.0)
+    late, comments = held(tmp_path / "late", hold=0)
+    assert (late.hurried, comments) == (49, 0)
+    packets = [read_file(tmp_path / name).packets for name in ("in-time", "late")]
+    assert packets == [read_file(CAPTURES / "leaky-server.pcap").packets] * 2
+    assert read_file(tmp_path / "late").dropped == 3
+
+
+def test_of_too_much_the_oldest_is_written_before_its_time(tmp_path, monkeypatch):
+    monkeypatch.setattr("closeseq.wireshark.held.MOST_HELD", 1000)
+    written = []
+    write = HeldCapture._write
+
+    def noting(capture, batch, **options):
+        written.append(len(capture._waiting))
+        write(capture, batch, **options)
+
+    monkeypatch.setattr(HeldCapture, "_write", noting)
+    _, comments = held(tmp_path / "small", hold=600)
+    assert comments > 20
+    assert max(written) <= 4

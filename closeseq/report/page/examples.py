@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 MOST_STEPS = 1000  # of a ladder; a longer one is for `timeline`
 MOST_NAMED = 12  # packets of one finding
-MOST_BYTES = 12_000_000  # of all ladders and records
+MOST_BYTES = 8_000_000  # of all ladders and records
 
 
 class ShownFinding(NamedTuple):

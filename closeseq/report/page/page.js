@@ -102,7 +102,7 @@
     const fits = endings.map((one) => Object.entries(wanted).every(([field, value]) => FIELDS[field](one).includes(value)));
     const asked = search.value.toLowerCase().split(/\s+/).filter(Boolean);
     const hostFits = asked.map((word) => hosts.map((host) => host.includes(word)));
-    const inEnding = asked.map((word) => endings.map((one) => one.flat(3).some((text) => text.toLowerCase().includes(word))));
+    const inEnding = asked.map((word) => endings.map((one) => one.flat(3).some((text) => text !== null && text.toLowerCase().includes(word))));
     const found = [];
     for (let row = 0; row < total; row++) {
       if (!fits[columns.ending[row]]) continue;
