@@ -233,7 +233,7 @@ class FindingRecord(Struct):
 class TransitionRecord(Struct):
     """A transition of a record."""
 
-    time: float
+    time: float  # seconds since the connection began
     after: State = renamed(name="to")
     packet: int | None = None
 

@@ -95,8 +95,8 @@ class DeviceFrames(Protocol):
 class PacketSource(Protocol):
     """Where packets come from: a live capture, or a file that grows."""
 
-    packets: int
-    notices: list[str]
+    packets: int  # read so far
+    notices: list[str]  # for a person, one line each: what happened to the devices
 
     @property
     def ended(self) -> bool:

@@ -123,7 +123,7 @@ class UpdateKind(StrEnum):
 class Update(Connection):
     """A connection as it stood when it was reported."""
 
-    kind: UpdateKind
+    kind: UpdateKind  # why it was reported
     as_of_ns: int  # the moment of the report, since the Unix epoch
 
 
