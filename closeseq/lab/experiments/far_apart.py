@@ -121,7 +121,13 @@ def send_lines(client: socket.socket, *lines: bytes) -> None:
 
 
 def close_one_after_the_other(bench: Bench, client: socket.socket, server: socket.socket) -> None:
-    """Close the client first, and the server when all has arrived."""
+    """Close the client first, and the server when all has arrived.
+
+    Args:
+        bench: of the experiment.
+        client: one end of a connection.
+        server: its other end.
+    """
     client.close()
     bench.step("the client closes", wait=SETTLED)
     read_to_end(server)
