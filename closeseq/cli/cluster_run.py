@@ -182,7 +182,13 @@ class Workers(Executor):
         self._client = client
 
     def submit(self, task: Callable[..., Any], /, *given: Any, **named: Any) -> Any:
-        """Have a task done, twice if need be; return its future."""
+        """Have a task done, twice if need be; return its future.
+
+        Args:
+            task: works in another process, so that it must change nothing here.
+            given: its arguments.
+            named: its named arguments.
+        """
         return self._client.submit(task, *given, pure=False, **named)
 
 

@@ -114,7 +114,12 @@ def data_lost_before_capture(bench: Bench) -> None:
 
 
 def send_lines(client: socket.socket, *lines: bytes) -> None:
-    """Send a segment for each line at once: with TCP_NODELAY none waits for the ACK of another."""
+    """Send a segment for each line at once: with TCP_NODELAY none waits for the ACK of another.
+
+    Args:
+        client: the socket that sends.
+        lines: the data of each segment, in order.
+    """
     client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     for line in lines:
         client.sendall(line)

@@ -48,7 +48,6 @@ class StateChange:
 
     @property
     def assumed(self) -> bool:
-        """Whether it is assumed only."""
         return self.certainty is Certainty.ASSUMED
 
     @property
@@ -75,7 +74,6 @@ class Rung:
 
     @property
     def rst(self) -> bool:
-        """Whether it is a RST."""
         return "RST" in self.flags
 
     @property
