@@ -60,7 +60,13 @@ class WholeConnection(NamedTuple):
 
 
 def examples(selection: Selection, overview: Overview, most: int) -> list[WholeConnection]:
-    """Return at most so many connections to show whole, by number."""
+    """Return connections to show whole, by number.
+
+    Args:
+        selection: the connections that are asked for.
+        overview: of the same.
+        most: how many at most; fewer if they would take more than MOST_BYTES.
+    """
     order = list(islice(_by_need(selection, overview, most), most))
     drawn = dict(zip(sorted(order), selection.analysis.drawn(example, sorted(order)), strict=True))
     kept, size = [], 0

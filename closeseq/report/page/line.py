@@ -36,15 +36,15 @@ class StateEntry(NamedTuple):
 
     time_ns: int  # since the Unix epoch
     end: int  # index into ENDS
-    state: str
+    state: str  # the value of a State
 
 
 class PageRow(NamedTuple):
     """One connection."""
 
-    id: int
+    id: int  # its number in the capture
     start_ns: int  # since the Unix epoch
-    last_ns: int
+    last_ns: int  # likewise
     client: Address
     server: Address
     packets: int

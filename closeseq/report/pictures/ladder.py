@@ -66,9 +66,9 @@ class Rung:
     flags: str = ""  # "FIN ACK"
     numbers: str = ""  # "seq 6 ack 7 len 5"
     words: str = ""  # of the traffic, in place of an arrow
-    remark: str = ""
-    arrived: Arrival | None = None
-    moves: tuple[StateChange, ...] = ()
+    remark: str = ""  # what stands beside it
+    arrived: Arrival | None = None  # of the arrow; None where there is none
+    moves: tuple[StateChange, ...] = ()  # states that are entered with it
     lands: int = 0  # rungs further down at which the arrow ends: it crossed others
     lasted_ns: int = 0  # of the traffic
     letters: tuple[str, ...] = ()  # of the findings that rest on it
@@ -97,14 +97,14 @@ class Rung:
 class Ladder:
     """One connection, ready to be drawn. All text is printable; none is escaped for a format yet."""
 
-    number: int
+    number: int  # of the connection
     title: str  # the verdict
     began: str  # when, how long, how many packets
     client: str  # addresses
     server: str
-    client_role: str
+    client_role: str  # what it did in the close; empty if nothing
     server_role: str
-    start_ns: int
+    start_ns: int  # since the Unix epoch
     end_ns: int  # the moment for which the last states hold
     first: dict[End, State] = field(default_factory=dict)  # before the first rung
     rungs: tuple[Rung, ...] = ()

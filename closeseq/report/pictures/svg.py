@@ -71,7 +71,13 @@ def ladder_svg(
 
 
 def drawn_svg(one: Ladder, *, style: bool = True, findings: bool = True) -> str:
-    """Return a ladder as an `<svg>` element; see `ladder_svg`."""
+    """Return a ladder as an `<svg>` element.
+
+    Args:
+        one: the ladder.
+        style: as in `ladder_svg`.
+        findings: as in `ladder_svg`.
+    """
     picture = Picture(one, findings=findings)
     if style:
         element = Element("style")
@@ -82,7 +88,12 @@ def drawn_svg(one: Ladder, *, style: bool = True, findings: bool = True) -> str:
 
 
 class Picture:
-    """A ladder being drawn, from the top to the bottom."""
+    """A ladder being drawn, from the top to the bottom.
+
+    Args:
+        one: the ladder.
+        findings: whether the findings are written below it.
+    """
 
     def __init__(self, one: Ladder, *, findings: bool = True) -> None:
         self.ladder = one
