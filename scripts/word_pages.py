@@ -9,8 +9,11 @@ from typing import TYPE_CHECKING
 from capture_page import analyzed
 from closeseq import format_timeline
 from closeseq.connections.conversation import End
+from closeseq.lab.agreement import Recording
 from closeseq.lab.experiments import experiments
 from closeseq.report.pictures.svg import ladder_svg
+from closeseq.report.summary import together
+from closeseq.report.text import Style
 from closeseq.verdict import vocabulary
 from closeseq.verdict.model import EntryKind
 from closeseq.verdict.vocabulary.foreign_entries import FOREIGN
@@ -31,7 +34,6 @@ FOLDERS = {
     EntryKind.STATE: "states",
 }
 NOT_RECORDED = {
-    EntryKind.POPULATION: "It takes many connections to show it: no recording of the laboratory has enough.",
     EntryKind.VERDICT: "closeseq has no known fault that a recording could show.",
     EntryKind.STATE: "It stands for what a capture does not tell: one that begins after the connection did.",
 }
@@ -66,6 +68,18 @@ def shows(connection: Connection, entry: Entry) -> bool:
     timeline = connection.timeline
     states = [*map(timeline.first_state, End), *(t.after for t in timeline.transitions)]
     return entry.kind is EntryKind.STATE and entry.code in states
+
+
+def of_many(entry: Entry, captures: Path) -> Experiment | None:
+    """Return the recorded experiment whose connections show a word together; None if none does."""
+    return next(
+        (
+            one
+            for one in experiments().values()
+            if entry.code in one.population and (captures / f"{one.name}.pcap").exists()
+        ),
+        None,
+    )
 
 
 @cache
@@ -104,20 +118,38 @@ def page(entry: Entry, captures: Path) -> tuple[str, str | None]:
     if foreign:
         parts += ["## How others say it", "\n".join(_others(foreign))]
     parts += ["## How to see it", *_search(entry), "## A recording"]
+    many = of_many(entry, captures)
+    if many is not None:
+        return "\n\n".join([*parts, *_told(many), *_together(many, captures)]) + "\n", None
     if shown is None:
         return "\n\n".join([*parts, NOT_RECORDED[entry.kind]]) + "\n", None
     one, connection = shown.experiment, shown.connection
     number = "" if shown.alone else f" --connection {connection.id}"
     options = f" {one.options}" if one.options else ""
     command = f"closeseq timeline captures/{one.name}.pcap{number}{options}"
-    made = f"`closeseq lab run {one.name}` makes it happen on real sockets, and compares with the kernel"
     parts += [
-        f"{made}: {escaped(one.summary)}",
-        *(escaped(" ".join(paragraph.split())) for paragraph in one.explanation.split("\n\n") if paragraph),
+        *_told(one),
         f"![{entry.code}, as a ladder: {escaped(connection.summary)}]({anchor(entry)}.svg)",
         f"```text\n$ {command}\n{format_timeline(connection)}```",
     ]
     return "\n\n".join(parts) + "\n", ladder_svg(connection)
+
+
+def _told(one: Experiment) -> Iterator[str]:
+    """Yield the paragraphs that tell what an experiment does."""
+    made = f"`closeseq lab run {one.name}` makes it happen on real sockets, and compares with the kernel"
+    yield f"{made}: {escaped(one.summary)}"
+    for paragraph in one.explanation.split("\n\n"):
+        if paragraph:
+            yield escaped(" ".join(paragraph.split()))
+
+
+def _together(one: Experiment, captures: Path) -> Iterator[str]:
+    """Yield what the summary says of all connections of an experiment together."""
+    found = Recording(captures / f"{one.name}.pcap", one.settings).together()
+    options = f" {one.options}" if one.options else ""
+    lines = "\n".join(together(found, Style(100))).strip("\n")
+    yield f"```text\n$ closeseq analyze captures/{one.name}.pcap{options}\n...\n{lines}\n```"
 
 
 def _search(entry: Entry) -> Iterator[str]:
@@ -139,6 +171,7 @@ def _search(entry: Entry) -> Iterator[str]:
         )
     else:
         yield "`closeseq analyze web.pcap` shows it at the top of the summary, and `-f json` in `population`."
+        yield f"`--fail-on {entry.code}` ends with status 1 where there is one; `live` reports it at once."
 
 
 def ss_name(entry: Entry) -> str:

@@ -106,7 +106,11 @@ def test_every_finding_shows_a_recording_with_its_ladder(site):
     """Only what takes many connections, or a fault of closeseq itself, was not recorded."""
     for entry in vocabulary.entries():
         picture = site / FOLDERS.get(entry.kind, "findings") / f"{entry.code.lower().replace('_', '-')}.svg"
-        bare = entry.kind is EntryKind.POPULATION or entry.code in ("not-judged", "UNKNOWN")
+        bare = entry.kind is EntryKind.POPULATION or entry.code == "not-judged"
+        if entry.kind is EntryKind.POPULATION:
+            text = said(picture.with_suffix(".html"))
+            assert "closeseq lab run" in text
+            assert f"Of many connections together {entry.code}: " in re.sub(r"\s+", " ", text)
         assert picture.exists() != bare, entry.code
         if picture.exists():
             drawn = "".join(parse(picture).getroot().itertext())

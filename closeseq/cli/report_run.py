@@ -112,11 +112,12 @@ def timeline_command(captures: tuple[str, ...], reading: ReadOptions) -> str:
         reading: how they were read and judged.
     """
     usual = ReadOptions()
-    words = ["closeseq", "timeline", *captures]
+    named = [f"./{one}" if one.startswith("-") and one != "-" else one for one in captures]
+    words = ["closeseq", "timeline", *named]
     words += [word for port in reading.port for word in ("-p", str(port))]
     words += [word for host in reading.host for word in ("--host", host)]
-    for name in ("count", "stuck_after", "os", "time_wait", "fin_timeout"):
+    for name in ("count", "stuck_after", "os", "time_wait", "fin_timeout", "ephemeral_ports"):
         value = getattr(reading, name)
         if value != getattr(usual, name):
-            words += [f"--{name.replace('_', '-')}", f"{value:g}" if isinstance(value, float) else str(value)]
+            words += [f"--{name.replace('_', '-')}", str(value).removesuffix(".0")]
     return shlex.join(words)

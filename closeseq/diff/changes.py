@@ -130,9 +130,12 @@ def _shares(before: Side, after: Side) -> Iterator[Difference]:
     """Yield a line for each verdict, finding, and who closed first."""
     order = {"verdict": 0, "finding": 1, "closed-first": 2}
     features = {**before.counts, **after.counts}
-    for feature in sorted(
-        features, key=lambda one: (order[one.kind], -before.counts[one] - after.counts[one], one)
-    ):
+
+    def place(one: Feature) -> tuple[int, int, str, str]:
+        number = before.counts[one] + after.counts[one]
+        return order[one.kind], -number, one.code, one.endpoint or ""
+
+    for feature in sorted(features, key=place):
         counts = before.counts[feature], before.connections, after.counts[feature], after.connections
         yield _line(feature, counts, bad=_is_bad(feature))
 

@@ -131,6 +131,9 @@ class ParquetFolder:
         except OSError as error:
             self._discard()
             raise self._error(error) from error
+        except BaseException:  # such as that this process is asked to end
+            self._discard()
+            raise
         return self
 
     def __exit__(self, failed: object, *_: object) -> None:

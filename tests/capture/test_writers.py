@@ -267,7 +267,11 @@ def test_standard_output_may_be_appended_to_a_file(tmp_path):
 
 def test_what_was_in_the_file_before_stays_when_it_may_not_grow(tmp_path):
     (tmp_path / "f").write_bytes(b"precious" * 1000)
-    limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (100_003, 100_003))"
+    # Python would keep half of a module that it compiles, and fail on it from then on.
+    limit = (
+        "import resource, sys; sys.dont_write_bytecode = True; "
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (100_003, 100_003))"
+    )
     with (tmp_path / "f").open("ab") as file:
         command = [sys.executable, "-c", f"{limit}\n{TO_STDOUT}"]
         done = subprocess.run(command, stdout=file, stderr=subprocess.PIPE, text=True, check=True)
@@ -314,6 +318,7 @@ from closeseq.errors import SaveError
 
 path, limit, rotation = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 if limit:
+    sys.dont_write_bytecode = True
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 saver = Saver(path, [LO], rotation=Rotation(size=rotation) if rotation else None)
 given, told = 0, []

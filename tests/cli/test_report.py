@@ -89,6 +89,9 @@ def test_the_command_for_other_connections_numbers_them_in_the_same_way():
     assert usual == "closeseq timeline 'a b.pcap'"
     options = ReadOptions((80, 443), ("::1",), 9, 2.5, "bsd", 30.0, None)
     told = timeline_command(("x",), options)
+    assert timeline_command(("-x", "-"), ReadOptions(stuck_after=100_000.25)) == (
+        "closeseq timeline ./-x - --stuck-after 100000.25"
+    )
     assert told == (
         "closeseq timeline x -p 80 -p 443 --host ::1 --count 9 --stuck-after 2.5 --os bsd --time-wait 30"
     )

@@ -260,6 +260,13 @@ def test_the_command_says_what_is_worse_and_fails_if_asked_to():
     assert "Nothing is worse." in back.output
 
 
+def test_a_finding_of_both_endpoints_and_of_one_are_two_lines():
+    names = [f"captures/{name}.pcap" for name in ("fin-not-captured", "nat-forgets")]
+    done = CliRunner().invoke(cli, ["diff", *names], catch_exceptions=False)
+    assert done.exit_code == 0
+    assert done.output.count("capture-incomplete") == 2
+
+
 def test_few_connections_fail_only_where_chance_is_no_excuse():
     clean = CAPTURES / "client-closes.pcap"
     done = run(clean, LEAKY, "--stuck-after", 2, "--fail-on-worse")
