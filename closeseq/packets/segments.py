@@ -55,7 +55,7 @@ def difference(a: int, b: int) -> int:
 
 
 def differences(a: NDArray[np.uint32], b: NDArray[np.uint32]) -> NDArray[np.int64]:
-    """Return `difference` of two uint32 columns, as int64."""
+    """Return `difference` of each entry of two uint32 columns of equal length, as int64."""
     return (a.astype(np.uint32) - b.astype(np.uint32)).view(np.int32).astype(np.int64)
 
 
@@ -65,12 +65,20 @@ def steps(ip_id: int, before: int) -> int:
 
 
 def counts_on(ip_id: int, before: int) -> bool:
-    """Return whether `ip_id` lies past `before`, by less than half of the numbers; 0 and -1 are none."""
+    """Return whether a packet may come after another of the same counter, by IPv4's identification.
+
+    Args:
+        ip_id: 16 bits, of the later packet; 0 and -1 (IPv6) are no count.
+        before: of the earlier one.
+
+    Returns:
+        Whether the one lies past the other, by less than half of the numbers.
+    """
     return ip_id > 0 and before > 0 and 0 < steps(ip_id, before) < IP_IDS // 2
 
 
 def count_on(ip_id: NDArray[np.int32], before: NDArray[np.int32]) -> NDArray[np.bool_]:
-    """Return `counts_on` of two integer columns, as a mask."""
+    """Return `counts_on` of two columns of identifications of equal length (0 and -1 for none), as a mask."""
     past = (ip_id - before) % IP_IDS
     return (ip_id > 0) & (before > 0) & (past > 0) & (past < IP_IDS // 2)
 

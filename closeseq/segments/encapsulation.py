@@ -129,8 +129,15 @@ class Walk(NamedTuple):
 def locate(frame: bytes, layer: Layer, vlan: int = 0) -> list[Inner | Piece] | str:
     """Return where the TCP headers of a frame are, or fragments of them, or the reason why it has none.
 
-    Only an 802.11 aggregate has more than one. `frame` is what was captured, `layer` its first header that
-    is not read yet, `vlan` the VLANs of the tags in front of it.
+    Only an 802.11 aggregate has more than one.
+
+    Args:
+        frame: what was captured of it.
+        layer: its first header that is not read yet, with its position in the frame.
+        vlan: the VLANs of the tags in front of it, as in `links`.
+
+    Returns:
+        At least one place, or a reason as in `Segments.skipped`.
     """
     ways, found, reasons = [Walk(layer, vlan=vlan)], list[Inner | Piece](), list[str]()
     for way in ways:  # parts of aggregates are added while it goes on
