@@ -69,7 +69,13 @@ class MergedCounts(Generic[Key]):
         self.first: dict[Key, tuple[int, int]] = {}
 
     def add(self, key: Key, number: int, first: tuple[int, int]) -> None:
-        """Count connections of a kind."""
+        """Count connections of a kind.
+
+        Args:
+            key: the kind, such as a verdict's code.
+            number: how many they are.
+            first: the least number of one of them, and the kind's place among those that this connection has.
+        """
         self.of[key] = self.of.get(key, 0) + number
         self.first[key] = min(first, self.first.get(key, first))
 
@@ -95,7 +101,12 @@ class ProblemPlace:
     shown: list[tuple[int, list[str]]]  # the first of them: number, and lines of the summary
 
     def merge(self, other: ProblemPlace, most: int | None) -> None:
-        """Add the connections of another shard, and show at most `most`."""
+        """Add the connections of another shard.
+
+        Args:
+            other: of the same problem at the same address.
+            most: how many connections are shown of both together; None for all.
+        """
         self.number += other.number
         if other.first < self.first:
             self.first, self.advice = other.first, other.advice
@@ -168,7 +179,12 @@ class Totals:
         return made
 
     def merge(self, other: Totals, most: int | None) -> None:
-        """Add the totals of another shard."""
+        """Add the totals of another shard.
+
+        Args:
+            other: its connections are none of these.
+            most: how many connections are shown of each problem at each address; None for all.
+        """
         self.connections += other.connections
         self.selected += other.selected
         one, two, three = (a + b for a, b in zip(self.losses, other.losses, strict=True))
@@ -184,13 +200,26 @@ class Totals:
         self.closes += other.closes
 
     def population(self, wanted: Wanted, settings: Settings) -> list[PopulationFinding]:
-        """Return what all connections show together; nothing where only some are wanted."""
+        """Return what all connections show together.
+
+        Args:
+            wanted: which connections are asked for. Of a choice nothing is said.
+            settings: ports, hosts, limits and timers of the run.
+        """
         return [] if wanted or not self.closes else populations(Closes.joined(self.closes), settings)
 
     def summary(
         self, reading: Reading, settings: Settings, wanted: Wanted, style: Style, most: int | None
     ) -> Iterator[str]:
-        """Yield the lines of the summary, as `report.summary` would of all connections at once."""
+        """Yield the lines of the summary, as `report.summary` would of all connections at once.
+
+        Args:
+            reading: what was read of the whole capture.
+            settings: ports, hosts, limits and timers of the run.
+            wanted: which connections are asked for.
+            style: how text may look: width, colours, ASCII.
+            most: how many connections with a problem are shown; None for all.
+        """
         yield from what_was_read(_Stand(self, reading, settings, wanted).selection, style)
         if not self.selected:
             return
@@ -275,7 +304,15 @@ class Order:
 
 
 def handed_on(order: Order, folder: str | None) -> Held:
-    """Store an order where every task can read it: it may list many files."""
+    """Store an order where every task can read it: it may list many files.
+
+    Args:
+        order: what the workers have to make.
+        folder: where to store it, as `shards.keys.put` says; None to hand it on in memory.
+
+    Returns:
+        What finds it: the argument of `part`.
+    """
     return put(folder, "order", pickle.dumps(order))
 
 
@@ -290,7 +327,7 @@ def part(held: Held, numbered: Numbered, url: str | None) -> Totals:
 
     Args:
         held: the order, from `handed_on`.
-        numbered: the shard.
+        numbered: the shard, with the numbers of its connections in the whole capture.
         url: of the file to write; None for none.
     """
     order = _order(held)

@@ -122,11 +122,21 @@ class Connection:
         return not_judged(self.conversation, fault)
 
     def judged(self, timeline: Timeline, judgement: Judgement, shape: str) -> None:
-        """Set what is known of this connection already, so that it is not computed again."""
+        """Set what is known of this connection already, so that it is not computed again.
+
+        Args:
+            timeline: both endpoints' states, as `replay` would give them.
+            judgement: as `judge` would give it of this timeline.
+            shape: the close in short, as `connections.shape` would give it.
+        """
         self.__dict__.update(timeline=timeline, judgement=judgement, shape=shape)
 
     def unjudged(self, fault: Exception) -> Self:
-        """Return this connection as `not-judged`, since closeseq failed to show it."""
+        """Return this connection as `not-judged`, since closeseq failed to show it.
+
+        Args:
+            fault: what was raised.
+        """
         self._note(fault)
         other = copy.copy(self)
         known = ""

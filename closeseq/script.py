@@ -137,7 +137,7 @@ class Talker:
     twice: tuple[int, int] | None = None  # what came twice, and is to be reported to the peer
 
     def receive(self, segment: ScriptSegment) -> None:
-        """Take in a segment of the peer."""
+        """Take in a segment of the peer, as a receiver that keeps what comes behind a hole."""
         self.last = segment
         if segment.flags & ACK:
             self.acked = max(self.acked, segment.ack)
@@ -155,7 +155,15 @@ class Talker:
 
 
 class Script:
-    """Plays a script, and keeps the segments that its capture sees as rows."""
+    """Plays a script, and keeps the segments that its capture sees as rows.
+
+    Args:
+        numbers: the initial sequence numbers of client and server.
+        start_ns: time of the first segment, since the Unix epoch.
+        gap_ns: time between two segments.
+        timestamps: whether segments carry the timestamps option.
+        system: whose packets both endpoints send; a key of `SYSTEMS`.
+    """
 
     def __init__(
         self, numbers: tuple[int, int], start_ns: int, gap_ns: int, *, timestamps: bool, system: str
@@ -175,7 +183,11 @@ class Script:
         return Talker(client, server, client), Talker(server, client, server)
 
     def play(self, script: str) -> None:
-        """Play all words."""
+        """Play all words of a script, after those played before.
+
+        Raises:
+            ScriptError: a word is none, or no segment can do what it asks for.
+        """
         for words in script.split():
             pause = PAUSE.fullmatch(words)
             if pause:
@@ -317,7 +329,15 @@ class Script:
 
 
 def read(text: str, words: str) -> Word:
-    """Read one word; `words` are those it stands among, for the error."""
+    """Read one word of a script.
+
+    Args:
+        text: one segment, such as C:FA.
+        words: what it was written in, which may be several that cross (C:FA|S:FA); named in the error.
+
+    Raises:
+        ScriptError: it is no word, or its letters, sizes or marks contradict each other.
+    """
     match = WORD.fullmatch(text)
     if match is None:
         where = f"{text!r} in {words!r}" if text != words else repr(text)
@@ -387,14 +407,26 @@ def segments(
 
 
 def conversations(script: str, **options: Unpack[Options]) -> list[Conversation]:
-    """Return every connection of this script, the earliest first. Arguments and errors as `segments`."""
+    """Return every connection of this script, the earliest first.
+
+    Args:
+        script: as for `segments`.
+        options: the other arguments of `segments`.
+
+    Raises:
+        ScriptError: as `segments`.
+    """
     found = Connections()
     found.feed(segments(script, **options))
     return list(found.conversations(np.arange(len(found))))
 
 
 def conversation(script: str, **options: Unpack[Options]) -> Conversation:
-    """Return the first connection of this script. Arguments as `segments`.
+    """Return the first connection of this script.
+
+    Args:
+        script: as for `segments`.
+        options: the other arguments of `segments`.
 
     Raises:
         ScriptError: a word is none, or no segment can do what it asks for, or nothing at all was captured.
