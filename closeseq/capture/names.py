@@ -41,6 +41,9 @@ def files_named(named: Iterable[str]) -> NamedFiles:
     begin with a dot. A name that is not there and has a `*`, `?` or `[` in it is a pattern, in which `**`
     stands for directories of any depth. `-` is standard input: a capture, or a list of names, one a line or
     with null bytes between them, as `find -print0` writes it. A URL may be such a pattern or a directory too.
+
+    Args:
+        named: as the user wrote them; of several, what each stands for comes in this order.
     """
     found = NamedFiles([], [], [], several=False)
     given = list(named)

@@ -172,7 +172,7 @@ def inside(
         partitions: into how many parts to divide the columns of these.
 
     Returns:
-        The connections, and the columns of the others; nothing of both where the file could not be read again.
+        The connections, and the columns of the others; neither where the file could not be read again.
     """
     before, packets = place
     connections = Connections(ports=terms.settings.ports)
