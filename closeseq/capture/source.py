@@ -194,7 +194,7 @@ class Regular:
         return got
 
     def changed(self) -> str | None:
-        """Return whether the file is shorter than it was, or has other bytes where it was read; see `Bytes`."""
+        """Return whether the file is shorter than it was, or has other bytes where it was read: a clause."""
         same = all(os.pread(self._fd, len(data), place) == data for place, data in (self._first, self._last))
         # The size comes second: if the file is made shorter at this moment, that is what is reported.
         if os.fstat(self._fd).st_size < self._length:
