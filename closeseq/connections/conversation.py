@@ -158,6 +158,7 @@ class Traffic:
     server: Stream = field(default_factory=Stream)
 
     def of(self, end: End) -> Stream:
+        """Return what an endpoint sent of it."""
         return self.client if end is End.CLIENT else self.server
 
     @property

@@ -68,7 +68,11 @@ class ResetHabit(NamedTuple):
 
 
 def idle_clusters(closes: Closes) -> Iterator[IdleCluster]:
-    """Yield after which idleness servers or their clients close; of a server's the shortest first."""
+    """Yield after which idleness servers or their clients close; of a server's the shortest first.
+
+    Args:
+        closes: all connections.
+    """
     for rows in _groups(closes, np.flatnonzero(closes.idle_ns >= 0), FEWEST, client=False):
         server, here = _server(closes, int(rows[0])), None
         for end, code in ((End.SERVER, SERVER), (End.CLIENT, CLIENT)):
@@ -114,8 +118,8 @@ def port_uses(closes: Closes, time_wait_ns: int, ports: EphemeralPorts) -> Itera
 
     Args:
         closes: all connections.
-        time_wait_ns: how long each holds its port then.
-        ports: how many there are.
+        time_wait_ns: how long each holds its port then, in nanoseconds (2MSL).
+        ports: how many local ports clients have; a quarter of few ports is many.
     """
     fewest = min(FEWEST_WAITS, *(max(FEWEST, one // 4) for one in (ports.usual, ports.own) if one))
     for rows in _groups(closes, np.flatnonzero(closes.waits_ns >= 0), fewest, client=True):

@@ -44,7 +44,7 @@ class Closes:
         return len(self.version)
 
     def some(self, rows: NDArray[np.bool_] | slice) -> Closes:
-        """Return some of the rows."""
+        """Return some of the rows, by a mask or a slice."""
         return Closes(*(getattr(self, name.name)[rows] for name in fields(self)))
 
     @classmethod
@@ -54,7 +54,13 @@ class Closes:
 
 
 def closes(table: PairTable, steps: Steps, client: NDArray[np.int64]) -> Closes:
-    """Return all connections; `client` is the end of its pair, 0 or 1, that is each one's client."""
+    """Return who closed each connection first, and after which silence: one row for each connection there is.
+
+    Args:
+        table: all pairs and connections.
+        steps: of all connections.
+        client: int64, 0 or 1: the end of its pair that is each connection's client.
+    """
     pairs, histories, sides = table.pairs, table.histories, table.sides
     row = np.arange(len(histories))
     pair, server = histories.pair[row], 1 - client

@@ -153,7 +153,11 @@ class BatchDuplicates:
 
 
 class PairTable:
-    """Pairs and connections, and the way from a batch's rows to them."""
+    """Pairs and connections, and the way from a batch's rows to them.
+
+    Args:
+        scratch: where long columns lie; None for memory.
+    """
 
     def __init__(self, scratch: DiskColumns | None = None) -> None:
         self.pairs = Pairs(scratch)
@@ -167,7 +171,14 @@ class PairTable:
         self.replaced = np.empty(0, np.int64)  # connections whose successors came with the last batch
 
     def assign(self, segments: Segments) -> Rows:
-        """Find each row's connection; make new ones where they begin."""
+        """Find each row's connection; make new ones where they begin.
+
+        Args:
+            segments: a batch, which follows those before; at least one row.
+
+        Returns:
+            The rows but for duplicates, which are counted with their connections.
+        """
         sender = senders(segments)
         words = pair_words(segments, sender)
         order, begins = arrange(words)
@@ -203,10 +214,16 @@ class PairTable:
         return self._copies_dropped + int(self.histories.copies.sum())
 
     def forget(self, kept: NDArray[np.bool_]) -> NDArray[np.int64]:
-        """Drop all connections but those of this mask; return the old indices of those that stay.
+        """Drop all connections but those of a mask; return the old indices of those that stay.
 
         The earlier connections of a pair go with its newest one: where that is unknown, they would seem
         to be the newest.
+
+        Args:
+            kept: one entry a connection, by index.
+
+        Returns:
+            int64, ascending; the position in it is the new index.
         """
         histories = self.histories
         self.replaced = np.empty(0, np.int64)
@@ -339,7 +356,15 @@ def senders(segments: Segments) -> NDArray[np.uint8]:
 
 
 def pair_words(segments: Segments, sender: NDArray[np.uint8]) -> list[NDArray[np.uint64]]:
-    """Return addresses and ports of end 0 and end 1, packed into uint64 columns without loss."""
+    """Return addresses and ports of end 0 and end 1, packed into uint64 columns without loss.
+
+    Args:
+        segments: a batch.
+        sender: uint8, 0 or 1: which end sent each row, from `senders`.
+
+    Returns:
+        Five columns: the high halves of both addresses, their low halves, and IP version with both ports.
+    """
     swap = sender.view(np.bool_)
     words = []
     for source, destination in (

@@ -49,7 +49,10 @@ class DiskColumns:
         self._possible = hasattr(os, "posix_fallocate") and hasattr(mmap, "MADV_DONTNEED")
 
     def zeros(self, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
-        """Return a column of zeros, as `numpy.zeros` does."""
+        """Return a column of zeros, as `numpy.zeros` does, of this shape and dtype.
+
+        From LARGE_BYTES on it lies in a file, if one can be made.
+        """
         size = math.prod(shape) * np.dtype(dtype).itemsize
         if self._possible and size >= LARGE_BYTES:
             try:
@@ -89,7 +92,16 @@ class Declared(NamedTuple):
 
 
 def column(dtype: DTypeLike, default: int = 0, *, width: int = 0) -> Any:
-    """Declare a column of a `ColumnTable`; see `Declared`."""
+    """Declare a column of a `ColumnTable`.
+
+    Args:
+        dtype: of its values.
+        default: what new rows hold where nothing else is given.
+        width: how many values stand in a row; 0 for one, the column having one dimension.
+
+    Returns:
+        A `Declared`, in whose place instances have the array.
+    """
     return Declared(dtype, default, width)
 
 
@@ -131,7 +143,12 @@ class ColumnTable:
         }
 
     def grow(self, count: int, **values: ArrayLike) -> int:
-        """Append `count` rows with these values, the others by default; return the index of the first."""
+        """Append rows; return the index of the first.
+
+        Args:
+            count: how many, from 0.
+            values: by column; the columns that are not named get their defaults.
+        """
         first, self._length = self._length, self._length + count
         for name, what in self._declared.items():
             room = self._room[name]

@@ -73,7 +73,7 @@ class Reasons(ColumnTable):
     octets: NDArray[np.uint8] = column(np.uint8, width=MOST_BYTES)
 
     def add(self, reasons: Mapping[int, ResetReason]) -> None:
-        """Keep what RSTs say, by packet, as long as there is room for more."""
+        """Keep what RSTs say, by packet number, as long as there is room for more."""
         said = list(reasons.items())[: max(MOST_REASONS - len(self), 0)]
         octets = b"".join(one.octets.ljust(MOST_BYTES, b"\0") for _, one in said)
         self.grow(
@@ -94,7 +94,11 @@ class Reasons(ColumnTable):
 
 
 class Steps:
-    """The steps of all connections."""
+    """The steps of all connections.
+
+    Args:
+        scratch: where long columns lie; None for memory.
+    """
 
     def __init__(self, scratch: DiskColumns | None = None) -> None:
         self.kept = KeptEvents(scratch)
@@ -112,8 +116,8 @@ class Steps:
 
         Args:
             batch: the rows.
-            event: a mask in the order by connection.
-            histories: of all connections.
+            event: a mask of those that are events, in the order by connection.
+            histories: of all connections; their newest steps are updated.
             elsewhere: the RSTs that came another way, a mask in the order by sender.
         """
         rows = batch.rows
@@ -126,7 +130,12 @@ class Steps:
         histories.open_stretch[rows.connection] = stretch[rows.start + rows.length - 1]
 
     def keep(self, new: NDArray[np.int64], histories: Histories) -> None:
-        """Keep the steps of the connections that stay; `new` gives each old index its new one, or -1."""
+        """Keep the steps of the connections that stay.
+
+        Args:
+            new: int64, by old index of a connection: the new one, or -1 where it is gone.
+            histories: of those that stay; their newest steps get new indices.
+        """
         kept, stretches = self.kept, self.stretches
         event = np.flatnonzero(new[kept.connection] >= 0)
         stretch = np.flatnonzero(new[stretches.connection] >= 0)
@@ -208,12 +217,17 @@ class Extent:
         return len(self.connection)
 
     def event_rows(self, among: NDArray[np.int64]) -> NDArray[np.integer[Any]]:
-        """Return the rows of `KeptEvents` of these events, given by position in `event`."""
+        """Return the rows of `KeptEvents` of events, given by position in `event` (int64)."""
         return among if isinstance(self.event, slice) else self.event[among]
 
 
 def everything(histories: Histories, steps: Steps) -> Extent:
-    """Return all connections."""
+    """Return the extent of all connections.
+
+    Args:
+        histories: all connections.
+        steps: of all connections.
+    """
     return Extent(
         np.arange(len(histories)),
         slice(None),
@@ -224,7 +238,13 @@ def everything(histories: Histories, steps: Steps) -> Extent:
 
 
 def some(histories: Histories, steps: Steps, connection: NDArray[np.int64]) -> Extent:
-    """Return these connections, given as ascending indices; the cost depends only on their steps."""
+    """Return the extent of some connections; the cost depends only on their steps.
+
+    Args:
+        histories: all connections.
+        steps: of all connections.
+        connection: int64, ascending: indices into `histories`.
+    """
     kept = steps.kept
     events = []
     stretches: list[NDArray[np.integer[Any]]] = [histories.open_stretch[connection]]
@@ -252,10 +272,10 @@ def next_times(extent: Extent, steps: Steps, now_ns: int, waits_ns: Sequence[int
         extent: the connections.
         steps: of all connections.
         now_ns: only times after it count, since the Unix epoch.
-        waits_ns: lengths of time.
+        waits_ns: lengths of time, in nanoseconds.
 
     Returns:
-        Nanoseconds since the epoch; FAR_NS where no such time will come.
+        int64, nanoseconds since the epoch; FAR_NS where no such time will come.
     """
     kept, stretches = steps.kept, steps.stretches
     place = np.concatenate([extent.event_place, *[extent.stretch_place] * 4])
