@@ -65,7 +65,12 @@ class SentSegment:
 
 
 class Evidence:
-    """A conversation, arranged by what each endpoint sent."""
+    """A conversation, arranged by what each endpoint sent.
+
+    Args:
+        conversation: the connection.
+        now_ns: the moment for which it is asked, since the Unix epoch.
+    """
 
     def __init__(self, conversation: Conversation, now_ns: int) -> None:
         self.conversation = conversation
@@ -89,15 +94,15 @@ class Evidence:
         self.distance = Distance.of(conversation)
 
     def after(self, end: End, step: int) -> Sequence[SentSegment]:
-        """Return what an endpoint sent after a step."""
+        """Return what an endpoint sent after a step, given by its index, in order of time."""
         return self.sent[end][bisect_right(self._steps[end], step) :]
 
     def before(self, end: End, step: int) -> Sequence[SentSegment]:
-        """Return what an endpoint sent before a step."""
+        """Return what an endpoint sent before a step, given by its index, in order of time."""
         return self.sent[end][: bisect_left(self._steps[end], step)]
 
     def acked_before(self, end: End, step: int) -> int | None:
-        """Return the highest acknowledgement that an endpoint had sent before a step."""
+        """Return the highest acknowledgement that an endpoint had sent before a step; None without any."""
         return max((s.ack for s in self.before(end, step) if s.ack is not None), default=None)
 
     def transmissions(self, sender: End, flag: int) -> Sequence[SentSegment]:
@@ -140,7 +145,12 @@ class Evidence:
         return self.distance.knew(later.sender, later.first_ns, earlier.last_ns)
 
     def crossed(self, earlier: SentSegment, later: SentSegment) -> bool:
-        """Whether two segments, of different senders, may have crossed: neither knew the other."""
+        """Whether two segments, of different senders, may have crossed: neither knew the other.
+
+        Args:
+            earlier: the one that passed the capture point first.
+            later: the other one, whose sender may not have known of it.
+        """
         return self.knew(later, earlier) is not Knowledge.MUST
 
 
@@ -260,6 +270,9 @@ def cached_on_evidence(inference: F) -> F:
 
     In a strange capture a SYN and a FIN may end in the same number, so the number and the first transmission
     together are the key.
+
+    Args:
+        inference: pure, and called by position. Its third argument may also be a segment, or be left out.
     """
 
     @wraps(inference)

@@ -98,7 +98,7 @@ class Step:
 
 
 def first_state(conversation: Conversation, end: End) -> State:
-    """Return an endpoint's state before the first step.
+    """Return an endpoint's state before the first step of a conversation.
 
     CLOSED for an endpoint that opens actively, LISTEN for the other, UNKNOWN where no beginning was captured.
     An endpoint that only answers with RST has no state at all (RFC 9293 3.3.2): CLOSED.
@@ -158,7 +158,12 @@ class Timeline:
         return self.conversation.opener is Opener.SEEN
 
     def state(self, end: End, at_ns: int | None = None) -> State:
-        """Return an endpoint's state at a moment in nanoseconds since the epoch, by default at `now_ns`."""
+        """Return an endpoint's state at a moment.
+
+        Args:
+            end: which endpoint.
+            at_ns: nanoseconds since the Unix epoch, transitions at that moment included; None for `now_ns`.
+        """
         state = self.first_state(end)
         for transition in self.transitions:
             if transition.endpoint is end and (at_ns is None or transition.time_ns <= at_ns):
@@ -167,7 +172,12 @@ class Timeline:
 
 
 def not_replayed(conversation: Conversation, now_ns: int) -> Timeline:
-    """Return a timeline with every packet and without any state: for when closeseq itself fails."""
+    """Return a timeline with every packet and without any state: for when closeseq itself fails.
+
+    Args:
+        conversation: the connection.
+        now_ns: the moment for which it was judged, since the Unix epoch.
+    """
     unknown = State.UNKNOWN
     steps = tuple(Step(what, conversation.first_ns, unknown, unknown) for what in conversation.steps)
     return Timeline(conversation, steps, (), now_ns, {}, replayed=False)
