@@ -73,21 +73,36 @@ class Forms:
         return form
 
     def add(self, a: int, b: int) -> int:
-        """Return the sum of two forms."""
+        """Return the form that is the sum of two, each given by its number.
+
+        Args:
+            a: a form.
+            b: the one that is added to it.
+        """
         found = self.sums.get((a, b))
         if found is None:
             found = self.sums[a, b] = self._combine(a, b, 1)
         return found
 
     def subtract(self, a: int, b: int) -> int:
-        """Return the difference of two forms."""
+        """Return the form that is the difference of two, each given by its number.
+
+        Args:
+            a: a form.
+            b: the one that is taken off it.
+        """
         found = self.differences.get((a, b))
         if found is None:
             found = self.differences[a, b] = self._combine(a, b, -1)
         return found
 
     def multiply(self, a: int, factor: int) -> int:
-        """Return a form times a constant other than 0."""
+        """Return the form that is another one times a constant.
+
+        Args:
+            a: a form, by its number.
+            factor: any whole number but 0.
+        """
         found = self._products.get((a, factor))
         if found is None:
             found = self._products[a, factor] = self._intern(
@@ -162,7 +177,12 @@ class Wording:
         self.holes: list[TextHole] = []
 
     def mark(self, how: Callable[..., str], *given: Any) -> str:
-        """Return what stands in a text where `how(*given)` belongs."""
+        """Return what stands in a text where `how(*given)` belongs.
+
+        Args:
+            how: makes the words, from another connection's values.
+            given: what it is to be called with: Numbers, whole numbers, texts, and lists of them.
+        """
         self.holes.append(TextHole(how, given))
         return f"\0{len(self.holes) - 1}\0"
 
@@ -180,7 +200,13 @@ class AddressHole(Address):
 
     @classmethod
     def of(cls, address: Address, end: End, wording: Wording) -> AddressHole:
-        """Return an address that leaves a hole in a text."""
+        """Return an address that leaves a hole in a text.
+
+        Args:
+            address: what it is otherwise, for all that is not a text.
+            end: whose address belongs into the hole.
+            wording: keeps the hole.
+        """
         place = cls(*address)
         place.wording, place.end = wording, end
         return place
@@ -190,7 +216,7 @@ class AddressHole(Address):
 
 
 def placed(conversation: Conversation, wording: Wording) -> Conversation:
-    """Return a conversation whose addresses leave holes in texts."""
+    """Return a conversation whose addresses leave holes in texts, which `wording` keeps."""
     client = AddressHole.of(conversation.client, End.CLIENT, wording)
     return replace(
         conversation, client=client, server=AddressHole.of(conversation.server, End.SERVER, wording)
