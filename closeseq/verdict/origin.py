@@ -42,7 +42,12 @@ class Sign:
 
 
 class Origin:
-    """Where a RST came from, as far as the packets show."""
+    """Where a RST came from, as far as the packets show.
+
+    Args:
+        case: the connection.
+        reset: the RST, one of its events.
+    """
 
     def __init__(self, case: Case, reset: Event) -> None:
         self.case = case
@@ -314,7 +319,13 @@ class Origin:
 
 
 def state_before(case: Case, reset: Event, end: End | None = None) -> State:
-    """Return the state of an endpoint right before a RST: of its alleged sender, if not said."""
+    """Return the state of an endpoint right before a RST.
+
+    Args:
+        case: the connection.
+        reset: the RST.
+        end: which endpoint; None for the RST's alleged sender.
+    """
     end = end or reset.sender
     state = case.timeline.first_state(end)
     for t in case.transitions(end):

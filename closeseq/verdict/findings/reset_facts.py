@@ -30,7 +30,12 @@ class Answered:
 
 
 class Reset:
-    """A RST and what happened before it: the facts that its causes are weighed by."""
+    """A RST and what happened before it: the facts that its causes are weighed by.
+
+    Args:
+        case: the connection.
+        event: the RST, one of its events.
+    """
 
     def __init__(self, case: Case, event: Event) -> None:
         self.case = case

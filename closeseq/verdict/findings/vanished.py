@@ -77,7 +77,15 @@ def half_open(case: Case) -> Iterator[Finding]:
 
 
 def vanished(case: Case, end: End) -> Unanswered | None:
-    """Return what an open endpoint sends in vain: for `stuck_after`, or until it gave up with RST."""
+    """Return what an open endpoint sends in vain: for `stuck_after`, or until it gave up with RST.
+
+    Args:
+        case: the connection.
+        end: the endpoint that sends.
+
+    Returns:
+        None if it is answered, or has not waited long enough.
+    """
     gave_up = next((e for e in case.resets if e.sender is end and e.ack is not None), None)
     steps = case.conversation.steps
     if gave_up is not None:
@@ -96,7 +104,14 @@ def vanished(case: Case, end: End) -> Unanswered | None:
 def unanswered(
     case: Case, end: End, steps: tuple[Event | Traffic, ...], gave_up: Event | None = None
 ) -> Unanswered | None:
-    """Return what an endpoint sent after its peer's last packet, if any of it calls for an answer."""
+    """Return what an endpoint sent after its peer's last packet, if any of it calls for an answer.
+
+    Args:
+        case: the connection.
+        end: the endpoint.
+        steps: the conversation's, up to the moment for which it is asked.
+        gave_up: the RST with which it gave up then; None if it did not.
+    """
     sent, acked, events = 0, 0, []
     for step in steps:
         if isinstance(step, Traffic):
