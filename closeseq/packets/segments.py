@@ -55,7 +55,12 @@ def difference(a: int, b: int) -> int:
 
 
 def differences(a: NDArray[np.uint32], b: NDArray[np.uint32]) -> NDArray[np.int64]:
-    """Return `difference` of each entry of two uint32 columns of equal length, as int64."""
+    """Return `difference` of each entry of two uint32 columns, as int64.
+
+    Args:
+        a: what is compared; positive where it lies past `b`.
+        b: of equal length.
+    """
     return (a.astype(np.uint32) - b.astype(np.uint32)).view(np.int32).astype(np.int64)
 
 
@@ -78,7 +83,12 @@ def counts_on(ip_id: int, before: int) -> bool:
 
 
 def count_on(ip_id: NDArray[np.int32], before: NDArray[np.int32]) -> NDArray[np.bool_]:
-    """Return `counts_on` of two columns of identifications of equal length (0 and -1 for none), as a mask."""
+    """Return `counts_on` of two columns, as a mask.
+
+    Args:
+        ip_id: int32, IPv4 identifications of the later packets; 0 and -1 are no count.
+        before: of the earlier ones, of equal length.
+    """
     past = (ip_id - before) % IP_IDS
     return (ip_id > 0) & (before > 0) & (past > 0) & (past < IP_IDS // 2)
 

@@ -93,7 +93,15 @@ def hashed(words: Sequence[NDArray[np.uint64]], key: int) -> NDArray[np.uint64]:
 
 
 def pair_keys(segments: Segments, key: int) -> NDArray[np.uint64]:
-    """Return the number of each segment's pair, uint64; `key` is the run's, as for `hashed`."""
+    """Return the number of each segment's pair.
+
+    Args:
+        segments: a batch.
+        key: of the run, as for `hashed`.
+
+    Returns:
+        uint64, one entry a row.
+    """
     return hashed(pair_words(segments, senders(segments)), key)
 
 
