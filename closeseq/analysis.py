@@ -554,7 +554,13 @@ class ConnectionClass:
 
 
 class ConnectionClasses(Sequence[ConnectionClass]):
-    """All classes of an analysis; each is made on demand, for there may be a million."""
+    """All classes of an analysis; each is made on demand, for there may be a million.
+
+    Args:
+        groups: the connections of each class, and the number of its outcome.
+        outcomes: by number.
+        analysis: of which they are.
+    """
 
     def __init__(self, groups: Groups, outcomes: Sequence[Outcome], analysis: Analysis) -> None:
         self._groups = groups

@@ -97,7 +97,7 @@ class ProblemPlace:
 
     number: int  # of connections
     first: int  # the least number of a connection
-    advice: str
+    advice: str  # of the first of them
     shown: list[tuple[int, list[str]]]  # the first of them: number, and lines of the summary
 
     def merge(self, other: ProblemPlace, most: int | None) -> None:
@@ -117,15 +117,17 @@ class ProblemPlace:
 class Numerous(Group):
     """A group whose connections are elsewhere: only their number is known."""
 
-    size: int = 0
+    size: int = 0  # how many connections it has
     least: int = 0  # the number of its first connection
 
     @property
     def number(self) -> int:
+        """How many connections it has."""
         return self.size
 
     @property
     def first(self) -> int:
+        """The least number of one of them."""
         return self.least
 
 
@@ -133,16 +135,19 @@ class Numerous(Group):
 class Totals:
     """All that the summary says about the connections of some shards."""
 
-    connections: int = 0
+    connections: int = 0  # in the shards
     selected: int = 0  # of these, those that are asked for
+    # near the clients, near the servers, out of order; see `Connections.losses`
     losses: tuple[int, int, int] = (0, 0, 0)
     verdicts: MergedCounts[str] = field(default_factory=MergedCounts)
     findings: MergedCounts[str] = field(default_factory=MergedCounts)
     shapes: MergedCounts[str] = field(default_factory=MergedCounts)
     notices: MergedCounts[tuple[str, str]] = field(default_factory=MergedCounts)
+    # endpoints in CLOSE_WAIT
     close_waits: MergedCounts[tuple[End, Address]] = field(default_factory=MergedCounts)
     problems: dict[tuple[str, End | None, Address | None], ProblemPlace] = field(default_factory=dict)
-    faults: Faults = field(default_factory=Faults)
+    faults: Faults = field(default_factory=Faults)  # at which connections closeseq itself failed
+    # one a shard; empty where only some connections are asked for
     closes: list[Closes] = field(default_factory=list)
 
     @classmethod
@@ -295,10 +300,10 @@ SUMMARY = "summary.txt"
 class Order:
     """What every worker has to make of a shard."""
 
-    settings: Settings
-    reading: Reading
-    wanted: Wanted
-    style: Style
+    settings: Settings  # ports, hosts, limits and timers
+    reading: Reading  # what was read of the whole capture
+    wanted: Wanted  # which connections are asked for
+    style: Style  # how text may look
     most: int | None  # connections with a problem in the summary; None for all
     form: str  # of FORMS; of a summary nothing is written
 

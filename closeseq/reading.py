@@ -27,7 +27,7 @@ class Reading:
     """What was read of a capture: counts, times, files, and why reading stopped."""
 
     path: str  # of several files the first one
-    packets: int = 0
+    packets: int = 0  # captured ones, of all protocols
     segments: int = 0  # TCP segments, before --port and --host choose among them
     skipped: dict[str, int] = field(default_factory=dict)  # reason -> frames
     notes: dict[str, int] = field(default_factory=dict)  # remark -> segments
@@ -77,9 +77,9 @@ class Decoded(NamedTuple):
     """A batch of that file."""
 
     segments: Segments
-    packets: int
+    packets: int  # frames in the batch, also those that gave no segment
     first_ns: int  # time of its earliest packet; 0 without any
-    last_ns: int
+    last_ns: int  # and of its latest
     position: int  # bytes of the file that were used so far
     size: int | None  # bytes of it, if known
 

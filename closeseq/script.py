@@ -61,9 +61,9 @@ TIMESTAMPS = (1_000_000, 5_000_000)  # the endpoints' clocks at the start, in ms
 class System(NamedTuple):
     """An operating system, by what its packets show."""
 
-    ttl: int
+    ttl: int  # with which its packets begin
     options: int  # the kinds of its SYN's options in order, four bits each
-    options_with_timestamps: int
+    options_with_timestamps: int  # the same where it offers timestamps
     counts: bool  # whether it counts its packets in IPv4's identification
     dsack: bool = False  # whether it reports where a segment came twice (RFC 2883)
 
@@ -90,15 +90,15 @@ WORD = re.compile(
 class Word(NamedTuple):
     """One word of a script."""
 
-    text: str
+    text: str  # as written
     end: int  # 0 the client, 1 the server
-    flags: int
+    flags: int  # control bits
     length: int | None  # bytes of data; None if the word names none
-    window: int
-    keepalive: bool
-    again: bool
-    captured: bool
-    received: bool
+    window: int  # as on the wire
+    keepalive: bool  # K: numbered one below the next
+    again: bool  # *: a retransmission is asked for
+    captured: bool  # whether the capture sees it
+    received: bool  # whether its receiver gets it
 
 
 class ScriptSegment(NamedTuple):
@@ -106,20 +106,22 @@ class ScriptSegment(NamedTuple):
 
     word: Word
     seq: int
-    ack: int
+    ack: int  # 0 without the flag
     flags: int
-    length: int
-    tsval: int | None
+    length: int  # bytes of data
+    tsval: int | None  # in ms; None without timestamps
     tsecr: int | None
     sacked: int = 0  # how far beyond `ack` it reports data
     twice: tuple[int, int] = (0, 0)  # what it reports to have come twice; the same number twice for nothing
 
     @property
     def end(self) -> int:
+        """The number after it; SYN and FIN take one each."""
         return self.seq + self.length + bool(self.flags & SYN) + bool(self.flags & FIN)
 
     @property
     def kind(self) -> int:
+        """Its SYN, FIN and RST bits: what makes two segments transmissions of one."""
         return self.flags & (SYN | FIN | RST)
 
 
@@ -130,7 +132,7 @@ class Talker:
     next: int  # number of the next new byte
     expected: int  # number of the next byte from the peer
     acked: int  # by the peer, as far as this endpoint has received
-    sent: list[ScriptSegment] = field(default_factory=list)
+    sent: list[ScriptSegment] = field(default_factory=list)  # all of it, in order of time
     early: list[ScriptSegment] = field(default_factory=list)  # received, behind a hole
     last: ScriptSegment | None = None  # received last
     recent: int = 0  # timestamp to echo (RFC 7323 4.3)

@@ -60,7 +60,7 @@ EPHEMERAL_PORTS = {
 class EphemeralPorts:
     """How many local ports connect() has to choose from: each TIME_WAIT holds one, towards one server."""
 
-    usual: int = EPHEMERAL_PORTS["linux"]
+    usual: int = EPHEMERAL_PORTS["linux"]  # those of a client whose own are not known
     own: int = 0  # those of this machine, if they are known
     addresses: frozenset[str] = frozenset()  # of this machine
 
@@ -73,8 +73,8 @@ class EphemeralPorts:
 class Limits:
     """Thresholds of the timed rules, in nanoseconds. A wait counts from the threshold on (>=)."""
 
-    stuck_after_ns: int = 60 * SECOND
-    slow_close_ns: int = 1 * SECOND
+    stuck_after_ns: int = 60 * SECOND  # a wait counts as stuck
+    slow_close_ns: int = 1 * SECOND  # a close counts as slow: CLOSE_WAIT, before the own FIN
 
 
 @dataclass(frozen=True, slots=True)

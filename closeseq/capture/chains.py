@@ -58,8 +58,8 @@ class Chain(NamedTuple):
 class Timed(NamedTuple):
     """A file that has packets; such files sort by their times."""
 
-    first_ns: int
-    last_ns: int
+    first_ns: int  # time of its first packet, since the Unix epoch
+    last_ns: int  # its latest packet's time
     natural: tuple[str | int, ...]  # its name, for the order of files with equal times
     position: int  # among the files that were named
     path: str
@@ -215,7 +215,7 @@ def is_stream(path: str) -> bool:
 
 
 def extent(path: str) -> FileSpan:
-    """Return the times of a capture's packets.
+    """Return the times of a capture's packets; `path` is a file's name or URL.
 
     Raises:
         CaptureError: it is no capture, or cannot be read.

@@ -114,7 +114,7 @@ class Interface:
     link_type: int  # LINKTYPE_
     snaplen: int  # bytes, 0 for no limit
     resolution: int  # see `InterfaceClock`
-    offset: int
+    offset: int  # if_tsoffset, in seconds
     lost_by_packets: int = 0  # the sum of the losses that its packets report, each those before it
     lost_by_statistics: int = 0  # all losses, as its latest Interface Statistics Block reports
     end: int | None = None  # the capture's end by the same block, in ticks

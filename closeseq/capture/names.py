@@ -28,7 +28,7 @@ CAPTURE = re.compile(r"\.(pcapng|pcap|cap|dmp)\d*(\.(gz|bz2|xz|zst))?$", re.IGNO
 class NamedFiles(NamedTuple):
     """The files that names stand for."""
 
-    paths: list[str]
+    paths: list[str]  # as they are to be opened
     broken: list[CaptureError]  # one for each name that stands for no file
     notices: list[str]  # lines, such as which files of a directory are left out
     several: bool  # whether the names could have stood for more than one file, however many there are

@@ -57,7 +57,7 @@ class Form:
     order: str  # "<" or ">", of all numbers
     ns_per_unit: int  # nanoseconds in a unit of the fraction of a second
     longest: int  # captured bytes that make sense
-    lengths: Lengths
+    lengths: Lengths  # how the two of a record stand
 
     @cached_property
     def captured_at(self) -> int:

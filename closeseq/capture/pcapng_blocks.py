@@ -134,11 +134,11 @@ class PacketBlocks:
 class Blocks:
     """The blocks of a walk, all of them whole and long enough for their headers."""
 
-    window: memoryview
+    window: memoryview  # the piece of the file that they are in
     big: NDArray[np.bool_]  # whether its section is big-endian
     start: NDArray[np.int64]  # of each block in the window
     length: NDArray[np.int64]  # bytes from there
-    kind: NDArray[np.uint32]
+    kind: NDArray[np.uint32]  # block type
 
     def packets(self, base: NDArray[np.int64], snaplen: NDArray[np.int64]) -> PacketBlocks:
         """Return the packets in order.

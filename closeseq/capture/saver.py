@@ -56,6 +56,9 @@ class Rotation:
 def parse_rotation(text: str) -> Rotation:
     """Return the rotation that `--rotate` asks for: a size (B, kB, MB, KiB, ...) or a time (s, m, h, d).
 
+    Args:
+        text: as the user wrote it: a number, which may have a fraction, and a unit.
+
     Raises:
         ValueError: it is neither, or nothing.
     """

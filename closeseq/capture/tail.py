@@ -139,7 +139,7 @@ class FileTail:
         return None if os.path.samestat(own, there) else "another file has taken its name"
 
     def wait(self, seconds: float) -> None:
-        """Wait until it is time for another look."""
+        """Wait until it is time for another look, at most for so many seconds."""
         time.sleep(min(seconds, PAUSE))
 
     def close(self) -> None:
@@ -193,7 +193,7 @@ class PipeTail:
         return have
 
     def wait(self, seconds: float) -> None:
-        """Wait until something comes."""
+        """Wait until something comes, at most for so many seconds."""
         self._poll.poll(min(seconds, PAUSE) * 1000)
 
     def close(self) -> None:
@@ -209,7 +209,7 @@ def _close(file: BinaryIO) -> None:
 class CurrentFile(NamedTuple):
     """The file that has nothing more, with what decides which one comes after it."""
 
-    path: str
+    path: str  # its name, as the user gave it or as it was found
     changed_ns: int | None  # when it was last written to; None if unknown
     first_ns: int | None  # time of its first packet; of the file before, if it has none
     last_ns: int | None  # time of the latest packet so far

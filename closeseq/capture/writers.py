@@ -184,7 +184,7 @@ def compacted(frames: Frames) -> Frames:
 class SavedDevice:
     """An interface that packets are captured on."""
 
-    name: str
+    name: str  # as the system has it
     link_type: int  # LINKTYPE_
     snaplen: int = 0  # bytes, 0 for no limit
     filter: str = ""  # the expression that packets had to match, as tcpdump would take it
@@ -233,7 +233,11 @@ class CaptureWriter(Protocol):
         """
 
     def close(self) -> None:
-        """Close the file as it is."""
+        """Close the file as it is.
+
+        Raises:
+            OSError: the system had kept something back that it cannot write now, as on network disks.
+        """
 
 
 class PcapngWriter:
@@ -290,6 +294,7 @@ class PcapngWriter:
         return len(self._written) - 1
 
     def lengths(self, frames: Frames) -> NDArray[np.int64]:
+        """As `CaptureWriter.lengths`."""
         return HEADER[ENHANCED] + (frames.captured + 3 & ~3) + TRAILER
 
     def write(
@@ -367,6 +372,7 @@ class PcapngWriter:
         return _block(STATISTICS, body + option(END_OF_OPTIONS, b""))
 
     def close(self) -> None:
+        """As `CaptureWriter.close`."""
         self._records.close()
 
 
@@ -399,6 +405,7 @@ class PcapWriter:
         return self._records.size
 
     def lengths(self, frames: Frames) -> NDArray[np.int64]:
+        """As `CaptureWriter.lengths`."""
         return RECORD_HEADER + frames.captured
 
     def write(self, frames: Frames, device: int | NDArray[np.int64] = 0) -> None:  # noqa: ARG002  # it has no place
@@ -427,6 +434,7 @@ class PcapWriter:
         self.close()
 
     def close(self) -> None:
+        """As `CaptureWriter.close`."""
         self._records.close()
 
 

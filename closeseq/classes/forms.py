@@ -34,8 +34,8 @@ class Derived(NamedTuple):
     """A leaf that is made of forms: `name` says how."""
 
     name: str  # "min", "max", "and", "mod", "div"
-    parts: tuple[Part, ...]
-    constant: int = 0
+    parts: tuple[Part, ...]  # what it is made of
+    constant: int = 0  # the mask of "and", the divisor of "mod" and "div"
 
 
 class Forms:
@@ -161,7 +161,12 @@ MARK = re.compile("\0([0-9]+)\0")  # no text of ours has a NUL in it, and no tex
 
 
 class TextHole:
-    """A place in a text: what is to be called there, and with what."""
+    """A place in a text: what is to be called there, and with what.
+
+    Args:
+        how: makes the words.
+        given: the arguments.
+    """
 
     __slots__ = ("given", "how")
 
@@ -195,8 +200,8 @@ class Wording:
 class AddressHole(Address):
     """An endpoint's address of which a text shows nothing but a hole."""
 
-    wording: Wording
-    end: End
+    wording: Wording  # keeps the hole
+    end: End  # whose address it is
 
     @classmethod
     def of(cls, address: Address, end: End, wording: Wording) -> AddressHole:

@@ -41,9 +41,9 @@ class Question(IntEnum):
 class Condition(NamedTuple):
     """What was asked of a form, and how it came out."""
 
-    form: int
+    form: int  # by its number in `Forms`
     kind: Question
-    bound: int
+    bound: int  # compared with the form
     outcome: bool  # of VALUE: True
 
 

@@ -32,7 +32,7 @@ class FindingOutcome:
 
     code: FindingCode
     severity: Severity
-    endpoint: End | None
+    endpoint: End | None  # that it is about; None when it is about both or the capture
     certainty: Certainty
 
 

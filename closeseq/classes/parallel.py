@@ -30,8 +30,8 @@ class Part(NamedTuple):
     """The classes of some connections, with numbers of their own."""
 
     classified: Classified
-    outcomes: list[Outcome]
-    faults: Faults
+    outcomes: list[Outcome]  # that `classified` numbers
+    faults: Faults  # at these connections
 
 
 def find_by_several(

@@ -217,7 +217,7 @@ class ConditionChain:
     """Conditions of one replay, from where it parted from others."""
 
     depth: int  # how many conditions lead to here
-    conditions: list[Condition]
+    conditions: list[Condition]  # in the order in which they were noted
     path: int  # the number of the replay
     partings: dict[int, ConditionChain] = field(default_factory=dict)  # where a condition came out otherwise
 

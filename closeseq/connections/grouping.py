@@ -28,7 +28,7 @@ def packed(high: NDArray[Any], low: NDArray[Any]) -> NDArray[np.uint64]:
 
 
 def hashed(words: Sequence[NDArray[np.uint64]]) -> NDArray[np.uint64]:
-    """Return a 64-bit hash of each row of these uint64 columns."""
+    """Return a 64-bit hash of each row of these uint64 columns, with the process's own key."""
     result = np.full(len(words[0]), KEY)
     for word in words:
         result ^= word

@@ -44,7 +44,7 @@ SAME_TICK_NS = 1_000_000  # two segments of one tick of a timestamp clock; also 
 class Hole:
     """Numbers `start` up to `end` (excluded) of one end that have not passed yet."""
 
-    start: int
+    start: int  # relative to the sender's origin, as `Numbers.seq`
     end: int
     number: int  # of the packet that came too early, and left it
     time_ns: int  # and its time
@@ -56,14 +56,14 @@ class Hole:
 class Filler:
     """A segment that may fill holes."""
 
-    row: int
-    side: int
-    number: int
-    seq: int
-    end: int
-    time_ns: int
-    ip_id: int
-    tsval: int | None
+    row: int  # in the batch, by sender
+    side: int  # index into Sides
+    number: int  # of the packet
+    seq: int  # relative, as `Numbers.seq`
+    end: int  # the number after it
+    time_ns: int  # since the epoch
+    ip_id: int  # 0 and -1 are none
+    tsval: int | None  # None without timestamps
 
     def overtaken_by(self, hole: Hole) -> bool:
         """Whether it was sent before the segment that left a hole. Newer timestamps outweigh all else.

@@ -37,7 +37,7 @@ class Closes:
     idle_ns: NDArray[np.int64]  # the silence before it, if it came unprompted; else NOT
     resumed_ns: NDArray[np.int64]  # the longest silence that the client ended with a further request; 0: none
     waits_ns: NDArray[np.int64]  # since when the client is in TIME_WAIT, since the Unix epoch; else NOT
-    client_packets: NDArray[np.int64]
+    client_packets: NDArray[np.int64]  # that the client sent, as captured
     calm_reset: NDArray[np.bool_]  # the closer sent RST, and no FIN; all data was acknowledged
 
     def __len__(self) -> int:

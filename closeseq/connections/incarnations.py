@@ -166,10 +166,10 @@ def carried(first: int, connection: int, histories: Histories, sides: Sides) -> 
 class Syn(NamedTuple):
     """A segment with SYN: the fields that decide whether it begins a connection."""
 
-    sender: int
-    flags: int
-    seq: int
-    ack: int
+    sender: int  # 0 or 1
+    flags: int  # control bits
+    seq: int  # as on the wire
+    ack: int  # as on the wire; meaningless without the flag
 
 
 def opens_next(present: CurrentIncarnation, syn: Syn, origin: int | None, *, only_syns: bool) -> bool:

@@ -137,6 +137,7 @@ class Rows:
 
     @property
     def length(self) -> NDArray[np.int64]:
+        """How many rows each run has."""
         return lengths(self.start, len(self.index))
 
 
@@ -345,7 +346,13 @@ class PairTable:
 
 
 def senders(segments: Segments) -> NDArray[np.uint8]:
-    """Return 1 where the sender is end 1 of its pair, the one with the larger address (then port)."""
+    """Return for each row which end of its pair sent it, uint8: 1 for the one with the larger address.
+
+    Where the addresses are equal, for the one with the larger port.
+
+    Args:
+        segments: a batch.
+    """
     later = segments.src_port > segments.dst_port
     for source, destination in (
         (segments.src_low, segments.dst_low),

@@ -61,7 +61,7 @@ class Senders:
         self.last = self.start + self.length - 1
 
     def spread(self, values: NDArray[Any]) -> NDArray[Any]:
-        """Return a column with each group's value in its rows."""
+        """Return a column with each group's value in its rows; `values` has an entry a group."""
         return np.repeat(values, self.length)
 
     def before(self, running: NDArray[np.int64], carried: NDArray[np.int64]) -> NDArray[np.int64]:

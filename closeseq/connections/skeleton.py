@@ -80,7 +80,11 @@ class Skeleton:
         return len(self.connection)
 
     def column(self, leaf: Leaf) -> NDArray[Any]:
-        """Return a number of all these connections, in the type of its table's column."""
+        """Return a number of all these connections, in the type of its table's column.
+
+        Args:
+            leaf: which number.
+        """
         values, row, end = self._cells(leaf, slice(None))
         result: NDArray[Any] = values[row] if values.ndim == 1 else values[row, end]
         return result

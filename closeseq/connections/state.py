@@ -211,7 +211,7 @@ class Histories(ColumnTable):
     successor: NDArray[np.int64] = column(np.int64, -1)  # the next connection of the pair
     first_sender: NDArray[np.uint8] = column(np.uint8)  # 0 or 1
     first_ns: NDArray[np.int64] = column(np.int64)  # since the epoch
-    last_ns: NDArray[np.int64] = column(np.int64)
+    last_ns: NDArray[np.int64] = column(np.int64)  # time of the latest packet
     copies: NDArray[np.int32] = column(np.int32)  # duplicates that were left out, of all kinds
     elsewhere: NDArray[np.int32] = column(np.int32)  # of these, captured at another place
     repeated_resets: NDArray[np.int32] = column(np.int32)  # of these, a RST like the one before it
@@ -237,7 +237,7 @@ class Sides(ColumnTable):
     last_seq: NDArray[np.int64] = column(np.int64)  # the same, relative and unwrapped
     acked: NDArray[np.bool_] = column(np.bool_)  # has sent an ACK, so the next two columns hold something
     ack_raw: NDArray[np.uint32] = column(np.uint32)  # the last acknowledgement it sent
-    last_ack: NDArray[np.int64] = column(np.int64)
+    last_ack: NDArray[np.int64] = column(np.int64)  # the same, relative to the peer's origin and unwrapped
     sent_end: NDArray[np.int64] = column(np.int64, NONE)  # highest number past any segment but RST
     # how far ahead of that a segment may lie (RFC 7323 2.3)
     reach: NDArray[np.int64] = column(np.int64, 1 << 30)
@@ -248,7 +248,7 @@ class Sides(ColumnTable):
     syns: NDArray[np.int32] = column(np.int32)  # segments with SYN, and so on
     fins: NDArray[np.int32] = column(np.int32)
     resets: NDArray[np.int32] = column(np.int32)
-    packets: NDArray[np.int64] = column(np.int64)
+    packets: NDArray[np.int64] = column(np.int64)  # captured, duplicates left out
     bytes: NDArray[np.int64] = column(np.int64)  # of payload, retransmissions included
     acked_end: NDArray[np.int64] = column(np.int64, NONE)  # highest acknowledgement it sent
     # least time in which it answered (traffic.py)

@@ -46,20 +46,20 @@ class KeptEvents(ColumnTable):
     number: NDArray[np.int64] = column(np.int64)  # of the packet
     time_ns: NDArray[np.int64] = column(np.int64)  # since the epoch
     sender: NDArray[np.uint8] = column(np.uint8)  # 0 or 1
-    flags: NDArray[np.uint8] = column(np.uint8)
+    flags: NDArray[np.uint8] = column(np.uint8)  # control bits
     position: NDArray[np.uint8] = column(np.uint8)  # index into sequence_space.POSITIONS
-    seq: NDArray[np.int64] = column(np.int64)
+    seq: NDArray[np.int64] = column(np.int64)  # relative to the sender's origin
     ack: NDArray[np.int64] = column(np.int64)  # NONE without ACK
     length: NDArray[np.int64] = column(np.int64)  # bytes of payload
-    window: NDArray[np.uint16] = column(np.uint16)
+    window: NDArray[np.uint16] = column(np.uint16)  # as on the wire, not scaled
     has_timestamps: NDArray[np.bool_] = column(np.bool_)
-    tsval: NDArray[np.uint32] = column(np.uint32)
+    tsval: NDArray[np.uint32] = column(np.uint32)  # 0 without timestamps, as the next one
     tsecr: NDArray[np.uint32] = column(np.uint32)
     dsack_left: NDArray[np.int32] = column(np.int32)  # against `ack`; equal to dsack_right if there is none
     dsack_right: NDArray[np.int32] = column(np.int32)
     sacked: NDArray[np.uint32] = column(np.uint32)  # how far its SACK blocks reach beyond `ack`; 0 without
     syn_options: NDArray[np.uint32] = column(np.uint32)  # as in Segments
-    ttl: NDArray[np.uint8] = column(np.uint8)
+    ttl: NDArray[np.uint8] = column(np.uint8)  # TTL or hop limit
     ip_id: NDArray[np.int32] = column(np.int32)  # -1 for IPv6
     elsewhere: NDArray[np.uint8] = column(np.uint8)  # 1: a RST that came another way (whereabouts.py)
 
@@ -68,9 +68,9 @@ class Reasons(ColumnTable):
     """One row a RST that says why it was sent, a `packets.reset_reasons.ResetReason`."""
 
     number: NDArray[np.int64] = column(np.int64)  # of the packet
-    kind: NDArray[np.uint8] = column(np.uint8)
+    kind: NDArray[np.uint8] = column(np.uint8)  # a ReasonKind
     length: NDArray[np.uint8] = column(np.uint8)  # of what it says, in bytes
-    octets: NDArray[np.uint8] = column(np.uint8, width=MOST_BYTES)
+    octets: NDArray[np.uint8] = column(np.uint8, width=MOST_BYTES)  # what it says, filled up with zeros
 
     def add(self, reasons: Mapping[int, ResetReason]) -> None:
         """Keep what RSTs say, by packet number, as long as there is room for more."""

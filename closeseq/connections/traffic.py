@@ -40,30 +40,32 @@ class Stretches(ColumnTable):
 
     connection: NDArray[np.int32] = column(np.int32)  # index into Histories
     segments: NDArray[np.int64] = column(np.int64, width=2)
-    bytes: NDArray[np.int64] = column(np.int64, width=2)
+    bytes: NDArray[np.int64] = column(np.int64, width=2)  # of payload, retransmissions included
     first_number: NDArray[np.int64] = column(np.int64, width=2)  # of the packet
     last_number: NDArray[np.int64] = column(np.int64, width=2)
-    first_ns: NDArray[np.int64] = column(np.int64, width=2)
+    first_ns: NDArray[np.int64] = column(np.int64, width=2)  # since the epoch
     last_ns: NDArray[np.int64] = column(np.int64, width=2)
+    # segments with data, position retransmission or overlap
     retransmissions: NDArray[np.int64] = column(np.int64, width=2)
-    gaps: NDArray[np.int64] = column(np.int64, width=2)
-    reordered: NDArray[np.int64] = column(np.int64, width=2)
-    probes: NDArray[np.int64] = column(np.int64, width=2)
+    gaps: NDArray[np.int64] = column(np.int64, width=2)  # segments with position gap
+    reordered: NDArray[np.int64] = column(np.int64, width=2)  # segments that were overtaken
+    probes: NDArray[np.int64] = column(np.int64, width=2)  # keepalives
     probe_number: NDArray[np.int64] = column(np.int64, width=2)  # the first of them
-    probe_ns: NDArray[np.int64] = column(np.int64, width=2)
+    probe_ns: NDArray[np.int64] = column(np.int64, width=2)  # and its time
     end: NDArray[np.int64] = column(np.int64, NONE, width=2)  # highest
     ack: NDArray[np.int64] = column(np.int64, NONE, width=2)  # highest
     has_timestamps: NDArray[np.bool_] = column(np.bool_, width=2)  # the last segment has
-    tsval: NDArray[np.uint32] = column(np.uint32, width=2)
-    tsecr: NDArray[np.uint32] = column(np.uint32, width=2)
+    tsval: NDArray[np.uint32] = column(np.uint32, width=2)  # of the last segment; 0 without timestamps
+    tsecr: NDArray[np.uint32] = column(np.uint32, width=2)  # likewise
     first_ip_id: NDArray[np.int32] = column(np.int32, width=2)  # of the first segment; -1 for IPv6
     # of the last segment; -1 for IPv6; 0 if they do not simply count up
     ip_id: NDArray[np.int32] = column(np.int32, width=2)
+    # segments that announce a window of 0, but for RSTs
     zero_windows: NDArray[np.int64] = column(np.int64, width=2)
     controls: NDArray[np.int64] = column(np.int64, width=2)  # with SYN, FIN or RST, of too many alike
     unanswered: NDArray[np.int64] = column(np.int64, width=2)  # segments after the other end's last one
     unanswered_number: NDArray[np.int64] = column(np.int64, width=2)  # the first of them
-    unanswered_ns: NDArray[np.int64] = column(np.int64, width=2)
+    unanswered_ns: NDArray[np.int64] = column(np.int64, width=2)  # and its time
 
 
 def digest(

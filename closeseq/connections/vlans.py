@@ -50,12 +50,13 @@ class PairOrder:
     pair: NDArray[np.int64]  # index into Pairs
     sender: NDArray[np.int64]  # 0 or 1
     duplicate: NDArray[np.bool_]  # repeats an earlier packet
-    seq: NDArray[np.uint32]
-    ack: NDArray[np.uint32]
-    flags: NDArray[np.uint8]
-    vlan: NDArray[np.uint64]
+    seq: NDArray[np.uint32]  # as on the wire
+    ack: NDArray[np.uint32]  # as on the wire; meaningless without the flag
+    flags: NDArray[np.uint8]  # control bits
+    vlan: NDArray[np.uint64]  # as in Segments
 
     def take(self, rows: NDArray[np.int64 | np.bool_]) -> PairOrder:
+        """Return the rows that an index array or a boolean mask selects, in its order."""
         names = ("pair", "sender", "duplicate", "seq", "ack", "flags", "vlan")
         return PairOrder(*(getattr(self, name)[rows] for name in names))
 
@@ -101,8 +102,8 @@ class Split:
 class LaneNumbers:
     """Near which sequence numbers the endpoints of a lane are, 32 bits each, and how that is known."""
 
-    near: list[int]
-    known: list[int]
+    near: list[int]  # of end 0 and end 1
+    known: list[int]  # of end 0 and end 1: UNKNOWN, ACKNOWLEDGED or SEEN
 
     def distance(self, sender: int, flags: int, seq: int, ack: int) -> int | None:
         """Return how far a segment is from these numbers, in bytes.
@@ -138,7 +139,11 @@ class LaneNumbers:
 
 
 class Lanes:
-    """Finds the lane of each row. A lane is a row of `Pairs`, with the pair's addresses and ports."""
+    """Finds the lane of each row. A lane is a row of `Pairs`, with the pair's addresses and ports.
+
+    Args:
+        pairs: all pairs; lanes that come up are added to them.
+    """
 
     def __init__(self, pairs: Pairs) -> None:
         self._pairs = pairs

@@ -63,9 +63,9 @@ class Frames:
 class File:
     """One of a capture's files, as far as it was read."""
 
-    path: str
+    path: str  # as the user gave it, or as it was found
     before: int  # packets in the files before it
-    packets: int = 0
+    packets: int = 0  # read so far
     first_ns: int | None = None  # time of its earliest packet, since the Unix epoch
     last_ns: int | None = None  # and of its latest
     error: CaptureError | None = None  # why it was not read to its end, or not at all
@@ -89,7 +89,7 @@ class Gap(NamedTuple):
     before: int  # the last packet of the one file, by its running number
     after: int  # the first packet of the next one
     from_ns: int  # since the Unix epoch
-    to_ns: int
+    to_ns: int  # time of that first packet
 
 
 @dataclass(slots=True)

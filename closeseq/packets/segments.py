@@ -36,7 +36,11 @@ def letters(flags: int) -> str:
 
 
 def from_letters(text: str) -> int:
-    """Return the bits for letters out of SFRAP, in any order. Raises KeyError for any other letter."""
+    """Return the bits for letters out of SFRAP, in any order.
+
+    Raises:
+        KeyError: the text has any other letter.
+    """
     bits = {letter: bit for bit, letter in LETTERS}
     flags = 0
     for letter in text:
@@ -104,9 +108,9 @@ class Segments:
     number: NDArray[np.int64]  # the packet's number in its capture, counted from 1
     time_ns: NDArray[np.int64]  # nanoseconds since the Unix epoch
     version: NDArray[np.uint8]  # 4 or 6: that of the innermost IP header
-    src_high: NDArray[np.uint64]
+    src_high: NDArray[np.uint64]  # of the sender's address
     src_low: NDArray[np.uint64]
-    dst_high: NDArray[np.uint64]
+    dst_high: NDArray[np.uint64]  # of the receiver's
     dst_low: NDArray[np.uint64]
     src_port: NDArray[np.uint16]
     dst_port: NDArray[np.uint16]

@@ -36,7 +36,7 @@ Key = tuple[int, int, int, bytes]  # version, VLANs, identification, addresses
 class Packet:
     """One packet that comes in fragments, as far as they have come."""
 
-    began_ns: int
+    began_ns: int  # when its first fragment was captured, since the Unix epoch
     spans: list[tuple[int, int]] = field(default_factory=list)  # begin and end in the payload, ascending
     size: int | None = None  # bytes of payload, once the last fragment is there
     header: bytes = b""  # the IP header of the first fragment, without options
@@ -75,6 +75,7 @@ class Packet:
 
     @property
     def whole(self) -> bool:
+        """Whether all of its parts have come."""
         return self.size is not None and sum(end - begin for begin, end in self.spans) == self.size
 
     def captured(self) -> bytes:

@@ -20,8 +20,8 @@ class Layer(NamedTuple):
     """The next header: a number, the space the number is from, and its position in the frame."""
 
     space: str  # LINK, ETHERTYPE or PROTOCOL
-    number: int
-    at: int
+    number: int  # in that space; of LINK also `wireless.PADDED`
+    at: int  # bytes from the frame's begin
     tag: int = 0  # the VLAN that the header in front of it names
     place: int = 0  # of the header in front of it, 32 bits: where the frame was captured, as in `links`
 

@@ -144,7 +144,7 @@ class Link:
 
     length: int  # bytes of the header
     at: int  # position of the field, from the beginning of the frame
-    dtype: np.dtype = UINT16
+    dtype: np.dtype = UINT16  # of the field
     mask: int = 0xFFFFFFFF  # the bits of the field that matter
     ethertypes: Mapping[int, int] = field(default_factory=dict)  # their value -> EtherType; empty: it is one
     # the bytes that show where a frame was captured: begin, and 4 or 8 of them
@@ -201,8 +201,8 @@ WALKED = frozenset({LINKTYPE_IEEE_802_11, LINKTYPE_RADIOTAP, LINKTYPE_PPI, LINKT
 class Networks:
     """Where the network layer of each frame begins; columns with one entry a frame of the batch."""
 
-    position: NDArray[np.int64]
-    ethertype: NDArray[np.uint16]
+    position: NDArray[np.int64]  # in the batch's buffer
+    ethertype: NDArray[np.uint16]  # of what is there; 0 where the link type is walked
     kind: NDArray[np.uint8]  # a NextHeader; OTHER and CUT are counted already
     vlan: NDArray[np.uint64]  # the identifiers of the tags so far, see above
     place: NDArray[np.uint64]  # see above

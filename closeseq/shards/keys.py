@@ -181,13 +181,18 @@ class Peers:
 
     key: int  # of the hashes
     end: NDArray[np.uint64]  # ascending, as in keys.ROW
-    number: NDArray[np.int64]
+    number: NDArray[np.int64]  # with how many others each talks
 
 
 class Informed(ClientGuess):
     """Infers the client by the counts of the whole capture.
 
-    Raises LookupError for an endpoint that `peers` lacks.
+    Its methods raise LookupError for an endpoint that `peers` lacks.
+
+    Args:
+        pairs: the pairs of a shard.
+        ports: those that are known to be servers'.
+        peers: of all endpoints that are asked about.
     """
 
     def __init__(self, pairs: Pairs, ports: frozenset[int], peers: Peers) -> None:
@@ -245,7 +250,7 @@ def get(held: Held, begin: int | None = None, end: int | None = None) -> bytes:
 
 
 def file_system(url: str) -> tuple[Any, str]:
-    """Return the file system of a URL, and the path in it."""
+    """Return the file system of a URL, by fsspec, and the path in it."""
     from fsspec.core import url_to_fs  # of the extra `cluster`
 
     found: tuple[Any, str] = url_to_fs(url)

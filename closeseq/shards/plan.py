@@ -78,9 +78,9 @@ def each(
 class WholeCapture(NamedTuple):
     """A capture with its connections, none of them judged yet."""
 
-    reading: Reading
-    shards: list[Numbered]
-    terms: Terms
+    reading: Reading  # what was read of all files
+    shards: list[Numbered]  # all its connections, each in one of them
+    terms: Terms  # of the run
 
     def connections(self) -> Connections:
         """Return all of them, by their numbers."""

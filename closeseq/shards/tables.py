@@ -42,7 +42,7 @@ def taken(connections: Connections) -> Tables:
 
 
 def as_bytes(tables: Tables) -> bytes:
-    """Return columns as bytes."""
+    """Return columns as bytes, compressed."""
     return zlib.compress(pickle.dumps(dict(tables), pickle.HIGHEST_PROTOCOL), QUICK)
 
 

@@ -52,7 +52,7 @@ AGAIN = "analyse it again when nothing writes to it"
 class Terms:
     """Arguments that all tasks of a run share."""
 
-    settings: Settings
+    settings: Settings  # ports, hosts, limits and timers
     key: int  # of the hashes
     folder: str | None  # URL of the folder for what tasks hand on; None: it is handed on as it is
 
@@ -69,7 +69,7 @@ class Portion:
 class Looked(NamedTuple):
     """The result of `look`: what a file contains."""
 
-    reading: Reading
+    reading: Reading  # of this file alone
     fragments: Fragments | None  # that may be completed in the next file
     pairs: Held  # as keys.as_bytes has them
     number: int  # how many they are
@@ -145,10 +145,10 @@ def count(files: Sequence[Held], part: int, parts: int, asked: NDArray[np.uint64
 class Shard(NamedTuple):
     """Some connections, which have all their packets."""
 
-    tables: Held
+    tables: Held  # of the connections, as tables.as_bytes has them
     first: Held  # int64, ascending: the number of each one's first packet
-    connections: int
-    copies: int
+    connections: int  # how many they are
+    copies: int  # duplicates of their packets, which were left out
 
 
 class Inside(NamedTuple):
@@ -272,7 +272,7 @@ class Numbered:
     before: int  # connections that begin in the files before this one
     among: NDArray[np.int64] | None  # first packets of those of its file that go on in another one
     numbers: NDArray[np.int64] | None  # of its connections, where they are of no single file
-    peers: Peers
+    peers: Peers  # with how many others endpoints talk in the whole capture
 
     def connections(self, settings: Settings) -> Connections:
         """Return them, by the numbers that they have in the whole capture."""
@@ -297,8 +297,8 @@ class ShardClasses(NamedTuple):
 
     number: NDArray[np.int64]  # of each connection
     path: NDArray[np.integer[Any]]  # as in Classified
-    outcome: NDArray[np.integer[Any]]
-    until_ns: NDArray[np.int64]
+    outcome: NDArray[np.integer[Any]]  # index into `outcomes`
+    until_ns: NDArray[np.int64]  # as in Classified
     outcomes: list[Outcome]
     faults: Faults
 

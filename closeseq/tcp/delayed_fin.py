@@ -46,7 +46,7 @@ PROBE_TIMER_LATE_NS = PROBE_TIMER_NS + 25 * MILLISECOND
 class First(NamedTuple):
     """When a FIN was sent first, at the latest."""
 
-    time_ns: int
+    time_ns: int  # since the Unix epoch
     late_ns: int  # it may have been sooner by this, as timers end late
     counted: bool  # False: it was sent uncaptured at least once, and how often is not known
 
@@ -237,7 +237,7 @@ def _smoothed_round_trip_ns(evidence: Evidence, end: End) -> int:
 class Tries(NamedTuple):
     """How often an endpoint tried to send its FIN before it was captured."""
 
-    number: int
+    number: int  # at least 1 where the probe timer sent it; below 1 there was none
     trigger: SentSegment | None  # the FIN of the peer that made the kernel try once more
     to_answer: Sequence[SentSegment]  # what the peer had sent before that, and was answered uncaptured
 
@@ -245,7 +245,7 @@ class Tries(NamedTuple):
 class CloseTime(NamedTuple):
     """When an endpoint closed, about."""
 
-    time_ns: int
+    time_ns: int  # since the Unix epoch
     before: SentSegment  # and surely before this
 
 
@@ -364,7 +364,11 @@ def _half_waited(number: int) -> int:
 
 
 def loses_before_capture(evidence: Evidence) -> bool:
-    """Whether something that either endpoint sent is known to have been lost before the capture point."""
+    """Whether something that either endpoint sent is known to have been lost before the capture point.
+
+    Args:
+        evidence: of the connection.
+    """
     for end in ENDS:
         if evidence.conversation.path(end).lost_before:
             return True

@@ -40,7 +40,7 @@ class Receipt:
     step: int  # the step with which it took effect
     before: bool  # True: it had taken effect before this step's segment was sent
     packet: int  # the segment that did it, as far as known
-    time_ns: int
+    time_ns: int  # since the Unix epoch
     certainty: Certainty
     or_with: tuple[
         tuple[int, SentSegment], ...

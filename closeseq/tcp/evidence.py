@@ -44,23 +44,23 @@ class SentSegment:
     step: int  # index into the conversation's steps
     sender: End
     packet: int  # the first one's number
-    first_ns: int
-    last_ns: int
+    first_ns: int  # since the Unix epoch
+    last_ns: int  # of the last one; of an event, the same
     seq: int | None  # of the first byte; None for traffic
     end: int  # highest number past it
     ack: int | None  # highest acknowledgement
-    tsval: int | None
+    tsval: int | None  # of the last one, as the next; None without timestamps
     tsecr: int | None
     bytes: int  # of payload
     event: Event | None = None  # None for traffic
-    reset: bool = False
+    reset: bool = False  # RST
     answer: bool = False  # RST without ACK: its sender has no such connection (RFC 9293 3.10.7.1)
     aborts: bool = False  # RST with ACK: its sender still has the connection and aborts it
     opens: bool = False  # SYN without ACK
     stale: bool = False  # its timestamp is older than an earlier one's: a delayed duplicate (PAWS rejects it)
     ip_id: int | None = None  # IPv4 identification, of the last segment; 0 if it shows nothing, None for IPv6
     ticks: int = 0  # of its timestamp clock since its sender's first segment
-    segments: int = 1
+    segments: int = 1  # how many it is; 1 for an event
     unanswered: bool = False  # traffic that ends with something which calls for an answer and has none
 
 
@@ -162,7 +162,11 @@ class TimestampClock:
         self._ticks = 0  # of the newest value since the first
 
     def read(self, tsval: int | None) -> tuple[bool, int]:
-        """Return whether a value is older than one before, and its ticks since the first."""
+        """Return whether a value is older than one before, and its ticks since the first.
+
+        Args:
+            tsval: the value, 32 bits, which follows those read before; None without the option.
+        """
         if tsval is None:
             return False, 0
         ticks = 0 if self._newest is None else self._ticks + difference(tsval, self._newest)
@@ -226,7 +230,7 @@ def _stream(index: int, traffic: Traffic, end: End, clock: TimestampClock) -> li
 
 
 def strays(conversation: Conversation) -> Mapping[int, str]:
-    """Return the steps that are no part of the connection, each with the reason."""
+    """Return the steps that are no part of the connection, by index, each with the reason."""
     found: dict[int, str] = {}
     for index, step in enumerate(conversation.steps):
         if isinstance(step, Event) and step.position is Position.OUTSIDE:

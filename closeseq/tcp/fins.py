@@ -32,10 +32,10 @@ PROGRAM_NS = MILLISECOND  # a program closes sooner after end of file only when 
 class FinTime:
     """When an endpoint closed, as a place among the steps."""
 
-    step: int
+    step: int  # index into the conversation's steps
     when: int  # -1 before the step's own segment, 0 with it, 1 after all that the step did
-    packet: int
-    time_ns: int
+    packet: int  # that shows it
+    time_ns: int  # since the Unix epoch
     certainty: Certainty
     why: str | None = None  # what shows it, if not the FIN itself
 
@@ -46,7 +46,7 @@ class Fin:
 
     end: int  # the number after it
     transmissions: Sequence[SentSegment]  # as captured; empty if only its number shows it
-    sent: FinTime
+    sent: FinTime  # when
 
 
 @cached_on_evidence

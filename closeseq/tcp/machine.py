@@ -46,12 +46,12 @@ class SignalKind(Enum):
 class PlacedSignal:
     """One signal to one end, with its place in the order of things."""
 
-    step: int
-    phase: int
-    endpoint: End
+    step: int  # index into the conversation's steps, or their number
+    phase: int  # place within the step: ALIVE to LATER
+    endpoint: End  # that takes it
     signal: Signal
-    packet: int
-    time_ns: int
+    packet: int  # that brings it about, or shows it
+    time_ns: int  # since the Unix epoch
     certainty: Certainty
     cause: str | None = None  # where the signal does not say it all
     kind: SignalKind = SignalKind.TAKES

@@ -92,7 +92,7 @@ def _goes_on(segment: SentSegment, following: SentSegment) -> bool:
 class Unseen(NamedTuple):
     """How much an endpoint sent between two of its segments that was not captured."""
 
-    number: int
+    number: int  # packets, from 0
     since: SentSegment  # the earlier one
     exact: bool  # False with traffic in between: long segments, cut after the capture point, count as several
 

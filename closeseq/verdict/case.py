@@ -30,11 +30,12 @@ class Stay:
 
     end: End
     state: State
-    entered: Transition
+    entered: Transition  # the transition by which it came there
     left: Transition | None  # None: it is still there
 
     @property
     def since_ns(self) -> int:
+        """When it began, since the Unix epoch."""
         return self.entered.time_ns
 
 
@@ -92,7 +93,15 @@ SYNCHRONIZED = frozenset(
 
 
 class Case:
-    """One connection to be judged: `judge` explains the arguments."""
+    """One connection to be judged.
+
+    Args:
+        timeline: both endpoints' states, as replayed.
+        limits: how long a wait must be to count.
+        dropped: packets that the capture itself reports lost, anywhere.
+        gaps: between the files of the capture.
+        worded: False: texts that take long are left out, since nobody reads them.
+    """
 
     def __init__(
         self,
@@ -111,6 +120,7 @@ class Case:
 
     @property
     def conversation(self) -> Conversation:
+        """The connection as its steps."""
         return self.timeline.conversation
 
     @property
@@ -144,6 +154,7 @@ class Case:
 
     @cached
     def by_packet(self) -> dict[int, Event]:
+        """The events that are part of the connection, by packet."""
         return {event.packet: event for event in self.events}
 
     @cached
@@ -157,6 +168,7 @@ class Case:
 
     @cached
     def missing(self) -> tuple[Missing, ...]:
+        """What was not captured of it, what matters most first."""
         return missing(self.conversation, self.dropped, self.timeline.strays, self.gaps)
 
     @cached
@@ -185,6 +197,7 @@ class Case:
         return self.timeline.first_state(end) if stay is None else stay.state
 
     def transitions(self, end: End) -> Sequence[Transition]:
+        """Return an endpoint's transitions, in order of time."""
         return self._transitions[end]
 
     @cached
@@ -233,6 +246,9 @@ class Case:
 
         Nothing shows that it arrived, and the next retransmission of the FIN, after about twice the time
         between the last two (RFC 6298 5.5), was not due yet.
+
+        Args:
+            stay: the wait, in a state in which an endpoint's FIN is not acknowledged.
         """
         close = self.close(stay.end)
         if stay.left is None or stay.left.certainty is not Certainty.ASSUMED:

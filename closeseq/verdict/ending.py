@@ -96,9 +96,9 @@ def standing(case: Case, end: End) -> str:
 class Ending:
     """What a rule returns of a connection it matches."""
 
-    summary: str
-    packets: tuple[int, ...]
-    initiator: Initiator = Initiator.NONE
+    summary: str  # one line, as `Verdict.summary`
+    packets: tuple[int, ...]  # that show it
+    initiator: Initiator = Initiator.NONE  # who began the end
     roles: tuple[tuple[End, Role], ...] = ()  # an endpoint that is not named has none
 
 

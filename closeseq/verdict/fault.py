@@ -73,7 +73,7 @@ class Faults:
             self._name(connection, place(fault))
 
     def merge(self, others: Faults) -> None:
-        """Note the connections at which another process failed."""
+        """Note the connections at which another process failed, each counted once."""
         for connection, where in others._places.items():
             if connection not in self._connections:
                 self._name(connection, where)

@@ -27,7 +27,7 @@ class Missing:
     consequence: str  # what cannot be concluded
     endpoint: End | None  # that sent them; None when it may be either
     packet: int | None  # that shows it
-    time_ns: int
+    time_ns: int  # since when, since the Unix epoch
 
 
 def missing(

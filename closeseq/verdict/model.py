@@ -177,7 +177,7 @@ class Finding:
     code: FindingCode
     severity: Severity
     endpoint: End | None  # that it is about; None when it is about both or the capture
-    certainty: Certainty
+    certainty: Certainty  # how we know
     since_ns: int  # when it began, since the Unix epoch
     duration_ns: int | None  # how long it lasted, or has lasted so far
     packets: tuple[int, ...]  # that show it

@@ -36,9 +36,9 @@ OPEN = frozenset({State.ESTABLISHED, State.CLOSE_WAIT, State.FIN_WAIT_1, State.F
 class Sign:
     """Something that speaks against a RST's being its alleged sender's."""
 
-    text: str
-    weight: int
-    proves: bool = False
+    text: str  # a clause
+    weight: int  # the more the worse for the RST
+    proves: bool = False  # whether no TCP of that endpoint can have made it
 
 
 class Origin:

@@ -93,7 +93,7 @@ class Worker:
         _living[self.process] = self
 
     def send(self, data: bytes) -> None:
-        """Send it these bytes.
+        """Send it these bytes, as one message.
 
         Raises:
             WorkerError: it has ended.
@@ -104,7 +104,7 @@ class Worker:
             self._has_ended()
 
     def receive(self) -> bytes:
-        """Return the next bytes that it sends.
+        """Return the bytes of the next message that it sends; wait for it.
 
         Raises:
             WorkerError: it has ended.

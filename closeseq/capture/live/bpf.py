@@ -57,7 +57,7 @@ FROM_FRAME = {LOAD_WORD, LOAD_HALF, LOAD_BYTE, LOAD_WORD_X, LOAD_HALF_X, LOAD_BY
 class Instruction(NamedTuple):
     """One instruction: `k` is its number, `then` and `else_` how many instructions a jump skips."""
 
-    code: int
+    code: int  # what it does: one of the numbers above
     k: int = 0
     then: int = 0
     else_: int = 0
@@ -70,10 +70,10 @@ NOTHING: Program = (Instruction(RETURN, 0),)  # drops every frame
 class FilterLine(NamedTuple):
     """An instruction that jumps to labels instead of distances; no label is the next instruction."""
 
-    code: int
+    code: int  # what it does, as in `Instruction`
     k: int = 0
-    then: str = ""
-    else_: str = ""
+    then: str = ""  # label, where the condition holds
+    else_: str = ""  # label, where it does not
 
 
 def chain(first: Program, second: Program) -> Program:

@@ -69,7 +69,7 @@ def find_devices(names: Iterable[str]) -> tuple[Device, ...]:
     """Return the devices of these names, each once, in the order named; `any` includes all others.
 
     Raises:
-        DeviceError: no device has this name.
+        DeviceError: no device has one of these names.
     """
     wanted = list(dict.fromkeys(names))
     if ANY in wanted:

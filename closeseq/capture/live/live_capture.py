@@ -94,7 +94,7 @@ class Demand(NamedTuple):
     """What the source for one device is opened with."""
 
     device: Device
-    wanted: FilterRequest
+    wanted: FilterRequest  # ports and hosts
     expression: str  # "" for none
     snap_length: int  # bytes
     size: int  # bytes of memory

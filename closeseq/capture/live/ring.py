@@ -262,7 +262,7 @@ class RingMemory(NamedTuple):
 
     octets: memoryview  # unsigned bytes
     words: memoryview  # unsigned 32-bit words
-    buffer: NDArray[np.uint8]
+    buffer: NDArray[np.uint8]  # what `Frames.buffer` is
 
 
 def ready(memory: RingMemory, block: int) -> int:

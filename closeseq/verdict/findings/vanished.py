@@ -29,11 +29,11 @@ ENOUGH_RETRANSMISSIONS = 3
 class Unanswered:
     """What an endpoint sent last, and what nobody answered."""
 
-    end: End
-    since_ns: int
-    packets: tuple[int, ...]  # the first and the last
-    retransmissions: int
-    probes: int
+    end: End  # that sent it
+    since_ns: int  # time of the first of it, since the Unix epoch
+    packets: tuple[int, ...]  # the first and the last of it, then the RST of `gave_up`
+    retransmissions: int  # of data or FIN
+    probes: int  # keepalives
     gave_up: Event | None  # its RST after that
 
     @property
@@ -43,6 +43,7 @@ class Unanswered:
 
     @property
     def what(self) -> str:
+        """What it is, counted: `3 keepalive probes`."""
         if self.probes:
             return count(self.probes, "keepalive probe")
         return count(self.retransmissions, "retransmission")
