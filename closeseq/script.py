@@ -401,6 +401,7 @@ def segments(
 
     Raises:
         ScriptError: a word is none, or no segment can do what it asks for; its text names the word.
+        KeyError: the system is not known.
     """
     played = Script(numbers, start_ns, gap_ns, timestamps=timestamps, system=system)
     played.play(script)
@@ -417,6 +418,7 @@ def conversations(script: str, **options: Unpack[Options]) -> list[Conversation]
 
     Raises:
         ScriptError: as `segments`.
+        KeyError: as `segments`.
     """
     found = Connections()
     found.feed(segments(script, **options))
@@ -432,6 +434,7 @@ def conversation(script: str, **options: Unpack[Options]) -> Conversation:
 
     Raises:
         ScriptError: a word is none, or no segment can do what it asks for, or nothing at all was captured.
+        KeyError: the system is not known.
     """
     found = conversations(script, **options)
     if not found:

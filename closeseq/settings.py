@@ -104,7 +104,7 @@ def settings_of(
     `stuck_after`, `time_wait` and `fin_timeout` are in seconds.
 
     Args:
-        port: one port or several.
+        port: one port or several, 0 to 65535.
         host: one IP address or several, as text.
         stuck_after: from how many seconds on a wait counts as stuck.
         os: linux, macos, bsd or windows.

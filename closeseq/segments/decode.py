@@ -309,11 +309,12 @@ def narrow(segments: Segments, ports: AbstractSet[int], hosts: AbstractSet[str])
 
     Args:
         segments: a batch; the counts of what was skipped stay with it.
-        ports: an empty set asks for any.
+        ports: 0 to 65535; an empty set asks for any.
         hosts: IP addresses as text; an empty set asks for any.
 
     Raises:
         ValueError: a host is no IP address.
+        OverflowError: a port is out of range.
     """
     keep = np.ones(len(segments), dtype=np.bool_)
     if ports:
