@@ -403,7 +403,11 @@ class Analysis(Judging, Sequence[Connection]):
 
     @cached_property
     def classes(self) -> Sequence[ConnectionClass]:
-        """All connections in classes (see classes/outcome.py), in the order of their first ones."""
+        """All connections in classes (see classes/outcome.py), in the order of their first ones.
+
+        Raises:
+            WorkerError: another process ended before its work was done; as do the counts made of classes.
+        """
         found, outcomes = self._find_classes()
         return ConnectionClasses(found.groups(), outcomes, self)
 
@@ -470,7 +474,11 @@ class Analysis(Judging, Sequence[Connection]):
         return Counter(dict(counts.most_common()))
 
     def problems(self) -> Iterator[Connection]:
-        """Return the connections with a problem to fix, in the order of their first packets."""
+        """Return the connections with a problem to fix, in the order of their first packets.
+
+        Raises:
+            WorkerError: another process ended before its work was done.
+        """
         found = (one.members for one in self.classes if one.outcome.has_problem)
         return self.among(sorted(i for members in found for i in members))
 
