@@ -84,7 +84,7 @@ def pytest_configure(config: pytest.Config) -> None:
 def closes(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[CloseWatch]:
     """How the TCP connections of this test close: on loopback, from the moment the fixture is set up.
 
-    Ask for it before the fixtures that make connections.
+    Ask for it before the fixtures that make connections. pytest gives `request` and `tmp_path_factory`.
     """
     from closeseq.errors import CloseseqError, NotPermittedError
     from closeseq.testing.assertions import CloseWatch

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from pathlib import PurePath
 
 import pytest
@@ -23,6 +24,11 @@ from hypothesis import settings
 
 from closeseq.connection import Connection
 from closeseq.verdict.fault import Faults
+
+# Containers forbid to keep compiled files. Each of some hundred processes would then compile all of closeseq,
+# and each process of pytest all tests, which takes more time than the tests themselves.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 settings.register_profile("repeatable", derandomize=True, deadline=None)
 settings.register_profile("quick", max_examples=10, derandomize=True, deadline=None)

@@ -13,6 +13,7 @@ import click
 import pytest
 
 from closeseq.cli.main import cli
+from docstrings import public_functions, unsaid
 from places import ROOT
 
 if TYPE_CHECKING:
@@ -187,6 +188,67 @@ def defined(path: Path) -> set[str]:
             targets = node.targets if isinstance(node, ast.Assign) else [node.target]
             found |= {leaf.id for one in targets for leaf in ast.walk(one) if isinstance(leaf, ast.Name)}
     return {one for one in found if not one.startswith("_")}
+
+
+# Where docstrings do not say everything yet.
+NOT_EXPLAINED_YET = {
+    *("packets", "segments", "capture", "connections", "tcp", "verdict", "classes", "shards", "workers"),
+    *("analysis", "cluster", "connection", "errors", "judging", "reading", "script", "settings", "units"),
+}
+EXPLAINED = [path for path in MODULES if stage(path) not in NOT_EXPLAINED_YET]
+
+
+@pytest.mark.parametrize("path", EXPLAINED, ids=[str(p.relative_to(ROOT)) for p in EXPLAINED])
+def test_docstrings_say_what_parameters_are_and_what_is_raised(path):
+    lacking = {name: unsaid(one) for name, one in public_functions(path.read_text())}
+    assert not {name: missing for name, missing in lacking.items() if missing}
+
+
+SAYS_ALL = """
+def wait(self, port, within):
+    '''Wait until a port is open. Raises TimeoutError.
+
+    Args:
+        port: which one.
+        within: seconds.
+    '''
+    raise TimeoutError
+"""
+
+
+@pytest.mark.parametrize(
+    ("source", "lacking"),
+    [
+        (SAYS_ALL, []),
+        (SAYS_ALL.replace("        within: seconds.\n", ""), ["within"]),
+        (SAYS_ALL.replace("within: seconds", "begin: seconds"), ["within"]),
+        (SAYS_ALL.replace(" Raises TimeoutError.", ""), ["TimeoutError"]),
+        (SAYS_ALL.replace("raise TimeoutError", "raise socket.timeout"), []),
+        (SAYS_ALL.replace("self, port, within", "self, port, within, *more, **named"), ["more", "named"]),
+        ("def wait(port, within):\n    '''As in `Ports.wait`.'''", []),
+        ("def wait(port):\n    '''Wait until it is open.'''", []),
+        ("def wait():\n    pass", ["a docstring"]),
+        ("class Ports:\n    def wait(self):\n        pass", ["a docstring"]),
+    ],
+)
+def test_what_a_docstring_lacks_is_found(source, lacking):
+    ((_, function),) = public_functions(source)
+    assert unsaid(function) == lacking
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "def _wait(): ...",
+        "class _Ports:\n    def wait(self): ...",
+        "@click.command(epilog='')\ndef wait(ctx, port): ...",
+        "class Ports:\n    @property\n    def number(self): ...",
+        "@overload\ndef wait(port: int) -> int: ...",
+        "class Ports:\n    def __len__(self): ...",
+    ],
+)
+def test_what_speaks_for_itself_needs_no_docstring(source):
+    assert not list(public_functions(source))
 
 
 def test_no_public_name_is_used_nowhere():

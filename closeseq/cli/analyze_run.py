@@ -107,7 +107,13 @@ def _lines(form: str, selection: Selection, style: Style, most: int | None) -> I
 
 
 def timelines(selection: Selection, style: Style, most: int | None) -> Iterator[str]:
-    """Yield the timelines of the selected connections; of too many those with a problem first."""
+    """Yield the timelines of the selected connections; of too many those with a problem first.
+
+    Args:
+        selection: the connections that are asked for.
+        style: how text may look: width, colours, ASCII only.
+        most: how many to show; None for all. Connections that are asked for by number are all shown.
+    """
     number = len(selection)
     named = bool(selection.wanted.ids)
     some = most is not None and number > most and not named
@@ -132,7 +138,15 @@ def timelines(selection: Selection, style: Style, most: int | None) -> Iterator[
 
 
 def first_of(selection: Selection, most: int) -> list[Sequence[int]]:
-    """Return the connections to show of too many: those with a problem, then others in their order."""
+    """Return the connections to show of too many: those with a problem, then others in their order.
+
+    Args:
+        selection: the connections that are asked for.
+        most: how many to show.
+
+    Returns:
+        two lists of indices in the analysis, each ascending: with a problem, and others.
+    """
     problems = selection.problems()[:most]
     shown = set(problems)
     others = (index for index in selection.indices if index not in shown)
@@ -149,7 +163,11 @@ GLANCE = 10_000  # connections read to list a capture's ports
 
 
 class Job:
-    """One run, and what it has met so far."""
+    """One run, and what it has met so far.
+
+    Args:
+        request: what is asked.
+    """
 
     def __init__(self, request: AnalyzeRequest) -> None:
         self.request = request
@@ -159,7 +177,11 @@ class Job:
         self.broken: list[str] = []  # errors of captures that could not be read at all
 
     def run(self) -> Status:
-        """Read and report; return the exit status."""
+        """Read and report; return the exit status.
+
+        Raises:
+            Refusal: the output is a directory, or cannot be opened.
+        """
         request = self.request
         if request.output is not None and Path(request.output).is_dir():
             raise Refusal(f"{request.output} is a directory; name a file in it")
@@ -189,7 +211,11 @@ class Job:
         return Status.FOUND if self.found else Status.DONE
 
     def chains(self, named: NamedFiles) -> list[Chain]:
-        """Return which files are analysed together, and report those that cannot be read."""
+        """Return which files are analysed together, and report those that cannot be read.
+
+        Args:
+            named: the files of the captures.
+        """
         if self.request.each:
             found, broken = [Chain((path,)) for path in named.paths], named.broken
         else:
@@ -202,7 +228,12 @@ class Job:
         return found
 
     def selections(self, chains: Iterable[Chain], output: Kept) -> Iterator[Selection]:
-        """Yield the connections to show of each capture that can be read, and report the other captures."""
+        """Yield the connections to show of each capture that can be read, and report the other captures.
+
+        Args:
+            chains: the captures.
+            output: is kept once a capture has been read.
+        """
         for chain in chains:
             try:
                 analysis = analyzed(chain, self.request.reading, self.request.jobs)
@@ -253,7 +284,16 @@ def mention(selection: Selection) -> None:
 
 
 def analyzed(chain: Chain, reading: ReadOptions, jobs: int | None = 1) -> Analysis:
-    """Analyse one capture, with a progress bar if it takes long. Raises CaptureError."""
+    """Analyse one capture, with a progress bar if it takes long.
+
+    Args:
+        chain: its files.
+        reading: how they are to be read and judged.
+        jobs: processes that judge; None for as many as there are processors, if it is worth while.
+
+    Raises:
+        CaptureError: none of them can be read at all.
+    """
     progress = Progress(chain.paths[0])
     try:
         return analyze_chain(chain, reading.settings, count=reading.count, progress=progress, jobs=jobs)

@@ -33,7 +33,11 @@ READ_TWICE = "-f pcapng reads a capture twice"
 
 
 class AnnotateJob:
-    """One run, and what it has met so far."""
+    """One run, and what it has met so far.
+
+    Args:
+        request: what is asked.
+    """
 
     def __init__(self, request: AnalyzeRequest) -> None:
         self._request = request
@@ -41,7 +45,11 @@ class AnnotateJob:
         self._targets: dict[str, str | None] = {}  # of each capture file; None: standard output
 
     def run(self) -> Status:
-        """Read and write; return the exit status."""
+        """Read and write; return the exit status.
+
+        Raises:
+            Refusal: a capture can be read only once, or there is no place for what is written.
+        """
         named = meant(self._request.captures)
         for path in named.paths:
             _refuse_unless_lasting(path)

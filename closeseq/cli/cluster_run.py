@@ -32,7 +32,15 @@ class ClusterJob(Job):
     """One run of `analyze` on a cluster."""
 
     def run_on(self, address: str) -> Status:
-        """Read and report; return the exit status."""
+        """Read and report; return the exit status.
+
+        Args:
+            address: of the Dask scheduler, such as tcp://10.0.0.1:8786.
+
+        Raises:
+            Refusal: the form is not for a cluster, no scheduler answers, or the output is not to be written.
+            WorkerError: the cluster has lost its workers.
+        """
         request = self.request
         if request.form not in FORMS:
             raise Refusal(f"--cluster writes {', '.join(FORMS[1:])} or a summary, not {request.form}")
@@ -138,7 +146,11 @@ class Folder:
         self._parts = 0
 
     def part(self, form: str) -> str:
-        """Return a URL for the next part."""
+        """Return a URL for the next part.
+
+        Args:
+            form: its format, which its name ends with.
+        """
         self._parts += 1
         return f"{self.url}/part-{self._parts:05}.{form}"
 
@@ -161,13 +173,22 @@ class Workers(Executor):
     """The workers of a Dask scheduler.
 
     As Dask's own executor, whose results stay with the workers until Python happens to look for garbage here.
+
+    Args:
+        client: a `distributed.Client`; closed by who made it.
     """
 
     def __init__(self, client: Any) -> None:
         self._client = client
 
     def submit(self, task: Callable[..., Any], /, *given: Any, **named: Any) -> Any:
-        """Have a task done, twice if need be; return its future."""
+        """Have a task done, twice if need be; return its future.
+
+        Args:
+            task: works in another process, so that it must change nothing here.
+            given: its arguments.
+            named: its named arguments.
+        """
         return self._client.submit(task, *given, pure=False, **named)
 
 

@@ -16,7 +16,11 @@ if TYPE_CHECKING:
 
 
 def run_diff(request: DiffRequest) -> Status:
-    """Compare and report; return the exit status."""
+    """Compare and report; return the exit status.
+
+    Args:
+        request: what is asked.
+    """
     sides = (request.before, request.after)
     with opened(request.output, force=request.force, captures=sides) as output:
         counted = [_counted(name, request) for name in sides]

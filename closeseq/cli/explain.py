@@ -123,7 +123,12 @@ def _shown(word: str, style: Style) -> Iterable[str]:
 
 
 def translation(entry: ForeignEntry, style: Style) -> Iterator[str]:
-    """Yield the lines that explain another program's word."""
+    """Yield the lines that explain another program's word.
+
+    Args:
+        entry: of the vocabulary.
+        style: how text may look: width, colours, ASCII only.
+    """
     for line in style.wrap(f"{entry.word} ({entry.tool}): {entry.meaning}", then="  "):
         yield style.paint(line, "heading")
     if entry.explanation:
@@ -138,7 +143,12 @@ def translation(entry: ForeignEntry, style: Style) -> Iterator[str]:
 
 
 def explanation(entry: Entry, style: Style) -> Iterator[str]:
-    """Yield the lines that explain one word."""
+    """Yield the lines that explain one word.
+
+    Args:
+        entry: of the vocabulary.
+        style: how text may look: width, colours, ASCII only.
+    """
     kind = entry.kind if entry.severity is None else f"{entry.kind}, {entry.severity}"
     for line in style.wrap(f"{entry.code} ({kind}): {entry.meaning}", then="  "):
         yield style.paint(line, "heading")

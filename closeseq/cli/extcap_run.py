@@ -28,7 +28,14 @@ HIGHEST_PORT = 65_535
 
 
 def answer(given: dict[str, Any]) -> Status:
-    """Answer, or capture; return the exit status."""
+    """Answer, or capture; return the exit status.
+
+    Args:
+        given: click's parameters of `extcap`, by name.
+
+    Raises:
+        Refusal: nothing is asked, it is about another interface, or the pipe cannot be written.
+    """
     if given["interfaces"]:
         import closeseq
 

@@ -75,7 +75,15 @@ def refusal(complaint: str) -> str:
 
 
 def report(output: Output, result: ExperimentResult, style: Style, *, quiet: bool, alone: bool) -> None:
-    """Write the story of an experiment, or only its outcome; report on standard error what went wrong."""
+    """Write the story of an experiment, or only its outcome; report on standard error what went wrong.
+
+    Args:
+        output: where to write.
+        result: what came of the experiment.
+        style: how text may look: width, colours, ASCII only.
+        quiet: write the outcome only.
+        alone: the story was written while it went, since there is no other experiment.
+    """
     name = result.experiment.name
     if quiet:
         paint = "good" if result.outcome.good else "problem"
@@ -96,7 +104,16 @@ def total(outcomes: Counter[ExperimentOutcome]) -> str:
 
 
 def prepare(keep: Path, chosen: Iterable[Experiment], *, force: bool) -> None:
-    """Make the folder for captures and kernel answers. Raises Refusal if that would overwrite a file."""
+    """Make the folder for captures and kernel answers.
+
+    Args:
+        keep: the folder.
+        chosen: the experiments whose files go there.
+        force: whether existing files of theirs may be overwritten.
+
+    Raises:
+        Refusal: they may not, and one is there.
+    """
     there = [
         path
         for one in chosen

@@ -41,7 +41,11 @@ MOST_KINDS = 1000  # kinds and patterns whose allowance is kept
 
 
 class Allowance:
-    """How much may still be written within `SECONDS`."""
+    """How much may still be written within `SECONDS`.
+
+    Args:
+        most: how many things within that time.
+    """
 
     def __init__(self, most: int) -> None:
         self._most = most

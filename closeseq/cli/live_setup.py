@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 class MetricsPlaces(NamedTuple):
     """Where metrics go."""
 
-    server: MetricsServer | None
+    server: MetricsServer | None  # that is scraped
     path: str | None  # of a file
 
 
@@ -53,7 +53,11 @@ NO_METRICS = MetricsPlaces(None, None)
 
 
 def run_live(request: LiveRequest) -> Status:
-    """Run `live`; return the exit status."""
+    """Run `live`; return the exit status.
+
+    Raises:
+        Refusal: the file to write, the namespace, the user, the rotation or the metrics are not to be had.
+    """
     rotation, settings = _rotation(request), request.monitor.reading.settings
     with stopped_by_signals() as stop, ExitStack() as at_end:
         try:
@@ -98,7 +102,12 @@ def run_live(request: LiveRequest) -> Status:
 
 
 def run_follow(path: str, request: MonitorRequest) -> Status:
-    """Run `follow`; return the exit status."""
+    """Run `follow`; return the exit status.
+
+    Args:
+        path: of the growing file; "-" for standard input.
+        request: what is asked.
+    """
     from closeseq.capture.follow import open_growing
 
     try:
@@ -248,7 +257,15 @@ def _kernel_resets(request: LiveRequest, at_end: ExitStack) -> KernelResets | No
 
 
 def give_up_root(user: str | None = None, *, no_drop: bool = False) -> None:
-    """Become an ordinary user, before any packet is decoded and any file is written. Raises Refusal."""
+    """Become an ordinary user, before any packet is decoded and any file is written.
+
+    Args:
+        user: name or number of the user to become; None: who called sudo, and without sudo root stays root.
+        no_drop: stay what we are.
+
+    Raises:
+        Refusal: there is no such user, or we cannot become that user.
+    """
     from closeseq.cli.privileges import ROOT, PrivilegeError, drop
 
     if hasattr(os, "geteuid") and os.geteuid() == ROOT and not no_drop:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import signal
 import sys
@@ -75,10 +76,16 @@ for command in (analyze, timeline, states, report, diff, live, follow, lab, expl
 use_help_formatter(cli)
 
 
+# Objects until the garbage collector looks for circles, of which hardly any are made: with Python's 700 it
+# takes a tenth of the time.
+COLLECT_SELDOM = (50_000, 20, 50)
+
+
 def main() -> None:
     """Run the command line and exit."""
     _replace_closed_streams()
     _clean_up_when_terminated()
+    gc.set_threshold(*COLLECT_SELDOM)
     status = run(sys.argv[1:])
     try:
         sys.stderr.flush()

@@ -31,7 +31,11 @@ def seconds(text: str | float) -> float:
 
 
 def host(text: str) -> str:
-    """Return an IP address as closeseq writes it; names are not looked up, here or anywhere."""
+    """Return an IP address as closeseq writes it; names are not looked up, here or anywhere.
+
+    Raises:
+        BadParameter: it is no IP address.
+    """
     try:
         return str(ip_address(text))
     except ValueError as error:
@@ -43,7 +47,13 @@ HIGHEST_PORT = 65535
 
 
 def listening(text: str) -> tuple[str, int]:
-    """Return the address and port to listen on that `ADDRESS:PORT`, `:PORT` or `PORT` names."""
+    """Return the address and port to listen on that `ADDRESS:PORT`, `:PORT` or `PORT` names.
+
+    Without an address it is LOOPBACK.
+
+    Raises:
+        BadParameter: it is none of these.
+    """
     address, _, number = text.rpartition(":")
     if not (number.isascii() and number.isdecimal() and int(number) <= HIGHEST_PORT):
         raise click.BadParameter(f"{text!r} does not end with a port, as in :9469")
@@ -53,19 +63,34 @@ def listening(text: str) -> tuple[str, int]:
 
 
 def codes(*kinds: str) -> Callable[[str], frozenset[str]]:
-    """Return a converter of comma-separated codes that refuses codes of other kinds."""
+    """Return a converter of comma-separated codes that refuses codes of other kinds.
+
+    Args:
+        kinds: as for `code`.
+
+    Returns:
+        the converter, which raises BadParameter.
+    """
 
     def convert(text: str) -> frozenset[str]:
         words = [word.strip() for word in text.split(",") if word.strip()]
         if not words:  # an empty shell variable would otherwise select everything, and fail on nothing
-            raise click.BadParameter(f"no {' or '.join(kinds)} is named")
+            raise click.BadParameter(f"no {' or '.join(_short(kinds))} is named")
         return frozenset(code(word, kinds) for word in words)
 
     return convert
 
 
 def code(word: str, kinds: tuple[str, ...]) -> str:
-    """Return the code of a word that `explain` knows. Raises BadParameter."""
+    """Return the code of a word that `explain` knows.
+
+    Args:
+        word: in any spelling that `vocabulary.lookup` knows.
+        kinds: what it may be: "verdict", "finding" and so on, values of EntryKind.
+
+    Raises:
+        BadParameter: it is not known, or of another kind.
+    """
     from closeseq.verdict import vocabulary
 
     try:
@@ -73,8 +98,13 @@ def code(word: str, kinds: tuple[str, ...]) -> str:
     except UnknownWordError as unknown:
         raise click.BadParameter(str(unknown)) from unknown
     if entry.kind not in kinds:
-        raise click.BadParameter(f"{word!r} is a {entry.kind}, not a {' or a '.join(kinds)}")
+        raise click.BadParameter(f"{word!r} is a {entry.kind}, not a {' or a '.join(_short(kinds))}")
     return entry.code
+
+
+def _short(kinds: tuple[str, ...]) -> list[str]:
+    """Return kinds of words without saying again of how many connections a finding is."""
+    return list(dict.fromkeys(kind.partition(" of ")[0] for kind in kinds))
 
 
 def errors(text: str) -> frozenset[str]:
@@ -286,10 +316,15 @@ class Moment:
     """A moment of a capture: an offset from its first packet, or a time, or (neither) its end."""
 
     offset_ns: int | None = None
-    time_ns: int | None = None
+    time_ns: int | None = None  # since the Unix epoch
 
     def within(self, first_ns: int, last_ns: int) -> int:
-        """Return the moment since the Unix epoch, for a capture with these first and last packets."""
+        """Return the moment in nanoseconds since the Unix epoch.
+
+        Args:
+            first_ns: of the capture's first packet, since the Unix epoch.
+            last_ns: of its end.
+        """
         if self.time_ns is not None:
             return self.time_ns
         return last_ns if self.offset_ns is None else first_ns + self.offset_ns
@@ -307,7 +342,12 @@ def moment(text: str) -> Moment:
 
 
 def relative(text: str) -> int:
-    """Return seconds as nanoseconds. Raises ValueError or ArithmeticError."""
+    """Return seconds as nanoseconds, cut to whole ones.
+
+    Raises:
+        ValueError: the text is below zero, or FOREVER or more.
+        ArithmeticError: it is no number.
+    """
     number = Decimal(text)
     if not 0 <= number < FOREVER:
         raise ValueError(text)

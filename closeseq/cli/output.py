@@ -25,7 +25,12 @@ AT_ONCE = 1 << 16  # characters that are written together, where more follow
 
 
 class Output:
-    """An open stream or file. A file is kept only if `keep` is set."""
+    """An open stream or file. A file is kept only if `keep` is set.
+
+    Args:
+        stream: open for writing; closed by who opened it.
+        path: of the file as the user named it; None for standard output or standard error.
+    """
 
     def __init__(self, stream: TextIO, path: str | None) -> None:
         self.stream = stream
@@ -33,7 +38,13 @@ class Output:
         self.keep = False
 
     def write(self, pieces: Iterable[str], *, within: float = math.inf) -> None:
-        """Write pieces of text, together those that come within so many seconds."""
+        """Write pieces of text.
+
+        Args:
+            pieces: taken one after the other.
+            within: seconds: pieces that come within them are written together. By default AT_ONCE characters
+                are.
+        """
         waiting: list[str] = []
         size, until = 0, time.monotonic() + within
         try:
@@ -68,7 +79,11 @@ class Output:
             rest = rest[os.write(descriptor, rest) :]
 
     def style(self, *, ascii_only: bool) -> Style:
-        """Return the style for this stream: colour and the whole width only on a terminal."""
+        """Return the style for this stream: colour and the whole width only on a terminal.
+
+        Args:
+            ascii_only: draw with ASCII also where the stream's encoding has line-drawing characters.
+        """
         terminal = self.path is None and self.stream.isatty()
         width = columns(self.stream, 100) if terminal else 100
         color = terminal and "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb"
@@ -91,10 +106,18 @@ def streamed(stream: TextIO) -> Output:
 
 @contextmanager
 def opened(path: str | None, *, force: bool = False, captures: Iterable[str] = ()) -> Iterator[Output]:
-    """Open the output. Raises Refusal if that is not possible, or would overwrite a file.
+    """Open the output.
 
     A regular file is written under another name beside it, and renamed when the block ends with `keep` set: a
     run that fails leaves no half file, and does not change an existing one.
+
+    Args:
+        path: of the file; None or "-" for standard output.
+        force: whether an existing file may be replaced.
+        captures: files that are read, and never replaced.
+
+    Raises:
+        Refusal: it cannot be written, or exists already.
     """
     if path is None or path == "-":
         yield streamed(sys.stdout)

@@ -12,7 +12,11 @@ class ParquetJob(Job):
     """One run of `analyze -f parquet`."""
 
     def run(self) -> Status:
-        """Read and write; return the exit status."""
+        """Read and write; return the exit status.
+
+        Raises:
+            Refusal: no directory is named, or it cannot be written to.
+        """
         request = self.request
         if request.output in {None, "-"}:
             raise Refusal("-f parquet writes four files: name a directory with -o")

@@ -26,7 +26,11 @@ if TYPE_CHECKING:
 
 
 class PictureJob(Job):
-    """One run, and what it has met so far."""
+    """One run, and what it has met so far.
+
+    Args:
+        request: what is asked.
+    """
 
     def __init__(self, request: AnalyzeRequest) -> None:
         super().__init__(request)
@@ -34,7 +38,11 @@ class PictureJob(Job):
         self.drawn = 0
 
     def run(self) -> Status:
-        """Read and draw; return the exit status."""
+        """Read and draw; return the exit status.
+
+        Raises:
+            Refusal: one file cannot hold what is asked for, or cannot be written.
+        """
         target = self.request.output
         named = meant(self.request.captures)
         if target is not None and (target.endswith(os.sep) or Path(target).is_dir()):

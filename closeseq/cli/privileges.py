@@ -80,7 +80,7 @@ class Identity:
     uid: int
     gid: int
     name: str | None  # None if the system knows no name for the uid
-    home: str
+    home: str  # folder
 
 
 def drop(user: str | None, *, no_drop: bool = False) -> Identity | None:

@@ -27,7 +27,14 @@ if TYPE_CHECKING:
 
 
 def write(request: ReportRequest) -> Status:
-    """Write the page; return the exit status."""
+    """Write the page; return the exit status.
+
+    Args:
+        request: what is asked.
+
+    Raises:
+        Refusal: the page would go to a terminal, there are several captures, or the file cannot be written.
+    """
     if request.output in {None, "-"} and sys.stdout.isatty():
         raise Refusal("a page of HTML is not for a terminal: name a file with -o report.html")
     named = meant(request.captures)
@@ -98,7 +105,12 @@ def _concluded(selection: Selection, *, broken: bool, found: bool) -> Status:
 
 
 def timeline_command(captures: tuple[str, ...], reading: ReadOptions) -> str:
-    """Return the command that shows connections of the same analysis, with the same numbers."""
+    """Return the command that shows connections of the same analysis, with the same numbers.
+
+    Args:
+        captures: as they were named.
+        reading: how they were read and judged.
+    """
     usual = ReadOptions()
     words = ["closeseq", "timeline", *captures]
     words += [word for port in reading.port for word in ("-p", str(port))]

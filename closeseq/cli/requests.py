@@ -29,16 +29,20 @@ class ReadOptions:
 
     port: tuple[int, ...] = ()
     host: tuple[str, ...] = ()
-    count: int | None = None
-    stuck_after: float = 60.0
+    count: int | None = None  # packets; None for all
+    stuck_after: float = 60.0  # seconds
     os: str = "linux"
-    time_wait: float | None = None
-    fin_timeout: float | None = None
-    ephemeral_ports: int | None = None
+    time_wait: float | None = None  # seconds; None: as the system has it
+    fin_timeout: float | None = None  # likewise
+    ephemeral_ports: int | None = None  # their number; None: as the system has it
 
     @classmethod
     def of(cls, given: Given) -> ReadOptions:
-        """Return the options of READING."""
+        """Return the options of READING.
+
+        Args:
+            given: click's parameters, by name; others are passed over.
+        """
         return cls(**_fields(cls, given))
 
     @property
@@ -69,17 +73,26 @@ class AnalyzeRequest:
     reading: ReadOptions = field(default_factory=ReadOptions)
     wanted: Wanted = field(default_factory=Wanted)
     most: int | None = 20  # problem connections, or timelines, to show; None for all
-    fail_on: frozenset[str] = frozenset()
-    output: str | None = None
-    force: bool = False
+    fail_on: frozenset[str] = frozenset()  # codes of verdicts and findings
+    output: str | None = None  # file or directory; None or "-" for standard output
+    force: bool = False  # overwrite it
     ascii: bool = False
-    each: bool = False
+    each: bool = False  # each file is a capture by itself
     population: bool = False  # whether JSON lines end with one about all connections
     jobs: int | None = None  # processes; None for as many as there are processors, if it is worth while
 
     @classmethod
     def of(cls, captures: tuple[str, ...], form: str, given: Given) -> AnalyzeRequest:
-        """Return the request of a command line. Raises Refusal."""
+        """Return the request of a command line.
+
+        Args:
+            captures: as they were named.
+            form: of options.FORMATS, or one of `analyze` that is no text.
+            given: click's parameters, by name.
+
+        Raises:
+            Refusal: options that do not go together.
+        """
         if captures.count("-") > 1:
             raise Refusal("standard input can be read only once")
         return cls(
@@ -114,7 +127,12 @@ class StatesRequest:
 
     @classmethod
     def of(cls, captures: tuple[str, ...], given: Given) -> StatesRequest:
-        """Return the request of a command line."""
+        """Return the request of a command line.
+
+        Args:
+            captures: as they were named.
+            given: click's parameters, by name.
+        """
         return cls(
             captures,
             given["at"],
@@ -132,20 +150,26 @@ class StatesRequest:
 class DiffRequest:
     """What `diff` is asked."""
 
-    before: str
+    before: str  # captures, or a file of records
     after: str
     form: str  # text or json
     reading: ReadOptions
-    chance: float
+    chance: float  # as `compare` takes it
     fail_on_worse: bool
-    jobs: int | None
+    jobs: int | None  # as AnalyzeRequest.jobs
     output: str | None
     force: bool
     ascii: bool
 
     @classmethod
     def of(cls, before: str, after: str, given: Given) -> DiffRequest:
-        """Return the request of a command line."""
+        """Return the request of a command line.
+
+        Args:
+            before: the first side, as it was named.
+            after: the second side.
+            given: click's parameters, by name.
+        """
         return cls(
             before,
             after,
@@ -175,7 +199,13 @@ class ReportRequest:
 
     @classmethod
     def of(cls, captures: tuple[str, ...], ladders: int, given: Given) -> ReportRequest:
-        """Return the request of a command line."""
+        """Return the request of a command line.
+
+        Args:
+            captures: as they were named.
+            ladders: connections to show whole, at most.
+            given: click's parameters, by name.
+        """
         return cls(
             captures,
             ladders,
@@ -198,14 +228,21 @@ class MonitorRequest:
     every: float | None  # seconds between two tables of states; None for no table
     duration: float | None  # seconds until it ends; None for no limit
     until_close: int | None  # connections that close until it ends; None for no limit
-    max_connections: int
+    max_connections: int  # that are kept
     fail_on: frozenset[str]
     ascii: bool
     population: bool = False  # whether JSON lines also tell what all connections show together
 
     @classmethod
     def of(cls, given: Given) -> MonitorRequest:
-        """Return the options that both commands have. Raises Refusal."""
+        """Return the options that both commands have.
+
+        Args:
+            given: click's parameters, by name.
+
+        Raises:
+            Refusal: options that do not go together.
+        """
         return cls(
             given["form"],
             ReadOptions.of(given),
@@ -231,17 +268,25 @@ class LiveRequest:
     rotate: str | None  # as it was given: a size or a time
     force: bool
     kernel: bool | None  # None: the kernel is asked if that is possible
-    netns: str | None
-    pid: int | None
+    netns: str | None  # network namespace to capture in, by name
+    pid: int | None  # or by a process in it
     source: Literal["auto", "ring", "scapy"]
-    user: str | None
-    no_drop: bool
+    user: str | None  # to become, when the capture is open
+    no_drop: bool  # stay root
     metrics: tuple[str, int] | None = None  # address and port to serve them on
-    metrics_file: str | None = None
+    metrics_file: str | None = None  # that is written again and again
 
     @classmethod
     def of(cls, expression: tuple[str, ...], given: Given) -> LiveRequest:
-        """Return the request of a command line. Raises Refusal."""
+        """Return the request of a command line.
+
+        Args:
+            expression: the words of a capture filter; empty for none.
+            given: click's parameters, by name.
+
+        Raises:
+            Refusal: options that do not go together.
+        """
         if given["rotate"] and given["write"] in {None, "-"}:
             raise Refusal("--rotate needs -w with the name of a file")
         other = _fields(cls, given, without=("expression", "monitor"))
@@ -256,7 +301,7 @@ class LabRequest:
     keep: Path | None  # folder for captures and kernel answers
     force: bool
     jobs: int | None  # experiments at once; None for 6 a processor
-    quiet: bool
+    quiet: bool  # print outcomes only
     ascii_only: bool
 
 

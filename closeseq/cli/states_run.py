@@ -23,7 +23,14 @@ if TYPE_CHECKING:
 
 
 def show(request: StatesRequest) -> Status:
-    """Write the table; return the exit status."""
+    """Write the table; return the exit status.
+
+    Args:
+        request: what is asked.
+
+    Raises:
+        Refusal: there are several captures, or the file cannot be written.
+    """
     named = meant(request.captures)
     chains, broken = find_chains(named.paths)
     broken = named.broken + broken
@@ -63,7 +70,15 @@ def _states(selection: Selection, at_ns: int, form: str, style: Style, *, everyt
 
 
 def clamped(at: Moment, reading: Reading, capture: str) -> int:
-    """Return the moment to show; after the end of the capture nothing is known, so its end is shown."""
+    """Return the moment to show, in nanoseconds since the Unix epoch.
+
+    After the end of the capture nothing is known, so its end is shown.
+
+    Args:
+        at: the moment that is asked for.
+        reading: of the capture.
+        capture: its name, for what is said if the moment is not within it.
+    """
     first_ns, last_ns = reading.first_ns or 0, reading.end_ns or 0
     at_ns = at.within(first_ns, last_ns)
     if at_ns > last_ns:

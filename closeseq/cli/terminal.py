@@ -34,7 +34,12 @@ EXAMPLE = re.compile(r"(?P<indent> *)(?P<command>\S.*?\S) {2,}(?P<comment>[^ #].
 
 
 def columns(stream: TextIO, otherwise: int = 80) -> int:
-    """Return the columns of the terminal that a stream goes to; COLUMNS takes precedence."""
+    """Return the columns of the terminal that a stream goes to; COLUMNS takes precedence.
+
+    Args:
+        stream: such as standard output.
+        otherwise: the answer if it goes to no terminal.
+    """
     named = os.environ.get("COLUMNS", "")
     if named.isdecimal() and int(named):
         return int(named)
@@ -62,7 +67,13 @@ class HelpFormatter(click.HelpFormatter):
         super().write_text(_whole(fitted(text, self.width - self.current_indent)))
 
     def write_dl(self, rows: Iterable[tuple[str, str]], col_max: int = 30, col_spacing: int = 2) -> None:
-        """Write a list of terms with their definitions; the terms get a third of the width at most."""
+        """Write a list of terms with their definitions.
+
+        Args:
+            rows: term and definition of each.
+            col_max: columns of the terms, at most; and at most a third of the width.
+            col_spacing: columns between the two.
+        """
         whole = [(term, _whole(text)) for term, text in rows]
         super().write_dl(whole, min(col_max, self.width // 3), col_spacing)
 
@@ -93,6 +104,10 @@ def fitted(epilog: str, width: int) -> str:
     """Return examples with each comment under its command where it does not fit beside it.
 
     Commands are not broken, so that they can be copied.
+
+    Args:
+        epilog: lines with a command, and its comment two or more blanks behind it; other lines are text.
+        width: columns.
     """
     lines = []
     for line in epilog.split("\n"):
@@ -135,7 +150,11 @@ class Refusal(click.ClickException):
 def complain(text: str, *, whole: bool = False) -> None:
     """Write one line to standard error, if that is open.
 
-    On a narrow terminal it is wrapped, unless `whole`: it contains a command to be copied.
+    On a narrow terminal it is wrapped.
+
+    Args:
+        text: without the name of the program, which is put before it; made printable here.
+        whole: do not wrap it: it contains a command to be copied.
     """
     line = f"closeseq: {printable(text)}"
     if not whole and sys.stderr.isatty():
@@ -170,6 +189,9 @@ class Progress:
     """A progress bar on standard error, if that is a terminal.
 
     Called with the position and the size in bytes; size None if it is not known.
+
+    Args:
+        path: what is read; "-" for standard input.
     """
 
     def __init__(self, path: str) -> None:
@@ -200,7 +222,14 @@ class Progress:
 
 
 def progress_text(name: str, position: int, size: int | None, width: int = 80) -> str:
-    """Return one line: `reading x.pcap [#####-----]  50%`; without the bar where it does not fit."""
+    """Return one line: `reading x.pcap [#####-----]  50%`; without the bar where it does not fit.
+
+    Args:
+        name: of what is read.
+        position: bytes read so far.
+        size: bytes of all; None or 0 if that is not known.
+        width: columns.
+    """
     if not size:
         whole, short = f"reading {name}  {position / 1e6:,.1f} MB", f"{position / 1e6:,.1f} MB read"
         return whole if len(whole) <= width else short

@@ -78,7 +78,11 @@ class Stopwatch:
 
 
 class Reports:
-    """The workers' seconds by stage: a line each, through a pipe that they share."""
+    """The workers' seconds by stage: a line each, through a pipe that they share.
+
+    Args:
+        stopwatch: this process's, which each worker that is forked has a copy of.
+    """
 
     def __init__(self, stopwatch: Stopwatch) -> None:
         self._stopwatch = stopwatch

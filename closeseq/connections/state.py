@@ -149,16 +149,20 @@ class ColumnTable:
             count: how many, from 0.
             values: by column; the columns that are not named get their defaults.
         """
-        first, self._length = self._length, self._length + count
+        first = self._length
+        length = self._length = first + count
         for name, what in self._declared.items():
             room = self._room[name]
-            if self._length > len(room):  # a factor keeps the cost of appending in proportion to the rows
+            if length > len(room):  # a factor keeps the cost of appending in proportion to the rows
                 factor = 4 if room.nbytes < SMALL_BYTES and self._scratch is None else 2
-                room = self._room[name] = self._larger(room, first, max(factor * len(room), self._length))
-            value = values.get(name, what.default)
-            if np.any(value):  # room is zero where nothing was written
-                room[first : self._length] = value
-            setattr(self, name, room[: self._length])
+                room = self._room[name] = self._larger(room, first, max(factor * len(room), length))
+            if count:
+                value = values.get(name, what.default)
+                # Room is zero where nothing was written. Most values are a plain zero, which numpy takes
+                # longer to look at than a small capture takes for all else.
+                if value if isinstance(value, int) else np.any(value):
+                    room[first:length] = value
+            setattr(self, name, room[:length])
         return first
 
     def keep(self, rows: NDArray[np.int64]) -> None:

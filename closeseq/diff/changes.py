@@ -55,8 +55,8 @@ class Change:
 
     feature: Feature  # of the kind time-to-close: its code is a quantile
     before: int  # connections; of a time, nanoseconds
-    after: int
-    chance: float  # that chance alone makes such a difference; 1 if there is none
+    after: int  # likewise
+    chance: float  # the probability that chance alone makes such a difference; 1 if there is none
     way: ChangeKind
     rises: bool  # whether there is more of it after
     example: Example | None = None  # of what is worse or may be: a connection of the second side
@@ -72,7 +72,7 @@ class Comparison:
     limit: float  # the probability below which a line is no chance
 
     def of(self, way: ChangeKind) -> list[Change]:
-        """Return the lines of which that is to be made, the surest first."""
+        """Return the lines of which that is to be made, the least likely by chance first."""
         return sorted((one for one in self.changes if one.way is way), key=lambda one: one.chance)
 
     @property
@@ -85,7 +85,7 @@ class Comparison:
 class Difference:
     """One line before it is judged."""
 
-    feature: Feature
+    feature: Feature  # these as in `Change`
     before: int
     after: int
     chance: float
@@ -188,7 +188,12 @@ def _beginning(together: Sequence[int], share: float) -> int:
 
 
 def quantile(ordered: Sequence[int], share: float) -> int:
-    """Return the value that this share of the ordered values does not exceed (the nearest rank)."""
+    """Return the value that this share of the ordered values does not exceed (the nearest rank).
+
+    Args:
+        ordered: ascending, at least one.
+        share: from 0 to 1, to whole hundredths.
+    """
     rank = -(-round(share * 100) * len(ordered) // 100)  # rounded up
     return ordered[max(rank, 1) - 1]
 

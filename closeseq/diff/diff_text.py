@@ -35,7 +35,12 @@ NAME, NUMBER = 40, 18  # columns
 
 
 def diff_lines(comparison: Comparison, style: Style) -> Iterator[str]:
-    """Yield the lines of a comparison."""
+    """Yield the lines of a comparison: what differs, by what is to be made of it, and then all numbers.
+
+    Args:
+        comparison: of two sides.
+        style: how text may look: width, colours, ASCII only.
+    """
     before, after = comparison.before, comparison.after
     yield from style.wrap(_side("before", before), then="  ")
     yield from style.wrap(_side("after", after), then="  ")

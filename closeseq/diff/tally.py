@@ -41,7 +41,7 @@ class Feature(NamedTuple):
     """What is counted: a verdict, a finding at an endpoint, or who closed first."""
 
     kind: str  # verdict, finding or closed-first
-    code: str
+    code: str  # of the verdict or finding; of closed-first the value of an Initiator
     endpoint: str | None = None  # of a finding: client, server, or None for both or neither
 
 
@@ -49,9 +49,9 @@ class Feature(NamedTuple):
 class Example:
     """A connection that has a feature."""
 
-    capture: str
-    id: int
-    client: str
+    capture: str  # its file
+    id: int  # its number there
+    client: str  # address and port
     server: str
     text: str  # what it shows: the summary of the verdict, or of the finding
 
@@ -63,7 +63,7 @@ class Side:
     name: str  # as the user gave it
     records: bool = False  # whether it was read from records
     connections: int = 0
-    counts: Counter[Feature] = field(default_factory=Counter)
+    counts: Counter[Feature] = field(default_factory=Counter)  # connections with each
     closes_ns: list[int] = field(default_factory=list)  # how long each graceful close took
     errors: list[CaptureError] = field(default_factory=list)  # what could not be read
     faults: list[Faults] = field(default_factory=list)  # of closeseq itself
@@ -85,7 +85,13 @@ class Side:
                 self._examples[feature] = partial(example, feature)
 
     def add_close(self, close_ns: int, example: Callable[[], Example]) -> None:
-        """Count how long a graceful close took."""
+        """Count how long a graceful close took.
+
+        Args:
+            close_ns: nanoseconds from the first FIN until both endpoints have closed.
+            example: makes an example of the connection; it is called only if this close turns out to be the
+                slowest.
+        """
         self.closes_ns.append(close_ns)
         if self._slowest is None or close_ns > self._slowest[0]:
             self._slowest = close_ns, example
@@ -227,7 +233,7 @@ class FindingRecord(Struct):
 class TransitionRecord(Struct):
     """A transition of a record."""
 
-    time: float
+    time: float  # seconds since the connection began
     after: State = renamed(name="to")
     packet: int | None = None
 

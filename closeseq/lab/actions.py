@@ -20,7 +20,12 @@ if TYPE_CHECKING:
 
 
 def echo(client: socket.socket, server: socket.socket) -> None:
-    """Five bytes there and back."""
+    """Five bytes there and back.
+
+    Args:
+        client: one end of a connection.
+        server: its other end, which reads all that has come and sends it back.
+    """
     client.sendall(b"hello")
     server.sendall(server.recv(100))
     assert client.recv(100) == b"hello"
@@ -51,7 +56,12 @@ def abort(aborting: socket.socket) -> None:
 
 
 def keep_alive(idle: socket.socket, probes: int) -> None:
-    """Probe every second while nothing else is sent, and give up after so many unanswered probes."""
+    """Have a socket's kernel send keepalive probes, every second while nothing else is sent.
+
+    Args:
+        idle: the socket.
+        probes: after so many unanswered ones the kernel gives up.
+    """
     idle.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     idle.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 1)
     idle.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 1)
@@ -59,7 +69,15 @@ def keep_alive(idle: socket.socket, probes: int) -> None:
 
 
 def last_segment(bench: Bench, matches: Callable[[Packet], bool]) -> Packet:
-    """Give the last captured IP packet whose TCP header matches."""
+    """Give the last captured IP packet whose TCP header matches.
+
+    Args:
+        bench: whose capture is read, after it has caught up.
+        matches: is given the TCP header, scapy's.
+
+    Raises:
+        IndexError: none matches.
+    """
     scapy = _scapy()
     bench.tap.catch_up()
     packets: list[Packet] = [frame[scapy.IP] for frame in scapy.rdpcap(str(bench.path)) if scapy.TCP in frame]
@@ -74,9 +92,12 @@ def send_again(packet: Packet) -> None:
 
 
 def reset_like(model: Packet, *, ahead: int = 0, says: bytes = b"") -> Packet:
-    """Make a RST of the model's connection and direction, so many bytes ahead of it.
+    """Make a RST of the model's connection and direction.
 
-    With `says` it carries a reason, and has the model's TTL.
+    Args:
+        model: an IP packet with a TCP header, scapy's.
+        ahead: by how many bytes the sequence number is beyond the model's.
+        says: a reason that the RST carries, with the model's TTL; empty for none, with the system's TTL.
     """
     scapy = _scapy()
     header = model["TCP"]
@@ -90,12 +111,22 @@ def reset_like(model: Packet, *, ahead: int = 0, says: bytes = b"") -> Packet:
 
 
 def send_reset_like(model: Packet, *, ahead: int = 0) -> None:
-    """Send a RST of the model's connection and direction, so many bytes ahead of it."""
+    """Send a RST of the model's connection and direction.
+
+    Args:
+        model: as in `reset_like`.
+        ahead: as in `reset_like`.
+    """
     _scapy().send(reset_like(model, ahead=ahead), verbose=False)
 
 
 def send_syn(port: int, to: int) -> None:
-    """Send a SYN on behalf of no socket at all."""
+    """Send a SYN on behalf of no socket at all, from loopback to loopback.
+
+    Args:
+        port: its source port.
+        to: its destination port.
+    """
     scapy = _scapy()
     syn = scapy.TCP(sport=port, dport=to, seq=1_000_000, flags="S")
     scapy.send(scapy.IP(src="127.0.0.1", dst="127.0.0.1") / syn, verbose=False)

@@ -46,10 +46,10 @@ class View:
 
     connection: Connection
     end: End
-    inferred: State
+    inferred: State  # then
     certainty: Certainty | None  # of the transition into it; None before the first one
     expiry_ns: int | None  # when its clock will have run out, since the epoch
-    moment: TableMoment
+    moment: TableMoment  # when, and the whole socket table
     entry: SocketEntry | None  # None where the kernel had no socket
 
     @property
@@ -141,12 +141,25 @@ class Recording:
 
 
 def views(connections: Iterable[Connection], moment: TableMoment) -> list[View]:
-    """Return both endpoints of each connection that existed at a moment."""
+    """Return both endpoints of each connection that existed at a moment.
+
+    Args:
+        connections: as they stand then, or with what later packets show.
+        moment: the socket table then.
+
+    Returns:
+        client and server of each connection, in turn, in the order of the connections.
+    """
     return [_view(one, end, moment) for one in connections if _present(one, moment.time_ns) for end in ENDS]
 
 
 def agreement(recording: Recording, answers: Answers) -> Agreement:
-    """Compare a capture with the kernel's answers."""
+    """Compare a capture with the kernel's answers.
+
+    Args:
+        recording: of the capture.
+        answers: from the same experiment.
+    """
     result = Agreement()
     whole = recording.until(now_ns=answers.moments[-1].time_ns if answers.moments else None)
     for moment in answers.moments:
@@ -239,12 +252,18 @@ class Sequence:
 
     connection: Connection
     end: End
-    kernel: tuple[State, ...]
+    kernel: tuple[State, ...]  # as `comparable` has them
     transitions: tuple[Transition, ...]  # inferred
 
     @classmethod
     def of(cls, one: Connection, end: End, answers: Answers) -> Sequence:
-        """Return the sequence of one endpoint of one connection, until its last packet."""
+        """Return the sequence of one endpoint of one connection, until its last packet.
+
+        Args:
+            one: the connection, as it stands at the end.
+            end: which endpoint.
+            answers: with the kernel's transitions.
+        """
         c, timeline, moves = one.conversation, one.timeline, answers.moves or []
         local, peer = c.address(end).port, c.address(end.peer).port
         # On a slow line a connection's first packet is captured some time after it was sent.
@@ -259,6 +278,7 @@ class Sequence:
 
     @property
     def inferred(self) -> tuple[State, ...]:
+        """The states by inference, the first one included, as `comparable` has them."""
         return self.states(len(self.transitions))
 
     def states(self, count: int) -> tuple[State, ...]:

@@ -133,7 +133,12 @@ class Bench:
         return self._hosts[end]
 
     def known_as(self, end: End, address: str) -> None:
-        """Note the address by which an endpoint is captured: a NAT gives it that."""
+        """Note the address by which an endpoint is captured: a NAT gives it that.
+
+        Args:
+            end: which endpoint.
+            address: an IP address, in place of that of its own socket.
+        """
         self._known_as[self.host(end)] = address
 
     def injected(self, fault: Fault) -> contextlib.AbstractContextManager[Injection]:
@@ -184,7 +189,12 @@ class Bench:
         self.late = max(self.late, time.monotonic() - began - wait - USUAL)
 
     def check(self, what: str, truth: object) -> None:
-        """State what has to be so."""
+        """State what has to be so.
+
+        Args:
+            what: has to be so, in words.
+            truth: whether it is so.
+        """
         self.story.fact(what, holds=bool(truth))
         if not truth:
             self.complaints.append(f"not so: {what}")
@@ -222,13 +232,27 @@ class Bench:
     # ------------------------------------------------------------------------------- programs
 
     def start(self, name: str, *arguments: str | float) -> Program:
-        """Start one of the lab's programs as a process of its own, and wait until it is ready."""
+        """Start one of the lab's programs as a process of its own, and wait until it is ready.
+
+        Args:
+            name: of a module in closeseq/lab/programs, with dashes.
+            arguments: for its command line, behind the port.
+
+        Raises:
+            TimeoutError: it says nothing.
+            RuntimeError: it has ended.
+        """
         program = self._open.enter_context(Program(name, PORT, *arguments))
         self.story.note(f"{program}: {program.hear()}")
         return program
 
     def fails_to_start(self, name: str, *arguments: str | float) -> str:
-        """Start a program that is expected to end at once, and return what it says."""
+        """Start a program that is expected to end at once, and return what it says.
+
+        Args:
+            name: as in `start`.
+            arguments: as in `start`.
+        """
         with Program(name, PORT, *arguments) as program:
             said = program.hear()
             self.story.note(f"{program}: {said}")
@@ -244,7 +268,13 @@ class Bench:
             return self.keep(socket.create_server((address, PORT), family=family))
 
     def connect(self, address: str = "", *, port: int = 0, receive_buffer: int = 0) -> socket.socket:
-        """Connect to the experiment's port, from a chosen port if one is given."""
+        """Connect to the experiment's port.
+
+        Args:
+            address: of the listener; empty: the server's.
+            port: to connect from; 0: one that the kernel chooses.
+            receive_buffer: SO_RCVBUF in bytes; 0: as the system has it.
+        """
         address = address or self._hosts[End.SERVER]
         client = self.keep(socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET))
         if receive_buffer:  # has to be set before the handshake, which announces the window scale
@@ -255,7 +285,11 @@ class Bench:
         return client
 
     def connection(self, address: str = "") -> tuple[socket.socket, socket.socket]:
-        """Give both ends of a new connection, client first, in this process."""
+        """Give both ends of a new connection, client first, in this process.
+
+        Args:
+            address: as in `connect`.
+        """
         with self.listen(address) as listener:
             client = self.connect(address)
             return client, self.accept(listener)

@@ -86,7 +86,11 @@ class BoxNetwork:
 
     @contextlib.contextmanager
     def forgetting(self, seconds: int) -> Iterator[None]:
-        """Track connections, forget each after some idle seconds, and reject what the client then sends."""
+        """Track connections, forget each after some idle time, and reject what the client then sends.
+
+        Args:
+            seconds: without a packet, after which a connection is forgotten.
+        """
         match = f'iifname "{PORTS[End.CLIENT]}" ct state invalid'
         with self.rejecting(match):
             with self._within(self._box):

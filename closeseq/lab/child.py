@@ -41,7 +41,7 @@ def conduct(
 
     Args:
         experiment: which one.
-        folder: where NAME.pcap and NAME.kernel.jsonl are kept; nowhere if it is not said.
+        folder: where NAME.pcap and NAME.kernel.jsonl are kept; None: nowhere.
         style: how the story may look.
         write: is given each of its lines.
         first_port: of those that clients get.
@@ -78,6 +78,10 @@ def busy(bench: Bench, connections: Sequence[Connection]) -> bool:
 
     That is so if a step of ours took much longer than planned, or if a server that closes at once took so
     long that its kernel's delayed ACK, 40 ms later, went ahead of its FIN.
+
+    Args:
+        bench: of an experiment that has ended.
+        connections: of it, with all packets.
     """
     return bench.late > 0 or any(one.shape.endswith("C:FA S:A S:FA C:A") for one in connections)
 

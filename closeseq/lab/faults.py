@@ -77,7 +77,7 @@ class PathSettings:
     """What a path is like."""
 
     tap: float  # where the capture point lies on the way from client to server, from 0 to 1
-    usual: Conditions
+    usual: Conditions  # of all other connections
     special: Mapping[int, Conditions] = field(default_factory=dict)  # by the server's port, where unusual
     ip: int = 4  # version
     seed: str = ""  # of the random numbers
@@ -93,8 +93,8 @@ class Fault:
     """What is done on purpose to segments of a kind, as long as the fault is in place."""
 
     action: Action
-    sender: End
-    leg: Leg
+    sender: End  # whose segments
+    leg: Leg  # where
     kind: SegmentKind = SegmentKind.ANY
     server_port: int = 0  # of the connection; 0 for all
     times: int = 0  # to the first so many segments; 0 for all
@@ -106,14 +106,19 @@ class Header:
     """The TCP header of a packet, as far as it is looked at here."""
 
     server_port: int
-    flags: int
-    seq: int
-    ack: int
+    flags: int  # the bits of the header
+    seq: int  # as sent, not relative
+    ack: int  # likewise; without meaning if there is no ACK flag
     length: int  # bytes of data
 
     @classmethod
     def of(cls, packet: bytes, sender: End) -> Header | None:
-        """Read it from an IP packet; None if it is not TCP, or not whole."""
+        """Read it from an IP packet; None if it is not TCP, or not whole.
+
+        Args:
+            packet: IPv4 or IPv6, without a link header, and without extension headers.
+            sender: who sent it: the other one's port is the server's, or this one's.
+        """
         if packet[0] >> 4 == 4:  # noqa: PLR2004 - the IP version
             start, protocol, end = (packet[0] & 15) * 4, packet[9], int.from_bytes(packet[2:4], "big")
         else:
@@ -127,6 +132,7 @@ class Header:
 
     @property
     def pure_ack(self) -> bool:
+        """Whether it is an ACK without data, SYN, FIN and RST."""
         return self.length == 0 and self.flags & (SYN | FIN | RST | ACK) == ACK
 
 
@@ -138,14 +144,25 @@ class Fins:
     past: dict[tuple[int, End], int] = field(default_factory=dict)
 
     def note(self, sender: End, header: Header) -> None:
-        """Take in what an end sends."""
+        """Take in what an end sends.
+
+        Args:
+            sender: the end.
+            header: of its segment.
+        """
         if header.flags & SYN:
             self.past.pop((header.server_port, sender), None)
         if header.flags & FIN:
             self.past[header.server_port, sender] = (header.seq + header.length + 1) % MODULUS
 
     def matches(self, kind: SegmentKind, sender: End, header: Header) -> bool:
-        """Whether a segment is of a kind."""
+        """Whether a segment is of a kind.
+
+        Args:
+            kind: of which kind.
+            sender: the segment's.
+            header: the segment's.
+        """
         match kind:
             case SegmentKind.ANY:
                 return True

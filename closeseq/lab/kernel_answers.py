@@ -55,12 +55,17 @@ class TableMoment:
 
     time_ns: int  # since the epoch
     after: str  # what had been done
-    sockets: tuple[SocketEntry, ...]
+    sockets: tuple[SocketEntry, ...]  # of both endpoints' namespaces
     hidden: dict[End, str] = field(default_factory=dict)  # endpoints whose state no packet shows, and why
     clock: str = ""  # why the time left is not what is inferred
 
     def entry(self, local: Address, peer: Address) -> SocketEntry | None:
-        """Return the socket with these ends; None if there is none."""
+        """Return the socket with these ends; None if there is none.
+
+        Args:
+            local: the socket's own address and port.
+            peer: those of the other end.
+        """
         wanted = str(local), str(peer)
         return next((one for one in self.sockets if (one.local, one.peer) == wanted), None)
 
@@ -80,7 +85,7 @@ class Move:
 class Answers:
     """All of the kernel's answers during one experiment."""
 
-    moments: list[TableMoment] = field(default_factory=list)
+    moments: list[TableMoment] = field(default_factory=list)  # one a step
     moves: list[Move] | None = None  # None where the tracepoint was not to be had
     handmade: tuple[End, ...] = ()  # ends that are no sockets: their packets were made by hand
     # How long packets took between the client and the capture point, and between that and the server.
@@ -115,7 +120,12 @@ class Answers:
 
 
 def entry(socket: Socket, owner: Owner | None) -> SocketEntry:
-    """Return what is kept of a socket and of the program that holds it."""
+    """Return what is kept of a socket and of the program that holds it.
+
+    Args:
+        socket: as the kernel's table shows it.
+        owner: the oldest process that holds it; None if there is none, or none that may be known.
+    """
     timer = socket.timer
     return SocketEntry(
         str(socket.local),

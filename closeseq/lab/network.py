@@ -198,7 +198,12 @@ def command(name: str) -> str | None:
 
 
 def set_parameter(name: str, value: int | str) -> None:
-    """Set one of the namespace's net.ipv4 settings."""
+    """Set one of the namespace's net.ipv4 settings.
+
+    Args:
+        name: of a file in /proc/sys/net/ipv4, or a path from there.
+        value: what is written to it.
+    """
     Path("/proc/sys/net/ipv4", name).write_text(f"{value}\n")
 
 
@@ -206,7 +211,7 @@ def set_parameter(name: str, value: int | str) -> None:
 class Loss:
     """A rule that drops what matches, for as long as it exists."""
 
-    table: str
+    table: str  # name of the nftables table that has it
 
     def wait_for(self, packets: int) -> None:
         """Wait until so many packets have been lost. Raises TimeoutError."""
@@ -226,12 +231,21 @@ class Loss:
 
 @contextlib.contextmanager
 def losing(match: str, *, before_capture: bool = False, reset: bool = False) -> Iterator[Loss]:
-    """Lose the packets that an nftables expression matches, while the block runs.
+    """Lose packets while the block runs.
 
-    With `reset` each is answered by a RST, as by a firewall that rejects.
+    They are lost after the capture point, which on loopback is where a packet arrives, so that the capture
+    shows them and the socket never gets them; or else before it, on the way out.
 
-    They are lost after the capture point, which on loopback is where a packet arrives, so that the
-    capture shows them and the socket never gets them; or else before it, on the way out.
+    Args:
+        match: an nftables expression: which packets.
+        before_capture: lose them before the capture point.
+        reset: answer each by a RST, as a firewall does that rejects.
+
+    Yields:
+        The rule, which counts what it has met.
+
+    Raises:
+        RuntimeError: nft does not take the rule.
     """
     loss = Loss(f"loss{next(_numbers)}")
     hook = "output" if before_capture else "input"

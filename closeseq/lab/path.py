@@ -58,7 +58,7 @@ class Injection:
     """A fault in place on a path."""
 
     network: PathNetwork
-    number: int
+    number: int  # of the fault
 
     def count(self) -> int:
         """Return how many segments it has met so far."""

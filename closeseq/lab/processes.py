@@ -53,7 +53,16 @@ class Program:
         return f"{self.name} {self.arguments}"
 
     def say(self, line: str, *, answered: bool = True) -> str:
-        """Type a line to it, and return the line that it prints then."""
+        """Type a line to it, and return the line that it prints then.
+
+        Args:
+            line: without its end.
+            answered: whether it prints one; else nothing is waited for, and the answer is empty.
+
+        Raises:
+            TimeoutError: it says nothing.
+            RuntimeError: it has ended.
+        """
         assert self._process.stdin, "its standard input is a pipe"
         with contextlib.suppress(BrokenPipeError):  # it has ended, and has said why
             self._process.stdin.write(f"{line}\n".encode())
@@ -61,7 +70,12 @@ class Program:
         return self.hear() if answered else ""
 
     def hear(self) -> str:
-        """Return the next line that it prints. Raises TimeoutError."""
+        """Return the next line that it prints, without its end.
+
+        Raises:
+            TimeoutError: it says nothing.
+            RuntimeError: it has ended.
+        """
         assert self._process.stdout, "its standard output is a pipe"
         deadline = time.monotonic() + TIMEOUT
         while b"\n" not in self._heard:

@@ -42,8 +42,8 @@ class ExperimentOutcome(IntEnum):
 class Experiment:
     """One way of closing, or of failing to close: what to run, and what has to be found."""
 
-    name: str
-    run: Run
+    name: str  # with dashes
+    run: Run  # carries it out
     verdicts: tuple[str, ...]  # in the order of the connections that first show them
     initiators: tuple[str, ...]  # likewise
     findings: frozenset[str]  # of all connections together, at the end of the experiment
@@ -114,7 +114,25 @@ def experiment(
     population: str = "",
     ephemeral_ports: int | None = None,
 ) -> Callable[[Run], Run]:
-    """Register the function under its own name, with dashes; lists are words with spaces between them."""
+    """Register the function under its own name, with dashes. Lists are words with spaces between them.
+
+    Args:
+        verdicts: in the order of the connections that first show them.
+        initiators: likewise.
+        findings: of all connections together, at the end of the experiment.
+        needs: commands that it calls.
+        device: on which is captured.
+        keep: which of the captured segments are kept; None: all.
+        stuck_after: seconds from which a wait counts as stuck; None: as usual.
+        fin_timeout: seconds that FIN_WAIT_2 lasts without an owner, as the namespace has it; None: as usual.
+        path: between client and server; None: loopback.
+        box: put a box between client and server instead.
+        population: what all connections together show at the end.
+        ephemeral_ports: how many local ports a client has, as the namespace has it; None: as usual.
+
+    Returns:
+        the decorator, which leaves the function as it is.
+    """
 
     def register(run: Run) -> Run:
         name = run.__name__.replace("_", "-")

@@ -31,7 +31,7 @@ class Transit:
     """A packet under way, and what will happen to it."""
 
     sender: End
-    packet: bytes
+    packet: bytes  # IP
     header: Header | None  # None if it is not TCP
     times_ns: dict[Leg, int]  # how long it takes for each leg
     lost: Leg | None = None  # where it gets lost
@@ -48,6 +48,7 @@ class Injected:
 
     @property
     def over(self) -> bool:
+        """Whether it has met as many segments as it is for."""
         return 0 < self.fault.times <= self.count
 
 
@@ -100,7 +101,12 @@ class Relay:
     # -------------------------------------------------------------------------------- packets
 
     def send(self, sender: End, packet: bytes) -> None:
-        """Take in a packet that an end has sent just now."""
+        """Take in a packet that an end has sent just now.
+
+        Args:
+            sender: the end.
+            packet: an IP packet.
+        """
         header = Header.of(packet, sender)
         if header is not None:
             self._fins.note(sender, header)

@@ -55,6 +55,7 @@ class Child:
     experiment: Experiment
     pid: int
     deadline: float  # of the monotonic clock
+    # What it has said, by stream.
     heard: dict[int, bytearray] = field(default_factory=lambda: {STORY: bytearray(), COMPLAINT: bytearray()})
     open: set[int] = field(default_factory=set)  # descriptors through which more may come
 

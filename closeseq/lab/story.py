@@ -59,7 +59,12 @@ class Story:
         self._lines(self._style.wrap(printable(what), first="  . ", then="    "))
 
     def fact(self, what: str, *, holds: bool) -> None:
-        """Write an expectation, and whether it holds."""
+        """Write an expectation, and whether it holds.
+
+        Args:
+            what: is expected, in words.
+            holds: whether it is so.
+        """
         words = f"{'checked' if holds else 'CONTRARY TO EXPECTATION'}: {printable(what)}"
         self._lines(self._style.wrap(words, first="  . ", then="    "), "good" if holds else "problem")
 
@@ -92,7 +97,14 @@ class Story:
         *,
         untraced: str,
     ) -> None:
-        """Write verdicts and findings, and whether inference and kernel agree."""
+        """Write verdicts and findings, and whether inference and kernel agree.
+
+        Args:
+            connections: as they stand at the end.
+            agreement: of inference and kernel.
+            complaints: what had to be so and was not, in words.
+            untraced: why there are no transitions of the kernel's; empty if there are.
+        """
         self._write("")
         for _, alike in groupby(connections, key=lambda one: (one.verdict, one.shape)):
             self._ending(list(alike), several=len(connections) > 1)
@@ -170,7 +182,7 @@ class Block:
 
     key: object  # identifies it within its connection
     like: object  # the block without times, ports and packet numbers
-    lines: list[str]
+    lines: list[str]  # as drawn
     grows: bool  # traffic, of which more may come
 
     @property

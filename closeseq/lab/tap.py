@@ -66,7 +66,12 @@ class Tap:
                 self._write(batch.frames)
 
     def near(self, time_ns: int, distance_ns: int) -> bool:
-        """Whether a packet in the file was captured so near to a moment that the order is unclear."""
+        """Whether a packet in the file was captured so near to a moment that the order is unclear.
+
+        Args:
+            time_ns: the moment, since the Unix epoch.
+            distance_ns: nearer than so many nanoseconds.
+        """
         return any(abs(one - time_ns) < distance_ns for one in self._times)
 
     def _write(self, frames: Frames) -> None:
@@ -114,7 +119,12 @@ class PathTap:
         time.sleep(seconds)
 
     def near(self, time_ns: int, distance_ns: int) -> bool:
-        """Whether a packet was under way at a moment, or so near to it that the order is unclear."""
+        """Whether a packet was under way at a moment, or so near to it that the order is unclear.
+
+        Args:
+            time_ns: as in `Tap.near`.
+            distance_ns: as in `Tap.near`; the longer way to an end is added.
+        """
         from closeseq.capture import open_capture
 
         distance_ns += self._away_ns

@@ -60,6 +60,9 @@ def enter_named(name: str) -> None:
 def enter_of(pid: int) -> None:
     """Enter the network namespace of a process, as of one in a container.
 
+    Args:
+        pid: of the process, as this process's namespace of processes numbers it.
+
     Raises:
         NamespaceError: there is no such process, or it is not permitted.
     """

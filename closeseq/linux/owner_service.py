@@ -104,7 +104,16 @@ class OwnerService:
         return found
 
     def owners(self, inodes: Iterable[int], timeout: float) -> dict[int, list[Owner]]:
-        """Ask, and wait at most so many seconds. Owners found later are returned by `answers`."""
+        """Ask, and wait at most so many seconds. Owners found later are returned by `answers`.
+
+        Args:
+            inodes: of the sockets; 0 is no inode and is left out.
+            timeout: seconds.
+
+        Returns:
+            by inode, what has been found by then, also of sockets asked for earlier; an empty list where no
+            process holds the socket. An inode that is missing has not been looked for yet.
+        """
         import select
 
         asked = {inode for inode in inodes if inode}

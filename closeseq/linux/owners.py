@@ -29,7 +29,7 @@ class Owner:
     """A process that owns a socket: it has an open descriptor of it."""
 
     pid: int
-    name: str
+    name: str  # of the program
     user: str  # name, or number if it has none
     command: str  # with its arguments, cut to 80 characters
     container: str | None = None  # the first 12 digits of its id

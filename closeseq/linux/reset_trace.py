@@ -54,7 +54,15 @@ class SentReset(NamedTuple):
 
 
 def pair(local: Address, remote: Address) -> bytes:
-    """Return the two ends of a RST, its sender first, to compare; IPv4 as IPv6 is IPv4."""
+    """Return the two ends of a RST, its sender first, to compare; IPv4 as IPv6 is IPv4.
+
+    Args:
+        local: address and port of the endpoint that sends the RST. An IPv6 zone (`%eth0`) is left out.
+        remote: of the one that receives it.
+
+    Returns:
+        of each end two bytes of port, big endian, then its address of 4 or 16 bytes.
+    """
     return b"".join(
         one.port.to_bytes(2, "big") + ip_address(one.address.partition("%")[0]).packed.removeprefix(MAPPED)
         for one in (local, remote)
@@ -71,7 +79,7 @@ class ResetFormat:
     ]  # puts them, followed by a 0 for what is missing, in the order in which `reset` uses them
     has_ports: bool  # ports and IPv6 addresses have fields of their own, as in Linux before 6.10
     complete: bool  # every RST is reported, and with a reason
-    reasons: dict[int, str]
+    reasons: dict[int, str]  # by the kernel's number, as the kernel names them
 
     @classmethod
     def read(cls, description: str) -> ResetFormat:
@@ -97,7 +105,12 @@ class ResetFormat:
         )
 
     def reset(self, time_ns: int, raw: bytes) -> SentReset:
-        """Return what an event says."""
+        """Return what an event says.
+
+        Args:
+            time_ns: of the event, since the Unix epoch.
+            raw: the event as the trace buffer holds it, from its common fields on.
+        """
         values = self.pick((*self.fields.unpack_from(raw), 0))
         socket, state, number, local_port, remote_port, local, remote = values
         if self.has_ports:  # the IPv6 fields are there for IPv4 too, as mapped addresses

@@ -97,9 +97,18 @@ class SockDiag:
             yield body
 
     def one(self, local: bytes, remote: bytes, ports: tuple[int, int], interface: int) -> memoryview | None:
-        """Return the inet_diag_msg of the socket with these addresses (4 or 16 bytes) and ports.
+        """Return the inet_diag_msg of the one socket with these ends; None if there is none.
 
-        None if there is none. It may also be the listener on the local port.
+        It may also be the listener on the local port.
+
+        Args:
+            local: an address as packed bytes, 4 or 16 of them.
+            remote: likewise, of the same length.
+            ports: local and remote.
+            interface: the number of the one that the socket is bound to; 0 if to none.
+
+        Raises:
+            KernelError: the kernel refuses, does not answer, or has no such table.
         """
         self._ask(_identified(local, remote, ports, interface), BY_FAMILY)
         kind, body = next(self._answers())
@@ -111,7 +120,19 @@ class SockDiag:
     def destroy(
         self, local: bytes, remote: bytes, ports: tuple[int, int], interface: int, cookie: int
     ) -> bool:
-        """Have the kernel end the socket; False if it is not there."""
+        """Have the kernel end the socket; False if it is not there.
+
+        Args:
+            local: as in `one`.
+            remote: as in `one`.
+            ports: local and remote.
+            interface: as in `one`.
+            cookie: the kernel's own number of the socket, so that no later one with the same ends is hit;
+                NO_COOKIE for whichever it is.
+
+        Raises:
+            KernelError: not permitted (CAP_NET_ADMIN), or the kernel cannot (CONFIG_INET_DIAG_DESTROY).
+        """
         self._ask(_identified(local, remote, ports, interface, cookie), DESTROY, ACKNOWLEDGE)
         _, body = next(self._answers())
         (code,) = ERROR.unpack_from(body)

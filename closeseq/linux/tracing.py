@@ -146,6 +146,10 @@ class Guardian:
 def remove(tracefs: int, name: str) -> None:
     """Remove an instance, and with it what is enabled there.
 
+    Args:
+        tracefs: a descriptor of the folder of tracefs.
+        name: of the instance's folder in `instances`.
+
     Raises:
         FileNotFoundError: there is none.
         OSError: EBUSY: a process has a file of it open.
@@ -198,7 +202,14 @@ STAMP_BITS = 59  # of a TIME_STAMP; the uppermost ones are those of the time bef
 
 
 def fields(description: str) -> dict[str, slice]:
-    """Return where each field is, by a `format` file of tracefs."""
+    """Return where each field is, by a `format` file of tracefs.
+
+    Args:
+        description: the file's text.
+
+    Returns:
+        the bytes of each field in an event's data, by its name.
+    """
     return {
         name: slice(int(offset), int(offset) + int(size)) for name, offset, size in FIELD.findall(description)
     }
@@ -208,9 +219,9 @@ def fields(description: str) -> dict[str, slice]:
 class PageFormat:
     """How this kernel lays out its pages."""
 
-    time: slice
-    used: slice
-    data: slice
+    time: slice  # the bytes that hold the time of its first event, of the buffer's clock in nanoseconds
+    used: slice  # those that hold the length in use
+    data: slice  # those in which the events lie
 
     @classmethod
     def read(cls, description: str) -> PageFormat:
@@ -227,6 +238,9 @@ class PageFormat:
         """Give the time of each event, in nanoseconds of the buffer's clock, and its data.
 
         The data may be followed by up to three bytes of nothing.
+
+        Args:
+            page: of a trace buffer, whole or cut behind the length in use.
         """
         moment = _number(page[self.time])
         at = self.data.start

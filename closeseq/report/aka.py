@@ -53,8 +53,8 @@ class ToolSegment(NamedTuple):
     """
 
     sender: End
-    flags: int
-    data: bool
+    flags: int  # those of SYN, FIN, RST and ACK
+    data: bool  # with payload
     single: bool  # one segment
     again: bool  # the same number as the last one with these flags of this end
 
@@ -117,8 +117,9 @@ class ZeekConnection:
     """What Zeek knows of a connection so far."""
 
     state: dict[End, Zeek] = field(default_factory=lambda: dict.fromkeys(End, Zeek.INACTIVE))
+    # The state of each endpoint before that.
     before: dict[End, Zeek] = field(default_factory=lambda: dict.fromkeys(End, Zeek.INACTIVE))
-    history: str = ""
+    history: str = ""  # letters, upper case from the client
 
     def see(self, segment: ToolSegment) -> None:
         """Take in one more packet."""

@@ -47,7 +47,12 @@ def contained(
 
 
 def bare_lines(connection: Connection, style: Style) -> list[str]:
-    """Return the bare form as text."""
+    """Return the bare form as text.
+
+    Args:
+        connection: as `Connection.unjudged` gives it.
+        style: how text may look: width, colours, ASCII only.
+    """
     conversation = connection.conversation
     who = f"#{connection.id}  {conversation.client} {style.to} {conversation.server}"
     heading = style.wrap(f"{who}  {connection.verdict}: {connection.summary}", then="    ")

@@ -41,8 +41,8 @@ BOXES: dict[State, tuple[Point, ...]] = {
 class Label(NamedTuple):
     """Where the text of one signal stands."""
 
-    column: int
-    row: int
+    column: int  # of its first character, from 0
+    row: int  # of its first line, from 0, the top
     width: int = 24  # columns
 
 
@@ -150,20 +150,45 @@ class Canvas:
         self._cells: dict[Point, str] = {}
 
     def write(self, column: int, row: int, text: str) -> None:
-        """Write a text from this place on to the right."""
+        """Write a text from one cell on to the right.
+
+        Args:
+            column: of the first character, from 0.
+            row: from 0, the top.
+            text: of one line.
+
+        Raises:
+            ValueError: a cell is beyond WIDTH, or is written already.
+        """
         for at, character in enumerate(text, column):
             if at >= WIDTH or (at, row) in self._cells:
                 raise ValueError(f"{text!r} has no room in column {at} of row {row}")
             self._cells[at, row] = character
 
     def box(self, column: int, row: int, name: str) -> None:
-        """Draw a box round a name."""
+        """Draw a box of three rows round a name.
+
+        Args:
+            column: of its left side.
+            row: of its top.
+            name: what stands in it.
+
+        Raises:
+            ValueError: as in `write`.
+        """
         edge = f"+{'-' * (len(name) + 2)}+"
         for down, text in enumerate((edge, f"| {name} |", edge)):
             self.write(column, row + down, text)
 
     def line(self, points: tuple[Point, ...]) -> None:
-        """Draw a line from point to point, straight across or down, with a head at its end."""
+        """Draw a line from point to point, straight across or down, with a head at its end.
+
+        Args:
+            points: columns and rows; two in turn have one of both in common.
+
+        Raises:
+            ValueError: as in `write`.
+        """
         direction = 0, 0
         for start, stop in pairwise(points):
             direction = _sign(stop[0] - start[0]), _sign(stop[1] - start[1])

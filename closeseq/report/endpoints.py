@@ -33,14 +33,24 @@ TIMED = (State.TIME_WAIT, State.FIN_WAIT_2)
 
 
 def standing(connection: Connection, style: Style) -> Iterator[str]:
-    """Yield what each endpoint waits for when the capture ends, and when its timer expires."""
+    """Yield what each endpoint waits for when the capture ends, and when its timer expires.
+
+    Args:
+        connection: judged.
+        style: how text may look: width, colours, ASCII only.
+    """
     for end in End:
         for text in _standing(connection, end):
             yield from style.wrap(connection.files.text(text), first="    ", then=" " * 12)
 
 
 def found(connection: Connection, style: Style) -> Iterator[str]:
-    """Yield the findings with their advice, the gravest first."""
+    """Yield the findings with their advice, the gravest first.
+
+    Args:
+        connection: judged.
+        style: how text may look: width, colours, ASCII only.
+    """
     if connection.findings:
         yield ""
     for finding in sorted(connection.findings, key=gravity):
@@ -83,7 +93,13 @@ def _started(connection: Connection, expiry: int, entered: Transition) -> tuple[
 
 
 def entry(connection: Connection, end: End, at_ns: int | None = None) -> Transition | None:
-    """Return the transition by which an endpoint entered its state at a moment; by default, at the end."""
+    """Return the transition by which an endpoint entered its state; None if it is in its first one.
+
+    Args:
+        connection: judged.
+        end: which endpoint.
+        at_ns: the moment whose state is meant, since the Unix epoch; None: the end.
+    """
     entered = None
     for transition in connection.timeline.transitions:
         if transition.endpoint is end and (at_ns is None or transition.time_ns <= at_ns):

@@ -53,7 +53,13 @@ FIN_TAKEN = frozenset({State.CLOSE_WAIT, State.LAST_ACK, State.CLOSING})
 
 
 def block(seen: Update, answers: Mapping[End, KernelAnswer], style: Style) -> Iterator[str]:
-    """Yield the lines about one connection: why it is reported, its timeline, the kernel's answers."""
+    """Yield the lines about one connection: why it is reported, its timeline, the kernel's answers.
+
+    Args:
+        seen: the connection as it is reported.
+        answers: the kernel's, for endpoints on this machine; empty if it was not asked.
+        style: how text may look: width, colours, ASCII only.
+    """
     mark = "problem" if seen.has_problem else "heading"
     for row in style.wrap(f"{clock(seen.as_of_ns)}  {WORDS[seen.kind]}", then="    "):
         yield style.paint(row, mark)
@@ -63,7 +69,13 @@ def block(seen: Update, answers: Mapping[End, KernelAnswer], style: Style) -> It
 
 
 def headline(seen: Update, answers: Mapping[End, KernelAnswer], style: Style) -> Iterator[str]:
-    """Yield one connection in one line, with the owners of its sockets if it has a problem."""
+    """Yield one connection in one line, with the owners of its sockets if it has a problem.
+
+    Args:
+        seen: the connection as it is reported.
+        answers: as in `block`.
+        style: how text may look: width, colours, ASCII only.
+    """
     c = seen.conversation
     text = f"#{seen.id}  {c.client} {style.to} {c.server}  {seen.verdict}: "
     text += printable(seen.files.text(seen.summary))
@@ -74,7 +86,14 @@ def headline(seen: Update, answers: Mapping[End, KernelAnswer], style: Style) ->
 
 
 def others(kind: UpdateKind, pattern: Pattern, number: int, style: Style) -> Iterator[str]:
-    """Yield a line for so many more connections with this kind of update and this pattern."""
+    """Yield a line for more connections that are reported for the same reason and closed alike.
+
+    Args:
+        kind: the reason.
+        pattern: their judgement.
+        number: how many there are.
+        style: how text may look: width, colours, ASCII only.
+    """
     states = f"client {pattern.client}, server {pattern.server}"
     codes = sorted({code for code, _ in pattern.problems})
     problems = f" ({', '.join(codes)})" if codes else ""
@@ -83,12 +102,17 @@ def others(kind: UpdateKind, pattern: Pattern, number: int, style: Style) -> Ite
 
 
 def clock(time_ns: int) -> str:
-    """Return a time of day in UTC, to the millisecond: `12:18:06.194`."""
+    """Return a time since the Unix epoch as time of day in UTC, to the millisecond: `12:18:06.194`."""
     return moment(time_ns, 3)[11:-1]
 
 
 def kernel_lines(answers: Mapping[End, KernelAnswer], style: Style) -> Iterator[str]:
-    """Yield the kernel's answer about each endpoint on this machine."""
+    """Yield the kernel's answer about each endpoint on this machine.
+
+    Args:
+        answers: as in `block`.
+        style: how text may look: width, colours, ASCII only.
+    """
     for end, one in answers.items():
         mark = "" if one.agrees or one.inferred is State.UNKNOWN else "  (inference and kernel disagree)"
         yield from style.wrap(f"{end}: {kernel_text(one)}{mark}", first="    kernel  ", then=" " * 14)
@@ -146,7 +170,12 @@ def named(owner: Owner) -> str:
 
 
 def line(seen: Update, answers: Mapping[End, KernelAnswer] | None) -> str:
-    """Return one connection as a line of JSON: its record, with the reason for the update under `live`."""
+    """Return one connection as a line of JSON: its record, with the reason for the update under `live`.
+
+    Args:
+        seen: the connection as it is reported.
+        answers: the kernel's, for endpoints on this machine; None where the kernel was not asked.
+    """
     row = live_record(seen, answers)
     if seen.files.several:
         return json.dumps(in_files(to_builtins(row), seen.files)) + "\n"
@@ -154,7 +183,12 @@ def line(seen: Update, answers: Mapping[End, KernelAnswer] | None) -> str:
 
 
 def live_record(seen: Update, answers: Mapping[End, KernelAnswer] | None) -> rows.FullRecord:
-    """Return the record of a connection as it stands; `answers` is None where the kernel was not asked."""
+    """Return the record of a connection as it stands.
+
+    Args:
+        seen: the connection as it is reported.
+        answers: as in `line`.
+    """
     asked = None if answers is None else {end.value: _kernel_row(answers.get(end)) for end in ENDS}
     return replace(draw(seen), live=_live(seen, asked))
 
@@ -188,7 +222,13 @@ def _kernel_row(one: KernelAnswer | None) -> Record | None:
 
 
 def states(counts: SocketCounts, now_ns: int, style: Style) -> Iterator[str]:
-    """Yield the table of states: how many sockets of clients and servers are in each."""
+    """Yield the table of states: how many sockets of clients and servers are in each.
+
+    Args:
+        counts: as `Monitor.counts` returns them.
+        now_ns: when they were counted, since the Unix epoch.
+        style: how text may look: width, colours, ASCII only.
+    """
     from tabulate import tabulate  # costs 50 ms, and only tables need it
 
     for row in style.wrap(f"{clock(now_ns)}  {counted(counts)}", then="    "):

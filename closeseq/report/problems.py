@@ -38,14 +38,15 @@ MOST_PLACES = 3  # of each cause, the worst
 class Group:
     """Connections with the same problem at the same address."""
 
-    code: str
-    end: End | None
-    address: Address | None
-    indices: list[int] = field(default_factory=list)
+    code: str  # of the finding; of connections at which closeseq failed, of their verdict
+    end: End | None  # whose problem it is; None: both, or neither
+    address: Address | None  # of a server's program with its port; None if `end` is
+    indices: list[int] = field(default_factory=list)  # in the analysis
     connections: list[Connection] = field(default_factory=list)  # those to be shown
 
     @property
     def number(self) -> int:
+        """How many connections there are."""
         return len(self.indices)
 
     @property
@@ -62,27 +63,36 @@ class ProblemCause:
 
     @property
     def code(self) -> str:
+        """The code of the finding, or verdict, that all groups have."""
         return self.groups[0].code
 
     @property
     def end(self) -> End | None:
+        """The endpoint that all groups have; None: both, or neither."""
         return self.groups[0].end
 
     @property
     def number(self) -> int:
+        """How many connections there are, of all groups."""
         return sum(group.number for group in self.groups)
 
     @property
     def first(self) -> int:
+        """What puts it before others of the same number: the first of its connections."""
         return min(group.first for group in self.groups)
 
     @property
     def indices(self) -> list[int]:
+        """The indices of the connections of all groups, group by group."""
         return [index for group in self.groups for index in group.indices]
 
 
 def causes(groups: Iterable[Group]) -> list[ProblemCause]:
-    """Return the causes of problems: the worst first, of the same gravity the most frequent."""
+    """Return the causes of problems: the worst first, of the same gravity the most frequent.
+
+    Args:
+        groups: each code, endpoint and address once.
+    """
     found: dict[tuple[str, End | None], list[Group]] = {}
     for group in groups:
         found.setdefault((group.code, group.end), []).append(group)
@@ -93,7 +103,13 @@ def causes(groups: Iterable[Group]) -> list[ProblemCause]:
 
 
 def shares(found: Iterable[ProblemCause], most: int | None) -> list[list[int]]:
-    """Return how many connections of each group to show, for each cause; without `most` all of them."""
+    """Return how many connections of each group to show: a list for each cause, in the order of its groups.
+
+    Args:
+        found: the causes.
+        most: how many in all, shared out among the MOST_PLACES worst groups of each cause; None for all there
+            are.
+    """
     sizes = [[group.number for group in cause.groups] for cause in found]
     if most is None:
         return sizes
@@ -104,7 +120,9 @@ def shares(found: Iterable[ProblemCause], most: int | None) -> list[list[int]]:
 def gather(selection: Selection, most: int | None) -> list[ProblemCause]:
     """Return the causes of problems, the worst first.
 
-    Each group keeps only the connections that will be shown: its share of `most`.
+    Args:
+        selection: the connections that are asked for; of each the worst problem counts.
+        most: how many connections will be shown: each group keeps only its share of them. None for all.
     """
     analysis = selection.analysis
     found: dict[Place, Group] = {}
@@ -144,12 +162,23 @@ def worst_of(judged: Outcome) -> FindingOutcome: ...
 
 
 def worst_of(judged: Connection | Outcome) -> Finding | FindingOutcome:
-    """Return the problem that best shows what to fix."""
+    """Return the problem that best shows what to fix.
+
+    Raises:
+        ValueError: there is none.
+    """
     return min(troubles(judged), key=gravity)
 
 
 def of_group(group: Grouped, draw: Callable[[Grouped], list[str]], style: Style, failed: Failed) -> list[str]:
-    """Return what `draw` makes of a group or cause; a line about the fault if closeseq itself fails at it."""
+    """Return what `draw` makes of a group or cause; a line about the fault if closeseq itself fails at it.
+
+    Args:
+        group: whose lines are drawn.
+        draw: returns its lines.
+        style: how text may look: width, colours, ASCII only.
+        failed: is called with the group's indices and the fault.
+    """
     try:
         return draw(group)
     except Exception as fault:  # noqa: BLE001 - only this group is affected
@@ -159,7 +188,14 @@ def of_group(group: Grouped, draw: Callable[[Grouped], list[str]], style: Style,
 
 
 def blame(found: Sequence[ProblemCause], style: Style, failed: Failed) -> Iterator[str]:
-    """Yield the causes of problems and their worst places, a line each."""
+    """Yield the causes of problems and their worst places.
+
+    Args:
+        found: the causes, the worst first; if none, that is said.
+        style: how text may look: width, colours, ASCII only.
+        failed: is called if closeseq itself fails at a cause: with the indices of its connections, and the
+            fault.
+    """
     if not found:
         yield style.paint("No problems found.", "good")
         return
@@ -207,12 +243,23 @@ def _where(group: Group) -> str:
 
 
 def program(end: End, address: Address) -> str:
-    """Return where a program is: a client's address, a server's address and port."""
+    """Return where a program is: a client's address, a server's address and port.
+
+    Args:
+        end: which of the two it is.
+        address: of this endpoint.
+    """
     return f"the {end} {address.address if end is End.CLIENT else address}"
 
 
 def all_details(found: Sequence[ProblemCause], style: Style, failed: Failed) -> Iterator[str]:
-    """Yield a line for each problem connection that a group keeps, under the advice for the cause."""
+    """Yield a line for each problem connection that a group keeps, under the advice for the cause.
+
+    Args:
+        found: the causes, the worst first.
+        style: how text may look: width, colours, ASCII only.
+        failed: as in `blame`.
+    """
 
     def lines(group: Group) -> Iterator[str]:
         for connection in group.connections:
@@ -259,7 +306,12 @@ def details(
 
 
 def detail(connection: Connection, style: Style) -> list[str]:
-    """Return the lines about a problem connection."""
+    """Return the lines about a problem connection.
+
+    Args:
+        connection: one with a problem.
+        style: how text may look: width, colours, ASCII only.
+    """
     return contained(
         connection,
         lambda one: _problem(one, style),
@@ -268,21 +320,33 @@ def detail(connection: Connection, style: Style) -> list[str]:
 
 
 def not_shown(number: int, style: Style, what: str = "problem connections") -> Iterator[str]:
-    """Yield how many connections are not shown."""
+    """Yield how many connections are not shown; nothing if all are.
+
+    Args:
+        number: of them; below 1 if all are shown.
+        style: how text may look: width, colours, ASCII only.
+        what: their name, in the plural.
+    """
     if number > 0:
         text = f"{number:,} more {what}; --all shows them, --limit N the first N"
         yield from style.wrap(text, first="  ", then="    ")
 
 
 def advice_of(group: Group) -> str:
-    """Return the advice for a group's connections."""
+    """Return the advice for a group's connections: that of the first one it keeps; it must keep one."""
     if troubles(group.connections[0]):
         return printable(worst_of(group.connections[0]).advice)
     return printable(vocabulary.lookup(group.code).advice)
 
 
 def titled(group: Group, advice: str, style: Style) -> list[str]:
-    """Return a group's problem, where it is, and the advice."""
+    """Return the lines with a group's problem, where it is, and the advice.
+
+    Args:
+        group: its number of connections is said too.
+        advice: printable.
+        style: how text may look: width, colours, ASCII only.
+    """
     where = f" at {_where(group)}" if group.end is not None else ""
     title = f"{group.code}{where} ({count(group.number, 'connection')})"
     return [
@@ -305,7 +369,12 @@ def _problem(connection: Connection, style: Style) -> list[str]:
 
 
 def allot(sizes: list[int], most: int) -> list[int]:
-    """Return how many of each group to show, so that `most` are shown in all and each group has a share."""
+    """Return how many of each group to show, so that each group has a share.
+
+    Args:
+        sizes: how many each group has.
+        most: how many to show in all; all of them if there are fewer.
+    """
     shares = [0] * len(sizes)
     while most and shares != sizes:
         for i, size in enumerate(sizes):

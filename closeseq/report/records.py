@@ -219,7 +219,12 @@ def _transition(transition: Transition, start: int) -> rows.TransitionRow:
 
 
 def header(reading: Reading, connections: int) -> Record:
-    """Return the header of a capture: what was read, and how many connections follow."""
+    """Return the header of a capture: what was read, and how many connections follow.
+
+    Args:
+        reading: of the capture.
+        connections: their number.
+    """
     return {
         "schema": SCHEMA,
         "capture": named(reading.path),
@@ -270,7 +275,12 @@ def _of_many(one: PopulationFinding) -> Record:
 
 
 def population_line(capture: str, found: Sequence[PopulationFinding]) -> str:
-    """Return what connections show together as a line of JSON lines, told from one by its `kind`."""
+    """Return what connections show together as a line of JSON lines, told from one by its `kind`.
+
+    Args:
+        capture: the name of its file or interface.
+        found: as `Analysis.population` has it.
+    """
     head = {"schema": SCHEMA, "kind": "population", "capture": named(capture)}
     return json.dumps(head | {"findings": [_of_many(one) for one in found]}) + "\n"
 

@@ -91,9 +91,9 @@ class EndpointRow(Row, frozen=True, gc=False):
     port: int
     state: State
     role: Role
-    packets: int
-    bytes: int
-    expires: float | None
+    packets: int  # that it sent
+    bytes: int  # of payload in them, retransmissions included
+    expires: float | None  # when its 2MSL or FIN_WAIT_2 timer ends or ended, in seconds since `start`
 
 
 class FindingRow(Row, frozen=True, gc=False):
@@ -103,9 +103,9 @@ class FindingRow(Row, frozen=True, gc=False):
     severity: Severity
     endpoint: End | None
     certainty: Certainty
-    since: float
-    duration: float | None
-    packets: list[int]
+    since: float  # seconds since `start`
+    duration: float | None  # seconds
+    packets: list[int]  # that show it
     summary: str
     advice: str
 
@@ -114,8 +114,8 @@ class StreamRow(Row, frozen=True, gc=False):
     """One direction's part of traffic."""
 
     packets: int
-    bytes: int
-    retransmissions: int
+    bytes: int  # of payload
+    retransmissions: int  # segments
 
 
 class TrafficRow(Row, frozen=True, gc=False):
@@ -123,23 +123,23 @@ class TrafficRow(Row, frozen=True, gc=False):
 
     client: StreamRow
     server: StreamRow
-    last: float
+    last: float  # the time of its last packet, in seconds since `start`
 
 
 class StepRow(Row, frozen=True, gc=False):
     """A line of the timeline: an event, or traffic, for which an event's fields are None."""
 
-    packet: int
-    time: float
+    packet: int  # of traffic the first
+    time: float  # seconds since `start`
     sender: End | None = field(name="from")
-    flags: str | None
-    seq: int | None
-    ack: int | None
-    length: int | None
+    flags: str | None  # letters of SFRAP
+    seq: int | None  # relative to the sender's SYN
+    ack: int | None  # relative to the receiver's SYN; None without ACK flag
+    length: int | None  # bytes of payload
     position: Position | None
     arrived: Arrival | None
     note: str | None
-    client: State
+    client: State  # after it
     server: State
     traffic: TrafficRow | None
 
@@ -147,8 +147,8 @@ class StepRow(Row, frozen=True, gc=False):
 class TransitionRow(Row, frozen=True, gc=False):
     """A change of one endpoint's state."""
 
-    packet: int | None
-    time: float
+    packet: int | None  # None: a timer made it
+    time: float  # seconds since `start`
     endpoint: End
     before: State = field(name="from")
     after: State = field(name="to")
@@ -159,10 +159,10 @@ class TransitionRow(Row, frozen=True, gc=False):
 class WayRow(Row, frozen=True, gc=False):
     """What the path did to one endpoint's segments."""
 
-    lost: int
-    reordered: int
-    missed: int
-    response: float | None
+    lost: int  # segments of either endpoint, between this one and the capture point
+    reordered: int  # its segments that came out of order
+    missed: int  # gaps: what the capture missed and the peer acknowledged
+    response: float | None  # shortest time in which it answered, in seconds
 
 
 class WayRows(Row, frozen=True, gc=False):
@@ -177,13 +177,13 @@ class Aka(Row, frozen=True, gc=False):
 
     zeek_conn_state: str
     zeek_history: str
-    wireshark_completeness: int
+    wireshark_completeness: int  # a sum of bits
 
 
 class Vlans(Row, frozen=True, gc=False):
     """The VLANs of each endpoint's packets."""
 
-    client: list[int]
+    client: list[int]  # their ids
     server: list[int]
 
 
@@ -200,7 +200,7 @@ class LiveRow(Row, frozen=True, gc=False):
     """Why there is a record while the capture goes on, and the kernel's answers about both endpoints."""
 
     event: UpdateKind
-    as_of: str
+    as_of: str  # when, ISO 8601 in UTC
     kernel: dict[str, Any] | None
 
 
@@ -212,8 +212,8 @@ class Brief(Row, frozen=True, gc=False):
     id: int
     incarnation: int
     community_id: str
-    start: str
-    duration: float
+    start: str  # of its first packet, ISO 8601 in UTC
+    duration: float  # seconds until its last packet
     packets: int
     opener: Opener
     client: EndpointRow

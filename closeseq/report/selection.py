@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 class Wanted:
     """What is asked for: connections that match any entry of each field that is not empty."""
 
-    verdicts: frozenset[str] = frozenset()
-    findings: frozenset[str] = frozenset()
-    ids: frozenset[int] = frozenset()
+    verdicts: frozenset[str] = frozenset()  # codes
+    findings: frozenset[str] = frozenset()  # codes
+    ids: frozenset[int] = frozenset()  # numbers of connections
     errors: frozenset[str] = frozenset()  # that a program got
 
     def __bool__(self) -> bool:

@@ -28,18 +28,21 @@ class EndpointSocket:
     """One endpoint of one connection at a moment."""
 
     proto: str  # tcp or tcp6
-    local: str
-    foreign: str
+    local: str  # its address and port
+    foreign: str  # its peer's
     state: str
     certainty: str | None  # None: the state in which the connection began
-    connection: int
-    end: str
+    connection: int  # its number in the capture
+    end: str  # client or server
 
 
 def sockets(selection: Selection, at_ns: int, *, everything: bool = False) -> Iterator[EndpointSocket]:
-    """Yield the endpoints of all connections that began by `at_ns` (since the Unix epoch).
+    """Yield the endpoints of all connections that began by a moment, each in its state then.
 
-    Endpoints without a socket (CLOSED, or not yet reached by the SYN) only with `everything`.
+    Args:
+        selection: the connections that are asked for.
+        at_ns: the moment, since the Unix epoch.
+        everything: also endpoints without a socket: CLOSED, or not yet reached by the SYN.
     """
     for connection in selection:
         if connection.conversation.first_ns > at_ns:
@@ -81,7 +84,14 @@ def _socket(connection: Connection, end: End, at_ns: int) -> EndpointSocket:
 def states_table(
     selection: Selection, at_ns: int, style: Style, *, everything: bool = False
 ) -> Iterator[str]:
-    """Yield the lines of the table, after one with the moment and the number of sockets."""
+    """Yield the lines of the table, after one with the moment and the number of sockets.
+
+    Args:
+        selection: as in `sockets`.
+        at_ns: as in `sockets`.
+        style: how text may look: width, colours, ASCII only.
+        everything: as in `sockets`.
+    """
     from tabulate import tabulate  # costs 50 ms, and only tables need it
 
     found = list(sockets(selection, at_ns, everything=everything))
@@ -112,7 +122,13 @@ def _stacked(socket: EndpointSocket, style: Style) -> Iterator[str]:
 
 
 def states_json(selection: Selection, at_ns: int, *, everything: bool = False) -> str:
-    """Return the table as one JSON object."""
+    """Return the table as one JSON object.
+
+    Args:
+        selection: as in `sockets`.
+        at_ns: as in `sockets`.
+        everything: as in `sockets`.
+    """
     first_ns = selection.analysis.reading.first_ns or 0
     found = [asdict(socket) for socket in sockets(selection, at_ns, everything=everything)]
     head = {

@@ -39,7 +39,13 @@ MOST_GAPS = 5
 
 
 def summary(selection: Selection, style: Style, most: int | None) -> Iterator[str]:
-    """Yield the lines of the summary, with at most so many problem connections (None: all of them)."""
+    """Yield the lines of the summary.
+
+    Args:
+        selection: the connections that are asked for.
+        style: how text may look: width, colours, ASCII only.
+        most: how many problem connections to show; None for all of them, and for all shapes.
+    """
     yield from what_was_read(selection, style)
     if not len(selection):
         return
@@ -70,7 +76,12 @@ def _together(selection: Selection, style: Style) -> list[str]:
 
 
 def together(population: Sequence[PopulationFinding], style: Style) -> Iterator[str]:
-    """Yield what connections show together, warnings first."""
+    """Yield what connections show together, warnings first; nothing if they show nothing.
+
+    Args:
+        population: warnings first, as `Analysis.population` has them.
+        style: how text may look: width, colours, ASCII only.
+    """
     if not population:
         return
     yield ""
@@ -86,7 +97,12 @@ def together(population: Sequence[PopulationFinding], style: Style) -> Iterator[
 
 
 def what_was_read(selection: Selection, style: Style) -> Iterator[str]:
-    """Yield what the capture holds, what was skipped and why, and what the capture lost."""
+    """Yield what the capture holds, what was skipped and why, and what the capture lost.
+
+    Args:
+        selection: of whose analysis all is told, and how many connections are asked for.
+        style: how text may look: width, colours, ASCII only.
+    """
     analysis = selection.analysis
     reading = analysis.reading
     read = f"{title(reading)}: {read_in_short(selection)}"
@@ -165,7 +181,13 @@ def remarks_on(reading: Reading) -> Iterator[str]:
 
 
 def on_the_path(clients: int, servers: int, reordered: int) -> Iterator[str]:
-    """Yield how many segments were lost on either side of the capture point, and how many out of order."""
+    """Yield how many segments were lost on either side of the capture point, and how many out of order.
+
+    Args:
+        clients: segments that were lost between the clients and the capture point.
+        servers: those that were lost between it and the servers.
+        reordered: those that came out of order.
+    """
     if clients or servers:
         yield (
             f"lost and retransmitted: {count(clients, 'segment')} between the clients and the capture point, "
@@ -211,7 +233,12 @@ def close_waits(selection: Selection) -> dict[Waiting, list[int]]:
 
 
 def still_open(counts: Mapping[Waiting, int], style: Style) -> Iterator[str]:
-    """Yield which programs had not closed when the capture ended: no problem yet, but perhaps a leak."""
+    """Yield which programs had not closed when the capture ended: no problem yet, but perhaps a leak.
+
+    Args:
+        counts: sockets in CLOSE_WAIT at each program, the most first; MOST_GROUPS are named.
+        style: how text may look: width, colours, ASCII only.
+    """
     if not counts:
         return
     yield from style.wrap(
@@ -223,7 +250,12 @@ def still_open(counts: Mapping[Waiting, int], style: Style) -> Iterator[str]:
 
 
 def how_they_ended(verdicts: Mapping[str, int], style: Style) -> Iterator[str]:
-    """Yield the verdicts with their meaning, the most frequent first."""
+    """Yield the verdicts with their meaning, the most frequent first.
+
+    Args:
+        verdicts: how many connections have each; a verdict that none has is left out.
+        style: how text may look: width, colours, ASCII only.
+    """
     yield style.paint("Verdicts", "heading")
     for code, number in sorted(verdicts.items(), key=lambda item: -item[1]):
         if number:
@@ -247,7 +279,12 @@ def notices_of(outcome: Outcome) -> Iterable[Notice]:
 
 
 def noticed(counts: Mapping[Notice, int], style: Style) -> Iterator[str]:
-    """Yield notices, in the order of the mapping."""
+    """Yield notices, in the order of the mapping.
+
+    Args:
+        counts: how many connections have each.
+        style: how text may look: width, colours, ASCII only.
+    """
     if not counts:
         return
     yield ""
@@ -258,7 +295,13 @@ def noticed(counts: Mapping[Notice, int], style: Style) -> Iterator[str]:
 
 
 def their_shapes(shapes: Mapping[str, int], style: Style, *, all_of_them: bool) -> Iterator[str]:
-    """Yield the shapes of connections in the order of the mapping, the first MOST_SHAPES unless all."""
+    """Yield the shapes of connections, in the order of the mapping.
+
+    Args:
+        shapes: how many connections have each, the most frequent first.
+        style: how text may look: width, colours, ASCII only.
+        all_of_them: whether all are shown; else MOST_SHAPES, and how many more there are.
+    """
     total = sum(shapes.values())
     for line in style.wrap("Shapes (C client, S server, ~ traffic)", then="  "):
         yield style.paint(line, "heading")

@@ -33,7 +33,12 @@ PAGE = 10_000  # rows whose columns are fitted together; a capture may have a mi
 
 
 def table(selection: Selection, style: Style) -> Iterator[str]:
-    """Yield the lines of the table; nothing when there is no connection."""
+    """Yield the lines of the table; nothing when there is no connection.
+
+    Args:
+        selection: the connections that are asked for.
+        style: how text may look: width, colours, ASCII only.
+    """
     rows = selection.drawn(lambda connection: contained(connection, lambda one: row(one, style), bare_row))
     columns: list[int] = []
     while page := list(islice(rows, PAGE)):
@@ -48,6 +53,10 @@ def fitting(page: list[tuple[str, ...]], style: Style) -> list[int]:
     """Return the columns to show, by number: in a narrow terminal without the dispensable ones.
 
     Empty if the others do not fit either: then each connection gets lines of its own.
+
+    Args:
+        page: the cells of HEADERS, one tuple a connection; at least one.
+        style: its width is to be kept.
     """
     widths = [
         max(len(HEADERS[i]), *(len(_plain(cells[i])) for cells in page)) + 2 for i in range(len(HEADERS))
@@ -60,7 +69,12 @@ def fitting(page: list[tuple[str, ...]], style: Style) -> list[int]:
 
 
 def stacked(cells: tuple[str, ...], style: Style) -> Iterator[str]:
-    """Yield the lines of one connection where a row does not fit: addresses, verdict, states, problems."""
+    """Yield the lines of one connection where a row does not fit: addresses, verdict, states, problems.
+
+    Args:
+        cells: those of HEADERS.
+        style: how text may look: width, colours, ASCII only.
+    """
     said = dict(zip(HEADERS, (_plain(cell) for cell in cells), strict=True))
     first = f"{said['client']} {style.to} {said['server']}"
     yield from (
@@ -78,7 +92,12 @@ def _plain(cell: str) -> str:
 
 
 def row(connection: Connection, style: Style) -> tuple[str, ...]:
-    """Return the cells of one connection."""
+    """Return the cells of one connection, those of HEADERS.
+
+    Args:
+        connection: judged.
+        style: the verdict and the problems may be coloured.
+    """
     problems = dict.fromkeys(finding.code for finding in troubles(connection))
     return (
         str(connection.id),

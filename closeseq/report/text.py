@@ -29,12 +29,17 @@ STYLES = {"problem": "1;31", "good": "32", "lost": "31", "state": "1", "dim": "2
 class Style:
     """How text may look: its width, whether only ASCII, whether coloured."""
 
-    width: int = 100
-    ascii: bool = False
-    color: bool = False
+    width: int = 100  # columns
+    ascii: bool = False  # draw with ASCII only
+    color: bool = False  # with ANSI escape sequences
 
     def paint(self, text: str, style: str) -> str:
-        """Return the text in one of STYLES; as it is without colour."""
+        """Return the text in one of STYLES; as it is without colour.
+
+        Args:
+            text: printable, of one line.
+            style: a name in STYLES.
+        """
         return f"\x1b[{STYLES[style]}m{text}\x1b[0m" if self.color and text.strip() else text
 
     @property
@@ -43,10 +48,15 @@ class Style:
         return "->" if self.ascii else "→"
 
     def wrap(self, text: str, *, first: str = "", then: str | None = None) -> list[str]:
-        """Return the text in lines of at most `width`, with the given starts of the first and later lines.
+        """Return the text in lines of at most `width`.
 
-        Where these leave too few columns, the text goes under `first`, indented less. Words are not broken:
-        one that is longer than a line sticks out.
+        Where what the lines begin with leaves too few columns, the text goes under `first`, indented less.
+        Words are not broken: one that is longer than a line sticks out.
+
+        Args:
+            text: of one paragraph.
+            first: what the first line begins with.
+            then: what the later lines begin with; by default so many blanks as `first` has characters.
         """
         later = " " * len(first) if then is None else then
         most = max(0, self.width - READABLE)  # columns to indent by
@@ -94,7 +104,12 @@ def seconds(ns: int) -> float:
 
 
 def moment(ns: int, digits: int = 9) -> str:
-    """Return a time since the Unix epoch as ISO 8601 in UTC, from integers: `2026-11-20T12:18:06.194Z`."""
+    """Return a time as ISO 8601 in UTC, from integers: `2026-11-20T12:18:06.194Z`.
+
+    Args:
+        ns: since the Unix epoch.
+        digits: of the second's fraction, which is cut there and not rounded; 0 to 9.
+    """
     whole, rest = divmod(ns, NS)
     date = _second(whole)
     return f"{date}.{rest:09d}"[: len(date) + 1 + digits].rstrip(".") + "Z"
@@ -107,18 +122,33 @@ def _second(whole: int) -> str:
 
 
 def when(ns: int, digits: int = 6) -> str:
-    """Return a time since the Unix epoch for a person: `2026-11-20 12:18:06.194806 UTC`."""
+    """Return a time for a person: `2026-11-20 12:18:06.194806 UTC`.
+
+    Args:
+        ns: since the Unix epoch.
+        digits: as in `moment`.
+    """
     return moment(ns, digits).replace("T", " ").replace("Z", " UTC")
 
 
 def evidence(finding: Finding, most: int = 6) -> str:
-    """Return the packets that show a finding, without those in its summary."""
+    """Return the packets that show a finding, without those in its summary.
+
+    Args:
+        finding: its packets are numbered as in the capture.
+        most: how many to name; of more, how many more there are.
+    """
     named = {int(number) for number in re.findall(r"#(\d+)", finding.summary)}
     return packets((number for number in finding.packets if number not in named), most)
 
 
 def packets(numbers: Iterable[int], most: int = 6) -> str:
-    """Return packet numbers as `#8 #9 #12`; of many the first ones and how many more."""
+    """Return packet numbers as `#8 #9 #12`; of many the first ones and how many more.
+
+    Args:
+        numbers: in the order to name them; one that comes again is named once.
+        most: how many to name.
+    """
     named = list(dict.fromkeys(numbers))
     shown = " ".join(f"#{number}" for number in named[:most])
     return shown if len(named) <= most else f"{shown} and {len(named) - most} more"

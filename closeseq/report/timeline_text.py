@@ -66,7 +66,12 @@ def format_timeline(
 
 
 class Drawing:
-    """One connection being drawn, line by line."""
+    """One connection being drawn, line by line.
+
+    Args:
+        connection: judged.
+        style: how text may look: width, colours, ASCII only.
+    """
 
     def __init__(self, connection: Connection, style: Style) -> None:
         self.connection = connection
@@ -149,7 +154,12 @@ class Drawing:
             yield f"out of order: {count(reordered, 'segment')}"
 
     def step(self, step: Step, *, first: bool) -> Iterator[str]:
-        """Draw one event, or the traffic between two."""
+        """Draw one event, or the traffic between two.
+
+        Args:
+            step: of the timeline, after those drawn before.
+            first: whether it is the timeline's first, so that both states are printed.
+        """
         event, traffic = step.event, step.traffic
         states = {end: self.state(step, end, first=first) for end in End}
         if traffic is not None:
@@ -176,7 +186,15 @@ class Drawing:
         yield from self.below(states)
 
     def state(self, step: Step, end: End, *, first: bool) -> str:
-        """Return the state to print for an endpoint: empty where it did not change."""
+        """Return the state to print for an endpoint: empty where it did not change.
+
+        Notes what is shown now, and whether it was assumed.
+
+        Args:
+            step: after which it holds.
+            end: which endpoint.
+            first: whether it is printed even if it did not change.
+        """
         now = step.client if end is End.CLIENT else step.server
         moves = [t for t in step.transitions if t.endpoint is end]
         changed = now is not self.shown[end] or moves
@@ -189,7 +207,14 @@ class Drawing:
         return str(now)
 
     def row(self, time: str, states: dict[End, str], arrow: str, *, lost: bool = False) -> str:
-        """Return a line: the time, the client's state, the segment, the server's state."""
+        """Return a line: the time, the client's state, the segment, the server's state.
+
+        Args:
+            time: as text; empty for none.
+            states: what to print for each endpoint; not printed here where there is no room beside the arrow.
+            arrow: what stands between the states, of at most `self.arrow` columns.
+            lost: whether it is painted as lost.
+        """
         style = self.style
         if self.narrow:
             clock = style.paint(f"{time:>{self.clock}}", "dim")
@@ -208,7 +233,13 @@ class Drawing:
                 yield self.style.paint(row, "state")
 
     def noted(self, row: str, number: str, note: str) -> Iterator[str]:
-        """Add a packet's number and its note, on the same line or under it."""
+        """Add a packet's number and its note to a line, beside it or under it.
+
+        Args:
+            row: the line, as `row` makes it.
+            number: of the packet, such as "#8"; empty for none.
+            note: empty for none.
+        """
         style = self.style
         if self.narrow:
             yield f"{row}  {number}".rstrip()
@@ -227,11 +258,16 @@ class Drawing:
             yield from style.wrap(note, first=" " * (self.clock + 6))
 
     def time(self, time_ns: int) -> str:
-        """Return seconds since the connection began."""
+        """Return a time since the Unix epoch as seconds since the connection began."""
         return f"{(time_ns - self.start_ns) / 1e9:.6f}"
 
     def packet(self, event: Event, *, lost: bool) -> str:
-        """Draw an arrow of `self.arrow` columns in the direction of a segment."""
+        """Draw an arrow of `self.arrow` columns in the direction of a segment.
+
+        Args:
+            event: the segment.
+            lost: whether the arrow stops short of its receiver.
+        """
         line, left, right = ("-", "<", ">") if self.style.ascii else ("─", "◀", "▶")
         label = " ".join(
             word for bit, word in WORDS if event.flags & bit and (bit != PSH or not event.length)
@@ -279,7 +315,12 @@ def where(connection: Connection) -> str:
 
 
 def remarks(step: Step, style: Style) -> str:
-    """Return the remarks on a packet: its data, its note, the states that an endpoint only passed through."""
+    """Return the remarks on a packet: its data, its note, the states that an endpoint only passed through.
+
+    Args:
+        step: of one event.
+        style: how an arrow may look.
+    """
     event = step.event
     notes = [count(event.length, "byte")] if event is not None and event.length else []
     if step.note:

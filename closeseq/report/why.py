@@ -25,7 +25,13 @@ MOST_PLACES = 5  # programs named for each error
 
 
 def why(selection: Selection, style: Style, most: int | None) -> Iterator[str]:
-    """Yield which programs got the errors that are asked for, and where, at most so many connections."""
+    """Yield which programs got the errors that are asked for, and where.
+
+    Args:
+        selection: the connections in which a program got one of `wanted.errors`.
+        style: how text may look: width, colours, ASCII only.
+        most: how many connections to show; None for all.
+    """
     yield from what_was_read(selection, style)
     if not len(selection.analysis):
         return

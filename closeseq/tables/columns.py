@@ -47,10 +47,10 @@ class NumpyTables(NamedTuple):
     pandas, polars and duckdb take each table as it is. `capture` and `id` together name a connection.
     """
 
-    connections: NumpyTable
-    transitions: NumpyTable
-    events: NumpyTable
-    findings: NumpyTable
+    connections: NumpyTable  # one row a connection
+    transitions: NumpyTable  # one row a change of an endpoint's state
+    events: NumpyTable  # one row a segment that can change a state or prove something
+    findings: NumpyTable  # one row a finding of a connection
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,7 @@ class Codes:
     """A column of texts, each kept once."""
 
     code: NDArray[np.integer[Any]]  # index into `words`; -1 where there is none
-    words: list[str]
+    words: list[str]  # each text once
 
     def texts(self) -> NDArray[np.object_]:
         """Return the texts: one object a row, None where there is none."""
@@ -66,7 +66,11 @@ class Codes:
         return found
 
     def repeated(self, counts: NDArray[np.int64]) -> Codes:
-        """Return the column with each row so many times."""
+        """Return the column with each row so many times.
+
+        Args:
+            counts: int64, one for each row.
+        """
         return Codes(np.repeat(self.code, counts), self.words)
 
 
@@ -92,7 +96,11 @@ def tabulated(connections: Iterable[Connection]) -> list[TableColumns]:
 
 
 def joined(several: Sequence[list[TableColumns]]) -> NumpyTables:
-    """Return what `tabulated` made, one after the other, as arrays of numpy."""
+    """Return what `tabulated` made, one after the other, as arrays of numpy.
+
+    Args:
+        several: of connections in the order of the rows.
+    """
     return NumpyTables(
         *(
             {field.name: _array(field, [one[place][field.name] for one in several]) for field in table.fields}

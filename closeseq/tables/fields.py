@@ -44,7 +44,7 @@ class Field:
     name: str
     type: FieldType
     meaning: str  # one line
-    unit: str = ""
+    unit: str = ""  # such as s or bytes; empty: none
     missing: str = ""  # when there is no value; empty: always is one
     words: tuple[str, ...] = ()  # of a WORD: all that can occur
 

@@ -145,6 +145,9 @@ class ParquetFolder:
     def write(self, tables: list[Any]) -> None:
         """Add the rows of `arrow_tables`.
 
+        Args:
+            tables: of pyarrow, one for each of TABLES.
+
         Raises:
             TablesError: they cannot be written.
         """

@@ -67,15 +67,24 @@ class CloseWatch:
 
         Args:
             ports: one or more.
-            host: only with this IP address.
+            host: only with this IP address; None: with any.
             earlier: also connections that were opened before the capture began, such as another test's.
+
+        Raises:
+            TypeError: no port is given.
+            ValueError: the host is no IP address; raised by the first assertion.
         """
         if not ports:
             raise TypeError("on() needs a port: others on this machine have connections too")
         return PortCloses(self._watched(), ports, host, self._allowed, begun=not earlier)
 
     def read(self, path: str, *more: str) -> Self:
-        """Return the same for a saved capture, given as for `closeseq.analyze`; this needs no rights."""
+        """Return the same for a saved capture; this needs no rights.
+
+        Args:
+            path: as for `closeseq.analyze`.
+            more: likewise.
+        """
         packets = SavedPackets(str(path), *map(str, more))
         return type(self)(packets, self._refuse, self._allowed)
 
@@ -92,11 +101,19 @@ class Look:
     analysis: Analysis
     connections: list[Connection]
     known: int  # of these, how many are allowed
-    faulty: list[Connection]
+    faulty: list[Connection]  # those at fault that are not allowed
 
 
 class PortCloses:
-    """The connections at some ports; see `CloseWatch.on`. Each assertion returns this again."""
+    """The connections at some ports; see `CloseWatch.on`. Each assertion returns this again.
+
+    Args:
+        packets: those of the test, or of a capture.
+        ports: one or more.
+        host: only with this IP address; None: with any.
+        allowed: codes of verdicts and findings; a connection with one of them is not at fault.
+        begun: only connections whose beginning was captured. It has no effect on a saved capture.
+    """
 
     def __init__(
         self,
@@ -114,7 +131,11 @@ class PortCloses:
         self._begun = begun and packets.grows  # only those whose beginning was captured
 
     def connections(self, *, stuck_after: float = NEVER) -> list[Connection]:
-        """Return the connections up to now, as `closeseq.analyze` does, to assert anything else of them."""
+        """Return the connections up to now, as `closeseq.analyze` does, to assert anything else of them.
+
+        Args:
+            stuck_after: seconds from which a wait counts as stuck.
+        """
         return self._seen(self._analysis(stuck_after))
 
     def all_graceful(self, *, within: float = 1.0, at_least: int = 1) -> Self:
@@ -189,7 +210,11 @@ class PortCloses:
         return self._judge(look, at_least, f"with {_named(look, wanted)}")
 
     async def settled(self, within: float = 1.0) -> Self:
-        """Wait until the connections are over, at most so many seconds, while the event loop goes on."""
+        """Wait until the connections are over, while the event loop goes on; raises nothing if they are not.
+
+        Args:
+            within: seconds to wait at most.
+        """
         until = time.monotonic() + within
         while self._packets.grows and time.monotonic() < until:
             seen = self.connections()
@@ -287,6 +312,9 @@ class PortCloses:
 
 def codes_named(words: Iterable[str]) -> frozenset[str]:
     """Return the codes of verdicts and findings.
+
+    Args:
+        words: each in any spelling that `vocabulary.lookup` knows.
 
     Raises:
         UnknownWordError: one is not known, or is a state.

@@ -36,7 +36,17 @@ class PacketWatch(Protocol):
         """Whether more packets may come."""
 
     def analysis(self, ports: Sequence[int], hosts: Sequence[str], stuck_after: float) -> Analysis:
-        """Return the connections up to now; see `closeseq.analyze` for the arguments."""
+        """Return the connections up to now.
+
+        Args:
+            ports: only connections with one of these at either end.
+            hosts: only connections with one of these IP addresses; empty: with any.
+            stuck_after: seconds from which a wait counts as stuck.
+
+        Raises:
+            CaptureError: nothing can be read.
+            ValueError: a host is no IP address.
+        """
 
 
 class LivePackets:
@@ -84,7 +94,7 @@ class LivePackets:
         return 0 if self._saver is None else self._saver.packets
 
     def analysis(self, ports: Sequence[int], hosts: Sequence[str], stuck_after: float) -> Analysis:
-        """Return the connections of all packets that were captured before this call."""
+        """Return the connections of all packets captured before this call. As in `PacketWatch.analysis`."""
         now_ns = time.time_ns() if self._ended_ns is None else self._ended_ns
         self._take_in(now_ns)
         found = analyze(self.path, port=ports, host=hosts, stuck_after=stuck_after)
@@ -127,7 +137,12 @@ class LivePackets:
 
 
 class SavedPackets:
-    """The packets of a capture: its files, as `closeseq.analyze` takes them."""
+    """The packets of a capture.
+
+    Args:
+        path: as for `closeseq.analyze`.
+        more: likewise.
+    """
 
     grows = False
 
@@ -136,7 +151,7 @@ class SavedPackets:
         self._paths = (path, *more)
 
     def analysis(self, ports: Sequence[int], hosts: Sequence[str], stuck_after: float) -> Analysis:
-        """Return the connections. Raises CaptureError."""
+        """Return the connections of the capture. As in `PacketWatch.analysis`."""
         return analyze(*self._paths, port=ports, host=hosts, stuck_after=stuck_after)
 
 

@@ -48,7 +48,12 @@ class Census:
         return time.monotonic() >= self._next
 
     def remember(self, closes: Closes, dropped: NDArray[np.bool_]) -> None:
-        """Keep how those of these connections closed that are dropped, given as a mask."""
+        """Keep how connections closed that are being dropped.
+
+        Args:
+            closes: of all connections, one row each.
+            dropped: a mask of its rows, True for those that are dropped.
+        """
         closes = closes.some(dropped & (closes.closer != NOBODY))
         self._past.append(closes)
         self._remembered += len(closes)

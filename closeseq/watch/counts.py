@@ -31,7 +31,13 @@ class TimeWaitCounts:
         self._until: Counter[tuple[int, int]] = Counter()  # (second since the epoch, pattern) -> connections
 
     def add(self, pattern: NDArray[np.int32], until_ns: NDArray[np.int64]) -> None:
-        """Add connections that are being dropped: their patterns, and when their timers expire."""
+        """Add connections that are being dropped, one row each.
+
+        Args:
+            pattern: int32, the number of each one's pattern.
+            until_ns: int64, when its timer expires, since the Unix epoch; FAR_NS if none runs: that one is
+                not counted.
+        """
         runs = until_ns != FAR_NS
         pairs = np.stack([until_ns[runs] // SECOND, pattern[runs]], axis=1)
         rows, counts = np.unique(pairs, axis=0, return_counts=True)
@@ -49,7 +55,11 @@ class TimeWaitCounts:
         )
 
     def counts(self, now_ns: int) -> Iterator[tuple[int, int]]:
-        """Yield each pattern's number with its connections; those whose timer expired are dropped."""
+        """Yield each pattern's number with its connections; those whose timer expired are dropped.
+
+        Args:
+            now_ns: since the Unix epoch.
+        """
         for key in [key for key in self._until if key[0] * SECOND <= now_ns]:
             del self._until[key]
         for (_, number), count in self._until.items():
@@ -71,12 +81,12 @@ class SocketCounts:
     client: Counter[State] = field(default_factory=Counter)  # sockets of clients in each state
     server: Counter[State] = field(default_factory=Counter)
     verdicts: Counter[str] = field(default_factory=Counter)  # of all connections seen
-    shapes: Counter[str] = field(default_factory=Counter)
+    shapes: Counter[str] = field(default_factory=Counter)  # likewise; rare ones together as OTHER_SHAPES
     problems: Counter[str] = field(default_factory=Counter)  # connections with each
-    notices: Counter[str] = field(default_factory=Counter)
+    notices: Counter[str] = field(default_factory=Counter)  # likewise
 
     def copy_past(self, past: SocketCounts) -> None:
-        """Add how connections closed that were counted before."""
+        """Add how connections closed that were counted before: verdicts, shapes, findings; no sockets."""
         self.seen += past.seen
         for name in ("verdicts", "shapes", "problems", "notices"):
             getattr(self, name).update(getattr(past, name))
@@ -90,14 +100,22 @@ class SocketCounts:
             self.shapes = kept
 
     def add_held(self, numbers: Iterable[tuple[Pattern, int]]) -> None:
-        """Count connections that are kept, and their sockets: so many of each pattern."""
+        """Count connections that are kept, and their sockets.
+
+        Args:
+            numbers: pairs of a pattern and how many connections have it.
+        """
         for pattern, number in numbers:
             self.held += number
             self.open += 0 if pattern.ended else number
             self._count(pattern, number)
 
     def add_time_wait(self, numbers: Iterable[tuple[Pattern, int]]) -> None:
-        """Count the sockets of dropped connections: so many of each pattern."""
+        """Count the sockets of dropped connections whose timer still runs.
+
+        Args:
+            numbers: pairs of a pattern and how many connections have it.
+        """
         for pattern, number in numbers:
             self._count(pattern, number)
 
@@ -107,7 +125,11 @@ class SocketCounts:
                 counts[state] += number
 
     def add_closes(self, numbers: Iterable[tuple[Pattern, int]]) -> None:
-        """Count verdicts, shapes and findings of connections: so many of each pattern."""
+        """Count verdicts, shapes and findings of connections.
+
+        Args:
+            numbers: pairs of a pattern and how many connections have it.
+        """
         for pattern, number in numbers:
             self.verdicts[pattern.verdict] += number
             self.shapes[pattern.shape] += number

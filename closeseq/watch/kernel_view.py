@@ -67,7 +67,7 @@ K = TypeVar("K")
 class KernelAnswer:
     """The kernel's answer about one endpoint, beside the state inferred from packets."""
 
-    inferred: State
+    inferred: State  # from packets
     socket: Socket | None  # None: there is no such socket
     owners: tuple[Owner, ...]  # processes that own it, or owned it when last seen
     remembered: bool  # the owners are from an earlier look; no process owns it now

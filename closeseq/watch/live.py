@@ -80,7 +80,12 @@ def live(
 
 
 class Live:
-    """A running live capture: an iterator of updates, as `live` returns it."""
+    """A running live capture: an iterator of updates, as `live` returns it.
+
+    Args:
+        session: is closed with this.
+        duration: seconds after which the capture ends; None: until `stop` or `close`.
+    """
 
     def __init__(self, session: Session, duration: float | None = None) -> None:
         self._session = session

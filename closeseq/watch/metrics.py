@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from closeseq.watch.monitor import Monitor
     from closeseq.watch.updates import Updates
 
-Labels: TypeAlias = "tuple[str, ...]"  # the values of a family's labels, in their order
+Labels: TypeAlias = "tuple[str, ...]"  # a family's labels, or the values of one series, in the same order
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 OTHER_PORT = "other"
@@ -47,8 +47,8 @@ class MetricFamily:
 
     name: str
     kind: str  # counter, gauge or histogram
-    meaning: str
-    labels: Labels = ()
+    meaning: str  # one sentence
+    labels: Labels = ()  # their names
 
 
 CLOSES = MetricFamily(

@@ -102,7 +102,12 @@ class Monitor(Judging):
     # ------------------------------------------------------------------------------------ packets
 
     def feed(self, packets: int, segments: Segments) -> None:
-        """Add a batch: its number of packets, and the TCP segments in them."""
+        """Add a batch: its number of packets, and the TCP segments in them.
+
+        Args:
+            packets: how many, of any protocol.
+            segments: TCP segments, one row each, which follow those fed before.
+        """
         self.reading.add(packets, segments)
         self.changed = np.empty(0, np.int64)
         if not len(segments):
@@ -172,7 +177,11 @@ class Monitor(Judging):
         return len(due)
 
     def end(self, now_ns: int) -> list[Updates]:
-        """End monitoring: `begin_end`, `judge`, and `last_updates`."""
+        """End monitoring: `begin_end`, `judge`, and `last_updates`.
+
+        Args:
+            now_ns: since the Unix epoch.
+        """
         self.begin_end(now_ns)
         self.judge(now_ns)
         return self.last_updates()
@@ -182,6 +191,9 @@ class Monitor(Judging):
 
         First those that were never judged, then those that are not over. A caller without time for all may
         stop: the others stay as they were judged last.
+
+        Args:
+            now_ns: since the Unix epoch.
         """
         self._now_ns, self._ongoing = now_ns, False
         # All are judged again: other connections may meanwhile show which endpoint of this one is the client.
@@ -206,16 +218,31 @@ class Monitor(Judging):
         )
 
     def connection(self, index: int, kind: UpdateKind) -> Update:
-        """Return one connection as it stands now."""
+        """Return one connection as it stands now.
+
+        Args:
+            index: its row, as in `Updates.indices`; it changes when connections are dropped.
+            kind: is set as the update's `kind`.
+        """
         return next(self.connections([index], kind))
 
     def numbered(self, numbers: NDArray[np.int64], kind: UpdateKind) -> Iterator[Update]:
-        """Yield the connections with these ascending numbers as they stand now, but for those dropped."""
+        """Yield connections as they stand now, but for those dropped meanwhile; by ascending number.
+
+        Args:
+            numbers: int64, those of the connections in the capture, as `Connection.id`.
+            kind: is set as the `kind` of each update.
+        """
         there = self._connections.numbers
         yield from self.connections(np.flatnonzero(np.isin(there, numbers)).tolist(), kind)
 
     def connections(self, indices: Sequence[int], kind: UpdateKind) -> Iterator[Update]:
-        """Yield connections as they stand now, given by ascending indices."""
+        """Yield connections as they stand now.
+
+        Args:
+            indices: their rows, ascending, as in `Updates.indices`; they change when connections are dropped.
+            kind: is set as the `kind` of each update.
+        """
 
         def seen(conversation: Conversation) -> Update:
             made = Update(
@@ -402,6 +429,12 @@ class Monitor(Judging):
 
         Each finding of a connection is thus counted once, however often the connection is reported, and if
         the finding goes and comes again.
+
+        Args:
+            updates: as `report` returned them, before the monitor is fed again.
+
+        Yields:
+            A finding's code, and the indices of the connections, int64, which may be none.
         """
         index = np.asarray(updates.indices, np.int64)
         for code in sorted({code for code, _ in updates.pattern.problems | updates.pattern.notices}):
@@ -411,7 +444,14 @@ class Monitor(Judging):
             yield code, new
 
     def closing(self, indices: NDArray[np.int64]) -> tuple[NDArray[np.uint16], NDArray[np.int64]]:
-        """Return server ports and lengths of closes; see `Connections.closing`."""
+        """Return server ports and lengths of closes; see `Connections.closing`.
+
+        Args:
+            indices: int64, ascending.
+
+        Returns:
+            uint16, and int64 in nanoseconds, -1 where there was no FIN; one each.
+        """
         return self._connections.closing(indices)
 
     def _judge_before_dropping(self, indices: NDArray[np.int64], now_ns: int) -> None:

@@ -89,14 +89,14 @@ class DeviceFrames(Protocol):
 
     @property
     def device(self) -> int:
-        """Which of the source's devices."""
+        """Which of the source's devices, counted from 0."""
 
 
 class PacketSource(Protocol):
     """Where packets come from: a live capture, or a file that grows."""
 
-    packets: int
-    notices: list[str]
+    packets: int  # read so far
+    notices: list[str]  # for a person, one line each: what happened to the devices
 
     @property
     def ended(self) -> bool:
@@ -107,7 +107,15 @@ class PacketSource(Protocol):
         """How many packets were lost so far."""
 
     def read(self, timeout: float) -> DeviceFrames | None:
-        """Return the next batch; None if none came for so many seconds."""
+        """Return the next batch; None if none came for so many seconds.
+
+        Args:
+            timeout: seconds; 0 does not wait.
+
+        Raises:
+            CaptureError: the file that grows cannot be read on.
+            DeviceError: the last device has disappeared.
+        """
 
     def release(self) -> None:
         """Take back the last batch."""
@@ -139,8 +147,8 @@ class Session:
         source: of packets; closed with the session.
         monitor: is fed the packets.
         clock: sets the time for the monitor's timers.
-        save: is called with each batch and its device, before it is decoded.
-        count: stop after so many packets.
+        save: is called with each batch and its device, counted from 0, before it is decoded.
+        count: stop after so many packets; None: never.
     """
 
     def __init__(

@@ -27,12 +27,12 @@ class Pattern:
     """A judgement without addresses, packets and times: equal for connections that closed alike."""
 
     verdict: VerdictCode
-    initiator: str
-    shape: str
-    client: State
+    initiator: str  # the value of an Initiator
+    shape: str  # its events in one line, as `Connection.shape`
+    client: State  # now, as of the judgement
     server: State
     problems: frozenset[tuple[FindingCode, End | None]]  # code, and the endpoint it is about
-    notices: frozenset[tuple[FindingCode, End | None]]
+    notices: frozenset[tuple[FindingCode, End | None]]  # likewise
 
     @classmethod
     def of(cls, outcome: Outcome) -> Pattern:
@@ -123,7 +123,7 @@ class UpdateKind(StrEnum):
 class Update(Connection):
     """A connection as it stood when it was reported."""
 
-    kind: UpdateKind
+    kind: UpdateKind  # why it was reported
     as_of_ns: int  # the moment of the report, since the Unix epoch
 
 
@@ -135,6 +135,12 @@ class Updates:
     """Connections with the same kind of update and the same pattern, each made when it is asked for.
 
     Valid until the monitor is fed again.
+
+    Args:
+        kind: why they are reported.
+        pattern: their judgement, which they have in common.
+        indices: their rows in the monitor, ascending.
+        look: makes the updates.
     """
 
     def __init__(self, kind: UpdateKind, pattern: Pattern, indices: Sequence[int], look: Look) -> None:

@@ -151,7 +151,12 @@ class PcapCopy:
         self._writer = PcapngWriter(file, [device], started_ns=0)
 
     def add(self, stretch: Stretch, wanted: Mapping[int, Iterable[str]]) -> int:
-        """Write packets, some with comments, by their place among these; return how many had no place."""
+        """Write packets, some with comments, and return how many comments had no place: none.
+
+        Args:
+            stretch: the next packets of the capture.
+            wanted: the comments of a packet, by its place among these, from 0.
+        """
         end = option(END_OF_OPTIONS, b"")
         options = {row: b"".join(map(_comment, texts)) + end for row, texts in wanted.items()}
         self._writer.write(stretch.frames, options=options)
@@ -171,7 +176,14 @@ class PcapngCopy:
         self._commented = commented
 
     def add(self, stretch: Stretch, wanted: Mapping[int, Iterable[str]]) -> int:
-        """Write blocks, some with comments, by their packets' place; return how many had no place."""
+        """Write blocks, some with comments, and return how many comments had no place.
+
+        There is none in a Simple Packet Block, and in a block that would grow beyond MAXIMUM_RECORD.
+
+        Args:
+            stretch: the next blocks of the capture.
+            wanted: the comments of a packet, by its place among the packets of these blocks, from 0.
+        """
         window, at = stretch.frames.buffer.data, stretch.start
         changed = dict.fromkeys([*_commented_before(stretch).tolist(), *wanted])
         places = [(int(stretch.begin[row]), row) for row in changed]
@@ -225,9 +237,9 @@ class PcapngCopy:
 class BlockHead:
     """The head of a packet block, and the byte order in which it is written."""
 
-    order: str
-    kind: int
-    length: int
+    order: str  # "<" or ">", as in `struct`
+    kind: int  # the block type, pcapng section 4
+    length: int  # bytes of the whole block
 
 
 def _head(window: memoryview, start: int) -> BlockHead:

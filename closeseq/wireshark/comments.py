@@ -105,10 +105,10 @@ def _note(step: Step) -> str:
 class CommentRows(ColumnTable):
     """One row a comment: runs of rows, each run in the order of its packets."""
 
-    packet: NDArray[np.int64] = column(np.int64)
-    connection: NDArray[np.int64] = column(np.int64)
+    packet: NDArray[np.int64] = column(np.int64)  # its number in the capture
+    connection: NDArray[np.int64] = column(np.int64)  # its number in the capture
     begin: NDArray[np.int64] = column(np.int64)  # of its text in `CommentTexts`
-    length: NDArray[np.int32] = column(np.int32)
+    length: NDArray[np.int32] = column(np.int32)  # of its text, in bytes
 
 
 class CommentTexts(ColumnTable):

@@ -29,7 +29,7 @@ class Folders:
 
     personal: Path  # configuration: colours, buttons, profiles
     plugins: Path  # in Lua
-    extcap: Path
+    extcap: Path  # programs that capture for Wireshark
     common: Path | None = None  # configuration that comes with Wireshark; None if no Wireshark is found
     lua: bool = True  # whether this Wireshark runs plugins in Lua
 

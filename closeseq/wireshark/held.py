@@ -41,7 +41,7 @@ class HeldBatch(NamedTuple):
     """Packets that are to be written, and the connections they belong to."""
 
     frames: Frames
-    device: int
+    device: int  # which of the source's, counted from 0
     connections: NDArray[np.int64]  # their numbers, ascending
     due: float  # monotonic time
 

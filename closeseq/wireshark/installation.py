@@ -90,7 +90,11 @@ def plugin() -> bytes:
 
 
 def program(command: Sequence[str]) -> bytes:
-    """Return the extcap program as it is installed: a script that runs this closeseq."""
+    """Return the extcap program as it is installed: a script that runs this closeseq.
+
+    Args:
+        command: how to run it: the program, and arguments before `extcap`.
+    """
     return _sealed(f'#!/bin/sh\nexec {shlex.join(command)} extcap "$@"\n'.encode(), "#")
 
 

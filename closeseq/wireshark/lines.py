@@ -20,7 +20,7 @@ class ColorRule(NamedTuple):
     """A rule for the colours of packets."""
 
     name: str
-    filter: str
+    filter: str  # a display filter: which packets
     background: tuple[int, int, int]  # 16 bits each
     foreground: tuple[int, int, int] = DARK
 
@@ -29,8 +29,8 @@ class FilterButton(NamedTuple):
     """A button beside the display filter; before `//` stands the menu that it is in."""
 
     name: str
-    filter: str
-    comment: str
+    filter: str  # a display filter: which packets it shows
+    comment: str  # what Wireshark says of the button
 
 
 # The first that fits a packet gives its colours. Green and blue: as in the classic state diagrams.
@@ -87,13 +87,17 @@ def button_name(line: bytes) -> str | None:
 class LineFile:
     """One of the two kinds of files."""
 
-    name: str
+    name: str  # of the file
     lines: dict[str, bytes]  # ours, by name
-    name_of: Callable[[bytes], str | None]
+    name_of: Callable[[bytes], str | None]  # of a line; None: it is no rule or button
     from_common: bool  # whether without this file that of Wireshark itself holds, and with it no more
 
     def added(self, data: bytes) -> bytes:
-        """Return a file with our lines before the user's; those that are there already stay as they are."""
+        """Return a file with our lines before the user's; those that are there already stay as they are.
+
+        Args:
+            data: the whole file; empty if there is none.
+        """
         lines = data.splitlines(keepends=True)
         there = {self.name_of(line) for line in lines}
         first = next((i for i, line in enumerate(lines) if not line.startswith(b"#")), len(lines))
@@ -103,12 +107,12 @@ class LineFile:
         return b"".join([*lines[:first], *new, *lines[first:]])
 
     def removed(self, data: bytes) -> bytes:
-        """Return a file without our lines."""
+        """Return a file, given as a whole, without our lines."""
         lines = data.splitlines(keepends=True)
         return b"".join(line for line in lines if line != MADE and self.name_of(line) not in self.lines)
 
     def has(self, data: bytes) -> bool:
-        """Return whether any line of a file is ours."""
+        """Return whether any line of a file, given as a whole, is ours."""
         return self.removed(data) != data
 
 

@@ -7,12 +7,13 @@ from itertools import accumulate
 
 import pytest
 
-from closeseq.analysis import analyze_chain
+from closeseq.analysis import analyze_chain, from_script
 from closeseq.capture.chains import Chain
 from closeseq.connections.conversation import End
 from closeseq.report.page import examples as shown
 from closeseq.report.page import overview as counting
 from closeseq.report.page.examples import examples
+from closeseq.report.page.line import LONGEST_SHAPE, line
 from closeseq.report.page.occupancy import OTHERS
 from closeseq.report.page.overview import BINS, Overview
 from closeseq.report.problems import gather
@@ -180,3 +181,12 @@ def test_what_is_too_long_is_left_out(everything, overview, monkeypatch):
     monkeypatch.setattr(shown, "MOST_STEPS", longest - 1)
     found = {one.id for one in examples(everything, overview, len(everything))}
     assert found == {one.id for one in everything if len(one.conversation.steps) < longest}
+
+
+def test_a_shape_is_cut_where_a_capture_makes_it_long():
+    one = from_script("C:S S:SA C:A " + "S:R " * 60)
+    assert len(one.shape) > LONGEST_SHAPE + 4
+    shape = line(one).ending.shape
+    assert len(shape) <= LONGEST_SHAPE + 4
+    assert one.shape.startswith(shape.removesuffix(" ..."))
+    assert line(from_script("C:S S:SA C:A C:FA S:A")).ending.shape == "C:S S:SA C:A C:FA S:A"

@@ -28,7 +28,7 @@ from closeseq.tcp.states import State
 from closeseq.tcp.timeline import Arrival, Certainty
 from closeseq.verdict.model import FindingCode, Severity
 from picture_tools import needs_mermaid, needs_tool, read_by, read_by_mermaid
-from places import CAPTURES
+from places import CAPTURES, ROOT
 
 ALL = sorted(path.stem for path in CAPTURES.glob("*.pcap"))
 TELLING = [
@@ -209,16 +209,26 @@ def test_the_svg_stands_alone():
         assert "url(" not in LADDER_STYLE
 
 
-def test_all_of_the_svg_is_within_its_edges():
-    for name in TELLING:
-        for connection in connections(name):
-            root = tree(ladder_svg(connection))
+def cases():
+    """Yield the connections of the scripts in tests/cases: some of them no stack would make."""
+    for path in sorted((ROOT / "tests" / "cases").glob("*.txt")):
+        head = path.read_text().partition("\n-----")[0]
+        lines = [line.strip() for line in head.split("\n") if line.startswith("    ") and "=" not in line]
+        yield closeseq.from_script(" ".join(lines))
+
+
+def test_all_of_an_svg_is_within_its_edges():
+    drawn = [connection for name in TELLING for connection in connections(name)] + list(cases())
+    assert len(drawn) > 120
+    for connection in drawn:
+        for text in (ladder_svg(connection), state_svg(way(connection))):
+            root = tree(text)
             width, height = float(root.get("width")), float(root.get("height"))
             assert root.get("viewBox") == f"0 0 {root.get('width')} {root.get('height')}"
             for one in root.iter():
                 for axis, size in (("x", width), ("y", height), ("x2", width), ("y2", height)):
                     assert 0 <= float(one.get(axis, 0)) <= size
-            assert max(float(one.get("y")) for one in of_class(root, "bar")) < height
+            assert not re.search(r"\bnan\b", text)
 
 
 def test_no_two_names_of_states_are_written_over_each_other():
@@ -237,6 +247,29 @@ def test_a_page_may_carry_the_style_itself():
     assert tree(full)[0].text == LADDER_STYLE
     assert f"<style>{LADDER_STYLE}</style>\n" in full
     assert full.replace(f"<style>{LADDER_STYLE}</style>\n", "") == bare
+
+
+def test_no_text_between_the_lifelines_is_wider_than_there_is_room():
+    """At most as wide as DejaVu Sans, which is wider than most, writes it: 0.6 of its size a character."""
+    for name in ALL:
+        for connection in connections(name):
+            for one in of_class(tree(ladder_svg(connection)), "traffic"):
+                assert len(one.text) * 11.5 * 0.6 <= 610 - 250 - 16
+
+
+def test_the_longest_address_fits_its_box():
+    one = ladder(first("client-closes"))
+    longest = "[2001:0db8:1111:2222:3333:4444:5555:6666]:65535"
+    (small,) = of_class(tree(drawn_svg(replace(one, client=longest))), "address", "small")
+    assert small.text == longest
+    assert len(longest) * 10.5 * 0.61 <= 320
+    assert not of_class(tree(drawn_svg(one)), "small")
+
+
+def test_a_wait_is_counted_from_the_end_of_the_traffic_before_it():
+    connection = first("half-open")  # its traffic lasts for as long as the capture
+    assert not of_class(tree(ladder_svg(connection)), "wait")
+    assert [one.text for one in of_class(tree(ladder_svg(first("client-closes"))), "wait")] == ["+ 344 ms"]
 
 
 def test_the_number_can_be_given():
@@ -258,7 +291,7 @@ def test_the_styles_hold_within_a_picture_only_in_light_and_dark(sheet, root):
         assert LIGHT[state].ink in light
         assert DARK[state].ink in dark
     classes = set(re.findall(r"\.([A-Za-z][\w-]*)", sheet))
-    used = {part for one in every_class() for part in one.split()} | set(State)
+    used = {part for one in every_class() for part in one.split()} | {*State, "small"}
     assert not classes - used
 
 

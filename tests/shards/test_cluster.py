@@ -9,14 +9,16 @@ import signal
 import subprocess
 import sys
 import time
+from importlib.util import find_spec
 from pathlib import Path
 from random import Random
 
 import pytest
 
-pytest.importorskip(
-    "distributed", reason="the extra cluster is not installed: pip install 'closeseq[cluster]'"
-)
+if find_spec("distributed") is None:  # importing it takes each process of pytest a second
+    pytest.skip(
+        "the extra cluster is not installed: pip install 'closeseq[cluster]'", allow_module_level=True
+    )
 
 from benchmark_captures import CAPTURES as TRAFFIC
 from capture_files import read_file

@@ -162,7 +162,12 @@ def nat_remembers(bench: Bench) -> None:
 
 
 def goes_on(bench: Bench, server: socket.socket) -> None:
-    """Let the server send something later, which the client's kernel answers with RST."""
+    """Let the server send something later, which the client's kernel answers with RST.
+
+    Args:
+        bench: of the experiment.
+        server: the server's socket.
+    """
     bench.step("a while later", wait=LATER, hidden=IN_ITS_NAME)
     server.sendall(b"a line of the server's own")
     bench.step("the server, which knows nothing of it, sends a line")

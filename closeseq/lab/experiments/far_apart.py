@@ -114,14 +114,25 @@ def data_lost_before_capture(bench: Bench) -> None:
 
 
 def send_lines(client: socket.socket, *lines: bytes) -> None:
-    """Send a segment for each line at once: with TCP_NODELAY none waits for the ACK of another."""
+    """Send a segment for each line at once: with TCP_NODELAY none waits for the ACK of another.
+
+    Args:
+        client: the socket that sends.
+        lines: the data of each segment, in order.
+    """
     client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     for line in lines:
         client.sendall(line)
 
 
 def close_one_after_the_other(bench: Bench, client: socket.socket, server: socket.socket) -> None:
-    """Close the client first, and the server when all has arrived."""
+    """Close the client first, and the server when all has arrived.
+
+    Args:
+        bench: of the experiment.
+        client: one end of a connection.
+        server: its other end.
+    """
     client.close()
     bench.step("the client closes", wait=SETTLED)
     read_to_end(server)

@@ -25,7 +25,15 @@ GOODBYE = bytes(31)  # as long as a TLS close_notify
 
 
 def idle_connection(bench: Bench, wait: float = IDLE) -> tuple[socket.socket, socket.socket]:
-    """Connect, echo, and be silent for a while."""
+    """Connect, echo, and be silent for a while.
+
+    Args:
+        bench: of the experiment.
+        wait: seconds of silence.
+
+    Returns:
+        client and server.
+    """
     client, server = bench.connection()
     echo(client, server)
     bench.step("the client has sent a line, and the server has sent it back; then they idle", wait=wait)

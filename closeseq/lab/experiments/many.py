@@ -26,7 +26,15 @@ PORTS = 98  # for clients; of an odd number, connect() may leave one out
 
 
 def opened(bench: Bench, number: int) -> list[Pair]:
-    """Open connections to one listener, one after the other, and echo once on each."""
+    """Open connections to one listener, one after the other, and echo once on each.
+
+    Args:
+        bench: of the experiment.
+        number: how many.
+
+    Returns:
+        client and server of each, in the order of opening.
+    """
     pairs = []
     with bench.listen() as listener:
         for _ in range(number):
@@ -139,7 +147,12 @@ def server_keeps_time_wait(bench: Bench) -> None:
 
 
 def each_request(bench: Bench, first: int) -> None:
-    """Open a connection for each of many requests, and close its client (0) or its server (1) first."""
+    """Open PORTS connections, one for each request, and close the same side of each first.
+
+    Args:
+        bench: of the experiment.
+        first: the side: 0 the client, 1 the server.
+    """
     with bench.listen() as listener:
         pairs = []
         for _ in range(PORTS):

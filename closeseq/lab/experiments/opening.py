@@ -28,7 +28,12 @@ RST = "tcp flags & rst == rst"
 
 
 def begin_to_connect(bench: Bench, host: str = "127.0.0.1") -> socket.socket:
-    """Send a SYN, and wait for nothing."""
+    """Send a SYN, and wait for nothing.
+
+    Args:
+        bench: of the experiment.
+        host: an IPv4 address.
+    """
     client = bench.keep(socket.socket())
     client.setblocking(False)
     client.connect_ex((host, PORT))
@@ -36,7 +41,12 @@ def begin_to_connect(bench: Bench, host: str = "127.0.0.1") -> socket.socket:
 
 
 def connected(client: socket.socket, bench: Bench) -> socket.socket:
-    """Return a socket that has begun to connect, when that is done."""
+    """Return a socket that has begun to connect, when that is done.
+
+    Args:
+        client: as `begin_to_connect` returns it.
+        bench: of the experiment.
+    """
     client.settimeout(20)
     while client.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] != ESTABLISHED:
         time.sleep(0.005)
@@ -44,7 +54,14 @@ def connected(client: socket.socket, bench: Bench) -> socket.socket:
 
 
 def close_both(bench: Bench, client: socket.socket, server: socket.socket, wait: float = 0.1) -> None:
-    """Close the client first, and the server when all has arrived."""
+    """Close the client first, and the server when all has arrived.
+
+    Args:
+        bench: of the experiment.
+        client: one end of a connection.
+        server: its other end.
+        wait: seconds after each.
+    """
     client.close()
     bench.step("the client closes", wait=wait)
     read_to_end(server)

@@ -28,7 +28,13 @@ def asking(segment: Packet) -> bool:
 
 
 def check_restarted(bench: Bench, end: End, before_ns: int | None) -> None:
-    """State that 2MSL has begun anew: the kernel's timer runs out later than it did before."""
+    """State that 2MSL has begun anew: the kernel's timer runs out later than it did before.
+
+    Args:
+        bench: of the experiment, after the step that restarts it.
+        end: the endpoint in TIME_WAIT.
+        before_ns: when the timer would have run out before, since the Unix epoch; None: it did not run.
+    """
     now_ns = bench.end(end).clock_ns
     later = (now_ns or 0) - (before_ns or 0)
     bench.check(

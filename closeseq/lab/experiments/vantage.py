@@ -32,7 +32,12 @@ def what_the_client_sends(segments: Segments) -> NDArray[np.bool_]:
 
 
 def client_closes_then_server(bench: Bench, hidden: str = "") -> None:
-    """Echo, and close one after the other; both ends may be hidden then, for a reason."""
+    """Echo, and close one after the other.
+
+    Args:
+        bench: of the experiment.
+        hidden: why no packet shows the states then; empty if packets show them.
+    """
     client, server = bench.connection()
     echo(client, server)
     client.close()

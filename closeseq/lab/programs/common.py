@@ -32,7 +32,15 @@ def server_arguments(name: str) -> argparse.ArgumentParser:
 
 
 def listening(port: int, *, reuse: bool) -> socket.socket:
-    """Open a socket that listens; SO_REUSEADDR lets it have a port on which old connections remain."""
+    """Open a socket that listens on loopback, and say so.
+
+    Args:
+        port: where.
+        reuse: SO_REUSEADDR: it may have a port on which old connections remain.
+
+    Raises:
+        OSError: it may not have the port.
+    """
     listener = socket.socket()
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, int(reuse))
@@ -52,7 +60,12 @@ def say(line: str) -> None:
 
 
 def run(parser: argparse.ArgumentParser, main: Callable[[argparse.Namespace], None]) -> int:
-    """Run a program and return its exit status."""
+    """Run a program and return its exit status: 0, 1 after an OSError, INTERRUPTED after SIGINT.
+
+    Args:
+        parser: of its command line; its name is that of the program.
+        main: is given the arguments.
+    """
     given = parser.parse_args()
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have had it ignored
     with contextlib.suppress(OSError):

@@ -42,16 +42,22 @@ class Answer:
 class OtherProblem:
     """A problem that is not the worst, in short."""
 
-    number: int
+    number: int  # of connections
     code: str
     where: str  # with its preposition; empty for both endpoints
     meaning: str
-    since: str
+    since: str  # when it was first so, in UTC
     advice: str
 
 
 def answer(selection: Selection, overview: Overview, together: Sequence[PopulationFinding]) -> Answer:
-    """Return what to know first: the worst problem; else of many connections; else that there is none."""
+    """Return what to know first: the worst problem; else of many connections; else that there is none.
+
+    Args:
+        selection: the connections that are asked for.
+        overview: of the same.
+        together: what they show together, warnings first.
+    """
     if not overview.number:
         return Answer("good", _sentence(nothing(selection)), "no connections")
     if overview.causes:
@@ -101,7 +107,12 @@ def _waiting(overview: Overview) -> Answer:
 
 
 def other_problems(selection: Selection, overview: Overview) -> list[OtherProblem]:
-    """Return the problems after the worst one, each in short, and the rest of them in one."""
+    """Return the problems after the worst one, each in short; together with that, at most MOST_GROUPS.
+
+    Args:
+        selection: the connections that are asked for.
+        overview: of the same.
+    """
     found = overview.causes[1:]
     told = []
     for cause in found[: MOST_GROUPS - 1]:

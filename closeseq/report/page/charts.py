@@ -34,7 +34,7 @@ ROUND = (  # nanoseconds; shorter and longer times are round in tens
 class Tick(NamedTuple):
     """A mark at an axis."""
 
-    at: float
+    at: float  # in the units of the chart, along its axis
     label: str
 
 
@@ -43,8 +43,8 @@ class Area(NamedTuple):
 
     name: str
     path: str  # the `d` of an SVG path
-    most: int
-    last: int
+    most: int  # its highest number
+    last: int  # its last one
 
 
 class StackedChart(NamedTuple):
@@ -53,17 +53,17 @@ class StackedChart(NamedTuple):
     areas: Sequence[Area]
     across: Sequence[Tick]
     up: Sequence[Tick]
-    most: int
+    most: int  # the highest sum of all layers at one moment
 
 
 class Segment(NamedTuple):
     """One part of a bar of a `Columns` chart."""
 
     name: str
-    x: float
-    y: float
+    x: float  # left side, in the units of the chart
+    y: float  # top
     height: float
-    number: int
+    number: int  # what it stands for
 
 
 def stacked(series: Sequence[Series], span_ns: int, most: int) -> StackedChart:
@@ -85,7 +85,13 @@ def stacked(series: Sequence[Series], span_ns: int, most: int) -> StackedChart:
 
 
 def columns(counts: Sequence[Mapping[str, int]], names: Iterable[str], scale: int) -> Iterator[Segment]:
-    """Yield the parts of one bar for each mapping, its first name at the bottom."""
+    """Yield the parts of one bar for each mapping, from left to right and from the bottom up.
+
+    Args:
+        counts: numbers by name, one mapping a bar; at least one.
+        names: in the order from the bottom to the top.
+        scale: the number at which the plot ends, as `ceiling` gives it.
+    """
     wide = WIDTH / len(counts)
     order = list(names)
     for place, one in enumerate(counts):
@@ -122,7 +128,11 @@ def levels(scale: int) -> Iterator[Tick]:
 
 
 def times(span_ns: int) -> Iterator[Tick]:
-    """Yield marks of an axis of time, at round times since its beginning."""
+    """Yield marks of an axis of time, at round times since its beginning.
+
+    Args:
+        span_ns: nanoseconds from its beginning to its end, at least 1.
+    """
     step = _step(span_ns)
     for time_ns in range(0, span_ns + 1, step):
         yield Tick(round(LEFT + WIDTH * time_ns / span_ns, 2), span(time_ns) if time_ns else "0")

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 MOST_STEPS = 1000  # of a ladder; a longer one is for `timeline`
 MOST_NAMED = 12  # packets of one finding
-MOST_BYTES = 12_000_000  # of all ladders and records
+MOST_BYTES = 8_000_000  # of all ladders and records
 
 
 class ShownFinding(NamedTuple):
@@ -60,7 +60,13 @@ class WholeConnection(NamedTuple):
 
 
 def examples(selection: Selection, overview: Overview, most: int) -> list[WholeConnection]:
-    """Return at most so many connections to show whole, by number."""
+    """Return connections to show whole, by number.
+
+    Args:
+        selection: the connections that are asked for.
+        overview: of the same.
+        most: how many at most; fewer if they would take more than MOST_BYTES.
+    """
     order = list(islice(_by_need(selection, overview, most), most))
     drawn = dict(zip(sorted(order), selection.analysis.drawn(example, sorted(order)), strict=True))
     kept, size = [], 0

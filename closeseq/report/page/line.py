@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from closeseq.connection import Connection
     from closeseq.connections.conversation import Address, End
 
+LONGEST_SHAPE = 120  # characters
+
 Place: TypeAlias = "tuple[str, End | None]"  # the code of a finding, and at which endpoint
 
 
@@ -34,15 +36,15 @@ class StateEntry(NamedTuple):
 
     time_ns: int  # since the Unix epoch
     end: int  # index into ENDS
-    state: str
+    state: str  # the value of a State
 
 
 class PageRow(NamedTuple):
     """One connection."""
 
-    id: int
+    id: int  # its number in the capture
     start_ns: int  # since the Unix epoch
-    last_ns: int
+    last_ns: int  # likewise
     client: Address
     server: Address
     packets: int
@@ -73,7 +75,7 @@ def _line(connection: Connection) -> PageRow:
             str(connection.verdict),
             str(connection.initiator),
             (timeline.state(ENDS[0]).value, timeline.state(ENDS[1]).value),
-            connection.shape,
+            _short(connection.shape),
             _places(connection, Severity.PROBLEM),
             _places(connection, Severity.NOTICE),
         ),
@@ -86,7 +88,7 @@ def _line(connection: Connection) -> PageRow:
 def _bare(connection: Connection) -> PageRow:
     """Return the line of a connection at which closeseq itself fails."""
     unknown = State.UNKNOWN.value
-    ending = RowEnding(CODE, str(connection.initiator), (unknown, unknown), connection.shape, (), ())
+    ending = RowEnding(CODE, str(connection.initiator), (unknown, unknown), _short(connection.shape), (), ())
     return _shared(connection, ending, None, None, ())
 
 
@@ -111,6 +113,11 @@ def _shared(
         closed_ns,
         moves,
     )
+
+
+def _short(shape: str) -> str:
+    """Return a shape whose length a capture cannot choose; whole, but for a few that no people make."""
+    return shape if len(shape) <= LONGEST_SHAPE else f"{shape[:LONGEST_SHAPE].rpartition(' ')[0]} ..."
 
 
 def _places(connection: Connection, severity: Severity) -> tuple[Place, ...]:

@@ -42,7 +42,7 @@ class Series(NamedTuple):
     """The sockets of a server port in one state, at each moment."""
 
     state: State
-    counts: Sequence[int]
+    counts: Sequence[int]  # one for each of MOMENTS
 
 
 class Occupancy:
@@ -61,7 +61,12 @@ class Occupancy:
         self._changes: dict[tuple[int, int, str], list[int]] = {}  # by port, endpoint, state
 
     def add(self, port: int, moves: Iterable[StateEntry]) -> None:
-        """Count the sockets of one connection to a server port; `moves` are in time order."""
+        """Count the sockets of one connection.
+
+        Args:
+            port: of the server.
+            moves: each endpoint's states, in time order.
+        """
         port = port if port in self.ports else OTHERS
         now: dict[int, str] = {}
         for time_ns, end, state in moves:
@@ -83,7 +88,15 @@ class Occupancy:
         return found
 
     def series(self, port: int, end: int) -> list[Series]:
-        """Return the counts of a port's sockets, servers' or clients', in the order of STACK."""
+        """Return the counts of a port's sockets, servers' or clients', in the order of STACK.
+
+        Args:
+            port: one of `ports`, or OTHERS.
+            end: as in `StateEntry`: 0 for clients, 1 for servers.
+
+        Returns:
+            only states that a socket was in, each with one count a moment.
+        """
         found = ((state, self._changes.get((port, end, state.value))) for state in STACK)
         summed = (Series(state, list(accumulate(one))) for state, one in found if one is not None)
         return [one for one in summed if any(one.counts)]
@@ -94,5 +107,10 @@ class Occupancy:
 
 
 def most_used(connections: Mapping[int, int], most: int) -> list[int]:
-    """Return so many of the ports, those with the most connections."""
+    """Return the ports with the most connections, the most first.
+
+    Args:
+        connections: their number, by port.
+        most: how many ports at most.
+    """
     return sorted(connections, key=lambda port: (-connections[port], port))[:most]

@@ -34,13 +34,14 @@ class Overview:
 
     occupancy: Occupancy
     number: int = 0  # of connections
-    verdicts: Counter[str] = field(default_factory=Counter)
-    shapes: Counter[str] = field(default_factory=Counter)
+    verdicts: Counter[str] = field(default_factory=Counter)  # connections with each
+    shapes: Counter[str] = field(default_factory=Counter)  # likewise
     findings: Counter[str] = field(default_factory=Counter)  # connections that have one with this code
-    notices: Counter[Place] = field(default_factory=Counter)
+    notices: Counter[Place] = field(default_factory=Counter)  # connections with each
     states: Counter[str] = field(default_factory=Counter)  # connections with an endpoint that ends in it
     ports: Counter[int] = field(default_factory=Counter)  # connections by server port, as in occupancy.ports
     troubled_ports: Counter[int] = field(default_factory=Counter)  # those with a problem
+    # Connections that ended, by verdict, in each bin of time.
     closes: list[Counter[str]] = field(default_factory=lambda: [Counter() for _ in range(BINS)])
     begun: list[int] = field(default_factory=lambda: [0] * BINS)  # problems, by when they began
     waiting: Counter[tuple[End, Address]] = field(default_factory=Counter)  # CLOSE_WAIT, but no problem yet
@@ -101,7 +102,7 @@ class Overview:
         self._groups.setdefault(key, Group(*key)).indices.append(index)
 
     def bin(self, time_ns: int) -> int:
-        """Return in which of the BINS a time falls; the end of the capture belongs to the last."""
+        """Return the bin, from 0, of a time since the Unix epoch; the capture's end is in the last one."""
         place = (time_ns - self.occupancy.first_ns) * BINS // self.occupancy.span_ns
         return min(max(place, 0), BINS - 1)
 

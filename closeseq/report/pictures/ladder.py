@@ -66,10 +66,11 @@ class Rung:
     flags: str = ""  # "FIN ACK"
     numbers: str = ""  # "seq 6 ack 7 len 5"
     words: str = ""  # of the traffic, in place of an arrow
-    remark: str = ""
-    arrived: Arrival | None = None
-    moves: tuple[StateChange, ...] = ()
+    remark: str = ""  # what stands beside it
+    arrived: Arrival | None = None  # of the arrow; None where there is none
+    moves: tuple[StateChange, ...] = ()  # states that are entered with it
     lands: int = 0  # rungs further down at which the arrow ends: it crossed others
+    lasted_ns: int = 0  # of the traffic
     letters: tuple[str, ...] = ()  # of the findings that rest on it
 
     @property
@@ -96,14 +97,14 @@ class Rung:
 class Ladder:
     """One connection, ready to be drawn. All text is printable; none is escaped for a format yet."""
 
-    number: int
+    number: int  # of the connection
     title: str  # the verdict
     began: str  # when, how long, how many packets
     client: str  # addresses
     server: str
-    client_role: str
+    client_role: str  # what it did in the close; empty if nothing
     server_role: str
-    start_ns: int
+    start_ns: int  # since the Unix epoch
     end_ns: int  # the moment for which the last states hold
     first: dict[End, State] = field(default_factory=dict)  # before the first rung
     rungs: tuple[Rung, ...] = ()
@@ -179,7 +180,7 @@ def pauses(one: Ladder) -> Iterator[tuple[Rung, str]]:
     for rung in one.rungs:
         waited = rung.time_ns - before
         yield rung, f"{span(waited)} later" if waited >= NAMED_WAIT else ""
-        before = rung.time_ns
+        before = rung.time_ns + rung.lasted_ns
 
 
 def closing_lines(one: Ladder) -> Iterator[str]:
@@ -226,7 +227,8 @@ def _rung(step: Step, connection: Connection) -> Rung:
     moves = tuple(_move(transition, step) for transition in step.transitions)
     if event is None:
         words = printable(files.text(traffic_in_words(step)))
-        return Rung(step.time_ns, step.packet, words=words, moves=moves)
+        lasted = 0 if step.traffic is None else step.traffic.last_ns - step.time_ns
+        return Rung(step.time_ns, step.packet, words=words, moves=moves, lasted_ns=lasted)
     flags = [word for bit, word in WORDS if event.flags & bit and (bit != PSH or not event.length)]
     numbers = [f"seq {event.seq}"]
     numbers += [] if event.ack is None else [f"ack {event.ack}"]

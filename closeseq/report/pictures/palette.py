@@ -10,8 +10,8 @@ from closeseq.tcp.states import State
 class Paint(NamedTuple):
     """The colours of one state: its area, and text and edges beside it."""
 
-    fill: str
-    ink: str
+    fill: str  # of its area, as in CSS
+    ink: str  # of text and edges
 
 
 # By colour scheme. An endpoint without a socket, and one of which nothing is known, has no colour.
@@ -53,7 +53,12 @@ INK = {"active": "#1a6b3c", "passive": "#1d559e", "reset": PROBLEM["light"], "ot
 
 
 def kind_of(before: State, after: State) -> str:
-    """Return which kind of open or close a transition belongs to: active, passive, or other."""
+    """Return which kind of open or close a transition belongs to: active, passive, or other.
+
+    Args:
+        before: the state that is left.
+        after: the state that is entered.
+    """
     if before in ACTIVE or after in ACTIVE:
         return "active"
     return "passive" if before in PASSIVE or after in PASSIVE else "other"

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 class PictureForm:
     """A form of pictures."""
 
-    draw: Callable[[Connection], str]
+    draw: Callable[[Connection], str]  # makes a picture of a connection
     bare: Callable[[Connection], str]  # where closeseq itself fails at a connection
     suffix: str  # of a file with one picture
     alone: bool  # whether a file holds one picture only

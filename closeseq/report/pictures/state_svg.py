@@ -56,7 +56,11 @@ def state_svg(way: Way | None = None, *, style: bool = True) -> str:
 
 
 class Chart:
-    """A state diagram being drawn."""
+    """A state diagram being drawn.
+
+    Args:
+        way: that of a connection, which then stands out; None for the diagram alone.
+    """
 
     def __init__(self, way: Way | None) -> None:
         self.way = way

@@ -57,6 +57,7 @@ _LADDER = (
     ".clock,.number,.address,.numbers,.state,.code{font-family:ui-monospace,'DejaVu Sans Mono',monospace}",
     ".clock,.number,.state,.numbers{font-size:11px}",
     ".address{font-size:12px}",
+    ".address.small{font-size:10.5px}",
     ".numbers{font-size:10.5px;font-weight:400}",
     ".wait,.traffic{font-size:11.5px;font-style:italic}",
     ".label{font-weight:600;stroke-width:4px;stroke-linejoin:round;paint-order:stroke}",

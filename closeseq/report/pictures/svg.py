@@ -48,6 +48,8 @@ LEAD = 30  # lifeline before the first arrow, and after the last
 # Characters that surely fit.
 TITLE_LINE = 105
 REMARK_LINE = 50
+TRAFFIC_LINE = 48
+ADDRESS = 40  # longer ones are written smaller
 PARAGRAPH_LINE = 150
 
 SHORT_WAIT = 20_000_000  # ns: what is longer takes more room
@@ -69,7 +71,13 @@ def ladder_svg(
 
 
 def drawn_svg(one: Ladder, *, style: bool = True, findings: bool = True) -> str:
-    """Return a ladder as an `<svg>` element; see `ladder_svg`."""
+    """Return a ladder as an `<svg>` element.
+
+    Args:
+        one: the ladder.
+        style: as in `ladder_svg`.
+        findings: as in `ladder_svg`.
+    """
     picture = Picture(one, findings=findings)
     if style:
         element = Element("style")
@@ -80,7 +88,12 @@ def drawn_svg(one: Ladder, *, style: bool = True, findings: bool = True) -> str:
 
 
 class Picture:
-    """A ladder being drawn, from the top to the bottom."""
+    """A ladder being drawn, from the top to the bottom.
+
+    Args:
+        one: the ladder.
+        findings: whether the findings are written below it.
+    """
 
     def __init__(self, one: Ladder, *, findings: bool = True) -> None:
         self.ladder = one
@@ -150,7 +163,8 @@ class Picture:
             caption = self._text("caption", middle, self.y + 17, str(end), anchor="middle")
             if role:
                 self._span(caption, f"role {role.split()[0]}", f" · {role}")
-            self._text("address", middle, self.y + 34, one.address(end), anchor="middle")
+            small = " small" if len(one.address(end)) > ADDRESS else ""
+            self._text(f"address{small}", middle, self.y + 34, one.address(end), anchor="middle")
         self.y += 42
 
     @staticmethod
@@ -189,24 +203,23 @@ class Picture:
         y: float = self.y + LEAD
         before = self.ladder.start_ns
         for index, rung in enumerate(rungs):
-            waited = rung.time_ns - before
-            if index and waited > SHORT_WAIT:
-                more = min(MOST_STRETCH, STRETCH * (1 + math.log10(waited / SHORT_WAIT)))
+            if index:
+                waited = rung.time_ns - before
                 if waited >= NAMED_WAIT:
-                    middle = (places[-1] + y + more) / 2 + 4
+                    middle = (places[-1] + y + _stretch(waited)) / 2 + 4
                     self._text("wait", CLOCK, middle, f"+ {span(waited)}", anchor="end")
-                y += more
+                y += _stretch(waited)
             places.append(y)
             lines = len(textwrap.wrap(rung.remark, REMARK_LINE)) or 1
+            lines = max(lines, len(textwrap.wrap(rung.words, TRAFFIC_LINE)))
             names = max(sum(move.end is end for move in rung.moves) for end in End)
             y += max(RUNG, lines * TEXT + 12, SLANT + (names - 1) * NAME + 22)
-            before = rung.time_ns
+            y += _stretch(rung.lasted_ns)
+            before = rung.time_ns + rung.lasted_ns
         waited = self.ladder.end_ns - before
-        if waited > SHORT_WAIT:
-            y += min(MOST_STRETCH, STRETCH * (1 + math.log10(waited / SHORT_WAIT)))
-            self._text(
-                "wait", CLOCK, y - LEAD, f"+ {span(waited)}", anchor="end"
-            ) if waited >= NAMED_WAIT else None
+        y += _stretch(waited)
+        if waited >= NAMED_WAIT:
+            self._text("wait", CLOCK, y - LEAD, f"+ {span(waited)}", anchor="end")
         self.y = round(y - 10)
         return places
 
@@ -272,9 +285,9 @@ class Picture:
             )
             self._arrow(group, rung, at, places[index + rung.lands] + SLANT, crossed=crossed)
         elif rung.words:
-            self._text(
-                "traffic", sum(LINE.values()) / 2, at + 4, f"~ {rung.words}", anchor="middle", into=group
-            )
+            for number, line in enumerate(textwrap.wrap(f"~ {rung.words}", TRAFFIC_LINE)):
+                y = at + 4 + number * TEXT
+                self._text("traffic", sum(LINE.values()) / 2, y, line, anchor="middle", into=group)
         self._remark(group, rung, at)
 
     def _arrow(self, into: Element, rung: Rung, y1: float, y2: float, *, crossed: bool) -> None:
@@ -358,3 +371,10 @@ class Picture:
         self.y += 8
         for mark in sorted(self.marks):
             self._paragraph("dim", MARGIN, meanings[mark], PARAGRAPH_LINE)
+
+
+def _stretch(waited_ns: int) -> float:
+    """Return how many pixels a span of time takes, beyond those that its rung takes anyway."""
+    if waited_ns <= SHORT_WAIT:
+        return 0.0
+    return min(MOST_STRETCH, STRETCH * (1 + math.log10(waited_ns / SHORT_WAIT)))

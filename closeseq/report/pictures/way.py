@@ -49,12 +49,17 @@ class Way:
     """Both endpoints' ways. All text is printable; none is escaped for a format yet."""
 
     title: str = ""
-    first: dict[End, State] = field(default_factory=dict)
-    last: dict[End, State] = field(default_factory=dict)
+    first: dict[End, State] = field(default_factory=dict)  # in which each endpoint began
+    last: dict[End, State] = field(default_factory=dict)  # in which it ended
     passages: tuple[Passage, ...] = ()
 
     def between(self, before: State, after: State) -> list[Passage]:
-        """Return who went from one state to another as the diagram has it: not by a RST."""
+        """Return who went from one state to another as the diagram has it: not by a RST.
+
+        Args:
+            before: the state that is left.
+            after: the state that is entered.
+        """
         ways = [one for one in self.passages if (one.before, one.after) == (before, after)]
         return [one for one in ways if one.kind != "reset"]
 
