@@ -106,12 +106,12 @@ class whole(int, metaclass=NotingInt):  # noqa: N801 - it stands for `int`
 
 
 def least(*given: Any, **how: Any) -> Any:
-    """Return `min` of something."""
+    """Return `min` of something; `given` and `how` are its arguments, as for `extreme`."""
     return extreme("min", given, how)
 
 
 def greatest(*given: Any, **how: Any) -> Any:
-    """Return `max` of something."""
+    """Return `max` of something; `given` and `how` are its arguments, as for `extreme`."""
     return extreme("max", given, how)
 
 
