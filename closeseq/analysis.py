@@ -144,8 +144,12 @@ def from_script(script: str, *, now: float | None = None, stuck_after: float = 6
         now: for which moment, in seconds after the connection began; by default its last packet's.
         stuck_after: from how many seconds on a wait counts as stuck.
 
+    Returns:
+        The script's first connection.
+
     Raises:
         ScriptError: a word of the script is none, or no segment can do what it asks for.
+        ValueError: `stuck_after` is below zero.
     """
     from closeseq.script import conversation
 
@@ -163,10 +167,22 @@ def analyze_chain(
     progress: Callable[[int, int | None], None] | None = None,
     jobs: int | None = 1,
 ) -> Analysis:
-    """Analyse files that are one capture; see `analyze` and `Analysis` for the rest.
+    """Analyse files that are one capture.
+
+    Args:
+        chain: the files, from `find_chains`.
+        settings: ports, hosts, limits and timers.
+        count: stop after this many packets; None reads all.
+        progress: is called after each batch with the bytes consumed and the size of all, if known.
+        jobs: how many processes judge connections, as for `Analysis`; with more than one, one more reads the
+            files ahead.
+
+    Returns:
+        The analysis; where a file is damaged, that of what was read, with `reading.error`.
 
     Raises:
         CaptureError: none of them can be read at all.
+        WorkerError: the process that reads ended before its work was done.
     """
     analysis = Analysis(chain.paths[0], settings, jobs)
     reading = analysis.reading
@@ -210,7 +226,13 @@ class Analysis(Judging, Sequence[Connection]):
 
     @classmethod
     def of_some(cls, connections: Connections, reading: Reading, settings: Settings) -> Self:
-        """Return the analysis of some connections of a capture, by their numbers in it."""
+        """Return the analysis of some connections of a capture, by their numbers in it.
+
+        Args:
+            connections: those of a shard, each with its number in the whole capture.
+            reading: what was read of the whole capture.
+            settings: ports, hosts, limits and timers.
+        """
         made = cls(reading.path, settings)
         made.reading, made._connections = reading, connections
         return made
@@ -222,7 +244,10 @@ class Analysis(Judging, Sequence[Connection]):
         return numbers
 
     def feed(self, segments: Segments) -> None:
-        """Add a batch of segments, which follow those fed before."""
+        """Add a batch of segments, which follow those fed before.
+
+        What was computed of the earlier ones (`classes`, `closes`, the counts) is computed anew.
+        """
         self.reading.see(segments)
         self._add(segments)
         self.__dict__.pop("closes", None)
@@ -250,7 +275,7 @@ class Analysis(Judging, Sequence[Connection]):
         return self.among(range(len(self)))
 
     def among(self, indices: Sequence[int]) -> Iterator[Connection]:
-        """Yield the connections with these indices, which ascend: in less time than one by one."""
+        """Yield the connections with these indices (from 0, ascending): in less time than one by one."""
         conversations = self._connections.conversations(np.asarray(indices, np.int64))
         return map(self._analysed, conversations)
 
@@ -378,7 +403,11 @@ class Analysis(Judging, Sequence[Connection]):
 
     @cached_property
     def classes(self) -> Sequence[ConnectionClass]:
-        """All connections in classes (see classes/outcome.py), in the order of their first ones."""
+        """All connections in classes (see classes/outcome.py), in the order of their first ones.
+
+        Raises:
+            WorkerError: another process ended before its work was done; as do the counts made of classes.
+        """
         found, outcomes = self._find_classes()
         return ConnectionClasses(found.groups(), outcomes, self)
 
@@ -445,7 +474,11 @@ class Analysis(Judging, Sequence[Connection]):
         return Counter(dict(counts.most_common()))
 
     def problems(self) -> Iterator[Connection]:
-        """Return the connections with a problem to fix, in the order of their first packets."""
+        """Return the connections with a problem to fix, in the order of their first packets.
+
+        Raises:
+            WorkerError: another process ended before its work was done.
+        """
         found = (one.members for one in self.classes if one.outcome.has_problem)
         return self.among(sorted(i for members in found for i in members))
 
@@ -472,7 +505,19 @@ class SharedAnalysis(Analysis):
         count: int | None = None,
         progress: Callable[[int, int | None], None] | None = None,
     ) -> Self:
-        """Analyse files that are one capture; see `analyze`."""
+        """Analyse files that are one capture, one task a file.
+
+        Args:
+            chain: the files, from `find_chains`.
+            settings: ports, hosts, limits and timers.
+            executor: runs the tasks.
+            count: stop after this many packets; None reads all.
+            progress: is called after each file with how many are done and how many there are.
+
+        Raises:
+            CaptureError: none of the files can be read at all.
+            WorkerError: the executor has lost its workers.
+        """
         from closeseq.shards.plan import shared_out
 
         whole = shared_out(executor, chain, settings, count=count, progress=progress)
@@ -499,7 +544,7 @@ class ConnectionClass:
         return len(self.indices)
 
     def among(self, ids: Collection[int]) -> Sequence[int]:
-        """Return the indices of those whose number, from 1, is one of these; of all where none is given."""
+        """Return the indices of those whose number, from 1, is one of `ids`; of all where none is given."""
         if not ids:
             return cast("Sequence[int]", self.indices)
         return [index for index in self.members if index + 1 in ids]
@@ -517,7 +562,13 @@ class ConnectionClass:
 
 
 class ConnectionClasses(Sequence[ConnectionClass]):
-    """All classes of an analysis; each is made on demand, for there may be a million."""
+    """All classes of an analysis; each is made on demand, for there may be a million.
+
+    Args:
+        groups: the connections of each class, and the number of its outcome.
+        outcomes: by number.
+        analysis: of which they are.
+    """
 
     def __init__(self, groups: Groups, outcomes: Sequence[Outcome], analysis: Analysis) -> None:
         self._groups = groups

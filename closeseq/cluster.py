@@ -69,7 +69,13 @@ class MergedCounts(Generic[Key]):
         self.first: dict[Key, tuple[int, int]] = {}
 
     def add(self, key: Key, number: int, first: tuple[int, int]) -> None:
-        """Count connections of a kind."""
+        """Count connections of a kind.
+
+        Args:
+            key: the kind, such as a verdict's code.
+            number: how many they are.
+            first: the least number of one of them, and the kind's place among those that this connection has.
+        """
         self.of[key] = self.of.get(key, 0) + number
         self.first[key] = min(first, self.first.get(key, first))
 
@@ -91,11 +97,16 @@ class ProblemPlace:
 
     number: int  # of connections
     first: int  # the least number of a connection
-    advice: str
+    advice: str  # of the first of them
     shown: list[tuple[int, list[str]]]  # the first of them: number, and lines of the summary
 
     def merge(self, other: ProblemPlace, most: int | None) -> None:
-        """Add the connections of another shard, and show at most `most`."""
+        """Add the connections of another shard.
+
+        Args:
+            other: of the same problem at the same address.
+            most: how many connections are shown of both together; None for all.
+        """
         self.number += other.number
         if other.first < self.first:
             self.first, self.advice = other.first, other.advice
@@ -106,15 +117,17 @@ class ProblemPlace:
 class Numerous(Group):
     """A group whose connections are elsewhere: only their number is known."""
 
-    size: int = 0
+    size: int = 0  # how many connections it has
     least: int = 0  # the number of its first connection
 
     @property
     def number(self) -> int:
+        """How many connections it has."""
         return self.size
 
     @property
     def first(self) -> int:
+        """The least number of one of them."""
         return self.least
 
 
@@ -122,16 +135,19 @@ class Numerous(Group):
 class Totals:
     """All that the summary says about the connections of some shards."""
 
-    connections: int = 0
+    connections: int = 0  # in the shards
     selected: int = 0  # of these, those that are asked for
+    # near the clients, near the servers, out of order; see `Connections.losses`
     losses: tuple[int, int, int] = (0, 0, 0)
     verdicts: MergedCounts[str] = field(default_factory=MergedCounts)
     findings: MergedCounts[str] = field(default_factory=MergedCounts)
     shapes: MergedCounts[str] = field(default_factory=MergedCounts)
     notices: MergedCounts[tuple[str, str]] = field(default_factory=MergedCounts)
+    # endpoints in CLOSE_WAIT
     close_waits: MergedCounts[tuple[End, Address]] = field(default_factory=MergedCounts)
     problems: dict[tuple[str, End | None, Address | None], ProblemPlace] = field(default_factory=dict)
-    faults: Faults = field(default_factory=Faults)
+    faults: Faults = field(default_factory=Faults)  # at which connections closeseq itself failed
+    # one a shard; empty where only some connections are asked for
     closes: list[Closes] = field(default_factory=list)
 
     @classmethod
@@ -168,7 +184,12 @@ class Totals:
         return made
 
     def merge(self, other: Totals, most: int | None) -> None:
-        """Add the totals of another shard."""
+        """Add the totals of another shard.
+
+        Args:
+            other: its connections are none of these.
+            most: how many connections are shown of each problem at each address; None for all.
+        """
         self.connections += other.connections
         self.selected += other.selected
         one, two, three = (a + b for a, b in zip(self.losses, other.losses, strict=True))
@@ -184,13 +205,26 @@ class Totals:
         self.closes += other.closes
 
     def population(self, wanted: Wanted, settings: Settings) -> list[PopulationFinding]:
-        """Return what all connections show together; nothing where only some are wanted."""
+        """Return what all connections show together.
+
+        Args:
+            wanted: which connections are asked for. Of a choice nothing is said.
+            settings: ports, hosts, limits and timers of the run.
+        """
         return [] if wanted or not self.closes else populations(Closes.joined(self.closes), settings)
 
     def summary(
         self, reading: Reading, settings: Settings, wanted: Wanted, style: Style, most: int | None
     ) -> Iterator[str]:
-        """Yield the lines of the summary, as `report.summary` would of all connections at once."""
+        """Yield the lines of the summary, as `report.summary` would of all connections at once.
+
+        Args:
+            reading: what was read of the whole capture.
+            settings: ports, hosts, limits and timers of the run.
+            wanted: which connections are asked for.
+            style: how text may look: width, colours, ASCII.
+            most: how many connections with a problem are shown; None for all.
+        """
         yield from what_was_read(_Stand(self, reading, settings, wanted).selection, style)
         if not self.selected:
             return
@@ -266,16 +300,24 @@ SUMMARY = "summary.txt"
 class Order:
     """What every worker has to make of a shard."""
 
-    settings: Settings
-    reading: Reading
-    wanted: Wanted
-    style: Style
+    settings: Settings  # ports, hosts, limits and timers
+    reading: Reading  # what was read of the whole capture
+    wanted: Wanted  # which connections are asked for
+    style: Style  # how text may look
     most: int | None  # connections with a problem in the summary; None for all
     form: str  # of FORMS; of a summary nothing is written
 
 
 def handed_on(order: Order, folder: str | None) -> Held:
-    """Store an order where every task can read it: it may list many files."""
+    """Store an order where every task can read it: it may list many files.
+
+    Args:
+        order: what the workers have to make.
+        folder: where to store it, as `shards.keys.put` says; None to hand it on in memory.
+
+    Returns:
+        What finds it: the argument of `part`.
+    """
     return put(folder, "order", pickle.dumps(order))
 
 
@@ -290,7 +332,7 @@ def part(held: Held, numbered: Numbered, url: str | None) -> Totals:
 
     Args:
         held: the order, from `handed_on`.
-        numbered: the shard.
+        numbered: the shard, with the numbers of its connections in the whole capture.
         url: of the file to write; None for none.
     """
     order = _order(held)

@@ -34,11 +34,11 @@ ONE_FILE = Files()  # for all connections whose packets need no file to be named
 class Endpoint:
     """One endpoint of an analysed connection, with its state at the end of the capture."""
 
-    address: str
+    address: str  # IP address, as text
     port: int
-    state: State
-    role: Role
-    packets: int
+    state: State  # at the end of the capture
+    role: Role  # what it did in the close
+    packets: int  # captured, duplicates left out
     bytes: int  # of payload, retransmissions included
 
 
@@ -122,11 +122,21 @@ class Connection:
         return not_judged(self.conversation, fault)
 
     def judged(self, timeline: Timeline, judgement: Judgement, shape: str) -> None:
-        """Set what is known of this connection already, so that it is not computed again."""
+        """Set what is known of this connection already, so that it is not computed again.
+
+        Args:
+            timeline: both endpoints' states, as `replay` would give them.
+            judgement: as `judge` would give it of this timeline.
+            shape: the close in short, as `connections.shape` would give it.
+        """
         self.__dict__.update(timeline=timeline, judgement=judgement, shape=shape)
 
     def unjudged(self, fault: Exception) -> Self:
-        """Return this connection as `not-judged`, since closeseq failed to show it."""
+        """Return this connection as `not-judged`, since closeseq failed to show it.
+
+        Args:
+            fault: what was raised.
+        """
         self._note(fault)
         other = copy.copy(self)
         known = ""
@@ -161,6 +171,7 @@ class Connection:
 
     @property
     def opener(self) -> Opener:
+        """How it is known which endpoint is the client."""
         return self.conversation.opener
 
     @property
@@ -175,14 +186,17 @@ class Connection:
 
     @property
     def packets(self) -> int:
+        """How many packets of both endpoints were captured, duplicates left out."""
         return self.conversation.client_packets + self.conversation.server_packets
 
     @property
     def client(self) -> Endpoint:
+        """The endpoint that opened it actively."""
         return self.end(End.CLIENT)
 
     @property
     def server(self) -> Endpoint:
+        """The endpoint that was listening."""
         return self.end(End.SERVER)
 
     def end(self, end: End) -> Endpoint:
@@ -216,6 +230,7 @@ class Connection:
 
     @property
     def findings(self) -> tuple[Finding, ...]:
+        """What deserves attention, in the order in which it is reported (`judgement.RULES`)."""
         return self.judgement.findings
 
     @property
@@ -224,7 +239,7 @@ class Connection:
         return program_errors(self.timeline, self.findings)
 
     def has(self, code: str) -> bool:
-        """Whether there is a finding with this code."""
+        """Whether there is a finding with this code, such as "fin-lost"."""
         return any(finding.code == code for finding in self.findings)
 
     @property

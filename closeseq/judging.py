@@ -43,14 +43,26 @@ class Judging:
         return len(self._connections)
 
     def places(self, indices: Sequence[int], end: End) -> list[tuple[Address, list[int]]]:
-        """Group connections, given by index, by the address of one endpoint.
+        """Group connections by the address of one endpoint.
 
         For a server that is address and port; for a client, whose ports vary, the port is given as 0.
+
+        Args:
+            indices: which connections, from 0 in the order of their first packets.
+            end: whose address.
+
+        Returns:
+            Each address with the indices of its connections; see `Connections.places` for the order.
         """
         return self._connections.places(indices, end, with_port=end is End.SERVER)
 
     def failed_at(self, indices: Iterable[int], fault: Exception) -> None:
-        """Record a fault of closeseq itself while it showed these connections, given by index."""
+        """Record a fault of closeseq itself while it showed these connections.
+
+        Args:
+            indices: which connections, from 0 in the order of their first packets.
+            fault: what was raised.
+        """
         self.faults.add_all(self._connections.numbers[list(indices)].tolist(), fault)
 
     def _add(self, segments: Segments) -> None:

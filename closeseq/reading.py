@@ -27,14 +27,14 @@ class Reading:
     """What was read of a capture: counts, times, files, and why reading stopped."""
 
     path: str  # of several files the first one
-    packets: int = 0
+    packets: int = 0  # captured ones, of all protocols
     segments: int = 0  # TCP segments, before --port and --host choose among them
     skipped: dict[str, int] = field(default_factory=dict)  # reason -> frames
     notes: dict[str, int] = field(default_factory=dict)  # remark -> segments
     dropped: int = 0  # packets that were lost, as the capture itself reports
     copies: int = 0  # packets captured or delivered more than once and counted once
-    first_ns: int | None = None  # time of the earliest packet, since the Unix epoch
-    last_ns: int | None = None  # time of the latest packet
+    first_ns: int | None = None  # time of the earliest TCP segment, since the Unix epoch
+    last_ns: int | None = None  # and of the latest one
     ended_ns: int | None = None  # when the capture ended, if it reports that
     error: CaptureError | None = None  # why reading stopped early; what was read is analysed
     files: Files = field(default_factory=Files)  # that were read, in the order of their times
@@ -48,14 +48,19 @@ class Reading:
         return max(known, default=None)
 
     def see(self, segments: Segments) -> None:
-        """Take in the times of a batch."""
+        """Take in the times of a batch's segments, those that were asked for and all others."""
         if len(segments):
             first, last = int(segments.time_ns.min()), int(segments.time_ns.max())
             self.first_ns = first if self.first_ns is None else min(first, self.first_ns)
             self.last_ns = last if self.last_ns is None else max(last, self.last_ns)
 
     def add(self, packets: int, segments: Segments) -> None:
-        """Count a batch."""
+        """Count a batch.
+
+        Args:
+            packets: captured packets in it, also those that gave no segment.
+            segments: what was decoded of them; its counts of skipped frames and remarks are added.
+        """
         self.packets += packets
         self.segments += len(segments)
         self.skipped = dict(Counter(self.skipped) + Counter(segments.skipped))
@@ -72,9 +77,9 @@ class Decoded(NamedTuple):
     """A batch of that file."""
 
     segments: Segments
-    packets: int
+    packets: int  # frames in the batch, also those that gave no segment
     first_ns: int  # time of its earliest packet; 0 without any
-    last_ns: int
+    last_ns: int  # and of its latest
     position: int  # bytes of the file that were used so far
     size: int | None  # bytes of it, if known
 
@@ -121,6 +126,9 @@ class Reader:
 
     def read(self, paths: Sequence[str]) -> None:
         """Read the files. An error in one is kept as its `File.error`, and the others are read.
+
+        Args:
+            paths: names or URLs of the files, in the order of their times; "-" is standard input.
 
         Raises:
             WorkerError: the process that reads ended before its work was done.

@@ -61,9 +61,9 @@ TIMESTAMPS = (1_000_000, 5_000_000)  # the endpoints' clocks at the start, in ms
 class System(NamedTuple):
     """An operating system, by what its packets show."""
 
-    ttl: int
+    ttl: int  # with which its packets begin
     options: int  # the kinds of its SYN's options in order, four bits each
-    options_with_timestamps: int
+    options_with_timestamps: int  # the same where it offers timestamps
     counts: bool  # whether it counts its packets in IPv4's identification
     dsack: bool = False  # whether it reports where a segment came twice (RFC 2883)
 
@@ -90,15 +90,15 @@ WORD = re.compile(
 class Word(NamedTuple):
     """One word of a script."""
 
-    text: str
+    text: str  # as written
     end: int  # 0 the client, 1 the server
-    flags: int
+    flags: int  # control bits
     length: int | None  # bytes of data; None if the word names none
-    window: int
-    keepalive: bool
-    again: bool
-    captured: bool
-    received: bool
+    window: int  # as on the wire
+    keepalive: bool  # K: numbered one below the next
+    again: bool  # *: a retransmission is asked for
+    captured: bool  # whether the capture sees it
+    received: bool  # whether its receiver gets it
 
 
 class ScriptSegment(NamedTuple):
@@ -106,20 +106,22 @@ class ScriptSegment(NamedTuple):
 
     word: Word
     seq: int
-    ack: int
+    ack: int  # 0 without the flag
     flags: int
-    length: int
-    tsval: int | None
+    length: int  # bytes of data
+    tsval: int | None  # in ms; None without timestamps
     tsecr: int | None
     sacked: int = 0  # how far beyond `ack` it reports data
     twice: tuple[int, int] = (0, 0)  # what it reports to have come twice; the same number twice for nothing
 
     @property
     def end(self) -> int:
+        """The number after it; SYN and FIN take one each."""
         return self.seq + self.length + bool(self.flags & SYN) + bool(self.flags & FIN)
 
     @property
     def kind(self) -> int:
+        """Its SYN, FIN and RST bits: what makes two segments transmissions of one."""
         return self.flags & (SYN | FIN | RST)
 
 
@@ -130,14 +132,14 @@ class Talker:
     next: int  # number of the next new byte
     expected: int  # number of the next byte from the peer
     acked: int  # by the peer, as far as this endpoint has received
-    sent: list[ScriptSegment] = field(default_factory=list)
+    sent: list[ScriptSegment] = field(default_factory=list)  # all of it, in order of time
     early: list[ScriptSegment] = field(default_factory=list)  # received, behind a hole
     last: ScriptSegment | None = None  # received last
     recent: int = 0  # timestamp to echo (RFC 7323 4.3)
     twice: tuple[int, int] | None = None  # what came twice, and is to be reported to the peer
 
     def receive(self, segment: ScriptSegment) -> None:
-        """Take in a segment of the peer."""
+        """Take in a segment of the peer, as a receiver that keeps what comes behind a hole."""
         self.last = segment
         if segment.flags & ACK:
             self.acked = max(self.acked, segment.ack)
@@ -155,7 +157,15 @@ class Talker:
 
 
 class Script:
-    """Plays a script, and keeps the segments that its capture sees as rows."""
+    """Plays a script, and keeps the segments that its capture sees as rows.
+
+    Args:
+        numbers: the initial sequence numbers of client and server.
+        start_ns: time of the first segment, since the Unix epoch.
+        gap_ns: time between two segments.
+        timestamps: whether segments carry the timestamps option.
+        system: whose packets both endpoints send; a key of `SYSTEMS`.
+    """
 
     def __init__(
         self, numbers: tuple[int, int], start_ns: int, gap_ns: int, *, timestamps: bool, system: str
@@ -175,7 +185,11 @@ class Script:
         return Talker(client, server, client), Talker(server, client, server)
 
     def play(self, script: str) -> None:
-        """Play all words."""
+        """Play all words of a script, after those played before.
+
+        Raises:
+            ScriptError: a word is none, or no segment can do what it asks for.
+        """
         for words in script.split():
             pause = PAUSE.fullmatch(words)
             if pause:
@@ -317,7 +331,15 @@ class Script:
 
 
 def read(text: str, words: str) -> Word:
-    """Read one word; `words` are those it stands among, for the error."""
+    """Read one word of a script.
+
+    Args:
+        text: one segment, such as C:FA.
+        words: what it was written in, which may be several that cross (C:FA|S:FA); named in the error.
+
+    Raises:
+        ScriptError: it is no word, or its letters, sizes or marks contradict each other.
+    """
     match = WORD.fullmatch(text)
     if match is None:
         where = f"{text!r} in {words!r}" if text != words else repr(text)
@@ -379,6 +401,7 @@ def segments(
 
     Raises:
         ScriptError: a word is none, or no segment can do what it asks for; its text names the word.
+        KeyError: the system is not known.
     """
     played = Script(numbers, start_ns, gap_ns, timestamps=timestamps, system=system)
     played.play(script)
@@ -387,17 +410,31 @@ def segments(
 
 
 def conversations(script: str, **options: Unpack[Options]) -> list[Conversation]:
-    """Return every connection of this script, the earliest first. Arguments and errors as `segments`."""
+    """Return every connection of this script, the earliest first.
+
+    Args:
+        script: as for `segments`.
+        options: the other arguments of `segments`.
+
+    Raises:
+        ScriptError: as `segments`.
+        KeyError: as `segments`.
+    """
     found = Connections()
     found.feed(segments(script, **options))
     return list(found.conversations(np.arange(len(found))))
 
 
 def conversation(script: str, **options: Unpack[Options]) -> Conversation:
-    """Return the first connection of this script. Arguments as `segments`.
+    """Return the first connection of this script.
+
+    Args:
+        script: as for `segments`.
+        options: the other arguments of `segments`.
 
     Raises:
         ScriptError: a word is none, or no segment can do what it asks for, or nothing at all was captured.
+        KeyError: the system is not known.
     """
     found = conversations(script, **options)
     if not found:

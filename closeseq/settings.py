@@ -22,7 +22,16 @@ class Timers:
     def of(
         cls, os: str = "linux", *, time_wait_ns: int | None = None, fin_timeout_ns: int | None = None
     ) -> Timers:
-        """Return the timers of an operating system, either of them overridden. Raises KeyError."""
+        """Return the timers of an operating system, either of them overridden.
+
+        Args:
+            os: linux, macos, bsd or windows (see `BY_SYSTEM`).
+            time_wait_ns: how long TIME_WAIT lasts instead, in nanoseconds; None for the system's.
+            fin_timeout_ns: how long FIN_WAIT_2 lasts without an owner instead; None for the system's.
+
+        Raises:
+            KeyError: the system is not known.
+        """
         timers = BY_SYSTEM[os]
         if time_wait_ns is not None:
             timers = replace(timers, time_wait_ns=time_wait_ns)
@@ -51,12 +60,12 @@ EPHEMERAL_PORTS = {
 class EphemeralPorts:
     """How many local ports connect() has to choose from: each TIME_WAIT holds one, towards one server."""
 
-    usual: int = EPHEMERAL_PORTS["linux"]
+    usual: int = EPHEMERAL_PORTS["linux"]  # those of a client whose own are not known
     own: int = 0  # those of this machine, if they are known
     addresses: frozenset[str] = frozenset()  # of this machine
 
     def of(self, client: str) -> int:
-        """Return how many a client has, given by its IP address."""
+        """Return how many ports a client has to choose from, given by its IP address as text."""
         return self.own if self.own and client in self.addresses else self.usual
 
 
@@ -64,8 +73,8 @@ class EphemeralPorts:
 class Limits:
     """Thresholds of the timed rules, in nanoseconds. A wait counts from the threshold on (>=)."""
 
-    stuck_after_ns: int = 60 * SECOND
-    slow_close_ns: int = 1 * SECOND
+    stuck_after_ns: int = 60 * SECOND  # a wait counts as stuck
+    slow_close_ns: int = 1 * SECOND  # a close counts as slow: CLOSE_WAIT, before the own FIN
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,11 +98,23 @@ def settings_of(
     fin_timeout: float | None = None,
     ephemeral_ports: int | None = None,
 ) -> Settings:
-    """Return the settings for what a user gives; `analyze` describes each.
+    """Return the settings for what a user gives; `analyze` describes each of these.
+
+    None stands for what is not given: any port and host, and the system's own timers and number of ports.
+    `stuck_after`, `time_wait` and `fin_timeout` are in seconds.
+
+    Args:
+        port: one port or several, 0 to 65535.
+        host: one IP address or several, as text.
+        stuck_after: from how many seconds on a wait counts as stuck.
+        os: linux, macos, bsd or windows.
+        time_wait: how long TIME_WAIT lasts.
+        fin_timeout: how long FIN_WAIT_2 lasts without an owner.
+        ephemeral_ports: how many local ports a client has, from 1.
 
     Raises:
         ValueError: a host that is no IP address, a time below zero, a number of ports that is none, or a
-            system that is not known.
+            system whose timers are not known.
     """
     return Settings(
         ports=frozenset(_several(port)),
@@ -105,7 +126,11 @@ def settings_of(
 
 
 def nanoseconds(seconds: float) -> int:
-    """Return a length of time in nanoseconds; at most `FOREVER`. Raises ValueError for one below zero."""
+    """Return a length of time, given in seconds, in nanoseconds; at most `FOREVER`.
+
+    Raises:
+        ValueError: it is below zero, or no number (NaN).
+    """
     if not seconds >= 0:
         raise ValueError(f"{seconds} is not a length of time in seconds")
     return round(min(seconds, FOREVER) * SECOND)

@@ -30,7 +30,13 @@ def span(ns: int) -> str:
 
 
 def count(number: int, noun: str, plural: str | None = None) -> str:
-    """Return `1 byte`, `12,345 bytes`."""
+    """Return a number with its noun: `1 byte`, `12,345 bytes`.
+
+    Args:
+        number: how many, from 0.
+        noun: in the singular.
+        plural: what it is for any number but 1; None for the noun with an s.
+    """
     return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
 
 
@@ -40,11 +46,16 @@ def times(number: int) -> str:
 
 
 def packets(numbers: Iterable[int]) -> str:
-    """Return `#8`, `#8 #9`; of more than `MOST_NAMED` the first ones and the last."""
+    """Return packet numbers as text: `#8`, `#8 #9`; of more than `MOST_NAMED` the first ones and the last."""
     named = [f"#{number}" for number in numbers]
     return " ".join(named if len(named) <= MOST_NAMED else [*named[: MOST_NAMED - 2], "...", named[-1]])
 
 
 def listed(words: Sequence[str], last: str = "and") -> str:
-    """Return `a`, `a and b`, `a, b and c`."""
+    """Return words as a list in a sentence: `a`, `a and b`, `a, b and c`; empty for none.
+
+    Args:
+        words: in their order.
+        last: the word in front of the last one: "and", "or".
+    """
     return f"{', '.join(words[:-1])} {last} {words[-1]}" if len(words) > 1 else "".join(words)

@@ -58,20 +58,23 @@ class Chain(NamedTuple):
 class Timed(NamedTuple):
     """A file that has packets; such files sort by their times."""
 
-    first_ns: int
-    last_ns: int
+    first_ns: int  # time of its first packet, since the Unix epoch
+    last_ns: int  # its latest packet's time
     natural: tuple[str | int, ...]  # its name, for the order of files with equal times
     position: int  # among the files that were named
     path: str
 
     def follows(self, other: Timed) -> bool:
-        """Whether it may continue the other one, which begins no later."""
+        """Whether it may continue the other one, which begins no later: it overlaps it by little at most."""
         shorter_ns = min(self.last_ns - self.first_ns, other.last_ns - other.first_ns)
         return self.first_ns >= other.last_ns - min(SLACK_NS, shorter_ns // SLACK_SHARE)
 
 
 def find_chains(paths: Sequence[str]) -> tuple[list[Chain], list[CaptureError]]:
     """Arrange files into chains. What can be read only once (standard input, a pipe) is a chain of its own.
+
+    Args:
+        paths: names or URLs of files, in any order. A single one is not looked at.
 
     Returns:
         The chains, in the order in which their first files were named; and an error for each file that is in
@@ -134,6 +137,9 @@ def arranged(files: Iterable[Timed]) -> list[list[Timed]]:
 
     First files of one naming are chained, since a rotation's names are alike; then chains are joined of which
     no file overlaps one of the other.
+
+    Args:
+        files: those that have packets, in any order.
     """
     families: dict[str, list[list[Timed]]] = {}
     for one in sorted(files):
@@ -171,7 +177,12 @@ def family(path: str) -> str:
 
 
 def likeness(one: str, other: str) -> int:
-    """Return how many characters two names have in common at their beginnings and at their ends."""
+    """Return how many characters two names have in common at their beginnings and at their ends.
+
+    Args:
+        one: a name.
+        other: the name that it is compared with; either way round it is the same.
+    """
     return _in_common(one, other) + _in_common(one[::-1], other[::-1])
 
 
@@ -204,7 +215,7 @@ def is_stream(path: str) -> bool:
 
 
 def extent(path: str) -> FileSpan:
-    """Return the times of a capture's packets.
+    """Return the times of a capture's packets; `path` is a file's name or URL.
 
     Raises:
         CaptureError: it is no capture, or cannot be read.

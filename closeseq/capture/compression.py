@@ -51,7 +51,7 @@ class Gunzip:
         self._fault: zlib.error | None = None
 
     def read(self, most: int) -> bytes:
-        """Return at most `most` plain bytes, none at the end.
+        """Return at most `most` plain bytes (from 1), none at the end.
 
         Raises:
             EOFError: the compressed data end too early.
@@ -130,7 +130,7 @@ class Unpacker(Protocol):
     """The plain bytes of compressed data, up to where they are damaged."""
 
     def read(self, most: int) -> bytes:
-        """Return at most `most` plain bytes, none at the end.
+        """Return at most `most` plain bytes (from 1), none at the end.
 
         Raises:
             EOFError: the compressed data end too early.
@@ -155,7 +155,12 @@ class Decompressor(Protocol):
         """Whether nothing can be returned without more compressed bytes."""
 
     def decompress(self, data: bytes, max_length: int = -1) -> bytes:
-        """Take in compressed bytes and return at most so many plain ones."""
+        """Take in compressed bytes, and return plain ones.
+
+        Args:
+            data: what follows the bytes that were given before; may be empty.
+            max_length: the most plain bytes to return now; below 0 all there are.
+        """
 
 
 class Unpack:
@@ -187,7 +192,7 @@ class Unpack:
         self._stream = new()
 
     def read(self, most: int) -> bytes:
-        """Read on; see `Unpacker`."""
+        """Read on, at most `most` bytes, and at most PIECE; raises as `Unpacker.read`."""
         while True:
             if self._stream.eof and not self._next_stream():
                 return b""
@@ -232,13 +237,18 @@ class Unpack:
 
 
 class Gzip:
-    """gzip as an `Unpacker`."""
+    """gzip as an `Unpacker`.
+
+    Args:
+        read: gives at most so many compressed bytes, none at the end.
+        head: what has been read from there already.
+    """
 
     def __init__(self, read: Callable[[int], bytes], head: bytes) -> None:
         self._gunzip = Gunzip(read, head)
 
     def read(self, most: int) -> bytes:
-        """Read on; see `Unpacker`."""
+        """Read on, at most `most` bytes; raises as `Unpacker.read`."""
         try:
             return self._gunzip.read(most)
         except zlib.error as error:
@@ -249,6 +259,9 @@ class ZstandardStream:
     """One zstd frame, unpacked by the package `zstandard`; see `Decompressor`.
 
     `zstandard` does not limit its output, so it gets few bytes at a time.
+
+    Args:
+        zstandard: the package.
     """
 
     def __init__(self, zstandard: Any) -> None:
@@ -265,7 +278,7 @@ class ZstandardStream:
         return not self._packed and self._given == len(self._plain) and not self.eof
 
     def decompress(self, data: bytes, max_length: int = -1) -> bytes:
-        """Unpack; see `Decompressor`."""
+        """Unpack; `data` and `max_length` are as in `Decompressor.decompress`."""
         self._packed += data
         while self._given == len(self._plain) and self._packed and not self._frame.eof:
             piece, self._packed = self._packed[:ZSTD_BITE], self._packed[ZSTD_BITE:]

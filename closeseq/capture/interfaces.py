@@ -48,7 +48,11 @@ class InterfaceClock:
     offset: int = 0  # if_tsoffset: seconds to be added
 
     def nanoseconds(self, tick: int) -> int:
-        """Return the time of a tick in nanoseconds since the epoch, rounded down."""
+        """Return the time of a tick in nanoseconds since the epoch, rounded down.
+
+        Args:
+            tick: as counted in a block, from the clock's zero.
+        """
         exponent = self.resolution & ~BINARY
         per_second: int = 2**exponent if self.resolution & BINARY else 10**exponent
         return tick * SECOND_NS // per_second + self.offset * SECOND_NS
@@ -61,11 +65,11 @@ def times(
 
     Args:
         resolution: if_tsresol.
-        offset: int64, if_tsoffset of each tick's interface.
+        offset: int64, if_tsoffset of each tick's interface, in seconds.
         ticks: uint64.
 
     Returns:
-        int64 nanoseconds since the epoch, and bool.
+        int64 nanoseconds since the epoch, 0 where int64 cannot hold it; and a mask of these.
     """
     none_beyond = np.zeros(len(ticks), np.bool_)
     if not len(ticks):
@@ -110,7 +114,7 @@ class Interface:
     link_type: int  # LINKTYPE_
     snaplen: int  # bytes, 0 for no limit
     resolution: int  # see `InterfaceClock`
-    offset: int
+    offset: int  # if_tsoffset, in seconds
     lost_by_packets: int = 0  # the sum of the losses that its packets report, each those before it
     lost_by_statistics: int = 0  # all losses, as its latest Interface Statistics Block reports
     end: int | None = None  # the capture's end by the same block, in ticks
@@ -121,7 +125,11 @@ class Interface:
         return max(self.lost_by_packets, self.lost_by_statistics)
 
     def ended_ns(self, latest_ns: int) -> int | None:
-        """Return the isb_endtime, if it makes sense after a latest packet at this time."""
+        """Return the isb_endtime in nanoseconds since the epoch; None if there is none, or it makes no sense.
+
+        Args:
+            latest_ns: time of the latest packet: the capture cannot have ended before it, nor years later.
+        """
         if self.end is None:
             return None
         # dumpcap (seen of 4.0) counts it in microseconds, also where its if_tsresol says nanoseconds.
@@ -145,7 +153,15 @@ class InterfaceColumns:
     def times(
         self, interface: NDArray[np.int64], ticks: NDArray[np.uint64]
     ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-        """Return each packet's time by its interface's clock, and whether it is beyond int64: as `times`."""
+        """Return each packet's time by its interface's clock, and whether it is beyond int64.
+
+        Args:
+            interface: int64, the place of each packet's interface.
+            ticks: uint64, each packet's time on that clock.
+
+        Returns:
+            As `times`: int64 nanoseconds since the epoch, 0 where they are beyond; and a mask of these.
+        """
         resolution, offset = self.resolution[interface], self.offset[interface]
         each = np.unique(resolution).tolist()
         if len(each) == 1:
@@ -180,7 +196,7 @@ class Interfaces:
         return self._dropped_before + sum(one.lost for one in self._all)
 
     def ended_ns(self, latest_ns: int) -> int | None:
-        """Return when the capture ended, by the latest isb_endtime that makes sense.
+        """Return when the capture ended, by the latest isb_endtime that makes sense; None without one.
 
         Args:
             latest_ns: the time of the latest packet, since the epoch.
@@ -213,9 +229,9 @@ class Interfaces:
         """Drop the interfaces of all sections but the open one, at the end of a walk.
 
         Args:
-            block: the blocks of the walk's packets that have a time, ascending.
+            block: the blocks of the walk's packets that have a time, by their numbers in the walk, ascending.
             time_ns: int64, these times.
-            before_ns: the latest time before the walk.
+            before_ns: the latest time before the walk; None if no packet had one.
         """
         if not self._opened:
             return
@@ -233,10 +249,14 @@ class Interfaces:
         self._columns = None
 
     def declare(self, body: memoryview, order: str) -> None:
-        """Take in an Interface Description Block (section 4.2); `order` is "<" or ">".
+        """Take in an Interface Description Block (section 4.2).
+
+        Args:
+            body: the block without its header and trailer.
+            order: "<" or ">", the section's byte order.
 
         Raises:
-            BlockError: the block is damaged.
+            BlockError: the block is damaged, or there are more than MOST_INTERFACES.
         """
         if len(self._all) - self.base >= MOST_INTERFACES:
             raise BlockError(f"more than {MOST_INTERFACES} interfaces are declared")
@@ -252,6 +272,10 @@ class Interfaces:
 
     def statistics(self, body: memoryview, order: str) -> None:
         """Take in an Interface Statistics Block (section 4.6); its counts run from the capture's start.
+
+        Args:
+            body: the block without its header and trailer.
+            order: "<" or ">", the section's byte order.
 
         Raises:
             BlockError: the block is damaged, or of an interface that is not declared.
@@ -270,7 +294,12 @@ class Interfaces:
             interface.lost_by_statistics = sum(lost)
 
     def count_lost(self, interface: NDArray[np.int64], lost: NDArray[np.uint64]) -> None:
-        """Take in how many packets were lost before each of these packets, by their interfaces' places."""
+        """Take in how many packets were lost before each of some packets.
+
+        Args:
+            interface: int64, the place of each packet's interface.
+            lost: uint64, what its block reports.
+        """
         reports = np.flatnonzero(lost)
         for one, count in zip(interface[reports].tolist(), lost[reports].tolist(), strict=True):
             self._all[one].lost_by_packets += count

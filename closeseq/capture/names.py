@@ -28,7 +28,7 @@ CAPTURE = re.compile(r"\.(pcapng|pcap|cap|dmp)\d*(\.(gz|bz2|xz|zst))?$", re.IGNO
 class NamedFiles(NamedTuple):
     """The files that names stand for."""
 
-    paths: list[str]
+    paths: list[str]  # as they are to be opened
     broken: list[CaptureError]  # one for each name that stands for no file
     notices: list[str]  # lines, such as which files of a directory are left out
     several: bool  # whether the names could have stood for more than one file, however many there are
@@ -41,6 +41,9 @@ def files_named(named: Iterable[str]) -> NamedFiles:
     begin with a dot. A name that is not there and has a `*`, `?` or `[` in it is a pattern, in which `**`
     stands for directories of any depth. `-` is standard input: a capture, or a list of names, one a line or
     with null bytes between them, as `find -print0` writes it. A URL may be such a pattern or a directory too.
+
+    Args:
+        named: as the user wrote them; of several, what each stands for comes in this order.
     """
     found = NamedFiles([], [], [], several=False)
     given = list(named)

@@ -57,7 +57,7 @@ class Form:
     order: str  # "<" or ">", of all numbers
     ns_per_unit: int  # nanoseconds in a unit of the fraction of a second
     longest: int  # captured bytes that make sense
-    lengths: Lengths
+    lengths: Lengths  # how the two of a record stand
 
     @cached_property
     def captured_at(self) -> int:
@@ -83,7 +83,11 @@ class Form:
         return np.dtype([(name, self.number) for name in names])
 
     def lengths_of(self, header: NDArray[np.void]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Return the captured lengths and those on the wire, as the headers claim them (int64, bytes)."""
+        """Return the captured lengths and those on the wire, as the headers claim them (int64, bytes).
+
+        Args:
+            header: a column of dtype `layout`.
+        """
         captured, wire = header["captured"].astype(np.int64), header["wire"].astype(np.int64)
         if self.lengths is Lengths.SMALLER_CAPTURED:
             return np.minimum(captured, wire), np.maximum(captured, wire)
@@ -95,6 +99,10 @@ class Records:
 
     Lengths are not yet checked here. A false one leads out of the window, which ends the walk, or into the
     middle of it, which does no harm: what is found behind a false length is dropped.
+
+    Args:
+        window: a piece of the file.
+        form: how its records are written.
     """
 
     def __init__(self, window: memoryview, form: Form) -> None:
@@ -107,7 +115,7 @@ class Records:
         self._claimed = [numbers(window, form.number, field, self.last + 1) for field in fields]
 
     def plain(self, at: int, before: int, most: int) -> tuple[list[int], int]:
-        """Go from record to record, in a plain loop."""
+        """Go from record to record, in a plain loop; `at`, `before`, `most` are as in `RecordChain.plain`."""
         window, claimed, captured_at = self._window, self._form.claimed.unpack_from, self._form.captured_at
         found = list[int]()
         before = min(before, self.last + 1)
@@ -119,7 +127,7 @@ class Records:
         return found, at
 
     def following(self, at: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return where the records behind these begin."""
+        """Return where the records behind these begin, as `RecordChain.following` says."""
         within = np.minimum(at, self.last)
         captured, *other = (claimed[within] for claimed in self._claimed)
         if other:
@@ -129,7 +137,10 @@ class Records:
         return behind
 
     def plausible(self, at: NDArray[np.int64], width: int, sample: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Return where records may begin: there is a time near the sample's, and plausible lengths."""
+        """Return where records may begin: there is a time near the sample's, and plausible lengths.
+
+        `at`, `width` and `sample` are as in `RecordChain.plausible`; near is within a day of its first.
+        """
         form = self._form
         earliest = gather(self._window, sample[:1], form.number) - np.uint32(DAY)  # wraps, as does the next
         mask = gather_runs(self._window, at, width, form.number) - earliest <= np.uint32(2 * DAY)
@@ -188,7 +199,7 @@ class PcapWalker:
         self._link_type = link_type
 
     def walk(self, window: memoryview, at: int, most: int) -> Walked:
-        """Go along at most `most` records from byte `at`; see `Walker`."""
+        """Go along at most `most` records of the window from byte `at`; as `Walker.walk`."""
         start, _ = walk.walk(Records(window, self._form), at, most)
         header = gather(window, start, self._form.layout)
         captured, wire = self._form.lengths_of(header)
@@ -213,7 +224,7 @@ class PcapWalker:
         return walked
 
     def cut(self, window: memoryview, at: int) -> Trouble:
-        """Return what the file's end cuts short; see `Walker`."""
+        """Return what the end of the file, and of the window, cuts short at `at`; as `Walker.cut`."""
         there = len(window) - at
         if there < RECORD_HEADER:
             problem = f"the file ends inside the packet's header ({there} of {RECORD_HEADER} bytes)"

@@ -63,7 +63,7 @@ class BlockStarts:
     stop: Walked | None = None  # the section header at which it ended, if that is damaged or not whole
 
     def add(self, start: NDArray[np.int64]) -> None:
-        """Append blocks."""
+        """Append blocks, given by where they begin in the window: int64, ascending, behind those before."""
         self.parts.append(start)
         self.count += len(start)
 
@@ -100,7 +100,7 @@ class PcapngWalker:
         self._head = struct.Struct(f"{order}II").unpack_from
 
     def walk(self, window: memoryview, at: int, most: int) -> Walked:
-        """Go along at most `most` blocks from byte `at`; see `Walker`."""
+        """Go along at most `most` blocks of the window from byte `at`; as `Walker.walk`."""
         before = self._order
         steps = self._step(window, at, most)
         start = steps.start
@@ -267,7 +267,7 @@ class PcapngWalker:
         return filled
 
     def cut(self, window: memoryview, at: int) -> Trouble:
-        """Return what the file's end cuts short; see `Walker`."""
+        """Return what the end of the file, and of the window, cuts short at `at`; as `Walker.cut`."""
         there = len(window) - at
         if there < LEAST[0]:
             return Trouble(

@@ -41,6 +41,10 @@ class BlockChain:
     """The blocks of one window in one byte order, up to a section header; see `walk.RecordChain`.
 
     Lengths are not yet checked here: what is found behind a false one is dropped.
+
+    Args:
+        window: a piece of the file.
+        order: "<" or ">", the section's byte order.
     """
 
     def __init__(self, window: memoryview, order: str) -> None:
@@ -68,7 +72,7 @@ class BlockChain:
         return numbers(self._window, self._number, 4, self.last + 1)
 
     def plain(self, at: int, before: int, most: int) -> tuple[list[int], int]:
-        """Go from block to block, in a plain loop."""
+        """Go from block to block, in a plain loop; `at`, `before`, `most` are as in `RecordChain.plain`."""
         window, unpack = self._window, HEADS[self._order].unpack_from
         found = list[int]()
         before = min(before, self.last + 1)
@@ -89,7 +93,10 @@ class BlockChain:
         return at + np.where(self._kind[within] == SECTION, 0, length)
 
     def plausible(self, at: NDArray[np.int64], width: int, sample: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Return where blocks may begin: of the last sample's kind, with a plausible length at both ends."""
+        """Return where blocks may begin: of the last sample's kind, with a plausible length at both ends.
+
+        `at`, `width` and `sample` are as in `RecordChain.plausible`.
+        """
         window, number = self._window, self._number
         kind = gather(window, sample[-1:], self._head)["kind"]
         mask: NDArray[np.bool_] = gather_runs(window, at, width, number) == kind
@@ -127,11 +134,11 @@ class PacketBlocks:
 class Blocks:
     """The blocks of a walk, all of them whole and long enough for their headers."""
 
-    window: memoryview
+    window: memoryview  # the piece of the file that they are in
     big: NDArray[np.bool_]  # whether its section is big-endian
     start: NDArray[np.int64]  # of each block in the window
     length: NDArray[np.int64]  # bytes from there
-    kind: NDArray[np.uint32]
+    kind: NDArray[np.uint32]  # block type
 
     def packets(self, base: NDArray[np.int64], snaplen: NDArray[np.int64]) -> PacketBlocks:
         """Return the packets in order.

@@ -69,9 +69,10 @@ BATCH = 1 << 15  # packets; their columns then about fit into a second-level cac
 
 
 def recognise(head: bytes) -> Walker | Trouble:
-    """Return the walker for the file that begins with these bytes (`HEAD` of them, or all there are).
+    """Return the walker for a capture, or why it cannot be read: what it is and what to do.
 
-    If it is no capture, or none that can be read, return what it is and what to do.
+    Args:
+        head: the first `HEAD` bytes of the file, or all there are.
     """
     magic = head[:4]
     if magic == PCAPNG:
@@ -148,7 +149,13 @@ def open_file(path: str, flags: int = 0) -> BinaryIO:
 
 
 def walked_frames(walked: Walked, window: memoryview, before: int) -> Frames:
-    """Return the frames that a walk has found in its window, numbered on from the `before` packets."""
+    """Return the frames that a walk has found, numbered on.
+
+    Args:
+        walked: the result of the walk.
+        window: the bytes that it went along; the frames' buffer from now on.
+        before: packets of the capture before these; the first gets the number after it.
+    """
     return Frames(
         buffer=np.frombuffer(window, np.uint8),
         offset=walked.offset,
@@ -181,6 +188,7 @@ class Capture:
 
     Raises:
         CaptureError: the first bytes are not those of a capture.
+        ValueError: `batch` is less than 1.
     """
 
     def __init__(self, path: str, source: Source, *, batch: int = BATCH) -> None:
@@ -257,6 +265,7 @@ class Capture:
 
         Raises:
             CaptureError: the capture is damaged, ends within a packet, or was changed while it was read.
+            ValueError: the capture is closed.
         """
         for stretch in self.stretches():
             if len(stretch.frames):
@@ -267,6 +276,7 @@ class Capture:
 
         Raises:
             CaptureError: as `batches`.
+            ValueError: as `batches`.
         """
         source = self._source
         while True:

@@ -56,6 +56,9 @@ class Rotation:
 def parse_rotation(text: str) -> Rotation:
     """Return the rotation that `--rotate` asks for: a size (B, kB, MB, KiB, ...) or a time (s, m, h, d).
 
+    Args:
+        text: as the user wrote it: a number, which may have a fraction, and a unit.
+
     Raises:
         ValueError: it is neither, or nothing.
     """
@@ -80,13 +83,18 @@ def _at_least_one(amount: float, text: str) -> int:
 
 
 def numbered(path: str, number: int) -> str:
-    """Return the name of one of several files: cap.pcapng gives cap-00001.pcapng and so on."""
+    """Return the name of one of several files: cap.pcapng gives cap-00001.pcapng and so on.
+
+    Args:
+        path: the name that the user gave, with or without a folder.
+        number: which file, from 1; five digits at least.
+    """
     whole = Path(path)
     return str(whole.with_name(f"{whole.stem}-{number:05}{whole.suffix}"))
 
 
 def already_there(path: str) -> list[str]:
-    """Return the files with names of an earlier rotation of this name."""
+    """Return the files with names of an earlier rotation, in order; `path` is as for `numbered`."""
     whole = Path(path)
     shape = re.compile(re.escape(whole.stem) + r"-\d{5,}" + re.escape(whole.suffix))
     try:
@@ -110,7 +118,7 @@ class Saver:
     Args:
         path: the file's name, or "-" for standard output.
         devices: the interfaces that packets come from.
-        rotation: when to go on in another file.
+        rotation: when to go on in another file; None for a single one.
         force: whether files that are there already may be overwritten.
 
     Raises:
@@ -166,7 +174,11 @@ class Saver:
         return numbered(self.path, self.files) if self._rotation else self.path
 
     def declare(self, device: SavedDevice) -> int:
-        """Take in another interface, and return its index."""
+        """Take in another interface, and return its index.
+
+        Raises:
+            SaveError: it could not be written down.
+        """
         self._devices.append(device)
         self._dropped.append(0)
         self._dropped_before.append(0)
@@ -178,7 +190,12 @@ class Saver:
         return len(self._devices) - 1
 
     def lost(self, device: int, dropped: int) -> None:
-        """Take in how many packets a device has lost since the capture began."""
+        """Take in how many packets a device has lost; it is written when a file ends.
+
+        Args:
+            device: its index, as for `write`.
+            dropped: packets, since the capture began; not only the new ones.
+        """
         self._dropped[device] = dropped
 
     def write(self, frames: Frames, device: int | NDArray[np.int64] = 0) -> None:

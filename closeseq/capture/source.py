@@ -84,8 +84,14 @@ class Source:
     def more(self, wanted: int) -> bool:
         """Move the window on, until it has `wanted` bytes from its place if the file has them.
 
-        Returns whether there is anything new in it. The window's place changes, what is there does not.
         Bytes of a file that was changed while it was read are not used.
+
+        Args:
+            wanted: bytes; a window that is larger anyway is filled.
+
+        Returns:
+            Whether there is anything new in it. The window's place changes, what is there does not. If not,
+            `trouble` says why, or the file is at its end.
         """
         if self.trouble is not None:
             return False
@@ -145,7 +151,7 @@ class Bytes(Protocol):
     position: int  # bytes that were read so far
 
     def readinto(self, room: memoryview) -> int:
-        """Fill the begin of this room; return how many bytes came, 0 at the end.
+        """Fill the begin of `room`, a memoryview of unsigned bytes; return how many bytes came, 0 at the end.
 
         Raises:
             OSError: the file cannot be read.
@@ -176,7 +182,7 @@ class Regular:
         self._last = self._first  # and those in front of the position
 
     def readinto(self, room: memoryview) -> int:
-        """Read on; see `Bytes`."""
+        """Read on into `room`; as `Bytes.readinto`."""
         room = room[: max(self._length - self.position, 0)]
         got = int(self._file.readinto(room)) if room else 0  # type: ignore[attr-defined]
         if got:
@@ -188,7 +194,7 @@ class Regular:
         return got
 
     def changed(self) -> str | None:
-        """Return whether the file is shorter than it was, or has other bytes where it was read."""
+        """Return whether the file is shorter than it was, or has other bytes where it was read: a clause."""
         same = all(os.pread(self._fd, len(data), place) == data for place, data in (self._first, self._last))
         # The size comes second: if the file is made shorter at this moment, that is what is reported.
         if os.fstat(self._fd).st_size < self._length:
@@ -213,7 +219,7 @@ class Piped:
         self._file = file
 
     def readinto(self, room: memoryview) -> int:
-        """Read on; see `Bytes`."""
+        """Read on into `room`, and wait for more if need be; as `Bytes.readinto`."""
         while (got := self._file.readinto(room)) is None:  # type: ignore[attr-defined]
             select.select([self._file], [], [])  # the pipe was made non-blocking elsewhere
         self.position += got
@@ -268,7 +274,11 @@ class Remote:
         self.size: int | None = getattr(file, "size", None)
 
     def readinto(self, room: memoryview) -> int:
-        """Fill the begin of this room; return how many bytes came, 0 at the end."""
+        """Fill the begin of `room`, a memoryview of unsigned bytes; return how many bytes came, 0 at the end.
+
+        Raises:
+            OSError: the file cannot be read, whatever the protocol's library raises.
+        """
         try:
             return int(self._file.readinto(room) or 0)
         except OSError:
@@ -277,7 +287,15 @@ class Remote:
             raise OSError(None, _reason(error)) from error
 
     def read_at(self, place: int, size: int) -> bytes:
-        """Return so many bytes from a place on."""
+        """Return bytes of the file; what is read next follows them.
+
+        Args:
+            place: the first byte, from the file's begin.
+            size: how many; fewer come where the file ends before.
+
+        Raises:
+            OSError: the file cannot be read, whatever the protocol's library raises.
+        """
         try:
             self._file.seek(place)
             data: bytes = self._file.read(size)
@@ -318,7 +336,10 @@ def open_url(url: str) -> BinaryIO:
 
 
 def found(url: str) -> Iterator[str]:
-    """Yield the files that a URL stands for: those that match its pattern, those in it, or itself."""
+    """Yield the files that a URL stands for: those that match its pattern, those in it, or itself.
+
+    It raises nothing: a URL that cannot be looked up stands for itself, and opening it shows why.
+    """
     try:
         from fsspec.core import url_to_fs
 

@@ -46,17 +46,21 @@ class Tail(Protocol):
     over: str | None  # why nothing more will come, as a clause; empty at a pipe's plain end
 
     def more(self, at: int, wanted: int) -> bool:
-        """Move the window on to its byte `at`, if there are at least `wanted` bytes from there.
+        """Move the window on, if there are enough bytes. Does not wait.
 
-        Returns whether it has moved. It does so once more, for fewer bytes, with the last of all. Does
-        not wait.
+        Args:
+            at: the byte of the present window at which the new one is to begin.
+            wanted: how many bytes there must be from there.
+
+        Returns:
+            Whether it has moved. It does so once more, for fewer bytes, with the last of all.
 
         Raises:
             OSError: the file cannot be read.
         """
 
     def wait(self, seconds: float) -> None:
-        """Wait until there may be more, at most for so long."""
+        """Wait until there may be more, at most for so many seconds."""
 
     def close(self) -> None:
         """Close the file. Windows that were handed out stay good."""
@@ -74,7 +78,13 @@ def open_tail(file: BinaryIO, path: str | None) -> Tail:
 
 
 class FileTail:
-    """A regular file that grows; see `open_tail`."""
+    """A regular file that grows; see `open_tail`.
+
+    Args:
+        file: the file; its window begins where it stands.
+        path: where it is looked for again; None if it has no name.
+        chunk: bytes in a window, unless more are wanted.
+    """
 
     def __init__(self, file: BinaryIO, path: str | None, chunk: int = CHUNK) -> None:
         self.window = memoryview(b"")
@@ -86,7 +96,10 @@ class FileTail:
         self._chunk = chunk
 
     def more(self, at: int, wanted: int) -> bool:
-        """Read on; see `Tail`. The rest of the window is read a second time: it is part of one record."""
+        """Read on; `at` and `wanted` are as in `Tail.more`.
+
+        The rest of the window is read a second time: it is part of one record.
+        """
         if self.over is not None:
             return False
         gone = self._gone()  # first: a file that was gone by then is complete by its size now
@@ -126,7 +139,7 @@ class FileTail:
         return None if os.path.samestat(own, there) else "another file has taken its name"
 
     def wait(self, seconds: float) -> None:
-        """Wait until it is time for another look."""
+        """Wait until it is time for another look, at most for so many seconds."""
         time.sleep(min(seconds, PAUSE))
 
     def close(self) -> None:
@@ -135,7 +148,12 @@ class FileTail:
 
 
 class PipeTail:
-    """A pipe, or anything else that cannot be read twice; see `open_tail`."""
+    """A pipe, or anything else that cannot be read twice; see `open_tail`.
+
+    Args:
+        file: the pipe.
+        chunk: bytes in a window, unless more are wanted.
+    """
 
     def __init__(self, file: BinaryIO, chunk: int = CHUNK) -> None:
         self.window = memoryview(b"")
@@ -149,7 +167,7 @@ class PipeTail:
         self._poll.register(self._fd, select.POLLIN)
 
     def more(self, at: int, wanted: int) -> bool:
-        """Read on; see `Tail`."""
+        """Read on; `at` and `wanted` are as in `Tail.more`."""
         rest = len(self.window) - at
         there = rest + self._take(max(wanted, self._chunk) - rest)
         if not self._waiting or (there < wanted and self.over is None):
@@ -175,7 +193,7 @@ class PipeTail:
         return have
 
     def wait(self, seconds: float) -> None:
-        """Wait until something comes."""
+        """Wait until something comes, at most for so many seconds."""
         self._poll.poll(min(seconds, PAUSE) * 1000)
 
     def close(self) -> None:
@@ -191,7 +209,7 @@ def _close(file: BinaryIO) -> None:
 class CurrentFile(NamedTuple):
     """The file that has nothing more, with what decides which one comes after it."""
 
-    path: str
+    path: str  # its name, as the user gave it or as it was found
     changed_ns: int | None  # when it was last written to; None if unknown
     first_ns: int | None  # time of its first packet; of the file before, if it has none
     last_ns: int | None  # time of the latest packet so far
@@ -231,7 +249,12 @@ def _comes_after(begins_ns: int, present: CurrentFile) -> bool:
 
 
 def candidates(path: str, *, missed: bool) -> list[Path]:
-    """Return the files that may come after this one by their names, in no order."""
+    """Return the files that may come after one by their names, in no order.
+
+    Args:
+        path: the file that has nothing more.
+        missed: whether files in between may be gone, so that numbers need not follow one another.
+    """
     here = Path(path)
     try:
         names = [entry.name for entry in here.parent.iterdir()]
@@ -241,7 +264,13 @@ def candidates(path: str, *, missed: bool) -> list[Path]:
 
 
 def of_one_rotation(name: str, other: str, *, missed: bool = False) -> bool:
-    """Return whether `other` may come after `name`, by their names."""
+    """Return whether a file may come after another one, by their names alone.
+
+    Args:
+        name: of the file that has nothing more, without its folder.
+        other: of the one that may come next.
+        missed: whether files in between may be gone, so that numbers need not follow one another.
+    """
     if name == other:
         return False
     (base, number), (other_base, other_number) = _split(name), _split(other)

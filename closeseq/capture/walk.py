@@ -90,13 +90,23 @@ class Walker(Protocol):
         """When the capture ended, as it reports, since the epoch; None if it does not, or not plausibly."""
 
     def walk(self, window: memoryview, at: int, most: int) -> Walked:
-        """Go along at most `most` records of the window, from byte `at`, which begins a record.
+        """Go along records of a window.
 
         The walker keeps state: no record may be walked twice, except the one at `Walked.end`.
+
+        Args:
+            window: a piece of the file; the columns of the result point into it.
+            at: the byte at which to begin, which begins a record.
+            most: the most records to go along.
         """
 
     def cut(self, window: memoryview, at: int) -> Trouble:
-        """Return what the file's end cuts short, where the walk came no further than `at`."""
+        """Return what the file's end cuts short.
+
+        Args:
+            window: a piece of the file, to its end.
+            at: the byte beyond which the walk did not come; the window has more behind it.
+        """
 
 
 def first(where: NDArray[np.bool_]) -> int:
@@ -112,24 +122,32 @@ class RecordChain(Protocol):
     def plain(self, at: int, before: int, most: int) -> tuple[list[int], int]:
         """Go from record to record in a plain loop. Every other walk must give the same.
 
+        Args:
+            at: the byte of the window at which to begin, which begins a record.
+            before: records that begin at this byte or behind are left.
+            most: the most records to go along.
+
         Returns:
-            Where records begin: before the byte `before`, and at most `most` of them. And where it
-            ended, which is where the next one begins, if there is any more.
+            Where records begin, ascending. And where it ended, which is where the next one begins, if there
+            is any more.
         """
 
     def following(self, at: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return where the records behind these begin, as `plain` says; `at` itself if it ends there.
 
         Never less than `at`. Beyond `last` any result will do.
+
+        Args:
+            at: int64, bytes of the window at which records begin, or may.
         """
 
     def plausible(self, at: NDArray[np.int64], width: int, sample: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Return where records may begin.
 
         Args:
-            at: the first of `width` bytes each, none of them beyond `last`.
+            at: int64, the first of `width` bytes each, none of them beyond `last`.
             width: how many bytes from each of these are possible beginnings.
-            sample: where records do begin.
+            sample: int64, where records do begin; at least one, ascending.
 
         Returns:
             A mask of `width` columns, one row for each of `at`.
@@ -146,7 +164,11 @@ class WalkStretches:
     records: NDArray[np.int64]  # where the records begin, stretch by stretch
 
     def run(self, index: int) -> tuple[NDArray[np.int64], int]:
-        """Return the records from this stretch on, while one ends where the next begins; and the last end."""
+        """Return the records from one stretch on, while one ends where the next begins; and the last end.
+
+        Args:
+            index: of the stretch to begin with, from 0.
+        """
         last = index + first(self.end[index:-1] != self.begin[index + 1 :])
         before = int(self.behind[index - 1]) if index else 0
         return self.records[before : self.behind[last]], int(self.end[last])
@@ -155,7 +177,14 @@ class WalkStretches:
 def walk(chain: RecordChain, at: int, most: int) -> tuple[NDArray[np.int64], int]:
     """Return what `chain.plain` does for everything from `at` on, as an array.
 
-    Where it ended is right only if that is before `most` records.
+    Args:
+        chain: the records of a window.
+        at: the byte at which to begin, which begins a record.
+        most: the most records to go along.
+
+    Returns:
+        int64, ascending: where records begin. And where the walk ended, which is right only if that is before
+        `most` records.
     """
     part, at = _plain(chain, at, chain.last + 1, min(most, SAMPLE))
     parts, count = [part], len(part)

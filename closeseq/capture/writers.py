@@ -116,7 +116,7 @@ class RecordFile:
 
 
 def part(frames: Frames, begin: int, end: int) -> Frames:
-    """Return the frames from `begin` to before `end`, in the same buffer."""
+    """Return the frames from index `begin` to before `end`, in the same buffer."""
     if (begin, end) == (0, len(frames)):
         return frames
     columns = (getattr(frames, f.name)[begin:end] for f in fields(Frames) if f.name != "buffer")
@@ -124,7 +124,12 @@ def part(frames: Frames, begin: int, end: int) -> Frames:
 
 
 def portions(length: NDArray[np.int64], most: int = AT_ONCE) -> Iterator[tuple[int, int]]:
-    """Yield begin and end of the rows whose lengths sum up to at most `most` bytes, one row at least."""
+    """Yield begin and end of the rows that are to be worked on together.
+
+    Args:
+        length: int64, bytes of each row.
+        most: how many bytes the rows of a portion may have together; but it has one row at least.
+    """
     ends = np.cumsum(length)
     begin, before = 0, 0
     while begin < len(ends):
@@ -179,7 +184,7 @@ def compacted(frames: Frames) -> Frames:
 class SavedDevice:
     """An interface that packets are captured on."""
 
-    name: str
+    name: str  # as the system has it
     link_type: int  # LINKTYPE_
     snaplen: int = 0  # bytes, 0 for no limit
     filter: str = ""  # the expression that packets had to match, as tcpdump would take it
@@ -228,7 +233,11 @@ class CaptureWriter(Protocol):
         """
 
     def close(self) -> None:
-        """Close the file as it is."""
+        """Close the file as it is.
+
+        Raises:
+            OSError: the system had kept something back that it cannot write now, as on network disks.
+        """
 
 
 class PcapngWriter:
@@ -285,6 +294,7 @@ class PcapngWriter:
         return len(self._written) - 1
 
     def lengths(self, frames: Frames) -> NDArray[np.int64]:
+        """As `CaptureWriter.lengths`."""
         return HEADER[ENHANCED] + (frames.captured + 3 & ~3) + TRAILER
 
     def write(
@@ -298,7 +308,11 @@ class PcapngWriter:
         Args:
             frames: the packets.
             device: the device's index, of all of them or of each.
-            options: the list of options of some packets, by their place among these.
+            options: the list of options of some packets, by their place among these; whole options, padded to
+                multiples of 4 bytes, with their end mark.
+
+        Raises:
+            OSError: the file does not take all of them; see `CaptureWriter`.
         """
         devices = np.broadcast_to(np.asarray(device, np.int64), (len(frames),))
         length, options = self.lengths(frames), options or {}
@@ -337,7 +351,10 @@ class PcapngWriter:
             self._latest_ns = int(times.max(initial=self._latest_ns))
 
     def finish(self, ended_ns: int, dropped: Sequence[int] = ()) -> None:
-        """Write an Interface Statistics Block for each device; see `CaptureWriter`."""
+        """Write an Interface Statistics Block for each device, and close the file.
+
+        `ended_ns` and `dropped` are as in `CaptureWriter.finish`. No end is put before the latest packet.
+        """
         ended_ns = max(ended_ns, self._latest_ns)
         try:
             for index in range(len(self._written)):
@@ -355,6 +372,7 @@ class PcapngWriter:
         return _block(STATISTICS, body + option(END_OF_OPTIONS, b""))
 
     def close(self) -> None:
+        """As `CaptureWriter.close`."""
         self._records.close()
 
 
@@ -387,12 +405,18 @@ class PcapWriter:
         return self._records.size
 
     def lengths(self, frames: Frames) -> NDArray[np.int64]:
+        """As `CaptureWriter.lengths`."""
         return RECORD_HEADER + frames.captured
 
     def write(self, frames: Frames, device: int | NDArray[np.int64] = 0) -> None:  # noqa: ARG002  # it has no place
         """Write packets; see `CaptureWriter`.
 
+        Args:
+            frames: the packets, all of the file's link type.
+            device: has no place in a pcap, and is left out.
+
         Raises:
+            OSError: the file does not take all of them; see `CaptureWriter`.
             ValueError: there are packets of another link type.
         """
         if (frames.link_type != self._link_type).any():
@@ -406,10 +430,11 @@ class PcapWriter:
             self._records.append(data.data, ends)
 
     def finish(self, ended_ns: int, dropped: Sequence[int] = ()) -> None:  # noqa: ARG002  # nor have these
-        """Close the file; see `CaptureWriter`."""
+        """Close the file. A pcap has no place for `ended_ns` and `dropped`; see `CaptureWriter`."""
         self.close()
 
     def close(self) -> None:
+        """As `CaptureWriter.close`."""
         self._records.close()
 
 
@@ -428,7 +453,13 @@ def _block(kind: int, body: bytes) -> bytes:
 
 
 def option(code: int, value: bytes, order: str = "<") -> bytes:
-    """Return an option (section 3.5), at most as long as its length can say; `order` is "<" or ">"."""
+    """Return an option (section 3.5), padded to a multiple of 4 bytes.
+
+    Args:
+        code: its type; 0 (END_OF_OPTIONS) ends a list.
+        value: what it holds; cut to as much as its length can say, 65,535 bytes.
+        order: "<" or ">", the section's byte order.
+    """
     value = value[:0xFFFF]
     return struct.pack(f"{order}HH", code, len(value)) + value + bytes(-len(value) % 4)
 

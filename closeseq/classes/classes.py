@@ -60,6 +60,12 @@ class Groups(Sequence[tuple[NDArray[np.int64], int]]):
     """The classes, each as its connections (int64, ascending) and the number of its outcome.
 
     In columns, since every connection may be in a class of its own.
+
+    Args:
+        member: int64, the connections, class by class, each ascending.
+        start: int64, where each class begins in that.
+        past: int64, where it ends.
+        outcome: the number of each class's outcome.
     """
 
     def __init__(
@@ -130,7 +136,7 @@ class Classes:
         Args:
             connections: all there are.
             now_ns: the moment for which they are judged, since the Unix epoch.
-            among: ascending indices of the connections to look at; None for all.
+            among: int64, ascending indices of the connections to look at; None for all.
             dropped: packets that the capture itself reports lost.
             ongoing: whether the capture goes on.
         """
@@ -165,7 +171,7 @@ class Classes:
 
         Args:
             connections: all there are.
-            among: ascending indices of those to yield.
+            among: int64, ascending indices of those to yield.
             made: makes a connection of its conversation.
             now_ns: the moment for which they are judged, since the Unix epoch.
             dropped: packets that the capture itself reports lost.

@@ -34,8 +34,8 @@ class Derived(NamedTuple):
     """A leaf that is made of forms: `name` says how."""
 
     name: str  # "min", "max", "and", "mod", "div"
-    parts: tuple[Part, ...]
-    constant: int = 0
+    parts: tuple[Part, ...]  # what it is made of
+    constant: int = 0  # the mask of "and", the divisor of "mod" and "div"
 
 
 class Forms:
@@ -73,21 +73,36 @@ class Forms:
         return form
 
     def add(self, a: int, b: int) -> int:
-        """Return the sum of two forms."""
+        """Return the form that is the sum of two, each given by its number.
+
+        Args:
+            a: a form.
+            b: the one that is added to it.
+        """
         found = self.sums.get((a, b))
         if found is None:
             found = self.sums[a, b] = self._combine(a, b, 1)
         return found
 
     def subtract(self, a: int, b: int) -> int:
-        """Return the difference of two forms."""
+        """Return the form that is the difference of two, each given by its number.
+
+        Args:
+            a: a form.
+            b: the one that is taken off it.
+        """
         found = self.differences.get((a, b))
         if found is None:
             found = self.differences[a, b] = self._combine(a, b, -1)
         return found
 
     def multiply(self, a: int, factor: int) -> int:
-        """Return a form times a constant other than 0."""
+        """Return the form that is another one times a constant.
+
+        Args:
+            a: a form, by its number.
+            factor: any whole number but 0.
+        """
         found = self._products.get((a, factor))
         if found is None:
             found = self._products[a, factor] = self._intern(
@@ -146,7 +161,12 @@ MARK = re.compile("\0([0-9]+)\0")  # no text of ours has a NUL in it, and no tex
 
 
 class TextHole:
-    """A place in a text: what is to be called there, and with what."""
+    """A place in a text: what is to be called there, and with what.
+
+    Args:
+        how: makes the words.
+        given: the arguments.
+    """
 
     __slots__ = ("given", "how")
 
@@ -162,7 +182,12 @@ class Wording:
         self.holes: list[TextHole] = []
 
     def mark(self, how: Callable[..., str], *given: Any) -> str:
-        """Return what stands in a text where `how(*given)` belongs."""
+        """Return what stands in a text where `how(*given)` belongs.
+
+        Args:
+            how: makes the words, from another connection's values.
+            given: what it is to be called with: Numbers, whole numbers, texts, and lists of them.
+        """
         self.holes.append(TextHole(how, given))
         return f"\0{len(self.holes) - 1}\0"
 
@@ -175,12 +200,18 @@ class Wording:
 class AddressHole(Address):
     """An endpoint's address of which a text shows nothing but a hole."""
 
-    wording: Wording
-    end: End
+    wording: Wording  # keeps the hole
+    end: End  # whose address it is
 
     @classmethod
     def of(cls, address: Address, end: End, wording: Wording) -> AddressHole:
-        """Return an address that leaves a hole in a text."""
+        """Return an address that leaves a hole in a text.
+
+        Args:
+            address: what it is otherwise, for all that is not a text.
+            end: whose address belongs into the hole.
+            wording: keeps the hole.
+        """
         place = cls(*address)
         place.wording, place.end = wording, end
         return place
@@ -190,7 +221,7 @@ class AddressHole(Address):
 
 
 def placed(conversation: Conversation, wording: Wording) -> Conversation:
-    """Return a conversation whose addresses leave holes in texts."""
+    """Return a conversation whose addresses leave holes in texts, which `wording` keeps."""
     client = AddressHole.of(conversation.client, End.CLIENT, wording)
     return replace(
         conversation, client=client, server=AddressHole.of(conversation.server, End.SERVER, wording)

@@ -41,14 +41,18 @@ class Question(IntEnum):
 class Condition(NamedTuple):
     """What was asked of a form, and how it came out."""
 
-    form: int
+    form: int  # by its number in `Forms`
     kind: Question
-    bound: int
+    bound: int  # compared with the form
     outcome: bool  # of VALUE: True
 
 
 class Tape:
-    """What was noted, without what follows from what was noted before."""
+    """What was noted, without what follows from what was noted before.
+
+    Args:
+        forms: knows the forms of the numbers that are compared.
+    """
 
     def __init__(self, forms: Forms) -> None:
         self.forms = forms
@@ -59,7 +63,7 @@ class Tape:
         self._unequal: set[tuple[int, int]] = set()
 
     def known(self, form: int, bound: int) -> bool | None:
-        """Return whether a form is at most a bound, if that is known without looking."""
+        """Return whether a form, by its number, is at most `bound`; None if only looking would show it."""
         forms, turned = self.forms, False
         opposite = forms.opposite[form]
         if opposite >= 0:
@@ -73,7 +77,13 @@ class Tape:
         return None
 
     def at_most(self, form: int, bound: int, value: int) -> bool:
-        """Return, and note, whether a form of this value is at most a bound."""
+        """Return, and note, whether a form is at most a bound.
+
+        Args:
+            form: by its number.
+            bound: compared with the form alone, without the constant that a Number adds to it.
+            value: of the form, for the connection that is replayed.
+        """
         forms, result = self.forms, value <= bound
         opposite = forms.opposite[form]
         outcome = result
@@ -93,7 +103,13 @@ class Tape:
         return result
 
     def equals(self, form: int, bound: int, value: int) -> bool:
-        """Return, and note, whether a form of this value is equal to a number."""
+        """Return, and note, whether a form is equal to a number.
+
+        Args:
+            form: by its number.
+            bound: the number, compared with the form alone.
+            value: of the form, for the connection that is replayed.
+        """
         opposite = self.forms.opposite[form]
         if opposite >= 0:
             return self.equals(opposite, -bound, -value)
@@ -117,7 +133,7 @@ class Tape:
         return outcome
 
     def settle(self, form: int, value: int) -> None:
-        """Note that a form has this very value."""
+        """Note that a form, by its number, has this very value: so does every connection of the class."""
         opposite = self.forms.opposite[form]
         if opposite >= 0:
             form, value = opposite, -value
@@ -126,7 +142,7 @@ class Tape:
             self._low[form] = self._high[form] = value
 
     def learn(self, form: int, bound: int) -> None:
-        """Take in that a form is at most a bound, which needs no looking."""
+        """Take in that a form, by its number, is at most a bound, which needs no looking."""
         opposite = self.forms.opposite[form]
         if opposite >= 0:
             low, _ = self._range(opposite)
@@ -139,12 +155,26 @@ class Tape:
         return self._low.get(form, self.forms.low[form]), self._high.get(form, self.forms.high[form])
 
     def derived(self, name: str, parts: tuple[Part, ...], constant: int, value: int) -> Number:
-        """Return a number that is no sum of others."""
+        """Return a number that is no sum of others.
+
+        Args:
+            name: how it is made of its parts, as in `Derived`.
+            parts: what it is made of: a form, and a constant that is added to it.
+            constant: what else it is made with, such as the divisor; 0 if nothing.
+            value: for the connection that is replayed.
+        """
         return Number(value, self.forms.leaf(Derived(name, parts, constant)), 0, self)
 
 
 class Number:
-    """A whole number that notes what it is compared with."""
+    """A whole number that notes what it is compared with.
+
+    Args:
+        value: for the connection that is replayed.
+        form: what it stands for, by its number in `Tape.forms`.
+        offset: a constant that is added to the form.
+        tape: where comparisons are noted.
+    """
 
     __slots__ = ("form", "offset", "tape", "value")
 
@@ -368,7 +398,12 @@ def _at_most(a: Number, b: Number, more: int) -> bool:
 
 
 class Scaled:
-    """A Number divided by a whole number above 0: what a Number times a float is, where that is exact."""
+    """A Number divided by a whole number above 0: what a Number times a float is, where that is exact.
+
+    Args:
+        number: what is divided.
+        below: by what.
+    """
 
     __slots__ = ("below", "number")
 

@@ -32,7 +32,7 @@ class FindingOutcome:
 
     code: FindingCode
     severity: Severity
-    endpoint: End | None
+    endpoint: End | None  # that it is about; None when it is about both or the capture
     certainty: Certainty
 
 
@@ -40,7 +40,14 @@ class FindingOutcome:
 def found(
     code: FindingCode, severity: Severity, endpoint: End | None, certainty: Certainty
 ) -> FindingOutcome:
-    """Return this finding: of each kind there is one, however many outcomes have it."""
+    """Return a finding as outcomes have it: of each kind there is one, however many outcomes have it.
+
+    Args:
+        code: which finding.
+        severity: how grave it is here.
+        endpoint: that it is about; None when it is about both or the capture.
+        certainty: how we know.
+    """
     return FindingOutcome(code, severity, endpoint, certainty)
 
 

@@ -30,8 +30,8 @@ class Part(NamedTuple):
     """The classes of some connections, with numbers of their own."""
 
     classified: Classified
-    outcomes: list[Outcome]
-    faults: Faults
+    outcomes: list[Outcome]  # that `classified` numbers
+    faults: Faults  # at these connections
 
 
 def find_by_several(
@@ -44,7 +44,7 @@ def find_by_several(
         settings: timers and limits of the replays.
         now_ns: the moment for which they are judged, since the Unix epoch.
         dropped: packets that the capture itself reports lost.
-        workers: how many processes.
+        workers: how many processes, from 1.
         faults: notes the connections at which closeseq itself fails.
 
     Raises:
@@ -76,7 +76,15 @@ def find_by_several(
 
 
 def by_skeleton(connections: Connections, number: int) -> list[NDArray[np.int64]]:
-    """Return all connections in about so many parts, and those of a skeleton in one; the largest first."""
+    """Return all connections in parts, those of a skeleton in one; the largest first.
+
+    Args:
+        connections: all there are, not too many to be compared at once (MOST_AT_ONCE).
+        number: about how many parts to make.
+
+    Returns:
+        int64, ascending indices of each part.
+    """
     found = sorted((one.connection for one in connections.skeletons()), key=len, reverse=True)
     least = max(len(connections) // (8 * number), 1)
     parts: list[list[NDArray[np.int64]]] = [[one] for one in found if len(one) >= least]

@@ -63,7 +63,11 @@ def shadows() -> list[tuple[dict[str, Any], dict[str, Any], dict[str, Any]]]:
 
 @cache
 def with_holes(text: Callable[..., str]) -> Callable[..., str]:
-    """Return a function that leaves a hole where `text` would make words of a Number."""
+    """Return a function that leaves a hole where `text` would make words of a Number.
+
+    Args:
+        text: a function of closeseq/units.py.
+    """
 
     @wraps(text)
     def words(*given: Any) -> str:
@@ -102,17 +106,23 @@ class whole(int, metaclass=NotingInt):  # noqa: N801 - it stands for `int`
 
 
 def least(*given: Any, **how: Any) -> Any:
-    """Return `min` of something."""
+    """Return `min` of something; `given` and `how` are its arguments, as for `extreme`."""
     return extreme("min", given, how)
 
 
 def greatest(*given: Any, **how: Any) -> Any:
-    """Return `max` of something."""
+    """Return `max` of something; `given` and `how` are its arguments, as for `extreme`."""
     return extreme("max", given, how)
 
 
 def extreme(name: str, given: tuple[Any, ...], how: dict[str, Any]) -> Any:
-    """Return the least or greatest; of Numbers it is a Number of its own."""
+    """Return the least or greatest of some things; of Numbers it is a Number of its own.
+
+    Args:
+        name: "min" or "max".
+        given: the arguments of that function: the things, or one iterable of them.
+        how: its keyword arguments, `key` and `default`.
+    """
     items = given if len(given) > 1 else tuple(given[0])
     for one in items:
         if one.__class__ is Number:
@@ -128,7 +138,16 @@ def extreme(name: str, given: tuple[Any, ...], how: dict[str, Any]) -> Any:
 
 
 def of_two(name: str, a: Number | int, b: Number | int) -> Any:
-    """Return the least or greatest of two."""
+    """Return the least or greatest of two.
+
+    Args:
+        name: "min" or "max".
+        a: a number.
+        b: the other one.
+
+    Returns:
+        One of them; or a Number of its own, where which of them it is cannot be known without noting it.
+    """
     if a.__class__ is not Number:
         if b.__class__ is not Number:
             return (builtins.min if name == "min" else builtins.max)(a, b)

@@ -36,6 +36,10 @@ class Template:
     """The timeline, judgement and shape of one class.
 
     A *slot* is a place for a number: an index into the values that a connection brings.
+
+    Args:
+        connection: judged on noting numbers, with texts.
+        wording: the holes of its texts.
     """
 
     def __init__(self, connection: Connection, wording: Wording) -> None:
@@ -91,12 +95,26 @@ class Template:
         ]
 
     def values(self, columns: Columns, rows: NDArray[np.int64]) -> NDArray[Any]:
-        """Return these connections' values: a row each, a column a slot; int64, or Python's whole numbers."""
+        """Return the values of some connections, to be put into the slots.
+
+        Args:
+            columns: the numbers of the connections of a skeleton.
+            rows: int64, which of these, ascending.
+
+        Returns:
+            A row for each of these, a column a slot; int64, or Python's whole numbers where 64 bits do not
+            hold them.
+        """
         found = [columns.number(form, offset, rows) for form, offset in self._slot_of]
         return np.stack(found, axis=1) if found else np.zeros((len(rows), 0), np.int64)
 
     def fill(self, connection: Connection, values: Values) -> None:
-        """Give a connection its timeline, judgement and shape, with its values in the slots."""
+        """Give a connection its timeline, judgement and shape.
+
+        Args:
+            connection: of this class.
+            values: its row of `values`, as plain Python.
+        """
         c = connection.conversation
         transitions = tuple(
             Transition(packet(values, c), time_ns(values, c), end, before, after, cause(values, c), certainty)

@@ -41,7 +41,13 @@ class Plan(NamedTuple):
 
 
 class Columns:
-    """The numbers of the connections of one skeleton; exact, also where 64 bits do not hold them."""
+    """The numbers of the connections of one skeleton; exact, also where 64 bits do not hold them.
+
+    Args:
+        forms: all forms that came up.
+        skeleton: the connections; a *row* is a position among them.
+        constants: leaves that are the same for all, such as the moment for which they are judged.
+    """
 
     def __init__(self, forms: Forms, skeleton: Skeleton, constants: dict[Leaf, int]) -> None:
         self.forms = forms
@@ -54,7 +60,9 @@ class Columns:
     def holds(self, condition: Condition, rows: NDArray[np.int64]) -> tuple[NDArray[np.bool_], NDArray[Any]]:
         """Return a mask of the rows for which a condition comes out as noted, and the form's values.
 
-        `rows` are ascending.
+        Args:
+            condition: what was asked of a form, and how it came out.
+            rows: int64, ascending: which connections.
         """
         form, kind, bound, outcome = condition
         values = self.form(form, rows)
@@ -67,7 +75,12 @@ class Columns:
         return mask if mask.dtype == np.bool_ else mask.astype(np.bool_), values
 
     def value(self, leaf: Leaf, row: int) -> int:
-        """Return a number of one connection."""
+        """Return a number of one connection.
+
+        Args:
+            leaf: which number.
+            row: the connection, by its position in the skeleton.
+        """
         constant = self._constants.get(leaf)
         return self._skeleton.value(leaf, row) if constant is None else constant
 
@@ -93,7 +106,13 @@ class Columns:
         return result
 
     def number(self, form: int, offset: int, rows: NDArray[np.int64]) -> NDArray[Any]:
-        """Return a form's values with a constant added, as `form` does."""
+        """Return a form's values with a constant added, as `form` does.
+
+        Args:
+            form: by its number.
+            offset: the constant.
+            rows: int64, ascending: which connections.
+        """
         values = self.form(form, rows)
         if values.dtype != object and magnitude(values) + abs(offset) > MOST:
             values = values.astype(object)
@@ -134,7 +153,12 @@ class Columns:
 
 
 class OneRow:
-    """The numbers of one connection of a skeleton: for few connections this is faster than columns."""
+    """The numbers of one connection of a skeleton: for few connections this is faster than columns.
+
+    Args:
+        columns: the numbers of all of them.
+        row: which one, by its position.
+    """
 
     def __init__(self, columns: Columns, row: int) -> None:
         self._columns = columns
@@ -143,7 +167,7 @@ class OneRow:
         self._values: dict[int, int] = {NOTHING: 0}
 
     def form(self, form: int) -> int:
-        """Return a form's value."""
+        """Return a form's value; the form is given by its number."""
         found = self._values.get(form)
         if found is None:
             found = 0
@@ -193,7 +217,7 @@ class ConditionChain:
     """Conditions of one replay, from where it parted from others."""
 
     depth: int  # how many conditions lead to here
-    conditions: list[Condition]
+    conditions: list[Condition]  # in the order in which they were noted
     path: int  # the number of the replay
     partings: dict[int, ConditionChain] = field(default_factory=dict)  # where a condition came out otherwise
 
@@ -235,8 +259,11 @@ class Tree:
     ) -> None:
         """Find the replays of all connections of a skeleton.
 
-        `learn` is called with those that have none: it grows the tree, or handles them itself and returns
-        None.
+        Args:
+            columns: their numbers.
+            result: is filled in; connections of which no replay is found keep -1.
+            learn: is called with those that have none: it grows the tree and returns the new chain, or
+                handles them itself and returns None.
         """
         waiting: list[tuple[ConditionChain, NDArray[np.int64]]] = []
 
@@ -297,7 +324,12 @@ class Tree:
 
     @staticmethod
     def fits(parted: Parted, conditions: list[Condition]) -> bool:
-        """Whether a replay has the conditions that lead to those that parted here."""
+        """Whether a replay has the conditions that lead to those that parted here.
+
+        Args:
+            parted: connections, and where they parted.
+            conditions: all that the replay noted, in order.
+        """
         last = parted.last
         if last is None:
             return True
@@ -308,7 +340,13 @@ class Tree:
         return own[:2] == last[:2] if last.kind is Question.VALUE else own == last
 
     def grow(self, parted: Parted, conditions: list[Condition], path: int) -> ConditionChain:
-        """Add the replay of one of those that parted, if it `fits`; return its chain."""
+        """Add the replay of one of those that parted, if it `fits`; return its chain.
+
+        Args:
+            parted: connections, and where they parted.
+            conditions: all that the replay noted, in order.
+            path: the number of the replay.
+        """
         chain = ConditionChain(parted.depth, conditions[parted.depth :], path)
         if parted.chain is None:
             self._root = chain
@@ -317,9 +355,13 @@ class Tree:
         return chain
 
     def waits(self, connections: int, fewest: int) -> bool:
-        """Whether no replay is known, and with so many connections more, too few came to note one for.
+        """Whether no replay is known, and too few connections came so far to note one for.
 
         They are counted; the caller handles them.
+
+        Args:
+            connections: how many come now.
+            fewest: from how many on, with those before, a replay is noted.
         """
         if self._root is not None:
             return False
@@ -337,7 +379,11 @@ class Tree:
 
 
 class ReplayResult:
-    """What was found for the connections of one skeleton."""
+    """What was found for the connections of one skeleton.
+
+    Args:
+        connections: how many they are.
+    """
 
     def __init__(self, connections: int) -> None:
         self.path = np.full(connections, -1)  # the number of each one's replay
@@ -346,7 +392,14 @@ class ReplayResult:
     def limit(
         self, condition: Condition | None, rows: NDArray[np.int64], values: NDArray[Any], columns: Columns
     ) -> None:
-        """Note when a condition comes out otherwise, if time alone makes it do so."""
+        """Note when a condition comes out otherwise, if time alone makes it do so.
+
+        Args:
+            condition: as it comes out for these connections.
+            rows: int64, which ones.
+            values: of the condition's form, one for each.
+            columns: the numbers of the connections.
+        """
         assert condition is not None
         forms = columns.forms
         if not forms.holds_time(condition.form):

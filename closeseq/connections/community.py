@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 def community_id(client: Address, server: Address) -> str:
     """Return the Community ID (version 1, seed 0) of a connection's addresses and ports.
 
-    That is the SHA-1 of both endpoints, the smaller one first (github.com/corelight/community-id-spec).
+    That is the SHA-1 of both endpoints, the smaller one first (github.com/corelight/community-id-spec), so
+    that it is the same with `client` and `server` exchanged.
     """
     low, high = sorted((_packed(end.address), end.port) for end in (client, server))
     ports = low[1].to_bytes(2, "big") + high[1].to_bytes(2, "big")

@@ -73,7 +73,8 @@ def compose(
         vlans: in which the packets of client and server were first seen.
         client: which end of the pair is the client, 0 or 1.
         opener: how that is known.
-        successor: the row of `KeptEvents` of the SYN that opened the next connection of the pair.
+        successor: the row of `KeptEvents` of the SYN that opened the next connection of the pair; None
+            without one.
         reasons: what its RSTs say of their reason, by packet; to be given only where some say anything.
     """
     ends = (End.CLIENT, End.SERVER) if client == 0 else (End.SERVER, End.CLIENT)
@@ -108,7 +109,12 @@ def compose(
 
 
 def path(own: Row, peer: Row) -> Path:
-    """Return what the path did to an endpoint's segments; `own` and `peer` are rows of `Sides`."""
+    """Return what the path did to an endpoint's segments.
+
+    Args:
+        own: its row of `Sides`.
+        peer: that of its peer.
+    """
     response_ns, missed = own["response_ns"], own["missed"]
     number, time_ns = own["missed_number"], own["missed_ns"]
     if own["holes"] and own["hole_start"] < peer["acked_end"]:
@@ -129,7 +135,14 @@ def path(own: Row, peer: Row) -> Path:
 
 
 def syn_numbers(chain: Sequence[Row]) -> tuple[int, int]:
-    """Return the number of each end's first SYN, 0 without one: relative numbers count from there."""
+    """Return the number of each end's first SYN, 0 without one: relative numbers count from there.
+
+    Args:
+        chain: a connection's steps, first to last, as for `compose`.
+
+    Returns:
+        Of end 0 and of end 1, relative to their origins as in `KeptEvents`.
+    """
     numbers = [0, 0]
     for row in reversed(chain):
         if "flags" in row and row["flags"] & SYN:
@@ -140,7 +153,14 @@ def syn_numbers(chain: Sequence[Row]) -> tuple[int, int]:
 def event(
     row: Row, ends: tuple[End, End], origins: tuple[int, int], reasons: Mapping[int, str] = NO_REASONS
 ) -> Event:
-    """Return a row of `KeptEvents` as an event."""
+    """Return a row of `KeptEvents` as an event.
+
+    Args:
+        row: the row.
+        ends: what end 0 and end 1 of the pair are, client and server or the other way round.
+        origins: from which number of end 0 and of end 1 relative numbers count, from `syn_numbers`.
+        reasons: what RSTs say of their reason, by packet.
+    """
     sender, reset = row["sender"], row["flags"] & RST > 0
     acknowledges = bool(row["flags"] & ACK)
     ack = row["ack"] - origins[1 - sender]
@@ -168,12 +188,24 @@ def event(
 
 
 def traffic(row: Row, client: int, origins: tuple[int, int]) -> Traffic:
-    """Return a row of `Stretches` as traffic."""
+    """Return a row of `Stretches` as traffic.
+
+    Args:
+        row: the row.
+        client: which end of the pair is the client, 0 or 1.
+        origins: as for `event`.
+    """
     return Traffic(client=stream(row, client, origins), server=stream(row, 1 - client, origins))
 
 
 def stream(row: Row, end: int, origins: tuple[int, int]) -> Stream:
-    """Return what one end, 0 or 1, sent in a stretch of traffic."""
+    """Return what one end sent in a stretch of traffic.
+
+    Args:
+        row: of `Stretches`.
+        end: 0 or 1.
+        origins: as for `event`.
+    """
     if not row["segments"][end]:
         return Stream()
     stamped = row["has_timestamps"][end]
@@ -217,7 +249,12 @@ def address_of(endpoint: Endpoint) -> Address:
 
 @lru_cache(maxsize=1 << 14)
 def address_text(version: int, number: int) -> str:
-    """Return an IP address as text. Cached: servers, and most clients, have more than one connection."""
+    """Return an IP address as text. Cached: servers, and most clients, have more than one connection.
+
+    Args:
+        version: 4 or 6.
+        number: the address, 32 or 128 bits.
+    """
     return str(IPv6Address(number) if version == IPV6 else IPv4Address(number))
 
 
@@ -249,7 +286,13 @@ def duplicates(history: Row, sides: dict[End, Row], steps: Sequence[Event | Traf
 
 
 def answer_to_fin(end: End, side: Row, steps: Sequence[Event | Traffic]) -> Event | None:
-    """Return the ACK with which the peer answered the duplicate of this endpoint's FIN."""
+    """Return the ACK with which the peer answered the duplicate of this endpoint's FIN; None without one.
+
+    Args:
+        end: which endpoint.
+        side: its row of `Sides`; `fin_again` is the duplicate's packet.
+        steps: the connection's events and traffic.
+    """
     number, time_ns = side["fin_again"], side["fin_again_ns"]
     events = [step for step in steps if isinstance(step, Event)]
     fins = [e for e in events if e.sender is end and e.fin]
@@ -269,7 +312,12 @@ def answer_to_fin(end: End, side: Row, steps: Sequence[Event | Traffic]) -> Even
 
 
 def sent_again(end: End, steps: Sequence[Event | Traffic]) -> bool:
-    """Return whether this endpoint retransmitted anything."""
+    """Return whether an endpoint retransmitted anything.
+
+    Args:
+        end: which endpoint.
+        steps: the connection's events and traffic.
+    """
     again = (Position.RETRANSMISSION, Position.OVERLAP)
     return any(
         (step.sender is end and step.end > step.seq and step.position in again)

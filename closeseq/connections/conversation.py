@@ -79,13 +79,13 @@ class Event:
     seq: int  # relative to the sender's SYN
     ack: int | None  # relative to the receiver's SYN; None without the ACK flag
     length: int  # bytes of payload
-    position: Position
+    position: Position  # against what its sender had sent before
     window: int = 65535  # as on the wire, not scaled
     tsval: int | None = None  # timestamps option, 32-bit values; None without it
-    tsecr: int | None = None
+    tsecr: int | None = None  # its echo; None without the option
     dsack: tuple[int, int] | None = None  # a D-SACK block, relative like `ack`: it arrived twice
     sack: int | None = None  # the highest right edge of its SACK blocks, relative like `ack`; None without
-    ttl: int = 64
+    ttl: int = 64  # TTL or hop limit, as captured
     ip_id: int | None = None  # None for IPv6
     syn_options: int = 0  # the kinds of a SYN's options in order, four bits each; 0 for other segments
     elsewhere: bool = False  # a RST whose frame came another way than its sender's others
@@ -123,13 +123,13 @@ class Event:
 class Stream:
     """One direction's part of the traffic between two events."""
 
-    segments: int = 0
+    segments: int = 0  # captured, duplicates left out
     bytes: int = 0  # of payload, retransmissions included
-    first_packet: int = 0
-    last_packet: int = 0
-    first_ns: int = 0
-    last_ns: int = 0
-    retransmissions: int = 0  # segments whose position was retransmission or overlap
+    first_packet: int = 0  # number in the capture; 0 without segments
+    last_packet: int = 0  # and that of the last one
+    first_ns: int = 0  # since the Unix epoch
+    last_ns: int = 0  # time of the last one
+    retransmissions: int = 0  # segments with data whose position was retransmission or overlap
     gaps: int = 0  # segments whose position was gap
     reordered: int = 0  # segments that were overtaken
     probes: int = 0  # keepalives
@@ -158,6 +158,7 @@ class Traffic:
     server: Stream = field(default_factory=Stream)
 
     def of(self, end: End) -> Stream:
+        """Return what an endpoint sent of it."""
         return self.client if end is End.CLIENT else self.server
 
     @property
@@ -177,6 +178,7 @@ class Traffic:
 
     @property
     def segments(self) -> int:
+        """How many segments both endpoints sent of it."""
         return self.client.segments + self.server.segments
 
 
@@ -213,16 +215,16 @@ class Conversation:
     incarnation: int  # from 1, among the connections of this pair
     client: Address
     server: Address
-    opener: Opener
-    steps: tuple[Event | Traffic, ...]
-    client_packets: int
+    opener: Opener  # how we know which of the two is the client
+    steps: tuple[Event | Traffic, ...]  # in time order; traffic stands between events
+    client_packets: int  # captured, duplicates left out
     server_packets: int
     client_bytes: int  # payload captured, retransmissions included
     server_bytes: int
-    first_ns: int
-    last_ns: int
+    first_ns: int  # time of its first packet, since the Unix epoch
+    last_ns: int  # and of its last
     copies: int = 0  # duplicates of packets, which were left out
-    client_path: Path = Path()
+    client_path: Path = Path()  # what the path did to the client's segments
     server_path: Path = Path()
     successor: Event | None = None  # the SYN that opened the next incarnation of the pair
     duplicates: Duplicates = field(default_factory=Duplicates)  # how many of `copies` are of which kind
@@ -236,9 +238,11 @@ class Conversation:
 
     @property
     def events(self) -> tuple[Event, ...]:
+        """Its events without the traffic, in time order."""
         return tuple(step for step in self.steps if isinstance(step, Event))
 
     def address(self, end: End) -> Address:
+        """Return an endpoint's address and port."""
         return self.client if end is End.CLIENT else self.server
 
     def path(self, end: End) -> Path:
@@ -250,6 +254,9 @@ class Conversation:
 
         Those that it sent and that were not captured, and those that were captured on their way to it; for
         the latter, the loss of their acknowledgement looks the same.
+
+        Args:
+            end: the endpoint.
         """
         return self.path(end).lost_before + self.path(end.peer).lost_after
 

@@ -40,8 +40,8 @@ class IdleCluster(NamedTuple):
 
     server: Address
     end: End  # who closed
-    timeout_ns: int
-    members: int
+    timeout_ns: int  # the middle one of the silences (median)
+    members: int  # connections that show it
     of: int  # connections to the server that this end closed first
     late: int  # connections whose client sent a request after nearly as long a silence
     longest_ns: int  # the longest of these silences
@@ -52,7 +52,7 @@ class PortUse(NamedTuple):
 
     server: Address
     client: str  # address
-    number: int
+    number: int  # of connections that it closed first
     held: int  # the most of them in TIME_WAIT at once
     lasted_ns: int  # from the first close to the last
     short: bool  # most of them had room for one request only
@@ -63,12 +63,16 @@ class ResetHabit(NamedTuple):
 
     server: Address
     end: End  # who sent the RST
-    members: int
+    members: int  # connections that it ended so
     of: int  # connections to the server that this end closed first
 
 
 def idle_clusters(closes: Closes) -> Iterator[IdleCluster]:
-    """Yield after which idleness servers or their clients close; of a server's the shortest first."""
+    """Yield after which idleness servers or their clients close; of a server's the shortest first.
+
+    Args:
+        closes: all connections.
+    """
     for rows in _groups(closes, np.flatnonzero(closes.idle_ns >= 0), FEWEST, client=False):
         server, here = _server(closes, int(rows[0])), None
         for end, code in ((End.SERVER, SERVER), (End.CLIENT, CLIENT)):
@@ -114,8 +118,8 @@ def port_uses(closes: Closes, time_wait_ns: int, ports: EphemeralPorts) -> Itera
 
     Args:
         closes: all connections.
-        time_wait_ns: how long each holds its port then.
-        ports: how many there are.
+        time_wait_ns: how long each holds its port then, in nanoseconds (2MSL).
+        ports: how many local ports clients have; a quarter of few ports is many.
     """
     fewest = min(FEWEST_WAITS, *(max(FEWEST, one // 4) for one in (ports.usual, ports.own) if one))
     for rows in _groups(closes, np.flatnonzero(closes.waits_ns >= 0), fewest, client=True):
@@ -133,7 +137,11 @@ def port_uses(closes: Closes, time_wait_ns: int, ports: EphemeralPorts) -> Itera
 
 
 def reset_habits(closes: Closes) -> Iterator[ResetHabit]:
-    """Yield the endpoints that end nearly all their connections with RST, after all data was acknowledged."""
+    """Yield the endpoints that end nearly all their connections with RST, after all data was acknowledged.
+
+    Args:
+        closes: all connections.
+    """
     for rows in _groups(closes, np.flatnonzero(closes.calm_reset), FEWEST, client=False):
         here = np.flatnonzero(_same_server(closes, int(rows[0])))
         for end, code in ((End.SERVER, SERVER), (End.CLIENT, CLIENT)):

@@ -57,7 +57,14 @@ SENT_LAST = ("zero_windows", "controls", "unanswered", "unanswered_number", "una
 def conversations(
     index: NDArray[np.int64], table: PairTable, steps: Steps, guess: ClientGuess
 ) -> Iterator[Conversation]:
-    """Return the connections with these indices, int64, which ascend; all of them are made at once."""
+    """Return connections; all of them are made at once.
+
+    Args:
+        index: int64, ascending: which connections.
+        table: all pairs and connections.
+        steps: of all connections.
+        guess: infers the client where no SYN shows it.
+    """
     extent = some(table.histories, steps, index)
     client, seen = clients(table, steps, guess, extent)
     chain = StepChain.of(extent, steps, table.histories.open_stretch[index])
@@ -89,7 +96,13 @@ def conversations(
 
 
 def all_steps(chain: StepChain, client: NDArray[np.int64], steps: Steps) -> list[Event | Traffic]:
-    """Return the steps of all connections of a chain, one connection after the other."""
+    """Return the steps of all connections of a chain, one connection after the other.
+
+    Args:
+        chain: where the steps stand.
+        client: int64, 0 or 1: the client's end, of each connection of the chain.
+        steps: of all connections.
+    """
     place = chain.place[chain.is_event]
     row = chain.row[chain.is_event]
     origin = syn_numbers(place, row, len(client), steps.kept)
@@ -104,7 +117,17 @@ def all_steps(chain: StepChain, client: NDArray[np.int64], steps: Steps) -> list
 def syn_numbers(
     place: NDArray[np.int64], row: NDArray[np.int64], connections: int, kept: KeptEvents
 ) -> NDArray[np.int64]:
-    """Return the number of each end's first SYN, 0 without one: a row a connection, a column an end."""
+    """Return the number of each end's first SYN, 0 without one.
+
+    Args:
+        place: int64, the connection of each event, counted within a chain.
+        row: int64, the row of `KeptEvents` of each event, connection by connection, each first to last.
+        connections: how many the chain has.
+        kept: the events of all connections.
+
+    Returns:
+        int64, a row a connection, a column an end.
+    """
     result = np.zeros((connections, 2), np.int64)
     syn = np.flatnonzero(kept.flags[row] & SYN)[::-1]  # of several the first one stays
     result[place[syn], kept.sender[row[syn]]] = kept.seq[row[syn]]
@@ -114,7 +137,14 @@ def syn_numbers(
 def all_events(
     row: NDArray[np.int64], origin: NDArray[np.int64], client: NDArray[np.int64], steps: Steps
 ) -> list[Event]:
-    """Return rows of `KeptEvents` as events; `origin` and `client` are those of each row's connection."""
+    """Return rows of `KeptEvents` as events.
+
+    Args:
+        row: int64, which rows.
+        origin: int64, a row for each of these, a column an end: from which number relative ones count.
+        client: int64, 0 or 1: the client's end in each row's connection.
+        steps: of all connections.
+    """
     kept, reasons = steps.kept, steps.reasons
     at, sender, flags = np.arange(len(row)), kept.sender[row], kept.flags[row]
     ack = kept.ack[row] - origin[at, 1 - sender]
@@ -146,7 +176,16 @@ def all_events(
 
 
 def said(row: NDArray[np.int64], kept: KeptEvents, reasons: Reasons) -> Iterable[str]:
-    """Return what the RSTs among rows of `KeptEvents` say of their reason; nothing for all others."""
+    """Return what the RSTs among rows of `KeptEvents` say of their reason; nothing for all others.
+
+    Args:
+        row: int64, which rows.
+        kept: the events of all connections.
+        reasons: of all RSTs that say any.
+
+    Returns:
+        A text for each row, "" for most. Endless if there are no reasons at all.
+    """
     if not len(reasons):
         return repeat("")
     texts, reset = reasons.texts(), (kept.flags[row] & RST > 0).tolist()
@@ -159,7 +198,17 @@ def said(row: NDArray[np.int64], kept: KeptEvents, reasons: Reasons) -> Iterable
 def dsacks(
     ack: NDArray[np.int64], left: NDArray[np.int32], right: NDArray[np.int32], acknowledges: NDArray[np.bool_]
 ) -> list[tuple[int, int] | None]:
-    """Return the D-SACK block of each row; most have none."""
+    """Return the D-SACK block of each row; most have none.
+
+    Args:
+        ack: int64, the acknowledgement, as it is to be shown.
+        left: int32, the block's left edge against that.
+        right: int32, its right edge; equal to the left one without a block.
+        acknowledges: a mask of the rows with ACK.
+
+    Returns:
+        Left and right edge, relative as `ack` is; None without one.
+    """
     result: list[tuple[int, int] | None] = [None] * len(ack)
     for one in np.flatnonzero(acknowledges & (left != right)).tolist():
         result[one] = (int(ack[one] + left[one]), int(ack[one] + right[one]))
@@ -169,7 +218,14 @@ def dsacks(
 def all_traffic(
     row: NDArray[np.int64], origin: NDArray[np.int64], client: NDArray[np.int64], stretches: Stretches
 ) -> list[Traffic]:
-    """Return rows of `Stretches` as traffic; `origin` and `client` are those of each row's connection."""
+    """Return rows of `Stretches` as traffic.
+
+    Args:
+        row: int64, which rows.
+        origin: as for `all_events`.
+        client: as for `all_events`.
+        stretches: of all connections.
+    """
     return list(
         map(
             Traffic,
@@ -182,7 +238,14 @@ def all_traffic(
 def streams(
     row: NDArray[np.int64], end: NDArray[np.int64], origin: NDArray[np.int64], stretches: Stretches
 ) -> list[Stream]:
-    """Return what one end, 0 or 1, sent in each of these stretches."""
+    """Return what one end sent in each of some stretches.
+
+    Args:
+        row: int64, which rows of `Stretches`.
+        end: int64, 0 or 1, for each.
+        origin: as for `all_events`.
+        stretches: of all connections.
+    """
     result = np.full(len(row), NOTHING_SENT, np.object_)
     sent = np.flatnonzero(stretches.segments[row, end])
     row, end, origin = row[sent], end[sent], origin[sent]
@@ -205,7 +268,10 @@ def streams(
 
 
 def optional(values: NDArray[Any], there: NDArray[np.bool_]) -> list[Any]:
-    """Return numbers as a list, None where there is none."""
+    """Return a column of numbers as a list, None where the mask `there` of the same length is false.
+
+    `values` may hold anything there.
+    """
     if there.all():
         listed: list[Any] = values.tolist()
         return listed
@@ -215,7 +281,13 @@ def optional(values: NDArray[Any], there: NDArray[np.bool_]) -> list[Any]:
 
 
 def paths(sides: Sides, own: NDArray[np.int64], peer: NDArray[np.int64]) -> list[Path]:
-    """Return what the path did to endpoints' segments, for rows of `Sides`: theirs, and their peers'."""
+    """Return what the path did to endpoints' segments.
+
+    Args:
+        sides: of all connections.
+        own: int64, the endpoints' rows of `Sides`.
+        peer: int64, their peers' rows.
+    """
     response, missed = sides.response_ns[own], sides.missed[own]
     holes = (sides.holes[own] > 0) & (sides.hole_start[own] < sides.acked_end[peer])
     first = holes & (missed == 0)
@@ -238,7 +310,13 @@ def paths(sides: Sides, own: NDArray[np.int64], peer: NDArray[np.int64]) -> list
 def addresses(
     pair: NDArray[np.int64], client: NDArray[np.int64], table: PairTable
 ) -> tuple[list[Any], list[Any]]:
-    """Return the addresses and ports of clients and of servers."""
+    """Return the addresses and ports of clients and of servers.
+
+    Args:
+        pair: int64, the pair of each connection, an index into `Pairs`.
+        client: int64, 0 or 1: the client's end in each.
+        table: all pairs and connections.
+    """
     found, turned = endpoints_of(table.pairs, pair), client.tolist()
     named = [
         (address_of(ends[one]), address_of(ends[1 - one])) for ends, one in zip(found, turned, strict=True)
@@ -249,7 +327,16 @@ def addresses(
 def vlans(
     pair: NDArray[np.int64], client: NDArray[np.int64], table: PairTable
 ) -> tuple[list[Any], list[Any]]:
-    """Return the VLANs in which the packets of clients and of servers were first seen."""
+    """Return the VLANs in which the packets of clients and of servers were first seen.
+
+    Args:
+        pair: as for `addresses`.
+        client: as for `addresses`.
+        table: all pairs and connections.
+
+    Returns:
+        Two lists: of each connection the identifiers, the outermost tag first.
+    """
     both = table.pairs.vlan[pair]
     at = np.arange(len(pair))
     ends = both[at, client], both[at, 1 - client]
@@ -261,7 +348,14 @@ def vlans(
 def successors(
     index: NDArray[np.int64], client: NDArray[np.int64], table: PairTable, steps: Steps
 ) -> list[Event | None]:
-    """Return the SYN that opened the next connection of each pair; None without one."""
+    """Return the SYN that opened the next connection of each pair; None without one.
+
+    Args:
+        index: int64, which connections.
+        client: int64, 0 or 1: the client's end in each.
+        table: all pairs and connections.
+        steps: of all connections.
+    """
     result: list[Event | None] = [None] * len(index)
     first = first_events(table.histories.successor[index], table, steps)
     followed = np.flatnonzero(first >= 0)
@@ -278,7 +372,14 @@ def all_duplicates(
     each: Sequence[Sequence[Event | Traffic]],
     table: PairTable,
 ) -> list[Duplicates]:
-    """Return what the duplicates of each connection were, for its steps; most have none."""
+    """Return what the duplicates of each connection were; most have none.
+
+    Args:
+        index: int64, which connections.
+        client: int64, 0 or 1: the client's end in each.
+        each: the steps of each.
+        table: all pairs and connections.
+    """
     result = [NO_DUPLICATES] * len(index)
     for one in np.flatnonzero(table.histories.copies[index]).tolist():
         own = 2 * int(index[one]) + int(client[one])

@@ -49,7 +49,15 @@ class DuplicateFinder:
         self._clock_ns = np.iinfo(np.int64).min  # the latest time so far; it never runs back
 
     def find(self, segments: Segments, sides: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """Return the kind of each row; `sides` are the rows' pairs and senders, 2 * pair + sender."""
+        """Return the kind of each row, UNIQUE for most.
+
+        Args:
+            segments: a batch, which follows those before.
+            sides: int64, of each row its pair and sender, 2 * pair + sender.
+
+        Returns:
+            uint8, one of the kinds above.
+        """
         words = identities(segments, sides)
         where = hashed([segments.place, segments.vlan, segments.ttl.astype(np.uint64)])
         marked = (segments.ip_id > 0) | segments.has_timestamps
@@ -78,7 +86,11 @@ class DuplicateFinder:
         return kind
 
     def renumber(self, new_pair: NDArray[np.int64]) -> None:
-        """Take new indices of pairs: `new_pair` gives each old one its new one, or -1 where it is gone."""
+        """Take new indices of pairs.
+
+        Args:
+            new_pair: int64, by old index: the new one, or -1 where the pair is gone.
+        """
         self._recent.renumber(new_pair)
         self._handshakes.renumber(new_pair)
 
@@ -108,11 +120,14 @@ class RecentPackets:
         """Return which rows are duplicates, and for how long the same had been at the same place, else -1.
 
         Args:
-            words: what two duplicates have in common.
-            where: a hash of the place where each was captured.
+            words: what two duplicates have in common, from `identities`.
+            where: uint64, a hash of the place where each was captured.
             times: three rows, int64: the time since the epoch, the latest time in the capture up to each
                 segment, and the number of its packet.
-            limit: how much later a duplicate may come, in nanoseconds.
+            limit: int64, how much later a duplicate may come, in nanoseconds.
+
+        Returns:
+            A mask, and int64 nanoseconds.
         """
         time_ns, clock_ns, number = times
         new = len(time_ns)
@@ -157,7 +172,7 @@ class RecentPackets:
         return duplicates[old:], age[old:]
 
     def renumber(self, new_pair: NDArray[np.int64]) -> None:
-        """Take new indices of pairs, as in `DuplicateFinder`."""
+        """Take new indices of pairs; `new_pair` is as in `DuplicateFinder.renumber`."""
         if not self._words:
             return
         side = self._words[0].astype(np.int64)
@@ -170,7 +185,12 @@ class RecentPackets:
 
 
 def identities(segments: Segments, sides: NDArray[np.int64]) -> list[NDArray[np.uint64]]:
-    """Return what two duplicates have in common, packed into a few uint64 columns without loss."""
+    """Return what two duplicates have in common, packed into a few uint64 columns without loss.
+
+    Args:
+        segments: a batch.
+        sides: int64, of each row its pair and sender, 2 * pair + sender.
+    """
     small = segments.flags.astype(np.uint64) << np.uint64(16) | segments.window.astype(np.uint64)
     return [
         sides.astype(np.uint64),
@@ -185,7 +205,11 @@ def identities(segments: Segments, sides: NDArray[np.int64]) -> list[NDArray[np.
 def repeated(words: list[NDArray[np.uint64]]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
     """Return all rows that share their identity with another (and a few more), and where an identity begins.
 
-    Rows of one identity are neighbours, each as captured.
+    Args:
+        words: uint64 columns of equal length, from `identities`.
+
+    Returns:
+        int64, rows of one identity as neighbours, each as captured; and a mask over these.
     """
     digest = hashed(words)
     ordered = np.sort(digest)

@@ -23,12 +23,12 @@ HALF = np.uint64(32)
 
 
 def packed(high: NDArray[Any], low: NDArray[Any]) -> NDArray[np.uint64]:
-    """Return two columns of up to 32 bits as one of 64 bits."""
+    """Return two columns of up to 32 bits as one of 64 bits: `high` in the upper half, `low` in the lower."""
     return (high.astype(np.uint64) << HALF) | low.astype(np.uint64)
 
 
 def hashed(words: Sequence[NDArray[np.uint64]]) -> NDArray[np.uint64]:
-    """Return a 64-bit hash of each row of these uint64 columns."""
+    """Return a 64-bit hash of each row of these uint64 columns, with the process's own key."""
     result = np.full(len(words[0]), KEY)
     for word in words:
         result ^= word
@@ -39,6 +39,9 @@ def hashed(words: Sequence[NDArray[np.uint64]]) -> NDArray[np.uint64]:
 
 def arrange(words: Sequence[NDArray[np.uint64]]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
     """Bring alike rows together.
+
+    Args:
+        words: uint64 columns of equal length, at least one: rows are alike where all are equal.
 
     Returns:
         An order in which they are neighbours, each group as captured; and a mask over that order, true where
@@ -55,7 +58,12 @@ def arrange(words: Sequence[NDArray[np.uint64]]) -> tuple[NDArray[np.int64], NDA
 
 
 def unlike_neighbours(words: Sequence[NDArray[np.uint64]], order: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Return a mask, true where a row in this order differs from the one before it."""
+    """Return a mask, true where a row differs from the one before it, and for the first.
+
+    Args:
+        words: uint64 columns of equal length.
+        order: int64, the rows in the order in which they are compared.
+    """
     differ = np.zeros(len(order), np.bool_)
     differ[:1] = True
     for word in words:
@@ -65,7 +73,7 @@ def unlike_neighbours(words: Sequence[NDArray[np.uint64]], order: NDArray[np.int
 
 
 def lengths(start: NDArray[np.int64], total: int) -> NDArray[np.int64]:
-    """Return the lengths of groups that begin at `start` and together fill `total` rows."""
+    """Return the lengths of groups that begin at `start` (int64, ascending) and fill `total` rows."""
     return np.diff(start, append=total)
 
 
@@ -79,13 +87,27 @@ def next_where(mask: NDArray[np.bool_]) -> NDArray[np.int64]:
 
 
 def rank(mask: NDArray[np.bool_], start: NDArray[np.int64], length: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return, for each row, how many rows of its group up to and including it are true in the mask."""
+    """Return, for each row, how many rows of its group up to and including it are true in the mask.
+
+    Args:
+        mask: one entry a row, group by group.
+        start: int64, the first row of each group.
+        length: int64, rows of each group; all together are the whole mask.
+    """
     total = np.cumsum(mask)
     return total - np.repeat(total[start] - mask[start], length)
 
 
 def renumbered(stays: NDArray[np.int64], total: int) -> NDArray[np.int64]:
-    """Return the new index of each of so many rows when only these stay: -1 for the others, and for -1."""
+    """Return new indices for rows of which some stay.
+
+    Args:
+        stays: int64, ascending: the old indices of those.
+        total: how many rows there were.
+
+    Returns:
+        int64, by old index: the new one, or -1. It has one entry more, so that -1 stays -1.
+    """
     new = np.full(total + 1, -1)
     new[stays] = np.arange(len(stays))
     return new

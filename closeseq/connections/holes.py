@@ -44,7 +44,7 @@ SAME_TICK_NS = 1_000_000  # two segments of one tick of a timestamp clock; also 
 class Hole:
     """Numbers `start` up to `end` (excluded) of one end that have not passed yet."""
 
-    start: int
+    start: int  # relative to the sender's origin, as `Numbers.seq`
     end: int
     number: int  # of the packet that came too early, and left it
     time_ns: int  # and its time
@@ -56,17 +56,21 @@ class Hole:
 class Filler:
     """A segment that may fill holes."""
 
-    row: int
-    side: int
-    number: int
-    seq: int
-    end: int
-    time_ns: int
-    ip_id: int
-    tsval: int | None
+    row: int  # in the batch, by sender
+    side: int  # index into Sides
+    number: int  # of the packet
+    seq: int  # relative, as `Numbers.seq`
+    end: int  # the number after it
+    time_ns: int  # since the epoch
+    ip_id: int  # 0 and -1 are none
+    tsval: int | None  # None without timestamps
 
     def overtaken_by(self, hole: Hole) -> bool:
-        """Whether it was sent before the segment that left a hole. Newer timestamps outweigh all else."""
+        """Whether it was sent before the segment that left a hole. Newer timestamps outweigh all else.
+
+        Args:
+            hole: the newest of those that it fills.
+        """
         waited = self.time_ns - hole.time_ns
         if waited > LATEST_NS:
             return False
@@ -88,7 +92,11 @@ class Holes:
     def add(self, senders: Senders, segments: Segments, numbers: Numbers, sides: Sides) -> None:
         """Follow the holes through a batch; correct the positions of what fills them, and count.
 
-        Everything stands in the order by sender.
+        Args:
+            senders: the order by sender.
+            segments: the batch, in that order.
+            numbers: its sequence numbers; positions are corrected in place.
+            sides: of all connections; its columns about holes, losses and retransmissions are updated.
         """
         fresh = self._follow(senders, segments, numbers, sides)
         count_retransmissions(senders, segments, numbers, sides, fresh)
@@ -163,7 +171,11 @@ class Holes:
         sides.missed[side] += 1
 
     def renumber(self, new: NDArray[np.int64]) -> None:
-        """Take new indices of connections: `new` gives each old one its new one, or -1 where it is gone."""
+        """Take new indices of connections.
+
+        Args:
+            new: int64, by old index: the new one, or -1 where the connection is gone.
+        """
         self._open = {
             int(new[side // 2]) * 2 + side % 2: holes
             for side, holes in self._open.items()
@@ -172,7 +184,13 @@ class Holes:
 
 
 def remaining(holes: list[Hole], filled: list[Hole], one: Filler) -> list[Hole]:
-    """Return what is left of holes of which a segment fills some, wholly or in part; oldest first."""
+    """Return what is left of an end's holes, oldest first.
+
+    Args:
+        holes: those that were open.
+        filled: of these, the ones that a segment fills, wholly or in part.
+        one: that segment.
+    """
     left = [hole for hole in holes if hole not in filled]
     for hole in filled:
         for start, end in ((hole.start, one.seq), (one.end, hole.end)):
@@ -186,7 +204,12 @@ def count_retransmissions(
 ) -> None:
     """Count retransmissions of what was captured and not yet acknowledged, as far as captured.
 
-    `fresh` are the rows that look like retransmissions and pass for the first time.
+    Args:
+        senders: the order by sender.
+        segments: the batch, in that order.
+        numbers: its sequence numbers.
+        sides: of all connections; `repeated` is updated.
+        fresh: rows that look like retransmissions and pass for the first time.
     """
     again = (numbers.position == RETRANSMISSION) | (numbers.position == OVERLAP)
     again &= (numbers.end > numbers.seq) & (segments.flags & RST == 0)

@@ -37,14 +37,14 @@ class Closes:
     idle_ns: NDArray[np.int64]  # the silence before it, if it came unprompted; else NOT
     resumed_ns: NDArray[np.int64]  # the longest silence that the client ended with a further request; 0: none
     waits_ns: NDArray[np.int64]  # since when the client is in TIME_WAIT, since the Unix epoch; else NOT
-    client_packets: NDArray[np.int64]
+    client_packets: NDArray[np.int64]  # that the client sent, as captured
     calm_reset: NDArray[np.bool_]  # the closer sent RST, and no FIN; all data was acknowledged
 
     def __len__(self) -> int:
         return len(self.version)
 
     def some(self, rows: NDArray[np.bool_] | slice) -> Closes:
-        """Return some of the rows."""
+        """Return some of the rows, by a mask or a slice."""
         return Closes(*(getattr(self, name.name)[rows] for name in fields(self)))
 
     @classmethod
@@ -54,7 +54,13 @@ class Closes:
 
 
 def closes(table: PairTable, steps: Steps, client: NDArray[np.int64]) -> Closes:
-    """Return all connections; `client` is the end of its pair, 0 or 1, that is each one's client."""
+    """Return who closed each connection first, and after which silence: one row for each connection there is.
+
+    Args:
+        table: all pairs and connections.
+        steps: of all connections.
+        client: int64, 0 or 1: the end of its pair that is each connection's client.
+    """
     pairs, histories, sides = table.pairs, table.histories, table.sides
     row = np.arange(len(histories))
     pair, server = histories.pair[row], 1 - client

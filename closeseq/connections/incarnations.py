@@ -27,7 +27,15 @@ if TYPE_CHECKING:
 
 
 class PairRows:
-    """The rows of a batch, pair by pair, with the columns that the rules of incarnations need."""
+    """The rows of a batch, pair by pair, with the columns that the rules of incarnations need.
+
+    Args:
+        segments: the batch.
+        index: int64, its rows in their new order: pair by pair, each as captured, without duplicates.
+        sender: uint8, 0 or 1, of each of these rows.
+        start: int64, of each pair its first row in the new order.
+        present: int64, of each pair its connection before this batch; -1 if none.
+    """
 
     def __init__(
         self,
@@ -53,13 +61,24 @@ class PairRows:
         return next_where((self.sender == end) | (self.flags & ACK > 0))
 
     def origin(self, end: int, row: NDArray[np.int64]) -> NDArray[np.uint32]:
-        """Return the number that is relative 0 of this end, by these rows."""
+        """Return the number that is relative 0 of an end, uint32.
+
+        Args:
+            end: 0 or 1.
+            row: int64, rows that give it, from `first_numbers`.
+        """
         own = self.seq[row] - (self.flags[row] & SYN == 0).astype(np.uint32)
         return np.where(self.sender[row] == end, own, self.ack[row] - np.uint32(1))
 
 
 def opening_rows(rows: PairRows, histories: Histories, sides: Sides) -> NDArray[np.bool_]:
-    """Return a mask of the rows that begin a connection."""
+    """Return a mask of the rows that begin a connection.
+
+    Args:
+        rows: of a batch.
+        histories: all connections before this batch.
+        sides: their endpoints.
+    """
     opens = np.zeros(len(rows.index), np.bool_)
     opens[rows.start[rows.present < 0]] = True
     at = np.flatnonzero(rows.flags & SYN)
@@ -81,7 +100,15 @@ def opening_rows(rows: PairRows, histories: Histories, sides: Sides) -> NDArray[
 def irregular_openings(
     rows: PairRows, histories: Histories, sides: Sides, at: NDArray[np.int64], group: NDArray[np.int64]
 ) -> Iterator[int]:
-    """Go through the SYNs of irregular pairs one by one; yield those that begin a connection."""
+    """Go through the SYNs of irregular pairs one by one; yield the rows of those that begin a connection.
+
+    Args:
+        rows: of a batch.
+        histories: all connections before this batch.
+        sides: their endpoints.
+        at: int64, ascending: the rows with SYN.
+        group: int64, the pair of each, counted among the batch's.
+    """
     if not len(at):
         return
     first_number = [rows.first_numbers(end) for end in (0, 1)]
@@ -119,7 +146,14 @@ class CurrentIncarnation:
 
 
 def carried(first: int, connection: int, histories: Histories, sides: Sides) -> CurrentIncarnation:
-    """Return what earlier batches left of a connection."""
+    """Return what earlier batches left of a connection.
+
+    Args:
+        first: its pair's first row in this batch.
+        connection: its index into `Histories`.
+        histories: all connections.
+        sides: their endpoints.
+    """
     ends = (2 * connection, 2 * connection + 1)
     return CurrentIncarnation(
         first,
@@ -132,10 +166,10 @@ def carried(first: int, connection: int, histories: Histories, sides: Sides) -> 
 class Syn(NamedTuple):
     """A segment with SYN: the fields that decide whether it begins a connection."""
 
-    sender: int
-    flags: int
-    seq: int
-    ack: int
+    sender: int  # 0 or 1
+    flags: int  # control bits
+    seq: int  # as on the wire
+    ack: int  # as on the wire; meaningless without the flag
 
 
 def opens_next(present: CurrentIncarnation, syn: Syn, origin: int | None, *, only_syns: bool) -> bool:
@@ -144,7 +178,7 @@ def opens_next(present: CurrentIncarnation, syn: Syn, origin: int | None, *, onl
     Args:
         present: the present connection.
         syn: the segment.
-        origin: the number in front of the first one known of its sender.
+        origin: the number in front of the first one known of its sender; None if none is.
         only_syns: whether only SYNs without ACK were captured.
     """
     if syn.flags & RST:

@@ -36,7 +36,7 @@ class ClientGuess:
     """Infers the client: the port asked for, a port with several clients, the lower port is the server's.
 
     Args:
-        pairs: all pairs of addresses and ports.
+        pairs: all pairs of addresses and ports; those that come later count too.
         ports: those that are known to be servers'.
     """
 
@@ -48,7 +48,15 @@ class ClientGuess:
         self._peers = np.empty(0, np.int64)  # with how many others each endpoint talks
 
     def clients(self, pair: NDArray[np.int64], first_sender: NDArray[np.uint8]) -> NDArray[np.int64]:
-        """Return the client, 0 or 1, of connections by their pair and the sender of their first packet."""
+        """Return which end is the client of connections whose SYN was not captured.
+
+        Args:
+            pair: int64, the pair of each, an index into `Pairs`.
+            first_sender: uint8, 0 or 1: the end that sent its first packet, which decides where all is even.
+
+        Returns:
+            int64, 0 or 1.
+        """
         port, peers = self._pairs.port[pair], self._peer_counts(pair)
         asked = np.isin(port, self._ports)
         return np.select(
@@ -78,7 +86,16 @@ class ClientGuess:
 
 
 def endpoint_keys(pairs: Pairs, first: int, past: int) -> list[bytes]:
-    """Return a key for end 0 and one for end 1 of each of these pairs, equal for equal endpoints."""
+    """Return a key for end 0 and one for end 1 of some pairs, equal for equal endpoints.
+
+    Args:
+        pairs: all pairs.
+        first: the index of the first of them.
+        past: the index behind the last.
+
+    Returns:
+        Two keys a pair, one pair after the other.
+    """
     rows = slice(first, past)
     port = pairs.version[rows, None].astype(np.uint64) << np.uint64(16) | pairs.port[rows].astype(np.uint64)
     words = np.stack([pairs.high[rows], pairs.low[rows], port], axis=2)
@@ -87,7 +104,7 @@ def endpoint_keys(pairs: Pairs, first: int, past: int) -> list[bytes]:
 
 
 def endpoints_of(pairs: Pairs, rows: slice | NDArray[np.int64]) -> list[tuple[Endpoint, Endpoint]]:
-    """Return end 0 and end 1 of each of these pairs, given by index."""
+    """Return end 0 and end 1 of some pairs; `rows` are their indices into `Pairs`, or a slice of them."""
     columns = (pairs.version[rows], pairs.high[rows], pairs.low[rows], pairs.port[rows])
     return [
         ((version, high[0], low[0], port[0]), (version, high[1], low[1], port[1]))
@@ -98,7 +115,17 @@ def endpoints_of(pairs: Pairs, rows: slice | NDArray[np.int64]) -> list[tuple[En
 def clients(
     table: PairTable, steps: Steps, guess: ClientGuess, extent: Extent
 ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """Return each connection's client, 0 or 1, and whether a SYN or SYN+ACK shows it."""
+    """Return each connection's client, and whether a SYN or SYN+ACK shows it.
+
+    Args:
+        table: all pairs and connections.
+        steps: of all connections.
+        guess: infers the client of those of which no SYN was captured.
+        extent: which connections.
+
+    Returns:
+        int64, 0 or 1, one entry a connection of the extent; and a mask.
+    """
     histories, kept = table.histories, steps.kept
     client = np.full(len(extent), -1)
     flags, sender = kept.flags[extent.event] & (SYN | ACK), kept.sender[extent.event]

@@ -137,6 +137,7 @@ class Rows:
 
     @property
     def length(self) -> NDArray[np.int64]:
+        """How many rows each run has."""
         return lengths(self.start, len(self.index))
 
 
@@ -153,7 +154,11 @@ class BatchDuplicates:
 
 
 class PairTable:
-    """Pairs and connections, and the way from a batch's rows to them."""
+    """Pairs and connections, and the way from a batch's rows to them.
+
+    Args:
+        scratch: where long columns lie; None for memory.
+    """
 
     def __init__(self, scratch: DiskColumns | None = None) -> None:
         self.pairs = Pairs(scratch)
@@ -167,7 +172,14 @@ class PairTable:
         self.replaced = np.empty(0, np.int64)  # connections whose successors came with the last batch
 
     def assign(self, segments: Segments) -> Rows:
-        """Find each row's connection; make new ones where they begin."""
+        """Find each row's connection; make new ones where they begin.
+
+        Args:
+            segments: a batch, which follows those before; at least one row.
+
+        Returns:
+            The rows but for duplicates, which are counted with their connections.
+        """
         sender = senders(segments)
         words = pair_words(segments, sender)
         order, begins = arrange(words)
@@ -203,10 +215,16 @@ class PairTable:
         return self._copies_dropped + int(self.histories.copies.sum())
 
     def forget(self, kept: NDArray[np.bool_]) -> NDArray[np.int64]:
-        """Drop all connections but those of this mask; return the old indices of those that stay.
+        """Drop all connections but those of a mask; return the old indices of those that stay.
 
         The earlier connections of a pair go with its newest one: where that is unknown, they would seem
         to be the newest.
+
+        Args:
+            kept: one entry a connection, by index.
+
+        Returns:
+            int64, ascending; the position in it is the new index.
         """
         histories = self.histories
         self.replaced = np.empty(0, np.int64)
@@ -328,7 +346,13 @@ class PairTable:
 
 
 def senders(segments: Segments) -> NDArray[np.uint8]:
-    """Return 1 where the sender is end 1 of its pair, the one with the larger address (then port)."""
+    """Return for each row which end of its pair sent it, uint8: 1 for the one with the larger address.
+
+    Where the addresses are equal, for the one with the larger port.
+
+    Args:
+        segments: a batch.
+    """
     later = segments.src_port > segments.dst_port
     for source, destination in (
         (segments.src_low, segments.dst_low),
@@ -339,7 +363,15 @@ def senders(segments: Segments) -> NDArray[np.uint8]:
 
 
 def pair_words(segments: Segments, sender: NDArray[np.uint8]) -> list[NDArray[np.uint64]]:
-    """Return addresses and ports of end 0 and end 1, packed into uint64 columns without loss."""
+    """Return addresses and ports of end 0 and end 1, packed into uint64 columns without loss.
+
+    Args:
+        segments: a batch.
+        sender: uint8, 0 or 1: which end sent each row, from `senders`.
+
+    Returns:
+        Five columns: the high halves of both addresses, their low halves, and IP version with both ports.
+    """
     swap = sender.view(np.bool_)
     words = []
     for source, destination in (

@@ -30,7 +30,16 @@ COVER_LIMIT = 64  # ACKs of a connection that first cover a SYN or FIN
 
 
 def events(batch: Batch, histories: Histories, sides: Sides) -> NDArray[np.bool_]:
-    """Return a mask, in the order by connection, of the rows that are events; update both tables."""
+    """Return a mask of the rows that are events; update both tables.
+
+    Args:
+        batch: the rows of a batch.
+        histories: all connections; how many events each has is counted there.
+        sides: their endpoints.
+
+    Returns:
+        One entry a row, in the order by connection.
+    """
     senders, segments, numbers = batch.senders, batch.segments, batch.numbers
     major = first_of_kind(batch, sides)
     covers = (covers_syn(batch, sides) | covers_fin(batch, sides)) & ~major
@@ -56,7 +65,15 @@ def events(batch: Batch, histories: Histories, sides: Sides) -> NDArray[np.bool_
 
 
 def first_of_kind(batch: Batch, sides: Sides) -> NDArray[np.bool_]:
-    """Return which rows (by sender) are among the first SYNs, FINs or RSTs of their sender."""
+    """Return which rows are among the first SYNs, FINs or RSTs of their sender.
+
+    Args:
+        batch: the rows of a batch.
+        sides: of all connections; counts the batch's SYNs, FINs and RSTs.
+
+    Returns:
+        A mask, in the order by sender.
+    """
     senders, flags = batch.senders, batch.segments.flags
     result = np.zeros(len(flags), np.bool_)
     for flag, count in ((SYN, sides.syns), (FIN, sides.fins), (RST, sides.resets)):
@@ -69,7 +86,15 @@ def first_of_kind(batch: Batch, sides: Sides) -> NDArray[np.bool_]:
 
 
 def covers_syn(batch: Batch, sides: Sides) -> NDArray[np.bool_]:
-    """Return which rows (by sender) are the first ACK of their sender after the peer's SYN."""
+    """Return which rows are the first ACK of their sender after the peer's SYN.
+
+    Args:
+        batch: the rows of a batch.
+        sides: of all connections; keeps the number of each endpoint's first SYN.
+
+    Returns:
+        A mask, in the order by sender.
+    """
     senders = batch.senders
     syn = batch.segments.flags & SYN > 0
     known = (
@@ -87,7 +112,15 @@ def covers_syn(batch: Batch, sides: Sides) -> NDArray[np.bool_]:
 
 
 def covers_fin(batch: Batch, sides: Sides) -> NDArray[np.bool_]:
-    """Return which rows (by sender) are the first to acknowledge the peer's newest FIN."""
+    """Return which rows are the first to acknowledge the peer's newest FIN.
+
+    Args:
+        batch: the rows of a batch.
+        sides: of all connections; keeps whether each endpoint's newest FIN is acknowledged.
+
+    Returns:
+        A mask, in the order by sender.
+    """
     senders, numbers = batch.senders, batch.numbers
     result = np.zeros(len(numbers.ack), np.bool_)
     fin = (batch.segments.flags & FIN > 0) & (numbers.position != OUTSIDE)

@@ -61,24 +61,43 @@ class Senders:
         self.last = self.start + self.length - 1
 
     def spread(self, values: NDArray[Any]) -> NDArray[Any]:
-        """Return a column with each group's value in its rows."""
+        """Return a column with each group's value in its rows; `values` has an entry a group."""
         return np.repeat(values, self.length)
 
     def before(self, running: NDArray[np.int64], carried: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Shift a running value by one row within its group; `carried` (one a group) comes first."""
+        """Shift a running value by one row within its group.
+
+        Args:
+            running: int64, the value after each row, by sender.
+            carried: int64, the value before each group's first row.
+        """
         shifted = np.empty_like(running)
         shifted[1:] = running[:-1]
         shifted[self.start] = carried
         return shifted
 
     def of_peer(self, running: NDArray[np.int64], carried: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return the peer's running value before each row; `carried` is that of each group's peer."""
+        """Return the peer's running value before each row.
+
+        Args:
+            running: int64, the value after each row, by sender.
+            carried: int64, the value of each group's peer before this batch.
+        """
         return np.where(self.newest >= 0, running[self.newest], self.spread(carried))
 
     def highest(
         self, values: NDArray[np.int64], counts: NDArray[np.bool_], carried: NDArray[np.int64]
     ) -> NDArray[np.int64]:
-        """Return the running maximum in each group of those values that count, from `carried` on."""
+        """Return the running maximum in each group of those values that count.
+
+        Args:
+            values: int64, one a row, by sender.
+            counts: a mask of the rows that count.
+            carried: int64, where each group begins; NONE for nothing yet.
+
+        Returns:
+            int64, after each row; NONE as long as nothing counted.
+        """
         low = np.minimum.reduceat(np.where(counts, values, HIGHEST), self.start)
         high = np.maximum(np.maximum.reduceat(np.where(counts, values, NONE), self.start), carried)
         low = np.minimum(low, np.where(carried == NONE, HIGHEST, carried))
@@ -113,9 +132,12 @@ class Numbers:
 
 
 def number(senders: Senders, segments: Segments, sides: Sides) -> Numbers:
-    """Return every row's relative numbers and position; update `sides`, whose origins are known already.
+    """Return every row's relative numbers and position.
 
-    `segments` stands in the order by sender.
+    Args:
+        senders: the order by sender.
+        segments: the batch, in that order.
+        sides: of all connections, whose origins are known already; numbers and edges are updated.
     """
     side, start = senders.side, senders.start
     flags = segments.flags
@@ -158,6 +180,11 @@ def learn_reach(senders: Senders, segments: Segments, sides: Sides) -> None:
     """Keep how far ahead segments may lie of what their sender has sent.
 
     Windows are not scaled unless both SYNs have the option for it (RFC 7323 2.2).
+
+    Args:
+        senders: the order by sender.
+        segments: the batch, in that order.
+        sides: of all connections; `reach` is updated.
     """
     rows = np.flatnonzero((segments.flags & SYN > 0) & (segments.syn_options > 0))
     if not len(rows):
@@ -179,7 +206,15 @@ def follow_sent(
     carried: NDArray[np.int64],
     reach: NDArray[np.int64],
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]:
-    """Follow how far each endpoint has sent; `carried` and `reach` have an entry for each group.
+    """Follow how far each endpoint has sent.
+
+    Args:
+        senders: the order by sender, in which the next three columns stand.
+        flags: control bits.
+        seq: int64, relative sequence numbers.
+        end: int64, the numbers after the segments.
+        carried: int64, a value a group: its highest `end` before this batch, NONE if none.
+        reach: int64, a value a group: how far ahead of that a segment may lie.
 
     Returns:
         Three columns: the highest `end` of a sender before each segment, the same after it, and a mask of the
@@ -215,7 +250,16 @@ def follow_sent(
 def acknowledgements(
     senders: Senders, segments: Segments, sides: Sides
 ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """Return the relative acknowledgements (NONE without ACK), and which are the first of their sender."""
+    """Return the relative acknowledgements, and which are the first of their sender.
+
+    Args:
+        senders: the order by sender.
+        segments: the batch, in that order.
+        sides: of all connections; the last acknowledgement of each endpoint is kept there.
+
+    Returns:
+        int64, NONE without ACK; and a mask.
+    """
     ack = np.full(len(segments), NONE)
     first = np.zeros(len(segments), np.bool_)
     rows = np.flatnonzero(segments.flags & ACK)
@@ -247,7 +291,11 @@ def unwrap(
 ) -> NDArray[np.int64]:
     """Return 64-bit numbers for 32-bit ones that wrap: each lies less than 2**31 from the one before it.
 
-    `before_raw` and `before` are, for each group, the number before its first one, in both forms.
+    Args:
+        raw: uint32, as on the wire, group by group.
+        start: int64, the first row of each group.
+        before_raw: uint32, the number before each group's first one, as on the wire.
+        before: int64, the same number, unwrapped.
     """
     previous = np.empty_like(raw)
     previous[1:] = raw[:-1]
@@ -268,7 +316,16 @@ def positions(
     fin_end: NDArray[np.int64],
     acked: NDArray[np.int64],
 ) -> NDArray[np.uint8]:
-    """Return where each segment lies against what its sender had sent."""
+    """Return where each segment lies against what its sender had sent: uint8, an index into POSITIONS.
+
+    Args:
+        flags: control bits.
+        seq: int64, relative sequence numbers.
+        end: int64, the numbers after the segments.
+        sent_end: int64, the sender's highest `end` before each; NONE if none.
+        fin_end: int64, the highest of these that was a FIN's; NONE if none.
+        acked: int64, the peer's highest acknowledgement before each; NONE if none.
+    """
     result = np.where(end > sent_end, OVERLAP, RETRANSMISSION).astype(np.uint8)
     # RFC 9293 3.8.4: a keepalive repeats the last number. Behind a FIN it holds no byte, and the FIN has been
     # acknowledged: before that a segment of this number was sent before the FIN, and overtaken by it.

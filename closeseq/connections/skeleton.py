@@ -50,7 +50,11 @@ class Leaf(NamedTuple):
     end: int = 0  # where the column holds a number for each end: 0 the client's, 1 the server's
 
     def comes_before(self, other: Leaf) -> bool | None:
-        """Whether both are packets' numbers, and this one's packet comes first; None where it is open."""
+        """Whether both are packets' numbers, and this one's packet comes first; None where it is open.
+
+        Args:
+            other: a leaf of the same shared skeleton.
+        """
         if {self.name, other.name} <= PACKETS and min(self.place, other.place) >= 0:
             return self.place < other.place if self.place != other.place else None
         return None
@@ -76,13 +80,22 @@ class Skeleton:
         return len(self.connection)
 
     def column(self, leaf: Leaf) -> NDArray[Any]:
-        """Return a number of all these connections, in the type of its table's column."""
+        """Return a number of all these connections, in the type of its table's column.
+
+        Args:
+            leaf: which number.
+        """
         values, row, end = self._cells(leaf, slice(None))
         result: NDArray[Any] = values[row] if values.ndim == 1 else values[row, end]
         return result
 
     def value(self, leaf: Leaf, row: int) -> int:
-        """Return a number of one of these connections."""
+        """Return a number of one of these connections.
+
+        Args:
+            leaf: which number.
+            row: the connection, by its position in the skeleton, from 0.
+        """
         values, at, end = self._cells(leaf, row)
         return int(values[at] if values.ndim == 1 else values[at, end])
 
@@ -106,7 +119,12 @@ class Skeleton:
         )
 
     def conversation(self, row: int, wrap: Callable[[int, Leaf], Any]) -> Conversation:
-        """Return one of the connections, with `wrap(number, leaf)` in place of each of its numbers."""
+        """Return one of the connections, with something else in place of each of its numbers.
+
+        Args:
+            row: the connection, by its position in the skeleton, from 0.
+            wrap: returns what stands for a number, given the number and its leaf.
+        """
         table, (kept, stretches) = self._table, (self._steps.kept, self._steps.stretches)
         index, client = int(self.connection[row]), int(self._client[row])
         chain = []
@@ -155,12 +173,26 @@ new_tuple = tuple.__new__  # as Leaf(...), in half the time: a hundred are made 
 
 
 def at_end(wrap: Callable[[int, Leaf], Any], end: int) -> Callable[[int, Leaf], Any]:
-    """Return what wraps the numbers of one end's row."""
+    """Return what wraps the numbers of one end's row.
+
+    Args:
+        wrap: wraps a number, given with its leaf.
+        end: put into each leaf: 0 the client's, 1 the server's.
+    """
     return lambda value, leaf: wrap(value, leaf._replace(end=end))
 
 
 class Wrapped(dict[str, Any]):
-    """A row of a table as seen from the client, as if that were end 0; columns are read on demand."""
+    """A row of a table as seen from the client, as if that were end 0; columns are read on demand.
+
+    Args:
+        table: the table.
+        at: the row.
+        client: which end of the pair is the client, 0 or 1.
+        wrap: wraps each number, given with its leaf.
+        place: of the leaves.
+        kinds: columns that belong to the skeleton, and are not wrapped.
+    """
 
     def __init__(  # noqa: PLR0917 - one is made for each row
         self,
@@ -198,7 +230,14 @@ class Wrapped(dict[str, Any]):
 
 
 def skeletons(table: PairTable, steps: Steps, guess: ClientGuess, extent: Extent) -> Iterator[Skeleton]:
-    """Yield the connections of an extent by skeleton."""
+    """Yield the connections of an extent by skeleton.
+
+    Args:
+        table: all pairs and connections.
+        steps: of all connections.
+        guess: infers the client where no SYN shows it.
+        extent: which connections; their codes stand in memory together.
+    """
     if not len(extent):
         return
     histories, kept = table.histories, steps.kept
@@ -262,7 +301,14 @@ class StepChain:
 
     @classmethod
     def of(cls, extent: Extent, steps: Steps, open_stretch: NDArray[np.int64]) -> StepChain:
-        """Lay out the steps of an extent; `open_stretch` has an entry for every connection."""
+        """Lay out the steps of an extent.
+
+        Args:
+            extent: some connections.
+            steps: of all connections.
+            open_stretch: int64, for each connection of the extent its traffic after the last event, a row of
+                `Stretches`; -1 without any.
+        """
         event = np.arange(len(steps.kept)) if isinstance(extent.event, slice) else extent.event
         order = np.argsort(extent.event_place, kind="stable")
         event, of_event = event[order], extent.event_place[order]
@@ -284,7 +330,12 @@ class StepChain:
         return cls(place, at, row[order], is_event[order], length)
 
     def in_order(self, connections: int, steps: Steps) -> NDArray[np.bool_]:
-        """Return a mask of the connections whose packets' numbers ascend from step to step."""
+        """Return a mask of the connections whose packets' numbers ascend from step to step.
+
+        Args:
+            connections: how many the extent has.
+            steps: of all connections.
+        """
         kept, stretches = steps.kept, steps.stretches
         first, last = np.zeros(len(self.row), np.int64), np.zeros(len(self.row), np.int64)
         event, stretch = self.row[self.is_event], self.row[~self.is_event]
@@ -299,7 +350,12 @@ class StepChain:
         return result
 
     def with_reasons(self, connections: int, steps: Steps) -> NDArray[np.bool_]:
-        """Return a mask of the connections with a RST that says why it was sent."""
+        """Return a mask of the connections with a RST that says why it was sent.
+
+        Args:
+            connections: how many the extent has.
+            steps: of all connections.
+        """
         event = self.row[self.is_event]
         says = np.isin(steps.kept.number[event], steps.reasons.number)
         result = np.zeros(connections, np.bool_)
@@ -309,7 +365,17 @@ class StepChain:
     def matrices(
         self, chosen: NDArray[np.bool_], client: NDArray[np.uint8], steps: Steps
     ) -> tuple[NDArray[np.uint32], NDArray[np.int64]]:
-        """Return codes (uint32, 0 past the last step) and rows (int64) of the chosen connections."""
+        """Return the codes and the rows of the steps of some connections.
+
+        Args:
+            chosen: a mask of the connections of the extent.
+            client: uint8, 0 or 1: the client's end, of each connection of the extent.
+            steps: of all connections.
+
+        Returns:
+            Two matrices, a row for each of the chosen, a column a step: codes (uint32, 0 past the last step,
+            an even number of columns), and rows of `KeptEvents` or `Stretches` (int64).
+        """
         count = int(np.count_nonzero(chosen))
         width = int(self.length[chosen].max(initial=1))
         code, row = np.zeros((count, width + width % 2), np.uint32), np.zeros((count, width), np.int64)
@@ -326,7 +392,13 @@ class StepChain:
 
 
 def first_events(connection: NDArray[np.int64], table: PairTable, steps: Steps) -> NDArray[np.int64]:
-    """Return the first event of each of these connections, a row of KeptEvents; -1 for an index of -1."""
+    """Return the first event of each of these connections, a row of KeptEvents; -1 for an index of -1.
+
+    Args:
+        connection: int64, indices into `Histories`.
+        table: all pairs and connections.
+        steps: of all connections.
+    """
     first = np.where(connection >= 0, table.histories.last_event[connection], -1)
     at = np.flatnonzero(first >= 0)
     while len(at):
@@ -337,7 +409,13 @@ def first_events(connection: NDArray[np.int64], table: PairTable, steps: Steps) 
 
 
 def event_codes(kept: KeptEvents, event: NDArray[np.int64], client: NDArray[np.uint8]) -> NDArray[np.int64]:
-    """Return all of `KINDS_OF_EVENT` in a number a row; `client` is that of each row's connection."""
+    """Return all of `KINDS_OF_EVENT` in a number a row.
+
+    Args:
+        kept: the events of all connections.
+        event: int64, which rows.
+        client: 0 or 1: the client's end in each row's connection.
+    """
     sender = (kept.sender[event] ^ client).astype(np.int64)
     stamped = kept.has_timestamps[event].astype(np.int64)
     position, flags = kept.position[event].astype(np.int64), kept.flags[event].astype(np.int64)
@@ -348,7 +426,13 @@ def event_codes(kept: KeptEvents, event: NDArray[np.int64], client: NDArray[np.u
 def stretch_codes(
     stretches: Stretches, stretch: NDArray[np.int64], client: NDArray[np.uint8]
 ) -> NDArray[np.int64]:
-    """Return all of `KINDS_OF_STRETCH`, and who sent anything, in a number a row."""
+    """Return all of `KINDS_OF_STRETCH`, and who sent anything, in a number a row.
+
+    Args:
+        stretches: of all connections.
+        stretch: int64, which rows.
+        client: 0 or 1: the client's end in each row's connection.
+    """
     code = np.full(len(stretch), STRETCH)
     for end, column in enumerate((client, 1 - client)):
         code |= (stretches.segments[stretch, column] > 0).astype(np.int64) << end

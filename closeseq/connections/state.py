@@ -49,7 +49,10 @@ class DiskColumns:
         self._possible = hasattr(os, "posix_fallocate") and hasattr(mmap, "MADV_DONTNEED")
 
     def zeros(self, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
-        """Return a column of zeros, as `numpy.zeros` does."""
+        """Return a column of zeros, as `numpy.zeros` does, of this shape and dtype.
+
+        From LARGE_BYTES on it lies in a file, if one can be made.
+        """
         size = math.prod(shape) * np.dtype(dtype).itemsize
         if self._possible and size >= LARGE_BYTES:
             try:
@@ -89,7 +92,16 @@ class Declared(NamedTuple):
 
 
 def column(dtype: DTypeLike, default: int = 0, *, width: int = 0) -> Any:
-    """Declare a column of a `ColumnTable`; see `Declared`."""
+    """Declare a column of a `ColumnTable`.
+
+    Args:
+        dtype: of its values.
+        default: what new rows hold where nothing else is given.
+        width: how many values stand in a row; 0 for one, the column having one dimension.
+
+    Returns:
+        A `Declared`, in whose place instances have the array.
+    """
     return Declared(dtype, default, width)
 
 
@@ -131,7 +143,12 @@ class ColumnTable:
         }
 
     def grow(self, count: int, **values: ArrayLike) -> int:
-        """Append `count` rows with these values, the others by default; return the index of the first."""
+        """Append rows; return the index of the first.
+
+        Args:
+            count: how many, from 0.
+            values: by column; the columns that are not named get their defaults.
+        """
         first = self._length
         length = self._length = first + count
         for name, what in self._declared.items():
@@ -198,7 +215,7 @@ class Histories(ColumnTable):
     successor: NDArray[np.int64] = column(np.int64, -1)  # the next connection of the pair
     first_sender: NDArray[np.uint8] = column(np.uint8)  # 0 or 1
     first_ns: NDArray[np.int64] = column(np.int64)  # since the epoch
-    last_ns: NDArray[np.int64] = column(np.int64)
+    last_ns: NDArray[np.int64] = column(np.int64)  # time of the latest packet
     copies: NDArray[np.int32] = column(np.int32)  # duplicates that were left out, of all kinds
     elsewhere: NDArray[np.int32] = column(np.int32)  # of these, captured at another place
     repeated_resets: NDArray[np.int32] = column(np.int32)  # of these, a RST like the one before it
@@ -224,7 +241,7 @@ class Sides(ColumnTable):
     last_seq: NDArray[np.int64] = column(np.int64)  # the same, relative and unwrapped
     acked: NDArray[np.bool_] = column(np.bool_)  # has sent an ACK, so the next two columns hold something
     ack_raw: NDArray[np.uint32] = column(np.uint32)  # the last acknowledgement it sent
-    last_ack: NDArray[np.int64] = column(np.int64)
+    last_ack: NDArray[np.int64] = column(np.int64)  # the same, relative to the peer's origin and unwrapped
     sent_end: NDArray[np.int64] = column(np.int64, NONE)  # highest number past any segment but RST
     # how far ahead of that a segment may lie (RFC 7323 2.3)
     reach: NDArray[np.int64] = column(np.int64, 1 << 30)
@@ -235,7 +252,7 @@ class Sides(ColumnTable):
     syns: NDArray[np.int32] = column(np.int32)  # segments with SYN, and so on
     fins: NDArray[np.int32] = column(np.int32)
     resets: NDArray[np.int32] = column(np.int32)
-    packets: NDArray[np.int64] = column(np.int64)
+    packets: NDArray[np.int64] = column(np.int64)  # captured, duplicates left out
     bytes: NDArray[np.int64] = column(np.int64)  # of payload, retransmissions included
     acked_end: NDArray[np.int64] = column(np.int64, NONE)  # highest acknowledgement it sent
     # least time in which it answered (traffic.py)

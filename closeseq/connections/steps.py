@@ -46,20 +46,20 @@ class KeptEvents(ColumnTable):
     number: NDArray[np.int64] = column(np.int64)  # of the packet
     time_ns: NDArray[np.int64] = column(np.int64)  # since the epoch
     sender: NDArray[np.uint8] = column(np.uint8)  # 0 or 1
-    flags: NDArray[np.uint8] = column(np.uint8)
+    flags: NDArray[np.uint8] = column(np.uint8)  # control bits
     position: NDArray[np.uint8] = column(np.uint8)  # index into sequence_space.POSITIONS
-    seq: NDArray[np.int64] = column(np.int64)
+    seq: NDArray[np.int64] = column(np.int64)  # relative to the sender's origin
     ack: NDArray[np.int64] = column(np.int64)  # NONE without ACK
     length: NDArray[np.int64] = column(np.int64)  # bytes of payload
-    window: NDArray[np.uint16] = column(np.uint16)
+    window: NDArray[np.uint16] = column(np.uint16)  # as on the wire, not scaled
     has_timestamps: NDArray[np.bool_] = column(np.bool_)
-    tsval: NDArray[np.uint32] = column(np.uint32)
+    tsval: NDArray[np.uint32] = column(np.uint32)  # 0 without timestamps, as the next one
     tsecr: NDArray[np.uint32] = column(np.uint32)
     dsack_left: NDArray[np.int32] = column(np.int32)  # against `ack`; equal to dsack_right if there is none
     dsack_right: NDArray[np.int32] = column(np.int32)
     sacked: NDArray[np.uint32] = column(np.uint32)  # how far its SACK blocks reach beyond `ack`; 0 without
     syn_options: NDArray[np.uint32] = column(np.uint32)  # as in Segments
-    ttl: NDArray[np.uint8] = column(np.uint8)
+    ttl: NDArray[np.uint8] = column(np.uint8)  # TTL or hop limit
     ip_id: NDArray[np.int32] = column(np.int32)  # -1 for IPv6
     elsewhere: NDArray[np.uint8] = column(np.uint8)  # 1: a RST that came another way (whereabouts.py)
 
@@ -68,12 +68,12 @@ class Reasons(ColumnTable):
     """One row a RST that says why it was sent, a `packets.reset_reasons.ResetReason`."""
 
     number: NDArray[np.int64] = column(np.int64)  # of the packet
-    kind: NDArray[np.uint8] = column(np.uint8)
+    kind: NDArray[np.uint8] = column(np.uint8)  # a ReasonKind
     length: NDArray[np.uint8] = column(np.uint8)  # of what it says, in bytes
-    octets: NDArray[np.uint8] = column(np.uint8, width=MOST_BYTES)
+    octets: NDArray[np.uint8] = column(np.uint8, width=MOST_BYTES)  # what it says, filled up with zeros
 
     def add(self, reasons: Mapping[int, ResetReason]) -> None:
-        """Keep what RSTs say, by packet, as long as there is room for more."""
+        """Keep what RSTs say, by packet number, as long as there is room for more."""
         said = list(reasons.items())[: max(MOST_REASONS - len(self), 0)]
         octets = b"".join(one.octets.ljust(MOST_BYTES, b"\0") for _, one in said)
         self.grow(
@@ -94,7 +94,11 @@ class Reasons(ColumnTable):
 
 
 class Steps:
-    """The steps of all connections."""
+    """The steps of all connections.
+
+    Args:
+        scratch: where long columns lie; None for memory.
+    """
 
     def __init__(self, scratch: DiskColumns | None = None) -> None:
         self.kept = KeptEvents(scratch)
@@ -112,8 +116,8 @@ class Steps:
 
         Args:
             batch: the rows.
-            event: a mask in the order by connection.
-            histories: of all connections.
+            event: a mask of those that are events, in the order by connection.
+            histories: of all connections; their newest steps are updated.
             elsewhere: the RSTs that came another way, a mask in the order by sender.
         """
         rows = batch.rows
@@ -126,7 +130,12 @@ class Steps:
         histories.open_stretch[rows.connection] = stretch[rows.start + rows.length - 1]
 
     def keep(self, new: NDArray[np.int64], histories: Histories) -> None:
-        """Keep the steps of the connections that stay; `new` gives each old index its new one, or -1."""
+        """Keep the steps of the connections that stay.
+
+        Args:
+            new: int64, by old index of a connection: the new one, or -1 where it is gone.
+            histories: of those that stay; their newest steps get new indices.
+        """
         kept, stretches = self.kept, self.stretches
         event = np.flatnonzero(new[kept.connection] >= 0)
         stretch = np.flatnonzero(new[stretches.connection] >= 0)
@@ -208,12 +217,17 @@ class Extent:
         return len(self.connection)
 
     def event_rows(self, among: NDArray[np.int64]) -> NDArray[np.integer[Any]]:
-        """Return the rows of `KeptEvents` of these events, given by position in `event`."""
+        """Return the rows of `KeptEvents` of events, given by position in `event` (int64)."""
         return among if isinstance(self.event, slice) else self.event[among]
 
 
 def everything(histories: Histories, steps: Steps) -> Extent:
-    """Return all connections."""
+    """Return the extent of all connections.
+
+    Args:
+        histories: all connections.
+        steps: of all connections.
+    """
     return Extent(
         np.arange(len(histories)),
         slice(None),
@@ -224,7 +238,13 @@ def everything(histories: Histories, steps: Steps) -> Extent:
 
 
 def some(histories: Histories, steps: Steps, connection: NDArray[np.int64]) -> Extent:
-    """Return these connections, given as ascending indices; the cost depends only on their steps."""
+    """Return the extent of some connections; the cost depends only on their steps.
+
+    Args:
+        histories: all connections.
+        steps: of all connections.
+        connection: int64, ascending: indices into `histories`.
+    """
     kept = steps.kept
     events = []
     stretches: list[NDArray[np.integer[Any]]] = [histories.open_stretch[connection]]
@@ -252,10 +272,10 @@ def next_times(extent: Extent, steps: Steps, now_ns: int, waits_ns: Sequence[int
         extent: the connections.
         steps: of all connections.
         now_ns: only times after it count, since the Unix epoch.
-        waits_ns: lengths of time.
+        waits_ns: lengths of time, in nanoseconds.
 
     Returns:
-        Nanoseconds since the epoch; FAR_NS where no such time will come.
+        int64, nanoseconds since the epoch; FAR_NS where no such time will come.
     """
     kept, stretches = steps.kept, steps.stretches
     place = np.concatenate([extent.event_place, *[extent.stretch_place] * 4])

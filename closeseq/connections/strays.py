@@ -41,7 +41,9 @@ class Stray(NamedTuple):
 def strays(table: PairTable, client: NDArray[np.int64]) -> list[Stray]:
     """Return what continues another connection, in the order of the first packets; at most MOST.
 
-    `client` is the end of its pair, 0 or 1, that is each connection's client.
+    Args:
+        table: all pairs and connections.
+        client: int64, 0 or 1: the end of its pair that is each connection's client.
     """
     sides, resetting = table.sides, table.sides.resets > 0
     resetting &= sides.packets == sides.resets

@@ -146,7 +146,7 @@ class Connections:
         return next(conversations(np.array([index]), self._table, self._steps, self._guess))
 
     def conversations(self, indices: NDArray[np.int64]) -> Iterator[Conversation]:
-        """Yield the connections with these indices, which ascend: in less time than one by one."""
+        """Yield the connections with these indices (int64, ascending): in less time than one by one."""
         at, portion = 0, FIRST_PORTION
         while at < len(indices):
             yield from conversations(indices[at : at + portion], self._table, self._steps, self._guess)
@@ -163,7 +163,15 @@ class Connections:
     def places(self, indices: Sequence[int], end: End, *, with_port: bool) -> list[tuple[Address, list[int]]]:
         """Group connections by the address, or the address and port, of one endpoint.
 
-        Without `with_port` the port is given as 0: a client's varies from connection to connection.
+        Args:
+            indices: which connections, from 0.
+            end: whose address.
+            with_port: whether the port counts; without, it is given as 0: a client's varies from connection
+                to connection.
+
+        Returns:
+            Each address with the indices of its connections, in the order of `indices`. The addresses are in
+            no order.
         """
         index = np.asarray(indices, np.int64)
         client = self._client_ends()[index]
@@ -183,10 +191,10 @@ class Connections:
         """Return the server's port of connections, and the time from their first FIN to their last event.
 
         Args:
-            among: ascending indices.
+            among: int64, ascending indices.
 
         Returns:
-            The ports, and nanoseconds; -1 where there was no FIN.
+            The ports (uint16), and nanoseconds (int64); -1 where there was no FIN.
         """
         extent, kept, histories = self._extent(among), self._steps.kept, self._table.histories
         client, _ = clients(self._table, self._steps, self._guess, extent)
@@ -231,7 +239,7 @@ class Connections:
         """Yield the indices of connections, as many at a time as should be worked on together.
 
         Args:
-            among: ascending indices of the connections; None for all.
+            among: int64, ascending indices of the connections; None for all.
             soon: whether somebody waits for the first of them: then the first portions are small.
         """
         index = np.arange(len(self)) if among is None else among
@@ -245,7 +253,8 @@ class Connections:
         """Yield connections by skeleton: whose steps are of the same kinds; only their numbers differ.
 
         Args:
-            among: ascending indices of the connections to look at, not too many (`portions`); None for all.
+            among: int64, ascending indices of the connections to look at, not too many (`portions`); None
+                for all.
         """
         extent = self._extent(np.arange(len(self)) if among is None else among)
         yield from skeletons(self._table, self._steps, self._guess, extent)
@@ -255,20 +264,25 @@ class Connections:
         """Return, for each of these connections, the next time at which one of its events is so long ago.
 
         Args:
-            among: ascending indices.
+            among: int64, ascending indices.
             now_ns: only times after it count, since the Unix epoch.
-            waits_ns: lengths of time.
+            waits_ns: lengths of time, in nanoseconds.
 
         Returns:
-            Nanoseconds since the epoch, FAR_NS where no such time will come.
+            int64, nanoseconds since the epoch; FAR_NS where no such time will come.
         """
         return next_times(some(self._table.histories, self._steps, among), self._steps, now_ns, waits_ns)
 
     def forget(self, kept: NDArray[np.bool_]) -> NDArray[np.int64]:
         """Drop all connections but those of a mask, and the older ones of a pair with its newest.
 
-        Indices change: returns the old index of each connection that stays. Numbers (`Conversation.id`)
-        stay as they are.
+        Indices change. Numbers (`Conversation.id`) stay as they are.
+
+        Args:
+            kept: one entry a connection, by index.
+
+        Returns:
+            int64, ascending: the old index of each connection that stays.
         """
         connections = len(self)
         stays = self._table.forget(kept)
@@ -288,12 +302,12 @@ def places(
 
     Args:
         pairs: all pairs of addresses and ports.
-        pair: the pair of each connection.
-        column: which end of its pair, 0 or 1, for each connection.
+        pair: int64, the pair of each connection.
+        column: int64, which end of its pair, 0 or 1, for each connection.
         with_port: whether the port counts; without, it is given as 0.
 
     Returns:
-        each address, with the places in `pair` that have it, ascending.
+        Each address, with the places in `pair` that have it, ascending.
     """
     version, high, low = pairs.version[pair], pairs.high[pair, column], pairs.low[pair, column]
     port = pairs.port[pair, column] if with_port else np.zeros(len(pair), np.int64)

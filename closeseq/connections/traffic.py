@@ -40,30 +40,32 @@ class Stretches(ColumnTable):
 
     connection: NDArray[np.int32] = column(np.int32)  # index into Histories
     segments: NDArray[np.int64] = column(np.int64, width=2)
-    bytes: NDArray[np.int64] = column(np.int64, width=2)
+    bytes: NDArray[np.int64] = column(np.int64, width=2)  # of payload, retransmissions included
     first_number: NDArray[np.int64] = column(np.int64, width=2)  # of the packet
     last_number: NDArray[np.int64] = column(np.int64, width=2)
-    first_ns: NDArray[np.int64] = column(np.int64, width=2)
+    first_ns: NDArray[np.int64] = column(np.int64, width=2)  # since the epoch
     last_ns: NDArray[np.int64] = column(np.int64, width=2)
+    # segments with data, position retransmission or overlap
     retransmissions: NDArray[np.int64] = column(np.int64, width=2)
-    gaps: NDArray[np.int64] = column(np.int64, width=2)
-    reordered: NDArray[np.int64] = column(np.int64, width=2)
-    probes: NDArray[np.int64] = column(np.int64, width=2)
+    gaps: NDArray[np.int64] = column(np.int64, width=2)  # segments with position gap
+    reordered: NDArray[np.int64] = column(np.int64, width=2)  # segments that were overtaken
+    probes: NDArray[np.int64] = column(np.int64, width=2)  # keepalives
     probe_number: NDArray[np.int64] = column(np.int64, width=2)  # the first of them
-    probe_ns: NDArray[np.int64] = column(np.int64, width=2)
+    probe_ns: NDArray[np.int64] = column(np.int64, width=2)  # and its time
     end: NDArray[np.int64] = column(np.int64, NONE, width=2)  # highest
     ack: NDArray[np.int64] = column(np.int64, NONE, width=2)  # highest
     has_timestamps: NDArray[np.bool_] = column(np.bool_, width=2)  # the last segment has
-    tsval: NDArray[np.uint32] = column(np.uint32, width=2)
-    tsecr: NDArray[np.uint32] = column(np.uint32, width=2)
+    tsval: NDArray[np.uint32] = column(np.uint32, width=2)  # of the last segment; 0 without timestamps
+    tsecr: NDArray[np.uint32] = column(np.uint32, width=2)  # likewise
     first_ip_id: NDArray[np.int32] = column(np.int32, width=2)  # of the first segment; -1 for IPv6
     # of the last segment; -1 for IPv6; 0 if they do not simply count up
     ip_id: NDArray[np.int32] = column(np.int32, width=2)
+    # segments that announce a window of 0, but for RSTs
     zero_windows: NDArray[np.int64] = column(np.int64, width=2)
     controls: NDArray[np.int64] = column(np.int64, width=2)  # with SYN, FIN or RST, of too many alike
     unanswered: NDArray[np.int64] = column(np.int64, width=2)  # segments after the other end's last one
     unanswered_number: NDArray[np.int64] = column(np.int64, width=2)  # the first of them
-    unanswered_ns: NDArray[np.int64] = column(np.int64, width=2)
+    unanswered_ns: NDArray[np.int64] = column(np.int64, width=2)  # and its time
 
 
 def digest(
@@ -73,9 +75,9 @@ def digest(
 
     Args:
         batch: the rows; the other arguments have an entry for each, in the order by connection.
-        stretch: the number of the row's stretch in this batch, or -1 for an event.
-        begins: the first row of each stretch.
-        ends: the last row of each stretch.
+        stretch: int64, the number of the row's stretch in this batch, from 0, or -1 for an event.
+        begins: a mask of the first row of each stretch.
+        ends: a mask of the last row of each stretch.
     """
     count = int(np.count_nonzero(begins))
     result = {
@@ -132,6 +134,12 @@ def add_tails(result: Columns, batch: Batch, begins: NDArray[np.bool_], last: ND
     """Fill in what one endpoint sent at the end of each stretch and the peer has not answered.
 
     Only what takes sequence numbers, and a probe, calls for an answer (RFC 9293 3.8.4, 3.8.6.3).
+
+    Args:
+        result: the columns of `Stretches`, in which the last three are filled in.
+        batch: the rows.
+        begins: a mask of the first row of each stretch, in the order by connection.
+        last: int64, ascending: the last row of each stretch, in that order.
     """
     sender, place = batch.rows.sender, batch.senders.place
     turns = begins | (np.diff(sender, prepend=sender[:1]) != 0)
@@ -149,15 +157,25 @@ def add_tails(result: Columns, batch: Batch, begins: NDArray[np.bool_], last: ND
 
 
 def counting(ip_id: NDArray[np.int32], holds: NDArray[np.bool_]) -> NDArray[np.int32]:
-    """Return the last numbers where `holds` (all counted on), and else 0; -1 stays -1.
+    """Return the last identifications where all counted on, and else 0; -1 (IPv6) stays -1.
 
     Two packets that two processors send may pass the capture point the other way round.
+
+    Args:
+        ip_id: int32, of the last packets.
+        holds: a mask, of the same shape, true where all counted on.
     """
     return np.where(holds | (ip_id < 0), ip_id, 0)
 
 
 def merge(stretches: Stretches, which: NDArray[np.int64], newer: Columns) -> None:
-    """Add later traffic to stretches that had not ended; `which` are their rows, each at most once."""
+    """Add later traffic to stretches that had not ended.
+
+    Args:
+        stretches: of all connections.
+        which: int64, the rows that go on, each at most once.
+        newer: the columns of what is added, a row for each of `which`, as `digest` gives them.
+    """
     older = {name: getattr(stretches, name)[which] for name in newer}
     had, has = older["segments"] > 0, newer["segments"] > 0
     answered = has[:, ::-1]  # the peer has sent something since
@@ -188,6 +206,11 @@ def measure(batch: Batch, histories: Histories, sides: Sides) -> None:
     Only the first transmission of something that takes sequence numbers counts as asked: an answer after a
     retransmission may be to either (Karn's algorithm, RFC 6298 3). A RST is no answer: another host may have
     sent it. Nor counts what comes so late that it may be a retransmitted answer.
+
+    Args:
+        batch: the rows of a batch.
+        histories: all connections; what was asked last is kept there.
+        sides: their endpoints; what was measured is kept there.
     """
     rows, place = batch.rows, batch.senders.place
     segments, numbers = batch.segments, batch.numbers

@@ -50,12 +50,13 @@ class PairOrder:
     pair: NDArray[np.int64]  # index into Pairs
     sender: NDArray[np.int64]  # 0 or 1
     duplicate: NDArray[np.bool_]  # repeats an earlier packet
-    seq: NDArray[np.uint32]
-    ack: NDArray[np.uint32]
-    flags: NDArray[np.uint8]
-    vlan: NDArray[np.uint64]
+    seq: NDArray[np.uint32]  # as on the wire
+    ack: NDArray[np.uint32]  # as on the wire; meaningless without the flag
+    flags: NDArray[np.uint8]  # control bits
+    vlan: NDArray[np.uint64]  # as in Segments
 
     def take(self, rows: NDArray[np.int64 | np.bool_]) -> PairOrder:
+        """Return the rows that an index array or a boolean mask selects, in its order."""
         names = ("pair", "sender", "duplicate", "seq", "ack", "flags", "vlan")
         return PairOrder(*(getattr(self, name)[rows] for name in names))
 
@@ -67,7 +68,15 @@ def pair_order(
     sender: NDArray[np.uint8],
     duplicate: NDArray[np.bool_],
 ) -> PairOrder:
-    """Return the rows of a batch; `pair`, `sender` and `duplicate` stand in the order already."""
+    """Return the rows of a batch in an order.
+
+    Args:
+        segments: the batch.
+        order: int64, its rows, those of a pair as neighbours, each as captured.
+        pair: int64, the pair of each, an index into `Pairs`, in that order already.
+        sender: uint8, 0 or 1, in that order already.
+        duplicate: a mask of the duplicates, in that order already.
+    """
     columns = (getattr(segments, name)[order] for name in ("seq", "ack", "flags", "vlan"))
     return PairOrder(pair, sender.astype(np.int64), duplicate, *columns)
 
@@ -80,6 +89,12 @@ class Split:
     streams: dict[tuple[int, int], int] = field(default_factory=dict)  # (sender, VLAN) -> lane
 
     def has(self, lane: int, sender: int) -> bool:
+        """Whether a lane has a stream of an endpoint.
+
+        Args:
+            lane: one of `lanes`.
+            sender: 0 or 1.
+        """
         return any(one == sender and of == lane for (one, _), of in self.streams.items())
 
 
@@ -87,11 +102,21 @@ class Split:
 class LaneNumbers:
     """Near which sequence numbers the endpoints of a lane are, 32 bits each, and how that is known."""
 
-    near: list[int]
-    known: list[int]
+    near: list[int]  # of end 0 and end 1
+    known: list[int]  # of end 0 and end 1: UNKNOWN, ACKNOWLEDGED or SEEN
 
     def distance(self, sender: int, flags: int, seq: int, ack: int) -> int | None:
-        """Return how far a segment is from these numbers: CONTRADICTS if too far, None if none is known."""
+        """Return how far a segment is from these numbers, in bytes.
+
+        Args:
+            sender: 0 or 1.
+            flags: its control bits.
+            seq: its sequence number, as on the wire.
+            ack: its acknowledgement, as on the wire; meaningless without the flag.
+
+        Returns:
+            CONTRADICTS if it is too far to belong here; None if no number is known to compare it with.
+        """
         found = None
         opens = bool(flags & SYN)
         if self.known[sender] and not (opens and flags & ACK):
@@ -107,14 +132,18 @@ class LaneNumbers:
         return found
 
     def see(self, sender: int, flags: int, seq: int, ack: int) -> None:
-        """Go on with a segment of the lane."""
+        """Go on with a segment of the lane; `sender`, `flags`, `seq` and `ack` are as in `distance`."""
         self.near[sender], self.known[sender] = seq, SEEN
         if flags & ACK and self.known[1 - sender] < SEEN:
             self.near[1 - sender], self.known[1 - sender] = (ack - 1) & 0xFFFFFFFF, ACKNOWLEDGED
 
 
 class Lanes:
-    """Finds the lane of each row. A lane is a row of `Pairs`, with the pair's addresses and ports."""
+    """Finds the lane of each row. A lane is a row of `Pairs`, with the pair's addresses and ports.
+
+    Args:
+        pairs: all pairs; lanes that come up are added to them.
+    """
 
     def __init__(self, pairs: Pairs) -> None:
         self._pairs = pairs
@@ -146,7 +175,11 @@ class Lanes:
         return np.union1d(pairs, np.array(more, np.int64)) if more else pairs
 
     def renumber(self, new_pair: NDArray[np.int64]) -> None:
-        """Take new indices of pairs: `new_pair` gives each old one its new one, or -1 where it is gone."""
+        """Take new indices of pairs.
+
+        Args:
+            new_pair: int64, by old index: the new one, or -1 where the pair is gone.
+        """
         self._split = {
             int(new_pair[base]): Split(
                 [int(new_pair[lane]) for lane in split.lanes],
@@ -247,7 +280,14 @@ class Lanes:
 
 
 def chosen(split: Split, far: dict[int, int | None], sender: int, vlan: int) -> int | None:
-    """Return the lane of a segment, by the rule above; None if it begins one of its own."""
+    """Return the lane of a segment, by the rule above; None if it begins one of its own.
+
+    Args:
+        split: the lanes of its pair.
+        far: how far its numbers are from each lane's, as `LaneNumbers.distance` says.
+        sender: 0 or 1.
+        vlan: in which it was seen.
+    """
     own = split.streams.get((sender, vlan))
     fitting = {lane: step for lane, step in far.items() if step is not None and step < CONTRADICTS}
     if own is not None:

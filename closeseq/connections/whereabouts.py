@@ -25,9 +25,15 @@ SPREAD = np.uint64(0x9E3779B97F4A7C15)
 
 
 def elsewhere(senders: Senders, segments: Segments, sides: Sides) -> NDArray[np.bool_]:
-    """Return which RSTs came another way than their sender's segment before; update `sides`.
+    """Return which RSTs came another way than their sender's segment before.
 
-    `segments` stands in the order by sender, and so does the result.
+    Args:
+        senders: the order by sender.
+        segments: the batch, in that order.
+        sides: of all connections; places, and how often they changed, are updated.
+
+    Returns:
+        A mask, in the order by sender.
     """
     place = segments.place
     if segments.vlan.any():

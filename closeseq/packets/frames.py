@@ -63,15 +63,21 @@ class Frames:
 class File:
     """One of a capture's files, as far as it was read."""
 
-    path: str
+    path: str  # as the user gave it, or as it was found
     before: int  # packets in the files before it
-    packets: int = 0
+    packets: int = 0  # read so far
     first_ns: int | None = None  # time of its earliest packet, since the Unix epoch
     last_ns: int | None = None  # and of its latest
     error: CaptureError | None = None  # why it was not read to its end, or not at all
 
     def add(self, packets: int, first_ns: int, last_ns: int) -> None:
-        """Count a batch of at least one packet; its times are since the Unix epoch."""
+        """Count a batch of at least one packet.
+
+        Args:
+            packets: how many it has, from 1.
+            first_ns: time of its earliest packet, in nanoseconds since the Unix epoch.
+            last_ns: and of its latest.
+        """
         self.packets += packets
         self.first_ns = first_ns if self.first_ns is None else min(first_ns, self.first_ns)
         self.last_ns = last_ns if self.last_ns is None else max(last_ns, self.last_ns)
@@ -83,7 +89,7 @@ class Gap(NamedTuple):
     before: int  # the last packet of the one file, by its running number
     after: int  # the first packet of the next one
     from_ns: int  # since the Unix epoch
-    to_ns: int
+    to_ns: int  # time of that first packet
 
 
 @dataclass(slots=True)
@@ -104,23 +110,39 @@ class Files:
         return len(self.files) > 1
 
     def add(self, path: str, before: int) -> File:
-        """Add the next file; those before it have `before` packets."""
+        """Add the next file, and return it.
+
+        Args:
+            path: its name, as the user gave it or as it was found.
+            before: packets in all files before it; its own numbers begin behind these.
+        """
         file = File(path, before)
         self.files.append(file)
         self.begins.append(before)
         return file
 
     def place(self, packet: int) -> tuple[int, int]:
-        """Return the number of the file that a packet is in, and the packet's number in that; both from 1."""
+        """Return the number of the file that a packet is in, and the packet's number in that; both from 1.
+
+        Args:
+            packet: its running number in the capture, from 1.
+
+        Raises:
+            IndexError: no file has been added.
+        """
         index = max(bisect_right(self.begins, packet - 1) - 1, 0)
         return index + 1, packet - self.begins[index]
 
     def path(self, packet: int) -> str:
-        """Return the name of the file that a packet is in."""
+        """Return the name of the file that a packet, given by its running number, is in."""
         return self.files[self.place(packet)[0] - 1].path
 
     def name(self, packet: int) -> str:
-        """Return a packet's number as people look it up: `17`, or of several files `3:17`."""
+        """Return a packet's number as people look it up: `17`, or of several files `3:17`.
+
+        Args:
+            packet: its running number in the capture, from 1.
+        """
         if not self.several:
             return str(packet)
         file, number = self.place(packet)
@@ -131,7 +153,11 @@ class Files:
         return PACKET.sub(lambda found: f"#{self.name(int(found[1]))}", text) if self.several else text
 
     def among(self, packets: Iterable[int]) -> dict[int, str]:
-        """Return the files that these packets are in: number and name of each."""
+        """Return the files that these packets are in: number, from 1, and name of each, ascending.
+
+        Args:
+            packets: their running numbers in the capture, in any order.
+        """
         numbers = sorted({self.place(packet)[0] for packet in packets})
         return {number: self.files[number - 1].path for number in numbers}
 

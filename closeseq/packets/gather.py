@@ -17,18 +17,42 @@ if TYPE_CHECKING:
 
 
 def overlapping(buffer: Buffer, width: int) -> NDArray[np.void]:
-    """Return a view of a buffer of bytes as items of `width` bytes, one beginning at every byte."""
+    """Return a view of a buffer of bytes as items of `width` bytes, one beginning at every byte.
+
+    Args:
+        buffer: at least `width - 1` bytes.
+        width: bytes of an item, at least 1.
+
+    Returns:
+        `len(buffer) - width + 1` items of dtype V`width`, which share the buffer's memory.
+    """
     # As plain bytes (void) an item is copied at once; as a structure field by field, four times slower.
     return np.ndarray((len(buffer) - width + 1,), f"V{width}", buffer, strides=(1,))
 
 
 def numbers(buffer: Buffer, number: np.dtype[Any], begin: int, count: int) -> NDArray[Any]:
-    """Return a view of a buffer as numbers, one beginning at each of `count` bytes from `begin` on."""
+    """Return a view of a buffer as numbers, one beginning at each of `count` bytes from `begin` on.
+
+    Args:
+        buffer: has every one of these numbers whole.
+        number: dtype of a number, with its byte order.
+        begin: the byte at which the first one begins.
+        count: how many there are; none if it is below 1.
+    """
     return np.ndarray((max(count, 0),), number, buffer, offset=begin if count > 0 else 0, strides=(1,))
 
 
 def gather(buffer: Buffer, at: NDArray[np.int64], layout: np.dtype[Any]) -> NDArray[Any]:
-    """Return the headers that begin at these bytes, each whole in the buffer, as a contiguous column."""
+    """Return the headers that begin at these bytes, each whole in the buffer, as a contiguous column.
+
+    Args:
+        buffer: bytes.
+        at: int64, where each header begins in it; in any order, also more than once.
+        layout: dtype of a header.
+
+    Returns:
+        A copy, one entry for each of `at`, of dtype `layout`.
+    """
     if not len(at):
         return np.empty(0, layout)
     return overlapping(buffer, layout.itemsize)[at].view(layout)
@@ -39,6 +63,11 @@ def gather_padded(buffer: NDArray[np.uint8], at: NDArray[np.int64], layout: np.d
 
     A position may be any number from 0 up. The caller knows how much of each frame was captured: behind
     that stands whatever is next in the buffer.
+
+    Args:
+        buffer: uint8.
+        at: int64, where each header begins in it.
+        layout: dtype of a header.
     """
     size = layout.itemsize
     last = buffer.size - size  # the last position with a whole header
@@ -59,6 +88,12 @@ def gather_padded(buffer: NDArray[np.uint8], at: NDArray[np.int64], layout: np.d
 def gather_runs(buffer: Buffer, at: NDArray[np.int64], width: int, number: np.dtype[Any]) -> NDArray[Any]:
     """Return the numbers that begin at each of `width` bytes from these on, all whole in the buffer.
 
+    Args:
+        buffer: bytes.
+        at: int64, the first byte of each run.
+        width: bytes in a run, each the begin of a number.
+        number: dtype of a number, with its byte order.
+
     Returns:
         One row for each of `at`, a column for each of the bytes.
     """
@@ -74,9 +109,12 @@ def gather_in_order(
 
     Args:
         buffer: where they are.
-        at: where each begins.
-        big: which of them are big-endian.
+        at: int64, where each begins.
+        big: a mask of these: which of them are big-endian.
         layout: the fields, little-endian.
+
+    Returns:
+        One entry for each of `at`. Their dtype is `layout`, or its big-endian twin if all are big-endian.
     """
     if not big.any():
         return gather(buffer, at, layout)
@@ -90,12 +128,18 @@ def gather_in_order(
 
 
 def select(column: NDArray[np.void], rows: NDArray[np.bool_]) -> NDArray[np.void]:
-    """Return `column[rows]` for a contiguous column of headers, each copied in one piece."""
+    """Return `column[rows]` for a contiguous column of headers and a mask; each is copied in one piece."""
     return column.view(f"V{column.dtype.itemsize}")[rows].view(column.dtype)
 
 
 def scatter(target: Buffer, at: NDArray[np.int64], headers: NDArray[np.void]) -> None:
-    """Write each of a contiguous column of headers to where it belongs, in bytes from the target's start."""
+    """Write headers into a buffer, the inverse of `gather`.
+
+    Args:
+        target: the buffer, written in place.
+        at: int64, where in it each header begins, in bytes; all of it lies within the buffer.
+        headers: a contiguous column, one entry for each of `at`.
+    """
     if len(at):
         width = headers.itemsize
         overlapping(target, width)[at] = headers.view(f"V{width}")

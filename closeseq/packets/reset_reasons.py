@@ -36,7 +36,7 @@ class ReasonKind(IntEnum):
 class ResetReason(NamedTuple):
     """What a RST carries beside its header."""
 
-    kind: ReasonKind
+    kind: ReasonKind  # where it stands
     octets: bytes  # the first of its payload; or the one byte of the option
 
 

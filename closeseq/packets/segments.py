@@ -36,7 +36,11 @@ def letters(flags: int) -> str:
 
 
 def from_letters(text: str) -> int:
-    """Return the bits for letters out of SFRAP, in any order. Raises KeyError for any other letter."""
+    """Return the bits for letters out of SFRAP, in any order.
+
+    Raises:
+        KeyError: the text has any other letter.
+    """
     bits = {letter: bit for bit, letter in LETTERS}
     flags = 0
     for letter in text:
@@ -55,7 +59,12 @@ def difference(a: int, b: int) -> int:
 
 
 def differences(a: NDArray[np.uint32], b: NDArray[np.uint32]) -> NDArray[np.int64]:
-    """Return `difference` of two uint32 columns, as int64."""
+    """Return `difference` of each entry of two uint32 columns, as int64.
+
+    Args:
+        a: what is compared; positive where it lies past `b`.
+        b: of equal length.
+    """
     return (a.astype(np.uint32) - b.astype(np.uint32)).view(np.int32).astype(np.int64)
 
 
@@ -65,12 +74,25 @@ def steps(ip_id: int, before: int) -> int:
 
 
 def counts_on(ip_id: int, before: int) -> bool:
-    """Return whether `ip_id` lies past `before`, by less than half of the numbers; 0 and -1 are none."""
+    """Return whether a packet may come after another of the same counter, by IPv4's identification.
+
+    Args:
+        ip_id: 16 bits, of the later packet; 0 and -1 (IPv6) are no count.
+        before: of the earlier one.
+
+    Returns:
+        Whether the one lies past the other, by less than half of the numbers.
+    """
     return ip_id > 0 and before > 0 and 0 < steps(ip_id, before) < IP_IDS // 2
 
 
 def count_on(ip_id: NDArray[np.int32], before: NDArray[np.int32]) -> NDArray[np.bool_]:
-    """Return `counts_on` of two integer columns, as a mask."""
+    """Return `counts_on` of two columns, as a mask.
+
+    Args:
+        ip_id: int32, IPv4 identifications of the later packets; 0 and -1 are no count.
+        before: of the earlier ones, of equal length.
+    """
     past = (ip_id - before) % IP_IDS
     return (ip_id > 0) & (before > 0) & (past > 0) & (past < IP_IDS // 2)
 
@@ -86,9 +108,9 @@ class Segments:
     number: NDArray[np.int64]  # the packet's number in its capture, counted from 1
     time_ns: NDArray[np.int64]  # nanoseconds since the Unix epoch
     version: NDArray[np.uint8]  # 4 or 6: that of the innermost IP header
-    src_high: NDArray[np.uint64]
+    src_high: NDArray[np.uint64]  # of the sender's address
     src_low: NDArray[np.uint64]
-    dst_high: NDArray[np.uint64]
+    dst_high: NDArray[np.uint64]  # of the receiver's
     dst_low: NDArray[np.uint64]
     src_port: NDArray[np.uint16]
     dst_port: NDArray[np.uint16]

@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 @dataclass_transform(frozen_default=True)
 def value(cls: type[T]) -> type[T]:
-    """Make a class a dataclass with slots whose instances nobody changes.
+    """Make a class a dataclass with slots whose instances nobody changes, for use as a decorator.
 
     As `dataclass(frozen=True, slots=True)`, but only mypy rejects an assignment: to forbid it at run time too
     makes an object of twenty fields eight times as slow to create.

@@ -307,8 +307,14 @@ def _join(frames: Frames, networks: Networks, parts: list[dict[str, NDArray[Any]
 def narrow(segments: Segments, ports: AbstractSet[int], hosts: AbstractSet[str]) -> Segments:
     """Return the rows that have one of the ports, and one of the addresses, at either end.
 
-    An empty set asks for nothing in particular. The counts of what was skipped stay with `segments`.
-    Raises ValueError for a host that is no IP address.
+    Args:
+        segments: a batch; the counts of what was skipped stay with it.
+        ports: 0 to 65535; an empty set asks for any.
+        hosts: IP addresses as text; an empty set asks for any.
+
+    Raises:
+        ValueError: a host is no IP address.
+        OverflowError: a port is out of range.
     """
     keep = np.ones(len(segments), dtype=np.bool_)
     if ports:

@@ -96,9 +96,9 @@ DEEPEST = 32  # headers; more make no sense, and each costs time
 class Inner(NamedTuple):
     """Where in a frame the innermost IP header and the TCP header behind it begin."""
 
-    version: int
-    ip: int
-    tcp: int
+    version: int  # of IP
+    ip: int  # where its header begins, in bytes from the frame's begin
+    tcp: int  # and the TCP header
     vlan: int = 0  # as in `links`: of the tags on the way
     place: int = 0  # where the frame was captured, by the link headers on the way
 
@@ -106,31 +106,38 @@ class Inner(NamedTuple):
 class Piece(NamedTuple):
     """An IP fragment of a packet that holds TCP: where in a frame it is, and which part of the packet."""
 
-    version: int
-    ip: int
+    version: int  # of IP
+    ip: int  # where its header begins, in bytes from the frame's begin
     data: int  # where its part of the packet's payload begins
     offset: int  # bytes, of this part in the payload
     more: bool  # other fragments follow
-    identification: int
-    vlan: int = 0
-    place: int = 0
+    identification: int  # the same for all fragments of a packet
+    vlan: int = 0  # as in `Inner`
+    place: int = 0  # as in `Inner`
 
 
 class Walk(NamedTuple):
     """How far the walk along a frame has come, or along a part of it."""
 
-    layer: Layer
+    layer: Layer  # the next header
     steps: int = 0  # headers so far
     ip: Layer | None = None  # the innermost IP header
-    vlan: int = 0
-    place: int = 0
+    vlan: int = 0  # as in `Inner`
+    place: int = 0  # as in `Inner`
 
 
 def locate(frame: bytes, layer: Layer, vlan: int = 0) -> list[Inner | Piece] | str:
     """Return where the TCP headers of a frame are, or fragments of them, or the reason why it has none.
 
-    Only an 802.11 aggregate has more than one. `frame` is what was captured, `layer` its first header that
-    is not read yet, `vlan` the VLANs of the tags in front of it.
+    Only an 802.11 aggregate has more than one.
+
+    Args:
+        frame: what was captured of it.
+        layer: its first header that is not read yet, with its position in the frame.
+        vlan: the VLANs of the tags in front of it, as in `links`.
+
+    Returns:
+        At least one place, or a reason as in `Segments.skipped`.
     """
     ways, found, reasons = [Walk(layer, vlan=vlan)], list[Inner | Piece](), list[str]()
     for way in ways:  # parts of aggregates are added while it goes on

@@ -36,7 +36,7 @@ Key = tuple[int, int, int, bytes]  # version, VLANs, identification, addresses
 class Packet:
     """One packet that comes in fragments, as far as they have come."""
 
-    began_ns: int
+    began_ns: int  # when its first fragment was captured, since the Unix epoch
     spans: list[tuple[int, int]] = field(default_factory=list)  # begin and end in the payload, ascending
     size: int | None = None  # bytes of payload, once the last fragment is there
     header: bytes = b""  # the IP header of the first fragment, without options
@@ -44,7 +44,16 @@ class Packet:
     contradictory: bool = False  # stays so that the rest of its fragments begins nothing
 
     def add(self, begin: int, end: int, more: bool) -> bool:
-        """Add a part; return whether it is new. A part that contradicts the others makes it unreadable."""
+        """Add a part. One that contradicts the others makes the packet unreadable.
+
+        Args:
+            begin: its first byte in the packet's payload, from 0.
+            end: the byte behind its last.
+            more: whether other fragments follow (RFC 791 3.1: MF).
+
+        Returns:
+            Whether it is new, and contradicts nothing.
+        """
         at = bisect_left(self.spans, (begin, end))
         if at < len(self.spans) and self.spans[at] == (begin, end):
             return False
@@ -66,6 +75,7 @@ class Packet:
 
     @property
     def whole(self) -> bool:
+        """Whether all of its parts have come."""
         return self.size is not None and sum(end - begin for begin, end in self.spans) == self.size
 
     def captured(self) -> bytes:
@@ -88,7 +98,14 @@ class Fragments:
     def add(self, frame: bytes, piece: Piece, time_ns: int) -> bytes | None:
         """Add a fragment; return the beginning of the packet it completes, up to all of TCP's header.
 
-        The lengths in it are those of the whole packet. None if it completes none.
+        Args:
+            frame: what was captured of the frame that the fragment is in.
+            piece: where in it the fragment is.
+            time_ns: when it was captured, since the Unix epoch; old packets are given up by it.
+
+        Returns:
+            IP header without options, and up to `KEPT` bytes behind it, as far as they were captured; the
+            lengths in it are those of the whole packet. None if it completes none.
         """
         key = (piece.version, piece.vlan, piece.identification, _addresses(frame, piece))
         packet = self._packets.get(key)

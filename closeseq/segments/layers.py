@@ -20,8 +20,8 @@ class Layer(NamedTuple):
     """The next header: a number, the space the number is from, and its position in the frame."""
 
     space: str  # LINK, ETHERTYPE or PROTOCOL
-    number: int
-    at: int
+    number: int  # in that space; of LINK also `wireless.PADDED`
+    at: int  # bytes from the frame's begin
     tag: int = 0  # the VLAN that the header in front of it names
     place: int = 0  # of the header in front of it, 32 bits: where the frame was captured, as in `links`
 
@@ -41,14 +41,23 @@ class Fragmented(Exception):  # noqa: N818
 
 
 def header(name: str, fields: Any, bits: Any = None) -> Callable[[bytes, int], Any]:
-    """Return a function that unpacks one header, and nothing behind it. It raises dpkt.NeedData."""
+    """Return a function that unpacks one header, and nothing behind it.
+
+    Args:
+        name: of the class that it gives.
+        fields: name, struct format and default of each, as dpkt's `__hdr__`; big-endian.
+        bits: parts of fields, as dpkt's `__bit_fields__`; None without.
+
+    Returns:
+        A function of a frame and a position in it. It raises dpkt.NeedData where the frame is too short.
+    """
     packet = type(dpkt.Packet)(name, (dpkt.Packet,), {"__hdr__": fields, "__bit_fields__": bits or {}})
     size = packet.__hdr_len__
     return lambda frame, at: packet(frame[at : at + size])
 
 
 def dpkt_header(packet: Any) -> Callable[[bytes, int], Any]:
-    """Return a function that unpacks the header of a dpkt class, and nothing behind it."""
+    """Return a function that unpacks the header of a dpkt class, and nothing behind it, as `header` does."""
     return header(packet.__name__, packet.__hdr__, getattr(packet, "__bit_fields__", None))
 
 

@@ -67,9 +67,9 @@ UINT16 = np.dtype(">u2")
 class Family:
     """One version of IP: its header, and what to read out of a column of such headers."""
 
-    version: int
-    layout: np.dtype
-    version_of: Callable[[NDArray[np.void]], NDArray[np.integer[Any]]]
+    version: int  # 4 or 6
+    layout: np.dtype  # of the header, without options
+    version_of: Callable[[NDArray[np.void]], NDArray[np.integer[Any]]]  # what the header itself says
     header_bytes: Callable[[NDArray[np.void]], NDArray[np.int64]]  # without extension headers
     # bytes of header and payload; 0 if the header leaves it open
     ip_bytes: Callable[[NDArray[np.void]], NDArray[np.int64]]

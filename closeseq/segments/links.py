@@ -84,8 +84,10 @@ class Tally:
     def passing(self, *checks: tuple[str, NDArray[np.bool_]]) -> NDArray[np.bool_]:
         """Return the mask of the frames that pass all checks; count each other one once.
 
-        A check is a reason and the mask of the frames it does not apply to. A frame that fails several
-        is counted under the first.
+        A frame that fails several is counted under the first.
+
+        Args:
+            checks: a reason, and the mask of the frames it does not apply to; at least one, of equal length.
         """
         good = np.ones(len(checks[0][1]), dtype=np.bool_)
         for reason, passed in checks:
@@ -142,7 +144,7 @@ class Link:
 
     length: int  # bytes of the header
     at: int  # position of the field, from the beginning of the frame
-    dtype: np.dtype = UINT16
+    dtype: np.dtype = UINT16  # of the field
     mask: int = 0xFFFFFFFF  # the bits of the field that matter
     ethertypes: Mapping[int, int] = field(default_factory=dict)  # their value -> EtherType; empty: it is one
     # the bytes that show where a frame was captured: begin, and 4 or 8 of them
@@ -199,15 +201,20 @@ WALKED = frozenset({LINKTYPE_IEEE_802_11, LINKTYPE_RADIOTAP, LINKTYPE_PPI, LINKT
 class Networks:
     """Where the network layer of each frame begins; columns with one entry a frame of the batch."""
 
-    position: NDArray[np.int64]
-    ethertype: NDArray[np.uint16]
+    position: NDArray[np.int64]  # in the batch's buffer
+    ethertype: NDArray[np.uint16]  # of what is there; 0 where the link type is walked
     kind: NDArray[np.uint8]  # a NextHeader; OTHER and CUT are counted already
     vlan: NDArray[np.uint64]  # the identifiers of the tags so far, see above
     place: NDArray[np.uint64]  # see above
 
 
 def find_networks(frames: Frames, tally: Tally) -> Networks:
-    """Return where each frame's network layer begins, behind the link header and up to `TAGS` VLAN tags."""
+    """Return where each frame's network layer begins, behind the link header and up to `TAGS` VLAN tags.
+
+    Args:
+        frames: a batch.
+        tally: counts those that have no network layer that could hold TCP, or that are cut short before it.
+    """
     position = frames.offset.astype(np.int64)
     ethertype = np.zeros(len(frames), dtype=np.uint16)
     kind = np.full(len(frames), NextHeader.OTHER, dtype=np.uint8)
@@ -252,20 +259,32 @@ def mixed(
     position: NDArray[np.int64],
     parts: Iterable[tuple[int, int]],
 ) -> NDArray[np.uint64]:
-    """Return places that differ also where these parts (see `Link.place`) of the frames differ."""
+    """Return places that differ also where these parts of the frames differ.
+
+    Args:
+        place: uint64, one a frame.
+        buffer: the batch's.
+        position: int64, where each frame begins in it.
+        parts: begin in the frame, and 4 or 8 bytes, as in `Link.place`.
+    """
     for begin, size in parts:
         place = with_number(place, gather_padded(buffer, position + begin, PART[size]).astype(np.uint64))
     return place
 
 
 def with_number(place: NDArray[np.uint64], number: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """Return places that differ also where these numbers differ."""
+    """Return places that differ also where these numbers differ (uint64 both, one a frame)."""
     product = (place ^ number) * np.uint64(0x9E3779B97F4A7C15)
     return product ^ (product >> np.uint64(32))
 
 
 def with_tag(vlan: int, identifier: int) -> int:
-    """Return the VLANs of a frame in which one more tag has this identifier of 12 bits."""
+    """Return the VLANs of a frame with one more tag.
+
+    Args:
+        vlan: those of the tags in front of it, 16 bits each; of four already the outermost falls out.
+        identifier: its VLAN identifier, 12 bits; 0 names none, and is left out.
+    """
     return (vlan << 16 | identifier) & (1 << 64) - 1 if identifier else vlan
 
 

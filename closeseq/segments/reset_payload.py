@@ -33,9 +33,12 @@ def read(
     Args:
         buffer: the batch's.
         flags: the control bits of each row.
-        options: where each header's options begin in the buffer.
-        payload: where its payload begins.
-        past: where that ends, as far as it was captured.
+        options: int64, where each header's options begin in the buffer.
+        payload: int64, where its payload begins.
+        past: int64, where that ends, as far as it was captured.
+
+    Returns:
+        Index of the row, and its reason; ascending. A payload of nothing but zeros is none.
     """
     found = []
     rows = np.flatnonzero(flags & RST)

@@ -44,8 +44,8 @@ def read(
     Args:
         buffer: the batch's.
         header: a column of dtype `layouts.TCP`.
-        begin: of each header's options, in the buffer.
-        end: of these; where the snap length cuts them it is there, and the whole options are read.
+        begin: int64, where each header's options begin in the buffer.
+        end: int64, where they end; where the snap length cuts them it is there, and whole options are read.
     """
     plain = (end - begin == TIMESTAMPS_BYTES + 2) & (header["options_lead"] == NOP_NOP_TIMESTAMPS)
     columns = {

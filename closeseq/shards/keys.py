@@ -49,7 +49,7 @@ HEAD = np.dtype((np.int64, BUCKETS + 1))
 
 
 def as_bytes(rows: NDArray[np.void]) -> bytes:
-    """Return the rows of a file as bytes."""
+    """Return the rows of a file, an array of ROW with `pair` ascending, as bytes."""
     edges = np.searchsorted(
         rows["pair"] >> np.uint64(64 - BUCKETS.bit_length() + 1), np.arange(BUCKETS + 1, dtype=np.uint64)
     )
@@ -57,7 +57,19 @@ def as_bytes(rows: NDArray[np.void]) -> bytes:
 
 
 def part_of(held: Held, part: int, parts: int) -> NDArray[np.void]:
-    """Return those rows of a file that are in one of so many ranges of buckets, at most BUCKETS."""
+    """Return the rows of a file that are in one part of all numbers of pairs.
+
+    Args:
+        held: what `as_bytes` has made of the rows, or where it is.
+        part: which part, from 0.
+        parts: into how many the BUCKETS ranges are divided, at most BUCKETS.
+
+    Returns:
+        An array of ROW, as in the file: by `pair`, ascending.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
     edges = np.frombuffer(get(held, 0, HEAD.itemsize), np.int64)
     begin, end = (int(edges[BUCKETS * one // parts]) for one in (part, part + 1))
     at = (HEAD.itemsize + place * ROW.itemsize for place in (begin, end))
@@ -65,7 +77,12 @@ def part_of(held: Held, part: int, parts: int) -> NDArray[np.void]:
 
 
 def hashed(words: Sequence[NDArray[np.uint64]], key: int) -> NDArray[np.uint64]:
-    """Return a hash of each row of these uint64 columns."""
+    """Return a 64-bit hash of each row of some columns.
+
+    Args:
+        words: uint64 columns of equal length, at least one; together they are what is hashed.
+        key: 64 bits of the run: all its tasks get the same hashes, and no other run does.
+    """
     result = np.full(len(words[0]), np.uint64(key))
     factor = np.uint64(key | 1)
     for word in words:
@@ -76,12 +93,28 @@ def hashed(words: Sequence[NDArray[np.uint64]], key: int) -> NDArray[np.uint64]:
 
 
 def pair_keys(segments: Segments, key: int) -> NDArray[np.uint64]:
-    """Return the number of each segment's pair."""
+    """Return the number of each segment's pair.
+
+    Args:
+        segments: a batch.
+        key: of the run, as for `hashed`.
+
+    Returns:
+        uint64, one entry a row.
+    """
     return hashed(pair_words(segments, senders(segments)), key)
 
 
 def rows_of(segments: Segments, key: int) -> NDArray[np.void]:
-    """Return the pairs of a batch as an array of ROW, ascending."""
+    """Return the pairs of a batch.
+
+    Args:
+        segments: a batch.
+        key: of the run, as for `hashed`.
+
+    Returns:
+        An array of ROW, one entry a pair, by `pair` ascending. `asks` tells of the pair's first segment here.
+    """
     words = pair_words(segments, senders(segments))
     pairs = hashed(words, key)
     names, first = np.unique(pairs, return_index=True)
@@ -97,7 +130,16 @@ def rows_of(segments: Segments, key: int) -> NDArray[np.void]:
 
 
 def end_keys(pairs: Pairs, rows: NDArray[np.int64], key: int) -> NDArray[np.uint64]:
-    """Return the numbers of end 0 and end 1 of these pairs, as `ROW` has them."""
+    """Return the numbers of end 0 and end 1 of some pairs, as `ROW` has them.
+
+    Args:
+        pairs: all pairs of addresses and ports.
+        rows: int64, which ones, by index.
+        key: of the run, as for `hashed`.
+
+    Returns:
+        uint64, a row a pair, a column an end.
+    """
     version = pairs.version[rows].astype(np.uint64) << HALF
     found = [
         hashed(
@@ -114,7 +156,14 @@ def end_keys(pairs: Pairs, rows: NDArray[np.int64], key: int) -> NDArray[np.uint
 
 
 def joined(batches: Iterable[NDArray[np.void]]) -> NDArray[np.void]:
-    """Return the rows of batches, which follow one another, as one array: of each pair how it begins."""
+    """Return the rows of batches, which follow one another, as one array: of each pair how it begins.
+
+    Args:
+        batches: arrays of ROW, in the order of capture.
+
+    Returns:
+        An array of ROW, by `pair` ascending; `tagged` where any batch says so.
+    """
     rows = np.concatenate([np.empty(0, ROW), *batches])
     order = np.argsort(rows["pair"], kind="stable")
     rows = rows[order]
@@ -132,13 +181,18 @@ class Peers:
 
     key: int  # of the hashes
     end: NDArray[np.uint64]  # ascending, as in keys.ROW
-    number: NDArray[np.int64]
+    number: NDArray[np.int64]  # with how many others each talks
 
 
 class Informed(ClientGuess):
     """Infers the client by the counts of the whole capture.
 
-    Raises LookupError for an endpoint that `peers` lacks.
+    Its methods raise LookupError for an endpoint that `peers` lacks.
+
+    Args:
+        pairs: the pairs of a shard.
+        ports: those that are known to be servers'.
+        peers: of all endpoints that are asked about.
     """
 
     def __init__(self, pairs: Pairs, ports: frozenset[int], peers: Peers) -> None:
@@ -155,7 +209,19 @@ class Informed(ClientGuess):
 
 
 def put(folder: str | None, name: str, data: bytes) -> Held:
-    """Put bytes into a folder, under a name that nobody else uses; return them if there is none."""
+    """Put bytes where another task can get them.
+
+    Args:
+        folder: URL of a folder that all machines can read and write; None to hand the bytes on as they are.
+        name: how the file's name begins; what follows is random.
+        data: the bytes.
+
+    Returns:
+        The bytes, or the URL of their file: what `get` takes.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
     if folder is None:
         return data
     url = f"{folder}/{name}-{secrets.token_hex(8)}"  # a task that runs twice writes two of them
@@ -166,7 +232,12 @@ def put(folder: str | None, name: str, data: bytes) -> Held:
 
 
 def get(held: Held, begin: int | None = None, end: int | None = None) -> bytes:
-    """Return the bytes, or those from `begin` up to `end`.
+    """Return what `put` has handed on, or a part of it.
+
+    Args:
+        held: as `put` returned it.
+        begin: the first byte; None for the first of all.
+        end: the byte behind the last; None for all to the end.
 
     Raises:
         OSError: the file cannot be read.
@@ -179,7 +250,7 @@ def get(held: Held, begin: int | None = None, end: int | None = None) -> bytes:
 
 
 def file_system(url: str) -> tuple[Any, str]:
-    """Return the file system of a URL, and the path in it."""
+    """Return the file system of a URL, by fsspec, and the path in it."""
     from fsspec.core import url_to_fs  # of the extra `cluster`
 
     found: tuple[Any, str] = url_to_fs(url)
@@ -187,7 +258,15 @@ def file_system(url: str) -> tuple[Any, str]:
 
 
 def write_whole(url: str, pieces: Iterator[str]) -> None:
-    """Write a file, under another name until it is whole."""
+    """Write a file, under another name in the same folder until it is whole.
+
+    Args:
+        url: of the file; one that is there is replaced.
+        pieces: its text, written as UTF-8.
+
+    Raises:
+        OSError: it cannot be written; nothing of it stays.
+    """
     files, path = file_system(url)
     folder, _, name = path.rpartition("/")
     temporary = f"{folder}/.{name}-{secrets.token_hex(8)}"

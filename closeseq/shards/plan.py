@@ -45,10 +45,16 @@ KILLED = ("KilledWorker", "CancelledError", "FutureCancelledError", "CommClosedE
 def each(
     executor: Executor, task: Callable[..., Result], given: Iterable[tuple[Any, ...]]
 ) -> Iterator[Result]:
-    """Yield the task's results for each of these arguments, in their order.
+    """Yield the task's results for each of these arguments, in their order; AT_ONCE of them are under way.
+
+    Args:
+        executor: runs the tasks.
+        task: a function of a module, which the executor's workers can import.
+        given: the arguments of each call.
 
     Raises:
         WorkerError: the executor has lost its workers.
+        Exception: whatever the task raised.
     """
     waiting: deque[Future[Result]] = deque()
     try:
@@ -72,9 +78,9 @@ def each(
 class WholeCapture(NamedTuple):
     """A capture with its connections, none of them judged yet."""
 
-    reading: Reading
-    shards: list[Numbered]
-    terms: Terms
+    reading: Reading  # what was read of all files
+    shards: list[Numbered]  # all its connections, each in one of them
+    terms: Terms  # of the run
 
     def connections(self) -> Connections:
         """Return all of them, by their numbers."""
@@ -96,10 +102,14 @@ def shared_out(
     Args:
         executor: does the tasks.
         chain: the files.
-        settings: what to look at.
+        settings: ports, hosts, limits and timers.
         folder: URL of the folder for what tasks hand on; None: it passes through this process.
-        count: stop after this many packets.
+        count: stop after this many packets; None reads all.
         progress: is called with how many steps are done, and their number: two a file.
+
+    Returns:
+        What was read, and the connections in shards; a file that cannot be read to its end has its error in
+        `reading.files`.
 
     Raises:
         CaptureError: none of the files can be read at all.
@@ -240,6 +250,9 @@ def classes(
         whole: the capture.
         connections: how many there are.
         faults: collects the connections at which closeseq itself fails.
+
+    Returns:
+        The class of each connection, by its index in the capture; and the distinct outcomes.
 
     Raises:
         WorkerError: the executor has lost its workers.

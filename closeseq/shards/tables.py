@@ -42,7 +42,7 @@ def taken(connections: Connections) -> Tables:
 
 
 def as_bytes(tables: Tables) -> bytes:
-    """Return columns as bytes."""
+    """Return columns as bytes, compressed."""
     return zlib.compress(pickle.dumps(dict(tables), pickle.HIGHEST_PROTOCOL), QUICK)
 
 
@@ -56,8 +56,8 @@ def connections_of(tables: Tables, ports: frozenset[int], peers: Peers | None = 
 
     Args:
         tables: their columns.
-        ports: as for `Connections`.
-        peers: of the whole capture, where this is a part of it.
+        ports: those that are known to be servers', as for `Connections`.
+        peers: of the whole capture, where this is a part of it; None to count them in these connections.
     """
     made = Connections(ports=ports)
     for name, table in made.tables.items():

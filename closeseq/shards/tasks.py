@@ -52,7 +52,7 @@ AGAIN = "analyse it again when nothing writes to it"
 class Terms:
     """Arguments that all tasks of a run share."""
 
-    settings: Settings
+    settings: Settings  # ports, hosts, limits and timers
     key: int  # of the hashes
     folder: str | None  # URL of the folder for what tasks hand on; None: it is handed on as it is
 
@@ -69,14 +69,22 @@ class Portion:
 class Looked(NamedTuple):
     """The result of `look`: what a file contains."""
 
-    reading: Reading
+    reading: Reading  # of this file alone
     fragments: Fragments | None  # that may be completed in the next file
     pairs: Held  # as keys.as_bytes has them
     number: int  # how many they are
 
 
 def look(terms: Terms, portion: Portion) -> Looked:
-    """Read a file, and note which pairs it has."""
+    """Read a file, and note which pairs it has.
+
+    Args:
+        terms: of the run.
+        portion: the file, how many of its packets, and the fragments of those before it.
+
+    Returns:
+        Its counts, and its pairs. An error in the file is kept in `reading.files`.
+    """
     found: list[NDArray[np.void]] = []
     reading, decoder = Reading(portion.path), Decoder(portion.fragments)
 
@@ -99,7 +107,13 @@ class Compared(NamedTuple):
 
 
 def compare(files: Sequence[Held], part: int, parts: int) -> Compared:
-    """Compare the pairs of all files, in one of so many ranges."""
+    """Compare the pairs of all files, in one part of all numbers of pairs.
+
+    Args:
+        files: the pairs of each, from `look`, in the order of the files.
+        part: which part, from 0.
+        parts: how many there are, at most keys.BUCKETS.
+    """
     each = [keys.part_of(held, part, parts) for held in files]
     pairs = np.concatenate([np.empty(0, np.uint64), *[rows["pair"] for rows in each]])
     names, times = np.unique(pairs, return_counts=True)
@@ -110,7 +124,17 @@ def compare(files: Sequence[Held], part: int, parts: int) -> Compared:
 
 
 def count(files: Sequence[Held], part: int, parts: int, asked: NDArray[np.uint64]) -> NDArray[np.int64]:
-    """Return how many pairs each of these ends has, in one of so many ranges of pairs."""
+    """Return with how many others each of these endpoints talks, in one part of all numbers of pairs.
+
+    Args:
+        files: the pairs of each, from `look`, in the order of the files.
+        part: which part, from 0.
+        parts: how many there are, at most keys.BUCKETS.
+        asked: uint64, ascending: the endpoints, as keys.ROW has them.
+
+    Returns:
+        int64, one entry for each of `asked`; the sum over all parts is the whole capture's.
+    """
     rows = keys.joined(keys.part_of(held, part, parts) for held in files)
     first, second = rows["ends"].T
     ends = np.concatenate([first, second[second != first]])
@@ -121,10 +145,10 @@ def count(files: Sequence[Held], part: int, parts: int, asked: NDArray[np.uint64
 class Shard(NamedTuple):
     """Some connections, which have all their packets."""
 
-    tables: Held
+    tables: Held  # of the connections, as tables.as_bytes has them
     first: Held  # int64, ascending: the number of each one's first packet
-    connections: int
-    copies: int
+    connections: int  # how many they are
+    copies: int  # duplicates of their packets, which were left out
 
 
 class Inside(NamedTuple):
@@ -144,8 +168,11 @@ def inside(
         terms: of the run.
         portion: the file.
         place: how many packets the files before have, and this one.
-        crossing: the pairs that go on in another file.
+        crossing: uint64, the pairs that go on in another file.
         partitions: into how many parts to divide the columns of these.
+
+    Returns:
+        The connections, and the columns of the others; neither where the file could not be read again.
     """
     before, packets = place
     connections = Connections(ports=terms.settings.ports)
@@ -188,7 +215,12 @@ def of_columns(batches: Sequence[Segments]) -> Segments:
 
 
 def shard_of(terms: Terms, connections: Connections) -> Shard:
-    """Return connections as a shard, which can be handed on."""
+    """Return connections as a shard, which can be handed on.
+
+    Args:
+        terms: of the run; their folder is where it goes.
+        connections: all of whose packets have been fed.
+    """
     tables = taken(connections)
     first = first_packets(tables)
     return Shard(
@@ -207,7 +239,12 @@ class Across(NamedTuple):
 
 
 def across(terms: Terms, pieces: Sequence[Held]) -> Across:
-    """Make the connections of a partition out of its columns, which come in the order of the files."""
+    """Make the connections of a partition out of its columns.
+
+    Args:
+        terms: of the run.
+        pieces: the partition's columns of each file that has any, from `inside`, in the order of the files.
+    """
     connections = Connections(ports=terms.settings.ports)
     for held in pieces:
         segments: Segments = pickle.loads(get(held))  # noqa: S301 - of our own tasks
@@ -218,7 +255,12 @@ def across(terms: Terms, pieces: Sequence[Held]) -> Across:
 
 
 def precede(first: Held, others: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return how many of a file's own connections begin before each of these first packets."""
+    """Return how many of a file's own connections begin before each of these first packets.
+
+    Args:
+        first: the numbers of its connections' first packets, as `Shard` has them.
+        others: int64, numbers of packets.
+    """
     return np.searchsorted(np.frombuffer(get(first), np.int64), others)
 
 
@@ -230,7 +272,7 @@ class Numbered:
     before: int  # connections that begin in the files before this one
     among: NDArray[np.int64] | None  # first packets of those of its file that go on in another one
     numbers: NDArray[np.int64] | None  # of its connections, where they are of no single file
-    peers: Peers
+    peers: Peers  # with how many others endpoints talk in the whole capture
 
     def connections(self, settings: Settings) -> Connections:
         """Return them, by the numbers that they have in the whole capture."""
@@ -255,14 +297,21 @@ class ShardClasses(NamedTuple):
 
     number: NDArray[np.int64]  # of each connection
     path: NDArray[np.integer[Any]]  # as in Classified
-    outcome: NDArray[np.integer[Any]]
-    until_ns: NDArray[np.int64]
+    outcome: NDArray[np.integer[Any]]  # index into `outcomes`
+    until_ns: NDArray[np.int64]  # as in Classified
     outcomes: list[Outcome]
     faults: Faults
 
 
 def classes(terms: Terms, numbered: Numbered, now_ns: int, dropped: int) -> ShardClasses:
-    """Find the classes of a shard's connections."""
+    """Find the classes of a shard's connections.
+
+    Args:
+        terms: of the run.
+        numbered: the shard.
+        now_ns: the moment for which connections are judged, since the Unix epoch.
+        dropped: packets that the capture itself reports lost.
+    """
     connections, faults = numbered.connections(terms.settings), Faults()
     with JUDGING:
         finder = Classes(terms.settings, faults=faults)

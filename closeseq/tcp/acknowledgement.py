@@ -41,8 +41,8 @@ def acknowledged(
     Args:
         evidence: of the connection.
         sender: of the SYN or FIN.
-        number_end: the number after it.
-        transmissions: of it, as captured; the last one is at the end.
+        number_end: the number after it, relative.
+        transmissions: of it, as captured, in order of time; none if its number alone shows it.
     """
     # A RST is acted on, or challenged, before its acknowledgement is looked at (RFC 9293 3.10.7.4).
     sent = [s for s in evidence.sent[sender.peer] if not s.reset]
@@ -162,6 +162,11 @@ def unsettled(evidence: Evidence, sender: End, step: int) -> bool:
     """Whether it is open if an endpoint had received an ACK of its FIN before a step.
 
     An acknowledgement was sent after the last transmission, and nothing shows whether it arrived.
+
+    Args:
+        evidence: of the connection.
+        sender: of the FIN.
+        step: the step's index.
     """
     transmissions = evidence.transmissions(sender, FIN)
     if not transmissions:
@@ -175,7 +180,13 @@ def unsettled(evidence: Evidence, sender: End, step: int) -> bool:
 
 
 def refuted(evidence: Evidence, cover: SentSegment, last: SentSegment | None) -> bool:
-    """Whether a later retransmission of what a segment acknowledges shows that the segment was lost."""
+    """Whether a later retransmission of what a segment acknowledges shows that the segment was lost.
+
+    Args:
+        evidence: of the connection.
+        cover: the segment.
+        last: the last transmission of what it acknowledges; None if none was captured.
+    """
     return last is not None and cover.step < last.step and not evidence.crossed(cover, last)
 
 

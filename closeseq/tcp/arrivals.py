@@ -22,7 +22,7 @@ Delivery = tuple[Arrival, str | None]  # whether it arrived, and the note
 
 
 def arrivals(evidence: Evidence) -> dict[int, Delivery]:
-    """Return the delivery of each event, by index of its step."""
+    """Return whether each event arrived, and a note for the reader, by index of its step."""
     deliveries: dict[int, Delivery] = {step: (Arrival.ASSUMED, why) for step, why in evidence.strays.items()}
     for sender in ENDS:
         for segment in evidence.sent[sender]:

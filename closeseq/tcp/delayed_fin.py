@@ -46,7 +46,7 @@ PROBE_TIMER_LATE_NS = PROBE_TIMER_NS + 25 * MILLISECOND
 class First(NamedTuple):
     """When a FIN was sent first, at the latest."""
 
-    time_ns: int
+    time_ns: int  # since the Unix epoch
     late_ns: int  # it may have been sooner by this, as timers end late
     counted: bool  # False: it was sent uncaptured at least once, and how often is not known
 
@@ -64,7 +64,7 @@ def sent_before(evidence: Evidence, end: End, segment: SentSegment, fin: SentSeg
     Args:
         evidence: of the connection.
         end: its sender.
-        segment: the first captured FIN, or an earlier segment that is numbered past it.
+        segment: the first captured FIN, or an earlier segment of the same sender that is numbered past it.
         fin: the first captured FIN.
     """
     if not linux(evidence, end) or (fin.event is not None and fin.event.position is Position.GAP):
@@ -96,6 +96,15 @@ def sent_ns(evidence: Evidence, end: End, segment: SentSegment, fin: SentSegment
 
     If no more was sent uncaptured than answers were due, one of the answers was the FIN: a delayed ACK of
     the peer's FIN goes with it.
+
+    Args:
+        evidence: of the connection.
+        end: its sender.
+        segment: the first of its segments that is numbered past it.
+        fin: the first captured FIN, which passed later.
+
+    Returns:
+        Nanoseconds since the Unix epoch; None if nothing shows it.
     """
     first = sent_before(evidence, end, segment, fin)
     if first is not None or _overtaken(segment, fin):
@@ -116,7 +125,7 @@ def closed_too_soon(evidence: Evidence, end: End, fin: SentSegment, taken_ns: in
         evidence: of the connection.
         end: which.
         fin: the first of its FIN that was captured.
-        taken_ns: when the peer's FIN passed the capture point.
+        taken_ns: when the peer's FIN passed the capture point, since the Unix epoch.
     """
     own = (
         s for s in evidence.before(end, fin.step) if s.seq is not None and s.seq >= fin.end and not s.reset
@@ -228,7 +237,7 @@ def _smoothed_round_trip_ns(evidence: Evidence, end: End) -> int:
 class Tries(NamedTuple):
     """How often an endpoint tried to send its FIN before it was captured."""
 
-    number: int
+    number: int  # at least 1 where the probe timer sent it; below 1 there was none
     trigger: SentSegment | None  # the FIN of the peer that made the kernel try once more
     to_answer: Sequence[SentSegment]  # what the peer had sent before that, and was answered uncaptured
 
@@ -236,7 +245,7 @@ class Tries(NamedTuple):
 class CloseTime(NamedTuple):
     """When an endpoint closed, about."""
 
-    time_ns: int
+    time_ns: int  # since the Unix epoch
     before: SentSegment  # and surely before this
 
 
@@ -244,6 +253,10 @@ def by_probe_timer(evidence: Evidence, fin: SentSegment) -> bool:
     """Whether a FIN had waited unsent: Linux sets PSH on what its probe timer sends, data or not.
 
     Other systems set PSH on every FIN, which shows nothing.
+
+    Args:
+        evidence: of the connection.
+        fin: a captured FIN.
     """
     if fin.event is None or fin.event.length or fin.event.flags & (FIN | PSH) != FIN | PSH:
         return False
@@ -251,7 +264,13 @@ def by_probe_timer(evidence: Evidence, fin: SentSegment) -> bool:
 
 
 def reliable(evidence: Evidence, count: Unseen, segment: SentSegment) -> bool:
-    """Whether the count up to a segment can be relied on: Linux alone marks a FIN so, and counts so."""
+    """Whether a count up to a segment can be relied on: Linux alone marks a FIN so, and counts so.
+
+    Args:
+        evidence: of the connection.
+        count: what was sent uncaptured, by the numbers of the packets.
+        segment: the one at which the count ends.
+    """
     return count.exact or by_probe_timer(evidence, segment)
 
 
@@ -260,6 +279,11 @@ def tries(evidence: Evidence, end: End, fin: SentSegment) -> Tries | None:
     """Count how often a FIN was tried uncaptured; None if it did not wait, or the numbers do not show it.
 
     Whatever its sender sent uncaptured was a try, or answered what its peer had sent.
+
+    Args:
+        evidence: of the connection.
+        end: the FIN's sender.
+        fin: the first of its FIN that was captured.
     """
     timer = by_probe_timer(evidence, fin)
     trigger = _trigger(evidence, end, fin)
@@ -289,7 +313,13 @@ def _trigger(evidence: Evidence, end: End, fin: SentSegment) -> SentSegment | No
 
 
 def closed(evidence: Evidence, end: End, fin: SentSegment) -> CloseTime | None:
-    """Return when an endpoint closed whose FIN had waited; None if it did not, as far as is known."""
+    """Return when an endpoint closed whose FIN had waited; None if it did not, as far as is known.
+
+    Args:
+        evidence: of the connection.
+        end: which endpoint.
+        fin: the first of its FIN that was captured.
+    """
     tried = tries(evidence, end, fin)
     if tried is None:
         # More packets were not captured than answers were due, and nothing else sends a FIN so late.
@@ -334,7 +364,11 @@ def _half_waited(number: int) -> int:
 
 
 def loses_before_capture(evidence: Evidence) -> bool:
-    """Whether something that either endpoint sent is known to have been lost before the capture point."""
+    """Whether something that either endpoint sent is known to have been lost before the capture point.
+
+    Args:
+        evidence: of the connection.
+    """
     for end in ENDS:
         if evidence.conversation.path(end).lost_before:
             return True

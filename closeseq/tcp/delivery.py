@@ -40,7 +40,7 @@ class Receipt:
     step: int  # the step with which it took effect
     before: bool  # True: it had taken effect before this step's segment was sent
     packet: int  # the segment that did it, as far as known
-    time_ns: int
+    time_ns: int  # since the Unix epoch
     certainty: Certainty
     or_with: tuple[
         tuple[int, SentSegment], ...
@@ -49,6 +49,13 @@ class Receipt:
 
     @classmethod
     def of(cls, segment: SentSegment, certainty: Certainty, *, before: bool = False) -> Receipt:
+        """Return that a segment took effect itself, in its own step.
+
+        Args:
+            segment: it.
+            certainty: how we know.
+            before: whether what counts had taken effect before this segment was sent, which only shows it.
+        """
         return cls(segment.step, before, segment.packet, segment.first_ns, certainty)
 
 
@@ -64,7 +71,7 @@ def accepted(
     Args:
         evidence: of the connection.
         sender: of the SYN or FIN.
-        number_end: the number after it.
+        number_end: the number after it, relative.
         transmissions: of it, as captured; none if it is known by its acknowledgement alone.
     """
     receiver = sender.peer
@@ -243,6 +250,11 @@ def answered(evidence: Evidence, receiver: End, segment: SentSegment) -> bool:
     """Whether the receiver answered a segment with RST, which takes its number from what it answers.
 
     So the segment reached the host (RFC 9293 3.10.7.1), though perhaps no connection there any more.
+
+    Args:
+        evidence: of the connection.
+        receiver: of the segment.
+        segment: the one that may be answered.
     """
     later = evidence.after(receiver, segment.step)
     if not later or not later[0].answer or later[0].seq != segment.ack:

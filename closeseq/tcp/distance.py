@@ -64,14 +64,26 @@ class Distance:
         return cls(least, late, handshake)
 
     def knew(self, sender: End, later_ns: int, earlier_ns: int) -> Knowledge:
-        """Return whether `sender`, whose segment passed at `later_ns`, knew of its peer's of `earlier_ns`."""
+        """Return whether an endpoint knew of its peer's segment when it sent one of its own.
+
+        Args:
+            sender: the endpoint.
+            later_ns: when its own segment passed the capture point.
+            earlier_ns: when its peer's had passed, on the same clock.
+        """
         waited, least = later_ns - earlier_ns, self.least_ns[sender]
         if least is not None and waited < least:
             return Knowledge.CANNOT if LEAST_MARGIN * waited < least else Knowledge.UNLIKELY
         return Knowledge.MUST if waited >= self.late_ns[sender] else Knowledge.MAY
 
     def must_know(self, sender: End, later_ns: int, earlier_ns: int) -> bool:
-        """Whether `sender` knew of its peer's segment of `earlier_ns` at `later_ns`, had it arrived."""
+        """Whether an endpoint knew of its peer's segment, had it arrived, when it sent one of its own.
+
+        Args:
+            sender: the endpoint.
+            later_ns: when its own segment passed the capture point.
+            earlier_ns: when its peer's had passed, on the same clock.
+        """
         return later_ns - earlier_ns >= self.late_ns[sender]  # which no least answer exceeds
 
 

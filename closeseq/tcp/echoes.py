@@ -31,6 +31,11 @@ def echo(evidence: Evidence, receiver: End, segment: SentSegment) -> Echo:
     It did if its data was acknowledged, or if the receiver echoes its timestamp and no earlier segment
     had the same one. It had not when the receiver still echoed an older timestamp (RFC 7323 4.3; only
     for a segment in order, since others leave TS.Recent alone).
+
+    Args:
+        evidence: of the connection.
+        receiver: of the segment.
+        segment: sent by its peer; of traffic nothing is known.
     """
     event = segment.event
     if event is None:

@@ -44,28 +44,33 @@ class SentSegment:
     step: int  # index into the conversation's steps
     sender: End
     packet: int  # the first one's number
-    first_ns: int
-    last_ns: int
+    first_ns: int  # since the Unix epoch
+    last_ns: int  # of the last one; of an event, the same
     seq: int | None  # of the first byte; None for traffic
     end: int  # highest number past it
     ack: int | None  # highest acknowledgement
-    tsval: int | None
+    tsval: int | None  # of the last one, as the next; None without timestamps
     tsecr: int | None
     bytes: int  # of payload
     event: Event | None = None  # None for traffic
-    reset: bool = False
+    reset: bool = False  # RST
     answer: bool = False  # RST without ACK: its sender has no such connection (RFC 9293 3.10.7.1)
     aborts: bool = False  # RST with ACK: its sender still has the connection and aborts it
     opens: bool = False  # SYN without ACK
     stale: bool = False  # its timestamp is older than an earlier one's: a delayed duplicate (PAWS rejects it)
     ip_id: int | None = None  # IPv4 identification, of the last segment; 0 if it shows nothing, None for IPv6
     ticks: int = 0  # of its timestamp clock since its sender's first segment
-    segments: int = 1
+    segments: int = 1  # how many it is; 1 for an event
     unanswered: bool = False  # traffic that ends with something which calls for an answer and has none
 
 
 class Evidence:
-    """A conversation, arranged by what each endpoint sent."""
+    """A conversation, arranged by what each endpoint sent.
+
+    Args:
+        conversation: the connection.
+        now_ns: the moment for which it is asked, since the Unix epoch.
+    """
 
     def __init__(self, conversation: Conversation, now_ns: int) -> None:
         self.conversation = conversation
@@ -89,15 +94,15 @@ class Evidence:
         self.distance = Distance.of(conversation)
 
     def after(self, end: End, step: int) -> Sequence[SentSegment]:
-        """Return what an endpoint sent after a step."""
+        """Return what an endpoint sent after a step, given by its index, in order of time."""
         return self.sent[end][bisect_right(self._steps[end], step) :]
 
     def before(self, end: End, step: int) -> Sequence[SentSegment]:
-        """Return what an endpoint sent before a step."""
+        """Return what an endpoint sent before a step, given by its index, in order of time."""
         return self.sent[end][: bisect_left(self._steps[end], step)]
 
     def acked_before(self, end: End, step: int) -> int | None:
-        """Return the highest acknowledgement that an endpoint had sent before a step."""
+        """Return the highest acknowledgement that an endpoint had sent before a step; None without any."""
         return max((s.ack for s in self.before(end, step) if s.ack is not None), default=None)
 
     def transmissions(self, sender: End, flag: int) -> Sequence[SentSegment]:
@@ -140,7 +145,12 @@ class Evidence:
         return self.distance.knew(later.sender, later.first_ns, earlier.last_ns)
 
     def crossed(self, earlier: SentSegment, later: SentSegment) -> bool:
-        """Whether two segments, of different senders, may have crossed: neither knew the other."""
+        """Whether two segments, of different senders, may have crossed: neither knew the other.
+
+        Args:
+            earlier: the one that passed the capture point first.
+            later: the other one, whose sender may not have known of it.
+        """
         return self.knew(later, earlier) is not Knowledge.MUST
 
 
@@ -152,7 +162,11 @@ class TimestampClock:
         self._ticks = 0  # of the newest value since the first
 
     def read(self, tsval: int | None) -> tuple[bool, int]:
-        """Return whether a value is older than one before, and its ticks since the first."""
+        """Return whether a value is older than one before, and its ticks since the first.
+
+        Args:
+            tsval: the value, 32 bits, which follows those read before; None without the option.
+        """
         if tsval is None:
             return False, 0
         ticks = 0 if self._newest is None else self._ticks + difference(tsval, self._newest)
@@ -216,7 +230,7 @@ def _stream(index: int, traffic: Traffic, end: End, clock: TimestampClock) -> li
 
 
 def strays(conversation: Conversation) -> Mapping[int, str]:
-    """Return the steps that are no part of the connection, each with the reason."""
+    """Return the steps that are no part of the connection, by index, each with the reason."""
     found: dict[int, str] = {}
     for index, step in enumerate(conversation.steps):
         if isinstance(step, Event) and step.position is Position.OUTSIDE:
@@ -260,6 +274,9 @@ def cached_on_evidence(inference: F) -> F:
 
     In a strange capture a SYN and a FIN may end in the same number, so the number and the first transmission
     together are the key.
+
+    Args:
+        inference: pure, and called by position. Its third argument may also be a segment, or be left out.
     """
 
     @wraps(inference)

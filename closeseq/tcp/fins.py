@@ -32,10 +32,10 @@ PROGRAM_NS = MILLISECOND  # a program closes sooner after end of file only when 
 class FinTime:
     """When an endpoint closed, as a place among the steps."""
 
-    step: int
+    step: int  # index into the conversation's steps
     when: int  # -1 before the step's own segment, 0 with it, 1 after all that the step did
-    packet: int
-    time_ns: int
+    packet: int  # that shows it
+    time_ns: int  # since the Unix epoch
     certainty: Certainty
     why: str | None = None  # what shows it, if not the FIN itself
 
@@ -46,12 +46,20 @@ class Fin:
 
     end: int  # the number after it
     transmissions: Sequence[SentSegment]  # as captured; empty if only its number shows it
-    sent: FinTime
+    sent: FinTime  # when
 
 
 @cached_on_evidence
 def find(evidence: Evidence, sender: End) -> Fin | None:
-    """Find an endpoint's FIN: captured, or shown by the number of a segment that could only follow it."""
+    """Find an endpoint's FIN: captured, or shown by the number of a segment that could only follow it.
+
+    Args:
+        evidence: of the connection.
+        sender: the endpoint.
+
+    Returns:
+        The FIN, and when it was sent; None if nothing shows one.
+    """
     transmissions = evidence.transmissions(sender, FIN)
     if not transmissions:
         return _never_captured(evidence, sender)
@@ -149,6 +157,11 @@ def closed_before(evidence: Evidence, end: End, receipt: Receipt) -> FinTime | N
     the answer to the peer's FIN is numbered past the own one, which was lost before it was captured; the
     peer's window had been closed, and FIN follows its opening faster than any program reacts; or Linux's
     probe timer sent it, and that had begun before the peer's FIN came.
+
+    Args:
+        evidence: of the connection.
+        end: the endpoint.
+        receipt: its receipt of the peer's FIN.
     """
     answers = _answers(evidence, end, receipt)
     first = next(iter(evidence.transmissions(end, FIN)), None)
@@ -234,6 +247,11 @@ def surely_open(evidence: Evidence, end: End, receipt: Receipt) -> bool:
     An endpoint that acknowledges the FIN, and could send its own but does not, has none: a FIN that waited
     would be sent with the ACK, and one that was sent before has a number of its own. But where data is still
     on its way, a FIN may be waiting behind more.
+
+    Args:
+        evidence: of the connection.
+        end: the endpoint.
+        receipt: its receipt of the peer's FIN.
     """
     first = next(iter(evidence.transmissions(end, FIN)), None)
     if first is not None and first.step <= receipt.step:

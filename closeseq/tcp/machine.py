@@ -46,12 +46,12 @@ class SignalKind(Enum):
 class PlacedSignal:
     """One signal to one end, with its place in the order of things."""
 
-    step: int
-    phase: int
-    endpoint: End
+    step: int  # index into the conversation's steps, or their number
+    phase: int  # place within the step: ALIVE to LATER
+    endpoint: End  # that takes it
     signal: Signal
-    packet: int
-    time_ns: int
+    packet: int  # that brings it about, or shows it
+    time_ns: int  # since the Unix epoch
     certainty: Certainty
     cause: str | None = None  # where the signal does not say it all
     kind: SignalKind = SignalKind.TAKES
@@ -63,7 +63,12 @@ class PlacedSignal:
 
 
 class Machine:
-    """Follows the table for both ends, and runs their timers."""
+    """Follows the table for both ends, and runs their timers.
+
+    Args:
+        evidence: of the connection.
+        timers: how long TIME_WAIT lasts, and FIN_WAIT_2 without an owner.
+    """
 
     def __init__(self, evidence: Evidence, timers: Timers) -> None:
         self.evidence = evidence
@@ -75,7 +80,11 @@ class Machine:
         self.by_step: dict[int, list[Transition]] = {}
 
     def take(self, happening: PlacedSignal) -> None:
-        """Give one signal to one end."""
+        """Give one signal to one end, after those that come before it by `PlacedSignal.order`.
+
+        Raises:
+            AssertionError: the signal cannot come in the end's state (see `follow`): a fault of closeseq.
+        """
         self.let_time_pass(happening.time_ns)
         end = happening.endpoint
         before = self.state[end]
@@ -152,7 +161,7 @@ class Machine:
         return max(acks, default=0) - (other is not None) > fin.transmissions[0].ack
 
     def let_time_pass(self, now_ns: int) -> None:
-        """Let the timers run out that end before a moment."""
+        """Let the timers run out that end before a moment, in nanoseconds since the Unix epoch."""
         for end, due in sorted(self.expiries.items(), key=lambda item: item[1]):
             before = self.state[end]
             if due >= now_ns or before not in (State.TIME_WAIT, State.FIN_WAIT_2):
@@ -167,7 +176,11 @@ class Machine:
             )
 
     def timeline(self, arrivals: Mapping[int, tuple[Arrival, str | None]]) -> Timeline:
-        """Return the finished timeline; `arrivals` has what became of each event, by step."""
+        """Return the finished timeline.
+
+        Args:
+            arrivals: by index of a step, whether its event arrived, and a note for the reader.
+        """
         conversation = self.evidence.conversation
         state = {end: first_state(conversation, end) for end in ENDS}
         timers = [t for t in self.transitions if t.certainty is Certainty.TIMER]

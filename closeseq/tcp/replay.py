@@ -44,7 +44,16 @@ PHASES = {-1: BEFORE, 0: SENDING, 1: LATER}  # by `FinTime.when`
 
 
 def replay(conversation: Conversation, timers: Timers, now_ns: int) -> Timeline:
-    """Return both endpoints' states through a connection, as known at `now_ns` (since the Unix epoch)."""
+    """Return both endpoints' states through a connection.
+
+    Args:
+        conversation: the connection.
+        timers: how long TIME_WAIT lasts, and FIN_WAIT_2 without an owner.
+        now_ns: the moment for which the states hold, since the Unix epoch; timers run until then.
+
+    Raises:
+        AssertionError: a signal cannot come in an end's state: a fault of closeseq. `Connection` contains it.
+    """
     evidence = Evidence(conversation, now_ns)
     machine = Machine(evidence, timers)
     for signal in sorted(_signals(evidence), key=lambda h: h.order):

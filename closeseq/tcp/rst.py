@@ -19,6 +19,11 @@ def taken(evidence: Evidence, reset: SentSegment, sender: End) -> Receipt | None
     """Return when a RST ended the connection at its receiver; None if it did not.
 
     It is never more than assumed: an endpoint that was reset sends nothing more.
+
+    Args:
+        evidence: of the connection.
+        reset: the RST.
+        sender: its sender, as its address says.
     """
     event = reset.event
     assert event is not None
@@ -40,7 +45,16 @@ def taken(evidence: Evidence, reset: SentSegment, sender: End) -> Receipt | None
 
 
 def goes_on(evidence: Evidence, end: End, reset: SentSegment) -> SentSegment | None:
-    """Return the segment that shows that an endpoint still had the connection after a RST to it."""
+    """Return the segment that shows that an endpoint still had the connection after a RST to it.
+
+    Args:
+        evidence: of the connection.
+        end: the RST's receiver.
+        reset: the RST.
+
+    Returns:
+        The first such segment; None if nothing shows it.
+    """
     for s in evidence.after(end, reset.step):
         if not s.answer and not s.stale and evidence.distance.must_know(end, s.last_ns, reset.first_ns):
             return s  # it went on as before, or was still there to abort
@@ -48,7 +62,13 @@ def goes_on(evidence: Evidence, end: End, reset: SentSegment) -> SentSegment | N
 
 
 def challenge(evidence: Evidence, reset: SentSegment, sender: End) -> SentSegment | None:
-    """Return the challenge ACK with which a RST was answered that was not exact (RFC 5961 3.2)."""
+    """Return the challenge ACK with which a RST was answered that was not exact (RFC 5961 3.2), or None.
+
+    Args:
+        evidence: of the connection.
+        reset: the RST.
+        sender: its sender, as its address says.
+    """
     event = reset.event
     assert event is not None
     for s in evidence.after(sender.peer, reset.step)[:1]:
@@ -68,7 +88,14 @@ def _repeats(evidence: Evidence, reset: SentSegment, ack: SentSegment) -> bool:
 
 
 def acceptable(evidence: Evidence, event: Event, step: int, sender: End) -> bool:
-    """Whether a RST has the number that its receiver expects next, as its ACKs show."""
+    """Whether a RST has the number that its receiver expects next, as its ACKs show.
+
+    Args:
+        evidence: of the connection.
+        event: the RST.
+        step: the index of its step.
+        sender: its sender, as its address says.
+    """
     receiver = sender.peer
     expected = evidence.acked_before(receiver, step)
     if expected is None:
@@ -100,6 +127,11 @@ def gone_since(evidence: Evidence, end: End, reset: SentSegment) -> tuple[int, i
 
     A RST as answer shows that it is gone, not since when. Data that it left unanswered before, or a FIN that
     it did not accept, shows an earlier moment: an endpoint that is there acknowledges (RFC 9293 3.8.6.3).
+
+    Args:
+        evidence: of the connection.
+        end: the RST's sender.
+        reset: a RST without ACK.
     """
     own = [s for s in evidence.before(end, reset.step) if not s.answer]
     # An abort shows it exactly, and FIN_WAIT_1 or FIN_WAIT_2 is still there when it answers data.
@@ -123,7 +155,13 @@ def gone_since(evidence: Evidence, end: End, reset: SentSegment) -> tuple[int, i
 
 
 def probed_in_vain(evidence: Evidence, sender: End, reset: SentSegment) -> bool:
-    """Whether keepalives right before a RST had no answer: then the path or the peer was gone."""
+    """Whether keepalives, or FINs, right before a RST had no answer: then the path or the peer was gone.
+
+    Args:
+        evidence: of the connection.
+        sender: of the RST, and of these.
+        reset: the RST.
+    """
     what = evidence.conversation.steps[reset.step - 1] if reset.step else None
     if not isinstance(what, Traffic):
         return _closed_in_vain(evidence, sender, reset)

@@ -32,7 +32,14 @@ STRIDE = 16  # a longer step was not made by counting one connection's packets o
 
 @cached_on_evidence
 def linux(evidence: Evidence, end: End) -> bool:
-    """Whether an endpoint is known to run Linux."""
+    """Whether an endpoint is known to run Linux.
+
+    Its TTL, and the options of its SYN, show it; without a SYN, that it counts its packets.
+
+    Args:
+        evidence: of the connection.
+        end: the endpoint.
+    """
     events = [s.event for s in evidence.sent[end] if s.event is not None and not s.reset]
     if not events or not LINUX_TTL - HOPS < events[0].ttl <= LINUX_TTL:
         return False
@@ -44,7 +51,12 @@ def linux(evidence: Evidence, end: End) -> bool:
 
 @cached_on_evidence
 def sends_dsack(evidence: Evidence, end: End) -> bool:
-    """Whether an endpoint sends D-SACK (RFC 2883): Linux does, if both endpoints permit SACK."""
+    """Whether an endpoint sends D-SACK (RFC 2883): Linux does, if both endpoints permit SACK.
+
+    Args:
+        evidence: of the connection; without both SYNs nothing shows it.
+        end: the endpoint.
+    """
     permitted = all(
         any(s.event and "4" in f"{index(s.event.syn_options):x}" for s in evidence.sent[one]) for one in ENDS
     )
@@ -53,7 +65,12 @@ def sends_dsack(evidence: Evidence, end: End) -> bool:
 
 @cached_on_evidence
 def counts_packets(evidence: Evidence, end: End) -> bool:
-    """Whether an endpoint counts the packets of this connection in IPv4's identification."""
+    """Whether an endpoint counts the packets of this connection in IPv4's identification.
+
+    Args:
+        evidence: of the connection.
+        end: the endpoint.
+    """
     counted, before = 0, None
     for s in evidence.sent[end]:
         if s.answer or not s.ip_id:
@@ -75,15 +92,22 @@ def _goes_on(segment: SentSegment, following: SentSegment) -> bool:
 class Unseen(NamedTuple):
     """How much an endpoint sent between two of its segments that was not captured."""
 
-    number: int
+    number: int  # packets, from 0
     since: SentSegment  # the earlier one
     exact: bool  # False with traffic in between: long segments, cut after the capture point, count as several
 
 
 def unseen(evidence: Evidence, end: End, segment: SentSegment, before: int) -> Unseen | None:
-    """Count what an endpoint sent uncaptured until a segment, since its last one before the step `before`.
+    """Count what an endpoint sent uncaptured until a segment.
 
-    Returns None where the numbers show nothing.
+    Args:
+        evidence: of the connection.
+        end: the endpoint.
+        segment: one of its segments, with which the count ends.
+        before: the index of a step; the count begins at the endpoint's last numbered segment before it.
+
+    Returns:
+        The count; None where the numbers show nothing.
     """
     if not segment.ip_id:
         return None
@@ -103,6 +127,11 @@ def without_socket(evidence: Evidence, end: End, segment: SentSegment) -> bool:
     """Whether an endpoint that counts its packets sent one without a socket.
 
     Linux gives such a packet the number 0: in TIME_WAIT, and in a FIN_WAIT_2 that no program owns any more.
+
+    Args:
+        evidence: of the connection.
+        end: the endpoint.
+        segment: one of its segments.
     """
     own = evidence.before(end, segment.step)
     return (

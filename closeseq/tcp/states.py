@@ -216,6 +216,10 @@ CLOSED_ITS_SIDE = frozenset(
 def follow(state: State, signal: Signal) -> State:
     """Return the state after a signal; the same state where it changes nothing.
 
+    Args:
+        state: of an endpoint, before.
+        signal: what it sends or receives.
+
     Raises:
         AssertionError: the two cannot meet; closeseq then says nothing of the connection (verdict/fault.py).
     """

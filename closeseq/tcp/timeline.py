@@ -52,18 +52,20 @@ class Step:
 
     what: Event | Traffic
     start_ns: int  # of the connection
-    client: State
-    server: State
+    client: State  # its state right after the step
+    server: State  # and the server's
     arrived: Arrival | None = None  # None for traffic
     note: str | None = None  # for the reader, such as "lost: its FIN comes again in #12"
     transitions: tuple[Transition, ...] = ()  # those that this step made
 
     @property
     def event(self) -> Event | None:
+        """The event; None for traffic."""
         return self.what if isinstance(self.what, Event) else None
 
     @property
     def traffic(self) -> Traffic | None:
+        """The traffic; None for an event."""
         return self.what if isinstance(self.what, Traffic) else None
 
     @property
@@ -73,6 +75,7 @@ class Step:
 
     @property
     def time_ns(self) -> int:
+        """When it was captured, since the Unix epoch; of traffic its first packet."""
         return self.what.time_ns
 
     @property
@@ -98,7 +101,7 @@ class Step:
 
 
 def first_state(conversation: Conversation, end: End) -> State:
-    """Return an endpoint's state before the first step.
+    """Return an endpoint's state before the first step of a conversation.
 
     CLOSED for an endpoint that opens actively, LISTEN for the other, UNKNOWN where no beginning was captured.
     An endpoint that only answers with RST has no state at all (RFC 9293 3.3.2): CLOSED.
@@ -133,9 +136,9 @@ class Timeline:
     """
 
     conversation: Conversation
-    steps: tuple[Step, ...]
+    steps: tuple[Step, ...]  # one for each of the conversation's
     transitions: tuple[Transition, ...]  # in time order, those by timer included
-    now_ns: int
+    now_ns: int  # since the Unix epoch
     expiries: dict[End, int]  # since the epoch: when a 2MSL or FIN_WAIT_2 timer ends, or ended
     distance: Distance | None = None  # did the sender of one segment know of another one?
     strays: frozenset[int] = frozenset()  # packets that are no part of the connection
@@ -149,7 +152,7 @@ class Timeline:
         return len(self.steps)
 
     def first_state(self, end: End) -> State:
-        """Return the state before the first step: LISTEN and CLOSED, or UNKNOWN without a beginning."""
+        """Return an endpoint's state before the first step: LISTEN or CLOSED, UNKNOWN without a beginning."""
         return first_state(self.conversation, end) if self.replayed else State.UNKNOWN
 
     @property
@@ -158,7 +161,12 @@ class Timeline:
         return self.conversation.opener is Opener.SEEN
 
     def state(self, end: End, at_ns: int | None = None) -> State:
-        """Return an endpoint's state at a moment in nanoseconds since the epoch, by default at `now_ns`."""
+        """Return an endpoint's state at a moment.
+
+        Args:
+            end: which endpoint.
+            at_ns: nanoseconds since the Unix epoch, transitions at that moment included; None for `now_ns`.
+        """
         state = self.first_state(end)
         for transition in self.transitions:
             if transition.endpoint is end and (at_ns is None or transition.time_ns <= at_ns):
@@ -167,7 +175,12 @@ class Timeline:
 
 
 def not_replayed(conversation: Conversation, now_ns: int) -> Timeline:
-    """Return a timeline with every packet and without any state: for when closeseq itself fails."""
+    """Return a timeline with every packet and without any state: for when closeseq itself fails.
+
+    Args:
+        conversation: the connection.
+        now_ns: the moment for which it was judged, since the Unix epoch.
+    """
     unknown = State.UNKNOWN
     steps = tuple(Step(what, conversation.first_ns, unknown, unknown) for what in conversation.steps)
     return Timeline(conversation, steps, (), now_ns, {}, replayed=False)

@@ -30,11 +30,12 @@ class Stay:
 
     end: End
     state: State
-    entered: Transition
+    entered: Transition  # the transition by which it came there
     left: Transition | None  # None: it is still there
 
     @property
     def since_ns(self) -> int:
+        """When it began, since the Unix epoch."""
         return self.entered.time_ns
 
 
@@ -92,7 +93,15 @@ SYNCHRONIZED = frozenset(
 
 
 class Case:
-    """One connection to be judged: `judge` explains the arguments."""
+    """One connection to be judged.
+
+    Args:
+        timeline: both endpoints' states, as replayed.
+        limits: how long a wait must be to count.
+        dropped: packets that the capture itself reports lost, anywhere.
+        gaps: between the files of the capture.
+        worded: False: texts that take long are left out, since nobody reads them.
+    """
 
     def __init__(
         self,
@@ -111,6 +120,7 @@ class Case:
 
     @property
     def conversation(self) -> Conversation:
+        """The connection as its steps."""
         return self.timeline.conversation
 
     @property
@@ -144,6 +154,7 @@ class Case:
 
     @cached
     def by_packet(self) -> dict[int, Event]:
+        """The events that are part of the connection, by packet."""
         return {event.packet: event for event in self.events}
 
     @cached
@@ -157,6 +168,7 @@ class Case:
 
     @cached
     def missing(self) -> tuple[Missing, ...]:
+        """What was not captured of it, what matters most first."""
         return missing(self.conversation, self.dropped, self.timeline.strays, self.gaps)
 
     @cached
@@ -185,6 +197,7 @@ class Case:
         return self.timeline.first_state(end) if stay is None else stay.state
 
     def transitions(self, end: End) -> Sequence[Transition]:
+        """Return an endpoint's transitions, in order of time."""
         return self._transitions[end]
 
     @cached
@@ -199,7 +212,7 @@ class Case:
         }
 
     def stays(self, end: End, *states: State) -> Sequence[Stay]:
-        """Return the stays of an endpoint in these states, in order."""
+        """Return the stays of an endpoint in these states, in order; none if it was in none of them."""
         if self._entered[end].isdisjoint(states):
             return ()
         return [stay for stay in self._stays[end] if stay.state in states]
@@ -214,7 +227,15 @@ class Case:
         return stays[-1] if stays else None
 
     def unacknowledged(self, end: End, *states: State) -> Stay | None:
-        """Return the stay in which an endpoint waits, or may wait, in vain for the ACK of its FIN."""
+        """Return the stay in which an endpoint waits, or may wait, in vain for the ACK of its FIN.
+
+        Args:
+            end: which endpoint.
+            states: in which of its states to look.
+
+        Returns:
+            The first such stay; None without one.
+        """
         for stay in self.stays(end, *states):
             if stay.left is None or self.by_reset(stay.left) is not None or self.doubtful(stay):
                 return stay
@@ -225,6 +246,9 @@ class Case:
 
         Nothing shows that it arrived, and the next retransmission of the FIN, after about twice the time
         between the last two (RFC 6298 5.5), was not due yet.
+
+        Args:
+            stay: the wait, in a state in which an endpoint's FIN is not acknowledged.
         """
         close = self.close(stay.end)
         if stay.left is None or stay.left.certainty is not Certainty.ASSUMED:
@@ -238,13 +262,13 @@ class Case:
         return lost and self.now_ns - last.time_ns <= 2 * (last.time_ns - earlier.time_ns)
 
     def until(self, stay: Stay) -> int:
-        """Return when a stay ended, or until when it has lasted."""
+        """Return when a stay ended, or until when it has lasted, in nanoseconds since the Unix epoch."""
         if stay.left is None or (self.by_reset(stay.left) is None and self.doubtful(stay)):
             return max(self.now_ns, stay.since_ns)
         return stay.left.time_ns
 
     def lasted(self, stay: Stay) -> int:
-        """Return how long a stay lasted, or has lasted so far."""
+        """Return how long a stay lasted, or has lasted so far, in nanoseconds."""
         return self.until(stay) - stay.since_ns
 
     def by_reset(self, transition: Transition | None) -> Event | None:
@@ -324,7 +348,12 @@ class Case:
         return min(closes, key=lambda close: (close.began, close.order)).end if closes else None
 
     def last_data(self, sender: End, stay: Stay) -> tuple[int, int] | None:
-        """Return when a sender sent its last data, and the packet, if that was during a stay; else None."""
+        """Return when a sender sent its last data, and the packet, if that was during a stay; else None.
+
+        Args:
+            sender: of the data.
+            stay: of either endpoint.
+        """
         after, data = stay.entered.packet or 0, None
         for step in reversed(self.conversation.steps):
             if isinstance(step, Traffic):
@@ -342,6 +371,10 @@ class Case:
 
         Their number is one below the next. Probes of a closed window look the same, but for the peer's
         window of 0; so does the retransmission of a single byte, but that was not acknowledged before.
+
+        Args:
+            end: which endpoint.
+            step: one of the conversation's.
         """
         probes = step.of(end).probes if isinstance(step, Traffic) else step.position is Position.PROBE
         own = isinstance(step, Traffic) or step.sender is end
@@ -365,7 +398,12 @@ class Case:
         return max(stream.probes - max(sent_again, 0), 0)
 
     def window_closed(self, end: End, before: Event | Traffic | None = None) -> bool:
-        """Whether the last window that an endpoint announced (before a step) was 0, or may have been."""
+        """Whether the last window that an endpoint announced was 0, or may have been.
+
+        Args:
+            end: which endpoint.
+            before: announced before this step; None for the last of all.
+        """
         closed = False
         for step in self.conversation.steps:
             if step is before:

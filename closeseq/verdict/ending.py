@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 def remarks(case: Case) -> str:
-    """Return what was remarkable about a completed close, in the order of time."""
+    """Return what was remarkable about a completed close, in the order of time; "" if nothing was."""
     remarks = []
     for end in ENDS:
         lost, proved = fins_lost(case, end)
@@ -59,9 +59,13 @@ WAITS = {
 
 
 def standing(case: Case, end: End) -> str:
-    """Return where an endpoint is in a close that has not ended.
+    """Return where an endpoint is in a close that has not ended, as a clause.
 
     A short wait is not stuck: then only the state is named, and how long it had lasted.
+
+    Args:
+        case: the connection.
+        end: which endpoint.
     """
     if not captured(case.conversation, end):
         return f"what the {end} did was not captured"
@@ -92,9 +96,9 @@ def standing(case: Case, end: End) -> str:
 class Ending:
     """What a rule returns of a connection it matches."""
 
-    summary: str
-    packets: tuple[int, ...]
-    initiator: Initiator = Initiator.NONE
+    summary: str  # one line, as `Verdict.summary`
+    packets: tuple[int, ...]  # that show it
+    initiator: Initiator = Initiator.NONE  # who began the end
     roles: tuple[tuple[End, Role], ...] = ()  # an endpoint that is not named has none
 
 
@@ -102,7 +106,11 @@ Rule: TypeAlias = "Callable[[Case], Ending | None]"
 
 
 def verdict(case: Case) -> Verdict:
-    """Return how the connection ended."""
+    """Return how the connection ended, by the first rule that matches.
+
+    Raises:
+        AssertionError: no rule does, though the last one matches everything.
+    """
     for code, rule in RULES.items():
         ending = rule(case)
         if ending is not None:

@@ -20,7 +20,13 @@ MOST_NAMED = 3  # connections
 
 
 def not_judged(conversation: Conversation, fault: Exception, *, failed_to: str = "judge") -> Judgement:
-    """Return the judgement that there is none, with the place in closeseq where it failed."""
+    """Return the judgement that there is none, with the place in closeseq where it failed.
+
+    Args:
+        conversation: the connection.
+        fault: what was raised.
+        failed_to: a verb: "judge" or "show".
+    """
     verdict = Verdict(
         CODE,
         Initiator.NONE,
@@ -56,13 +62,18 @@ class Faults:
         return [f"#{number}: {where}" for number, where in sorted(self._places.items())]
 
     def add(self, connection: int, fault: Exception) -> None:
-        """Note that closeseq failed at the connection with this number."""
+        """Note that closeseq failed at the connection with this number.
+
+        Args:
+            connection: its number, as `Connection.id`.
+            fault: what was raised; of a connection the first one counts.
+        """
         if connection not in self._connections:
             self._connections.add(connection)
             self._name(connection, place(fault))
 
     def merge(self, others: Faults) -> None:
-        """Note the connections at which another process failed."""
+        """Note the connections at which another process failed, each counted once."""
         for connection, where in others._places.items():
             if connection not in self._connections:
                 self._name(connection, where)
@@ -74,12 +85,17 @@ class Faults:
             del self._places[max(self._places)]
 
     def add_all(self, connections: Iterable[int], fault: Exception) -> None:
-        """Note that closeseq failed at a result for all these connections together."""
+        """Note that closeseq failed at a result for all these connections together.
+
+        Args:
+            connections: their numbers.
+            fault: what was raised.
+        """
         for connection in connections:
             self.add(connection, fault)
 
     def forget(self, present: Container[int]) -> None:
-        """Drop the numbers of the connections that are no longer present; they still count."""
+        """Drop the numbers of the connections that are not among `present`; they still count."""
         gone = {one for one in self._connections if one not in present}
         self._connections -= gone
         self._dropped += len(gone)
@@ -89,5 +105,5 @@ class Uncontained(Faults):
     """In place of an analysis's `faults` it raises each fault as the exception it is, for debugging."""
 
     def add(self, connection: int, fault: Exception) -> NoReturn:  # noqa: ARG002 - it gets no further
-        """Raise the fault."""
+        """Raise the fault, whatever the connection."""
         raise fault

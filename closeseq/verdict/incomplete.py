@@ -27,7 +27,7 @@ class Missing:
     consequence: str  # what cannot be concluded
     endpoint: End | None  # that sent them; None when it may be either
     packet: int | None  # that shows it
-    time_ns: int
+    time_ns: int  # since when, since the Unix epoch
 
 
 def missing(
@@ -40,8 +40,8 @@ def missing(
 
     Args:
         conversation: of the connection.
-        dropped: packets that the capture itself reports lost.
-        strays: packets that are no part of the connection.
+        dropped: packets that the capture itself reports lost, of all connections.
+        strays: packets that are no part of the connection, by number.
         gaps: between the files of the capture. The text of a hole names the gap before it, in which its
             packets may have been sent; a gap without a hole is not reported.
     """
@@ -77,7 +77,7 @@ def _with_gap(hole: Missing, conversation: Conversation, gaps: Sequence[Gap]) ->
 
 
 def captured(conversation: Conversation, end: End) -> int:
-    """Return how many packets of an endpoint were captured."""
+    """Return how many packets of an endpoint were captured, in the whole conversation."""
     return conversation.client_packets if end is End.CLIENT else conversation.server_packets
 
 

@@ -123,6 +123,9 @@ def judge(
             packet is then no more than assumed.
         gaps: between the files of the capture. They change texts only: what is missing may lie in one.
         worded: False: texts that take long are left out, where only the codes are needed.
+
+    Returns:
+        The verdict, and the findings in the order of `RULES`.
     """
     case = Case(timeline, limits, dropped, gaps, worded=worded)
     findings = [finding for rule in RULES.values() for finding in rule(case)]

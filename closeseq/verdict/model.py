@@ -177,7 +177,7 @@ class Finding:
     code: FindingCode
     severity: Severity
     endpoint: End | None  # that it is about; None when it is about both or the capture
-    certainty: Certainty
+    certainty: Certainty  # how we know
     since_ns: int  # when it began, since the Unix epoch
     duration_ns: int | None  # how long it lasted, or has lasted so far
     packets: tuple[int, ...]  # that show it
@@ -224,6 +224,14 @@ class Entry:
 def entry(
     code: Code, meaning: str, explanation: str, advice: str = "", *, severity: Severity | None = None
 ) -> Entry:
-    """Return an entry; the lines of a paragraph are joined, empty lines part paragraphs."""
+    """Return an entry of the vocabulary; the lines of a paragraph are joined, empty lines part paragraphs.
+
+    Args:
+        code: of a state, a verdict or a finding.
+        meaning: one line, no full stop.
+        explanation: paragraphs, wrapped and indented as in the source.
+        advice: what to do, wrapped in the same way; may be empty.
+        severity: of a finding; None for all else.
+    """
     paragraphs = [" ".join(paragraph.split()) for paragraph in explanation.strip().split("\n\n")]
     return Entry(code, meaning, "\n\n".join(paragraphs), " ".join(advice.split()), severity)

@@ -36,13 +36,18 @@ OPEN = frozenset({State.ESTABLISHED, State.CLOSE_WAIT, State.FIN_WAIT_1, State.F
 class Sign:
     """Something that speaks against a RST's being its alleged sender's."""
 
-    text: str
-    weight: int
-    proves: bool = False
+    text: str  # a clause
+    weight: int  # the more the worse for the RST
+    proves: bool = False  # whether no TCP of that endpoint can have made it
 
 
 class Origin:
-    """Where a RST came from, as far as the packets show."""
+    """Where a RST came from, as far as the packets show.
+
+    Args:
+        case: the connection.
+        reset: the RST, one of its events.
+    """
 
     def __init__(self, case: Case, reset: Event) -> None:
         self.case = case
@@ -314,7 +319,13 @@ class Origin:
 
 
 def state_before(case: Case, reset: Event, end: End | None = None) -> State:
-    """Return the state of an endpoint right before a RST: of its alleged sender, if not said."""
+    """Return the state of an endpoint right before a RST.
+
+    Args:
+        case: the connection.
+        reset: the RST.
+        end: which endpoint; None for the RST's alleged sender.
+    """
     end = end or reset.sender
     state = case.timeline.first_state(end)
     for t in case.transitions(end):

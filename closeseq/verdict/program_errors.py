@@ -34,7 +34,7 @@ FEWEST_SYNS = 3  # the fewest that a kernel sends before it gives up; a program 
 class ProgramError:
     """A system call of a program fails."""
 
-    code: ErrorCode
+    code: ErrorCode  # errno's name
     endpoint: End  # whose program gets it
     certainty: Certainty
     packet: int  # that brings it about, or the last one before

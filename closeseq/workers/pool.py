@@ -53,7 +53,7 @@ def in_order(work: Callable[[Task], Result], tasks: Sequence[Task], workers: int
     Args:
         work: does a task; it sees everything as it is now, and its changes stay in its process.
         tasks: enough of them to keep all workers busy to the end.
-        workers: how many processes, besides this one, which only gathers what they send.
+        workers: how many processes, besides this one, which only gathers what they send; at least 1.
 
     Raises:
         WorkerError: a worker ended before its work was done.
@@ -93,7 +93,7 @@ class Worker:
         _living[self.process] = self
 
     def send(self, data: bytes) -> None:
-        """Send it these bytes.
+        """Send it these bytes, as one message.
 
         Raises:
             WorkerError: it has ended.
@@ -104,7 +104,7 @@ class Worker:
             self._has_ended()
 
     def receive(self) -> bytes:
-        """Return the next bytes that it sends.
+        """Return the bytes of the next message that it sends; wait for it.
 
         Raises:
             WorkerError: it has ended.
@@ -121,7 +121,11 @@ class Worker:
         raise WorkerError(os.waitstatus_to_exitcode(status))
 
     def end(self, *, at_once: bool) -> None:
-        """Wait until it has ended, as it does when the connection closes; or end it at once."""
+        """Wait until it has ended, as it does when the connection closes.
+
+        Args:
+            at_once: end it by SIGKILL, in the middle of its work.
+        """
         if _living.pop(self.process, None) is None:
             return
         self.connection.close()
@@ -219,7 +223,12 @@ def _serve(work: Callable[[Connection], None], orders: Connection) -> NoReturn:
 
 
 def obey(work: Callable[[Connection], None], orders: Connection) -> None:
-    """Do the work, until the process that started this one closes the connection or has ended."""
+    """Do the work, until the process that started this one closes the connection or has ended.
+
+    Args:
+        work: what this process is for; that the connection is closed ends it with EOFError or OSError.
+        orders: the connection to the process that started this one.
+    """
     with contextlib.suppress(EOFError, OSError):
         work(orders)
 

@@ -26,7 +26,11 @@ def processors(root: Path = SYSTEM) -> int:
 
 
 def quota(root: Path = SYSTEM) -> float:
-    """Return how many processors' time the control groups of this process may take; far more without any."""
+    """Return how many processors' time the control groups of this process may take; far more without any.
+
+    Args:
+        root: where the system's files are.
+    """
     try:
         lines = (root / "proc/self/cgroup").read_text(encoding="utf-8").splitlines()
     except OSError:

@@ -57,7 +57,7 @@ FROM_FRAME = {LOAD_WORD, LOAD_HALF, LOAD_BYTE, LOAD_WORD_X, LOAD_HALF_X, LOAD_BY
 class Instruction(NamedTuple):
     """One instruction: `k` is its number, `then` and `else_` how many instructions a jump skips."""
 
-    code: int
+    code: int  # what it does: one of the numbers above
     k: int = 0
     then: int = 0
     else_: int = 0
@@ -70,14 +70,19 @@ NOTHING: Program = (Instruction(RETURN, 0),)  # drops every frame
 class FilterLine(NamedTuple):
     """An instruction that jumps to labels instead of distances; no label is the next instruction."""
 
-    code: int
+    code: int  # what it does, as in `Instruction`
     k: int = 0
-    then: str = ""
-    else_: str = ""
+    then: str = ""  # label, where the condition holds
+    else_: str = ""  # label, where it does not
 
 
 def chain(first: Program, second: Program) -> Program:
-    """Return the program that passes what both pass, with the snap length of the second."""
+    """Return the program that passes what both pass, with the snap length of the second.
+
+    Args:
+        first: what it returns for a frame that it passes does not matter, but that it is not 0.
+        second: runs on the frames that the first one passes.
+    """
     # A program that begins uses nothing of another's state but the frame.
     joined = [
         Instruction(JUMP, len(first) - at - 1) if step.code == RETURN and step.k else step
@@ -87,12 +92,21 @@ def chain(first: Program, second: Program) -> Program:
 
 
 def cut(program: Program, snap_length: int) -> Program:
-    """Return the program with this snap length for the frames that it passes."""
+    """Return the program with another snap length.
+
+    Args:
+        program: decides which frames pass, as before.
+        snap_length: bytes to keep of each that passes, at least 1.
+    """
     return tuple(step._replace(k=snap_length) if step.code == RETURN and step.k else step for step in program)
 
 
 def attach(packets: socket.socket, program: Program) -> None:
     """Let the kernel run the program on all that comes to the socket from now on, in place of another.
+
+    Args:
+        packets: a packet socket (packet(7)).
+        program: what to run; at most 4096 instructions.
 
     Raises:
         OSError: the kernel refuses.
@@ -105,7 +119,11 @@ def attach(packets: socket.socket, program: Program) -> None:
 
 
 def lock(packets: socket.socket) -> None:
-    """Lock the program: nobody who gets the socket can change or remove it. Raises OSError."""
+    """Lock a packet socket's program: nobody who gets the socket can change or remove it.
+
+    Raises:
+        OSError: the kernel refuses.
+    """
     packets.setsockopt(socket.SOL_SOCKET, SO_LOCK_FILTER, 1)
 
 
@@ -114,6 +132,9 @@ def assemble(source: Iterable[FilterLine | str]) -> Program:
 
     A conditional jump reaches 255 instructions, a plain one any distance. Where the first is not enough,
     it goes to a plain one right behind it.
+
+    Args:
+        source: lines and labels in their order; jumps go to labels behind them only.
     """
     lines = list(source)
     far: set[tuple[int, int]] = set()  # (line, which of its two ways) that need a plain jump
@@ -165,6 +186,10 @@ def compile_expression(expression: str, device: Device) -> Program:
     """Return libpcap's program for an expression, as the kernel can run it on a device's frames.
 
     libpcap looks up names of hosts, if there are any, and may wait for an answer.
+
+    Args:
+        expression: as tcpdump takes it (pcap-filter(7)).
+        device: its link type decides where the program looks; it is opened only for `vlan` on Ethernet.
 
     Raises:
         FilterError: the expression is wrong, the kernel cannot run it, or libpcap is missing.

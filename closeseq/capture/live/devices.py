@@ -69,7 +69,7 @@ def find_devices(names: Iterable[str]) -> tuple[Device, ...]:
     """Return the devices of these names, each once, in the order named; `any` includes all others.
 
     Raises:
-        DeviceError: no device has this name.
+        DeviceError: no device has one of these names.
     """
     wanted = list(dict.fromkeys(names))
     if ANY in wanted:
@@ -78,7 +78,15 @@ def find_devices(names: Iterable[str]) -> tuple[Device, ...]:
 
 
 def check_up(device: Device, packets: socket.socket) -> None:
-    """Raise DeviceError if the device is down or gone, in the socket's namespace. Only Linux is asked."""
+    """Check that a device is up, in the namespace of a socket. Only Linux is asked.
+
+    Args:
+        device: which; of `any` nothing is asked.
+        packets: any socket of the network namespace.
+
+    Raises:
+        DeviceError: the device is down or gone.
+    """
     if sys.platform == "linux" and device.index:
         name, flags = _look_up(device, packets)
         if name is None:
@@ -96,7 +104,12 @@ class DeviceState(Enum):
 
 
 def condition(device: Device, packets: socket.socket) -> DeviceState:
-    """Return the state of a device, in the socket's namespace. Only for Linux."""
+    """Return the state of a device, by the name that it has now. Only for Linux.
+
+    Args:
+        device: which, by its index.
+        packets: any socket of the network namespace.
+    """
     name, flags = _look_up(device, packets)
     if name is None:
         return DeviceState.GONE
@@ -107,6 +120,10 @@ def let_nothing_in(device: Device, packets: socket.socket) -> None:
     """Stop a packet socket's input; what came before stays there. Its filter may be locked.
 
     The socket is bound to a protocol that no packet has; the kernel returns when none is on its way to it.
+
+    Args:
+        device: that the socket captures on; of `any` no name is bound.
+        packets: the socket.
     """
     with contextlib.suppress(OSError):  # the device is gone, and with it what would come
         packets.bind((device.name if device.index else "", _NO_PROTOCOL))

@@ -87,9 +87,14 @@ class FilterRequest:
 
 
 def tcp_program(device: Device, wanted: FilterRequest, snap_length: int) -> Program:
-    """Return the program that passes the wanted TCP of a device, cut to `snap_length` bytes.
+    """Return the program that passes the wanted TCP of a device.
 
     If ports or hosts make it too long it leaves them out, and passes more than is wanted.
+
+    Args:
+        device: its link type decides where the headers are.
+        wanted: ports and hosts.
+        snap_length: bytes to keep of each frame that passes.
     """
     for some in (wanted, FilterRequest(hosts=wanted.hosts), FilterRequest(ports=wanted.ports)):
         program = assemble(_tcp(device, some, snap_length))

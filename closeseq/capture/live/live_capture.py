@@ -94,13 +94,21 @@ class Demand(NamedTuple):
     """What the source for one device is opened with."""
 
     device: Device
-    wanted: FilterRequest
+    wanted: FilterRequest  # ports and hosts
     expression: str  # "" for none
     snap_length: int  # bytes
     size: int  # bytes of memory
 
     def program(self, snap_length: int) -> Program:
-        """Return the program for the wanted ports and hosts, and the expression if there is one."""
+        """Return the program for the wanted ports and hosts, and the expression if there is one.
+
+        Args:
+            snap_length: bytes to keep of each frame that passes.
+
+        Raises:
+            FilterError: the expression is wrong, or libpcap is missing.
+            NotPermittedError: the expression needs the open device, and the process may not capture.
+        """
         program = tcp_program(self.device, self.wanted, snap_length)
         if not self.expression:
             return program
@@ -141,7 +149,7 @@ class DeviceSource(Protocol):
         """Return whether `take` has frames to return."""
 
     def take(self, most: int, number: int) -> Frames:
-        """Return frames that are ready, about `most`, numbered from `number`; good until `release`."""
+        """Return frames that are ready, about `most`, numbered from `number` on; good until `release`."""
 
     def release(self) -> None:
         """Take back the memory of the frames that were returned."""
@@ -229,6 +237,9 @@ class LiveCapture:
         or `wake`: a signal alone does not end the waiting.
 
         After `stop` it returns what was captured until then, and then None, whatever the timeout.
+
+        Args:
+            timeout: seconds to wait at most; 0 to return at once.
 
         Raises:
             DeviceError: the last device is gone; what was captured there before has been delivered. While

@@ -191,7 +191,12 @@ class Ring:
     def take(self, most: int, number: int) -> Frames:
         """Return the frames of the blocks that are ready: of one at least, else at most `most` frames.
 
-        The first one gets this `number`. They are good until `release`.
+        Args:
+            most: frames; a single block may have more.
+            number: of the first frame in the capture; the others count on.
+
+        Returns:
+            Frames in the ring itself, good until `release`.
         """
         taken, packets = list[int](), 0
         at = self._next
@@ -257,11 +262,16 @@ class RingMemory(NamedTuple):
 
     octets: memoryview  # unsigned bytes
     words: memoryview  # unsigned 32-bit words
-    buffer: NDArray[np.uint8]
+    buffer: NDArray[np.uint8]  # what `Frames.buffer` is
 
 
 def ready(memory: RingMemory, block: int) -> int:
-    """Return the number of packets in the block that begins at this byte; 0 while it is the kernel's."""
+    """Return the number of packets in a block; 0 while it is the kernel's.
+
+    Args:
+        memory: of the ring.
+        block: the byte of it at which the block begins.
+    """
     at = block // WORD
     return memory.words[at + PACKETS] if memory.words[at + STATUS] & TO_USER else 0
 
@@ -269,10 +279,17 @@ def ready(memory: RingMemory, block: int) -> int:
 def read_blocks(
     memory: RingMemory, blocks: Iterable[int], link_type: int, number: int, *, cooked: bool
 ) -> Frames:
-    """Return the frames of the blocks that begin at these bytes; the first gets this `number`.
+    """Return the frames of blocks, where they lie in the ring.
 
     Of cooked frames the kernel has taken off the link header. The header of Linux cooked capture is put
     in its place, into the ring itself: between the record and the network layer there is room.
+
+    Args:
+        memory: of the ring.
+        blocks: the bytes of it at which they begin, in the order in which the kernel filled them.
+        link_type: LINKTYPE_ value of all frames.
+        number: of the first frame in the capture; the others count on.
+        cooked: whether the frames have no link header.
     """
     start = _walk(memory.words, blocks)
     record = gather(memory.octets, start, RECORD)

@@ -45,7 +45,16 @@ def found(
 ) -> Finding:
     """Return a finding, its packets in order and each named once.
 
-    Its severity is the vocabulary's, unless this case is less grave than most.
+    Args:
+        code: which finding.
+        endpoint: that it is about; None when it is about both or the capture.
+        certainty: how we know.
+        since_ns: when it began, since the Unix epoch.
+        until_ns: when it ended, or until when it has lasted; None for what has no duration.
+        packets: that show it, in any order.
+        summary: one line: what is wrong, where, shown by which packets.
+        advice: what to do about it, one line.
+        severity: None for the vocabulary's; else this case is less grave than most.
     """
     severity = severity or vocabulary.lookup(code).severity
     assert severity is not None, f"{code} is no finding"

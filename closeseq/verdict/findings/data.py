@@ -124,7 +124,13 @@ def data_after_close(case: Case) -> Iterator[Finding]:
 
 
 def is_goodbye(case: Case, end: End, size: int) -> bool:
-    """Whether refused data is short, and the very last of its sender, after its peer's FIN."""
+    """Whether refused data is short, and the very last of its sender, after its peer's FIN.
+
+    Args:
+        case: the connection.
+        end: the data's sender.
+        size: bytes of data that were refused.
+    """
     fins = case.close(end.peer).transmissions
     if size > GOODBYE_BYTES or not fins:
         return False

@@ -30,9 +30,9 @@ class Request:
     """Data that the client sent at the moment of the server's FIN, or after it."""
 
     packet: int
-    time_ns: int
-    ack: int
-    end: int
+    time_ns: int  # since the Unix epoch
+    ack: int  # relative, as `Event.ack`
+    end: int  # the number after it
     length: int  # bytes
     early: bool  # it was captured before the FIN
 
@@ -162,11 +162,11 @@ def _acknowledged(case: Case, request: Request, reset: Event) -> bool:
 class Cut:
     """What an endpoint sent in vain after a long silence."""
 
-    end: End
-    silence_ns: int
-    since_ns: int
-    until_ns: int
-    packets: tuple[int, ...]
+    end: End  # that sent it
+    silence_ns: int  # how long nothing had passed before
+    since_ns: int  # when it began to send in vain, since the Unix epoch
+    until_ns: int  # until when that lasted
+    packets: tuple[int, ...]  # that show it
     outcome: str  # "got no answer: ..."
     otherwise: str  # "is gone": what else may have become of the peer
 

@@ -83,6 +83,10 @@ def fins_lost(case: Case, end: End) -> tuple[list[Event], bool]:
 
     One was lost if a retransmission was the first to be accepted; if it was accepted later, when a hole
     before it was filled, it was not lost.
+
+    Args:
+        case: the connection.
+        end: the FIN's sender.
     """
     close = case.close(end)
     received = close.received
@@ -145,7 +149,12 @@ def final_ack_lost(case: Case) -> Iterator[Finding]:
 
 
 def final_acks_lost(case: Case, end: End) -> list[int]:
-    """Return the final ACKs to an endpoint in LAST_ACK that the timeline shows to be lost."""
+    """Return the final ACKs to an endpoint in LAST_ACK that the timeline shows to be lost, by packet.
+
+    Args:
+        case: the connection.
+        end: the endpoint; if it was not the second to close, there are none.
+    """
     close = case.close(end)
     if not close.transmissions or not _was_last(case, end):
         return []
@@ -157,6 +166,10 @@ def retransmitted_in_vain(case: Case, end: End) -> list[Event]:
     """Return the retransmissions of the second FIN that were sent although it had arrived, or unanswered.
 
     One that crossed the ACK does not show that it was lost.
+
+    Args:
+        case: the connection.
+        end: the FIN's sender; if it was not the second to close, there are none.
     """
     close = case.close(end)
     if len(close.transmissions) < 2 or not _was_last(case, end):  # noqa: PLR2004 - a FIN and its repetition

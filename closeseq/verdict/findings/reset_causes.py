@@ -37,11 +37,11 @@ NAMED_FROM = 4
 class Cause:
     """Why a RST may have been sent."""
 
-    what: str
-    weight: int
-    speaks_for: tuple[str, ...]
-    speaks_against: tuple[str, ...]
-    advice: str
+    what: str  # a clause: what its sender did
+    weight: int  # the more the likelier; below 0 it is not named beside others
+    speaks_for: tuple[str, ...]  # clauses
+    speaks_against: tuple[str, ...]  # clauses
+    advice: str  # what to do about it, one line
 
 
 def unread_data(reset: Reset) -> Cause | None:

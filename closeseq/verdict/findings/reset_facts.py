@@ -21,16 +21,21 @@ if TYPE_CHECKING:
 class Answered:
     """A segment that a RST answers."""
 
-    packet: int
-    time_ns: int
-    data: bool
-    syn: bool = False
-    acks: bool = True
-    pure_ack: bool = False
+    packet: int  # number in the capture
+    time_ns: int  # since the Unix epoch
+    data: bool  # whether it carries data
+    syn: bool = False  # whether it has SYN
+    acks: bool = True  # whether it has ACK
+    pure_ack: bool = False  # whether it only acknowledges
 
 
 class Reset:
-    """A RST and what happened before it: the facts that its causes are weighed by."""
+    """A RST and what happened before it: the facts that its causes are weighed by.
+
+    Args:
+        case: the connection.
+        event: the RST, one of its events.
+    """
 
     def __init__(self, case: Case, event: Event) -> None:
         self.case = case
@@ -38,10 +43,12 @@ class Reset:
 
     @property
     def sender(self) -> End:
+        """Its sender, as its address says."""
         return self.event.sender
 
     @property
     def peer(self) -> End:
+        """The endpoint that it is addressed to."""
         return self.event.sender.peer
 
     @property
@@ -112,6 +119,7 @@ class Reset:
 
     @cached
     def before(self) -> tuple[Event | Traffic, ...]:
+        """The conversation's steps before it."""
         steps = self.case.conversation.steps
         return steps[: steps.index(self.event)]
 
@@ -236,6 +244,7 @@ class Reset:
 
     @cached
     def fin_wait_2(self) -> Stay | None:
+        """Its sender's stay in FIN_WAIT_2 before it; None without one."""
         stays = self.case.stays(self.sender, State.FIN_WAIT_2)
         return next((stay for stay in stays if stay.since_ns <= self.event.time_ns), None)
 

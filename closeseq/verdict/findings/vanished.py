@@ -29,11 +29,11 @@ ENOUGH_RETRANSMISSIONS = 3
 class Unanswered:
     """What an endpoint sent last, and what nobody answered."""
 
-    end: End
-    since_ns: int
-    packets: tuple[int, ...]  # the first and the last
-    retransmissions: int
-    probes: int
+    end: End  # that sent it
+    since_ns: int  # time of the first of it, since the Unix epoch
+    packets: tuple[int, ...]  # the first and the last of it, then the RST of `gave_up`
+    retransmissions: int  # of data or FIN
+    probes: int  # keepalives
     gave_up: Event | None  # its RST after that
 
     @property
@@ -43,6 +43,7 @@ class Unanswered:
 
     @property
     def what(self) -> str:
+        """What it is, counted: `3 keepalive probes`."""
         if self.probes:
             return count(self.probes, "keepalive probe")
         return count(self.retransmissions, "retransmission")
@@ -77,7 +78,15 @@ def half_open(case: Case) -> Iterator[Finding]:
 
 
 def vanished(case: Case, end: End) -> Unanswered | None:
-    """Return what an open endpoint sends in vain: for `stuck_after`, or until it gave up with RST."""
+    """Return what an open endpoint sends in vain: for `stuck_after`, or until it gave up with RST.
+
+    Args:
+        case: the connection.
+        end: the endpoint that sends.
+
+    Returns:
+        None if it is answered, or has not waited long enough.
+    """
     gave_up = next((e for e in case.resets if e.sender is end and e.ack is not None), None)
     steps = case.conversation.steps
     if gave_up is not None:
@@ -96,7 +105,14 @@ def vanished(case: Case, end: End) -> Unanswered | None:
 def unanswered(
     case: Case, end: End, steps: tuple[Event | Traffic, ...], gave_up: Event | None = None
 ) -> Unanswered | None:
-    """Return what an endpoint sent after its peer's last packet, if any of it calls for an answer."""
+    """Return what an endpoint sent after its peer's last packet, if any of it calls for an answer.
+
+    Args:
+        case: the connection.
+        end: the endpoint.
+        steps: the conversation's, up to the moment for which it is asked.
+        gave_up: the RST with which it gave up then; None if it did not.
+    """
     sent, acked, events = 0, 0, []
     for step in steps:
         if isinstance(step, Traffic):

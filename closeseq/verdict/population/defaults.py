@@ -10,8 +10,8 @@ class IdleDefault(NamedTuple):
 
     seconds: int
     product: str
-    setting: str
-    source: str
+    setting: str  # how the product calls it
+    source: str  # where its default is documented
 
 
 IDLE_DEFAULTS = (

@@ -31,14 +31,14 @@ class PopulationFinding:
 
     code: PopulationCode
     certainty: Certainty
-    server: Address
+    server: Address  # its address and port
     client: str | None  # address; None: of all clients
     endpoint: End  # who does it
     value_ns: int  # the timeout; of ports, the time until they run out, or 0 if they do not
     members: int  # connections that show it
     of: int  # connections in which the same endpoint closed first
-    summary: str
-    advice: str
+    summary: str  # one line: what they show
+    advice: str  # what to do about it, one line
 
 
 def populations(closes: Closes, settings: Settings, strays: Iterable[Stray] = ()) -> list[PopulationFinding]:
