@@ -92,8 +92,9 @@ def analyze(
     Raises:
         CaptureError: nothing can be read at all.
         WorkerError: the executor has lost its workers.
-        ValueError: files that overlap in time, which are several captures (see `chains`); a host that is no
-            IP address, a time below zero, or a system that is not known.
+        ValueError: files that overlap in time, which are several captures (see `chains`); a port or a number
+            of packets that is none, a host that is no IP address, a time below zero, or a system that is not
+            known.
     """
     settings = settings_of(
         port=port,
@@ -104,6 +105,8 @@ def analyze(
         fin_timeout=fin_timeout,
         ephemeral_ports=ephemeral_ports,
     )
+    if count is not None and count < 0:
+        raise ValueError(f"{count} is not a number of packets")
     found, broken = _found_chains((path, *more))
     if len(found) > 1:
         first, then = found[0].paths[0], found[1].paths[0]

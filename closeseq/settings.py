@@ -8,6 +8,7 @@ from ipaddress import ip_address
 from typing import Any
 
 SECOND = 1_000_000_000  # nanoseconds
+HIGHEST_PORT = 65_535
 FOREVER = 10**9  # seconds; longer waits and timers count as this, which in nanoseconds 64 bits can hold
 
 
@@ -113,11 +114,15 @@ def settings_of(
         ephemeral_ports: how many local ports a client has, from 1.
 
     Raises:
-        ValueError: a host that is no IP address, a time below zero, a number of ports that is none, or a
-            system whose timers are not known.
+        ValueError: a port that is none, a host that is no IP address, a time below zero, a number of ports
+            that is none, or a system whose timers are not known.
     """
+    ports = frozenset(_several(port))
+    for one in ports:
+        if not 0 <= one <= HIGHEST_PORT:
+            raise ValueError(f"{one} is not a port; ports are 0 to {HIGHEST_PORT}")
     return Settings(
-        ports=frozenset(_several(port)),
+        ports=ports,
         hosts=frozenset(str(ip_address(one)) for one in _several(host)),
         limits=Limits(stuck_after_ns=nanoseconds(stuck_after)),
         timers=_timers(os, time_wait, fin_timeout),

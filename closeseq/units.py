@@ -18,7 +18,7 @@ def span(ns: int) -> str:
     seconds = ns / SECOND
     if abs(ns) < SECOND // 10_000:
         return f"{ns / 1000:.3g} us" if ns else "0 s"
-    if abs(seconds) < 1:
+    if abs(ns) < SECOND - 500_000:  # what is closer to a second is one, with three digits
         return f"{seconds * 1000:.3g} ms"
     if abs(seconds) < LONG:
         return f"{seconds:.3g} s"

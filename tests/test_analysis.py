@@ -125,7 +125,13 @@ def test_a_time_of_any_length_is_like_one_that_is_never_over(name):
     assert [c.verdict for c in ages] == [c.verdict for c in aeons] == [c.verdict for c in forever]
 
 
-@pytest.mark.parametrize("given", [{"os": "plan9"}, {"stuck_after": -1}, {"time_wait": float("nan")}])
+@pytest.mark.parametrize(
+    "given",
+    [
+        *({"os": "plan9"}, {"stuck_after": -1}, {"time_wait": float("nan")}, {"ephemeral_ports": 0}),
+        *({"port": 70_000}, {"port": [80, -1]}, {"count": -1}),
+    ],
+)
 def test_settings_that_make_no_sense_are_refused(given):
     with pytest.raises(ValueError):  # noqa: PT011 - each has its own words
         closeseq.analyze(str(CAPTURES / "client-closes.pcap"), **given)

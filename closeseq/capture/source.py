@@ -104,7 +104,10 @@ class Source:
         self.window, self.base, self.at = room[:have], self.base + self.at, 0
         while have < len(room) and (came := self._fill(room, have)):
             have += came
-        problem = self._file.changed()
+        try:
+            problem = self._file.changed()
+        except OSError as error:  # such as a stale handle of a network file system
+            problem = f"it cannot be looked at any more ({error.strerror or error})"
         if problem is not None:
             self.trouble = Trouble(problem, 0, TRY_AGAIN)
             have = kept

@@ -1,5 +1,6 @@
 """A capture that is made shorter while it is read: a report of what came before, and status 3."""
 
+import errno
 import os
 import re
 import signal
@@ -13,7 +14,7 @@ import pytest
 import closeseq
 from attack_script import attack
 from capture_files import Packet, pcap, pcap_record
-from closeseq.capture.source import CHUNK
+from closeseq.capture.source import CHUNK, Regular
 
 FRAME = bytes(12) + b"\x08\x00\x45" + bytes(1500)
 PLAIN = b"".join(pcap_record(Packet(i * 1000, FRAME)) for i in range(1000))
@@ -74,3 +75,16 @@ def test_the_command_reports_and_ends_with_status_3(tmp_path, run):
     assert 100_000 < packets < 600_000
     assert connections == -(-packets // 10)
     assert f": packet {packets + 1}, byte " in complaint
+
+
+def test_a_file_that_cannot_be_looked_at_any_more_is_one_error(tmp_path, monkeypatch):
+    """As on a network file system whose server was restarted: the handle is stale."""
+    path = tmp_path / "f"
+    path.write_bytes(pcap([]) + PLAIN)
+
+    def stale(_):
+        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+
+    monkeypatch.setattr(Regular, "changed", stale)
+    analysis = closeseq.analyze(str(path))
+    assert "it cannot be looked at any more (Stale file handle)" in str(analysis.reading.error)
