@@ -15,6 +15,7 @@ import closeseq
 from attack_script import attack
 from capture_files import Packet, pcap, pcap_record
 from closeseq.capture.source import CHUNK, Regular
+from closeseq.errors import CaptureError
 
 FRAME = bytes(12) + b"\x08\x00\x45" + bytes(1500)
 PLAIN = b"".join(pcap_record(Packet(i * 1000, FRAME)) for i in range(1000))
@@ -86,5 +87,5 @@ def test_a_file_that_cannot_be_looked_at_any_more_is_one_error(tmp_path, monkeyp
         raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
 
     monkeypatch.setattr(Regular, "changed", stale)
-    analysis = closeseq.analyze(str(path))
-    assert "it cannot be looked at any more (Stale file handle)" in str(analysis.reading.error)
+    with pytest.raises(CaptureError, match=r"cannot be looked at any more \(Stale file handle\)"):
+        closeseq.analyze(str(path))
