@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 CONNECTIONS = 6
 APART = 0.06  # seconds between two connections: longer than an ACK is delayed
 TIMEOUT = 1.2  # seconds for which the server keeps an idle connection
-PORTS = 98  # for clients; of an odd number, connect() may leave one out
+PORTS = 24  # for clients; of an odd number, connect() may leave one out
 
 
 def opened(bench: Bench, number: int) -> list[Pair]:
@@ -122,12 +122,12 @@ def few_ports(bench: Bench) -> None:
 def ports_run_out(bench: Bench) -> None:
     """A client opens a connection for every request and closes it first, until it has no port left.
 
-    Here the kernel has 98 ports for clients (net.ipv4.ip_local_port_range) instead of 28,232, and
+    Here the kernel has 24 ports for clients (net.ipv4.ip_local_port_range) instead of 28,232, and
     net.ipv4.tcp_tw_reuse is 0. Each TIME_WAIT holds one of them for 60 s.
     """
     few_ports(bench)
     each_request(bench, first=0)
-    bench.step("the client has opened 98 connections, and closed each first")
+    bench.step("the client has opened 24 connections, and closed each first")
     with bench.listen():
         try:
             bench.connect()
@@ -143,7 +143,7 @@ def server_keeps_time_wait(bench: Bench) -> None:
     """The opposite: the server closes as many connections first, and no port of the client waits."""
     few_ports(bench)
     each_request(bench, first=1)
-    bench.step("the client has opened 98 connections, and the server has closed each first")
+    bench.step("the client has opened 24 connections, and the server has closed each first")
 
 
 def each_request(bench: Bench, first: int) -> None:
