@@ -107,7 +107,7 @@ OF_THE_MACHINE = (
         "--metrics",
         type=listening,
         metavar="[ADDRESS]:PORT",
-        help="Serve counters for Prometheus at http://ADDRESS:PORT/metrics; without ADDRESS only to this "
+        help="Serve counters for Prometheus at this address, as /metrics; without ADDRESS only to this "
         "machine. Ports given with -p have counters of their own.",
     ),
     click.option(

@@ -8,12 +8,14 @@ import signal
 import subprocess
 import sys
 import time
+from functools import cache
 
 import pytest
 
 from closeseq.cli.terminal import progress_text as progress
 from closeseq.cli.terminal import status_text
 from closeseq.tcp.states import State
+from forked import become
 from live_namespace import PATIENCE, ROOT, needs_network
 from live_namespace import net as net  # noqa: PLC0414 - a fixture
 from terminal import drain, opened, written
@@ -49,7 +51,27 @@ STACKED = {"closed", "lasted", "client", "server"}  # where a row has no room, t
 
 
 def on_a_terminal(arguments, columns):
-    command = [sys.executable, "-m", "closeseq", *arguments]
+    """Return what a command writes to a terminal, run in a process forked from this one."""
+    with opened(columns) as (ours, theirs):
+        pid = os.fork()
+        if not pid:
+            streams = [os.open(os.devnull, os.O_RDONLY), theirs, theirs]
+            become(streams, ["closeseq", *arguments], ENVIRONMENT, ROOT)
+        os.close(theirs)
+        shown = drain(ours)
+        os.waitpid(pid, 0)
+    return shown
+
+
+@cache
+def on_a_wide_terminal(*arguments):
+    return on_a_terminal(arguments, 400)
+
+
+@cache
+def helped(arguments, columns):
+    """Return what --help writes; in a process of its own, since its width is found while it is imported."""
+    command = [sys.executable, "-m", "closeseq", *arguments, "--help"]
     with (
         opened(columns) as (ours, theirs),
         subprocess.Popen(command, stdout=theirs, stderr=theirs, cwd=ROOT, env=ENVIRONMENT) as process,
@@ -71,18 +93,18 @@ def test_what_is_printed_fits_and_has_no_word_that_wide_lines_have_not(arguments
     shown = on_a_terminal(arguments, columns)
     assert [line for line in written(shown) if len(line) > columns] == []
     assert len(words(shown)) > 3
-    assert words(shown) <= words(on_a_terminal(arguments, 400)) | STACKED
+    assert words(shown) <= words(on_a_wide_terminal(*arguments)) | STACKED
 
 
 @pytest.mark.parametrize("columns", [100, 60, 40])
 @pytest.mark.parametrize("arguments", HELPED, ids=" ".join)
 def test_of_help_only_commands_to_be_copied_and_choices_are_wider(arguments, columns):
-    lines = written(on_a_terminal([*arguments, "--help"], columns))
+    lines = written(helped(tuple(arguments), columns))
     wide = [line.strip() for line in lines if len(line) > columns]
     assert [
         line for line in wide if not re.match(r"(sudo |(tcpdump|find) .*)?closeseq |tcpdump |-.*\[.*\|", line)
     ] == []
-    known = words(on_a_terminal([*arguments, "--help"], 400))
+    known = words(helped(tuple(arguments), 400))
     assert {one for one in words("\n".join(lines)) if one not in known and not one.endswith("...")} == set()
 
 

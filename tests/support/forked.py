@@ -42,7 +42,7 @@ def run_forked(
         files[0].seek(0)
         pid = os.fork()
         if not pid:
-            _become([file.fileno() for file in files], ["closeseq", *arguments], environment, cwd)
+            become([file.fileno() for file in files], ["closeseq", *arguments], environment, cwd)
         _, status = os.waitpid(pid, 0)
         for file in files:
             file.seek(0)
@@ -53,7 +53,7 @@ def run_forked(
             file.close()
 
 
-def _become(
+def become(
     streams: Sequence[int], argv: list[str], environment: Mapping[str, str], cwd: Path | None
 ) -> NoReturn:
     """Be the command, in this forked process; end without what the tests would do at their end."""
@@ -69,6 +69,7 @@ def _become(
                 (2, "wb", "backslashreplace"),
             )
         )
+        sys.__stdin__, sys.__stdout__, sys.__stderr__ = sys.stdin, sys.stdout, sys.stderr
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         os.environ.clear()
         os.environ.update(environment)

@@ -33,7 +33,7 @@ def traffic(tmp_path_factory):
     """Return captures of the benchmark, and a ring of files in which ports are used again."""
     folder = tmp_path_factory.mktemp("traffic")
     for name in ("varied", "lossy", "alike"):
-        TRAFFIC[name](folder / f"{name}.pcap", 150, 3)
+        TRAFFIC[name](folder / f"{name}.pcap", 75, 3)
     dice = Random(11)
     packets = busy(dice)
     (folder / "ring").mkdir()
