@@ -47,6 +47,13 @@ ONE_BY_ONE = (
     *("test_tracepoint", "test_reset_trace", "test_kernel_resets"),
 )
 
+# Modules of which all tests share something that takes long to make, or that start many processes: each stays
+# in one process, and begins before the others.
+TOGETHER = (
+    *("test_cluster", "test_jobs", "test_docs", "test_page_in_browser", "test_shards", "test_parquet"),
+    *("test_in_wireshark", "test_metrics_live", "test_chains_as_one_capture"),
+)
+
 WITH_FAULTS = ("test_faults", "test_table_faults")
 
 
@@ -58,11 +65,11 @@ def pytest_collection_finish():
     """Have the garbage collector leave the thousands of tests alone, and come seldom, as in the command."""
     gc.collect()
     gc.freeze()
-    gc.set_threshold(50_000, 20, 50)
+    gc.set_threshold(10_000, 10, 10)
 
 
 def pytest_collection_modifyitems(items):
-    items.sort(key=lambda item: module(item.nodeid) not in ONE_BY_ONE)
+    items.sort(key=lambda item: (module(item.nodeid) not in ONE_BY_ONE, module(item.nodeid) not in TOGETHER))
 
 
 @pytest.hookimpl(wrapper=True)
@@ -95,6 +102,9 @@ def pytest_xdist_make_scheduler(config, log):
     class Scheduling(LoadScopeScheduling):
         # The mark `xdist_group` does the same, but needs a private name of pytest that 9.2 no longer has.
         def _split_scope(self, nodeid):
-            return "one by one" if module(nodeid) in ONE_BY_ONE else nodeid
+            name = module(nodeid)
+            if name in ONE_BY_ONE:
+                return "one by one"
+            return name if name in TOGETHER else nodeid
 
     return Scheduling(config, log)

@@ -78,7 +78,7 @@ use_help_formatter(cli)
 
 # Objects until the garbage collector looks for circles, of which hardly any are made: with Python's 700 it
 # takes a tenth of the time.
-COLLECT_SELDOM = (50_000, 20, 50)
+COLLECT_SELDOM = (10_000, 10, 10)
 
 
 def main() -> None:

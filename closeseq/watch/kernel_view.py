@@ -39,7 +39,8 @@ NOT_ACCEPTED = "the RST has not arrived, or was not accepted (RFC 5961 3)"
 
 # Why the kernel's state may differ, by (inferred state, kernel's state); None: no socket at all.
 WHY = {
-    (State.LAST_ACK, None): "an ACK of its FIN has arrived, and no captured packet shows it",
+    (State.LAST_ACK, None): "an ACK of its FIN has arrived, and no captured packet shows it, or its kernel "
+    "has given up",
     (State.TIME_WAIT, None): "its TIME_WAIT ended early, or the socket was in another network namespace",
     (State.CLOSED, State.ESTABLISHED): NOT_ACCEPTED,
     (State.CLOSED, State.FIN_WAIT_1): NOT_ACCEPTED,

@@ -31,7 +31,7 @@ EXPLAINED = {
     "final-ack-lost": ("an ACK of its FIN has arrived", "the final ACK has not arrived"),
     "time-wait-protected": ("(tcp_rfc1337)",),
     "unanswered": ("has given up",),
-    "last-ack-stuck": ("the final ACK has not arrived",),
+    "last-ack-stuck": ("the final ACK has not arrived", "or its kernel has given up"),
     "last-ack-given-up": ("the final ACK has not arrived",),
     "challenge-ack": ("was not accepted", "a FIN arrived at this moment"),
     "forged-reset": ("was not accepted",),
