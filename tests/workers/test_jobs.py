@@ -186,7 +186,7 @@ def test_a_file_is_not_there_if_a_worker_was_killed(traffic, tmp_path, capsys, m
 
     def killed(analysis, draw, indices):
         def fatal(connection):
-            if connection.id == 100:
+            if connection.id == 50:
                 os.kill(os.getpid(), signal.SIGKILL)
             return draw(connection)
 
