@@ -32,6 +32,7 @@ from closeseq.report.records import csv_header, csv_lines, jsonl
 from closeseq.report.selection import Selection, Wanted
 from closeseq.report.summary import (
     close_waits,
+    grave,
     how_they_ended,
     noticed,
     notices_of,
@@ -230,9 +231,10 @@ class Totals:
             return
         found = causes(Numerous(*key, size=one.number, least=one.first) for key, one in self.problems.items())
         shown = shares(found, most)
-        yield from together(self.population(wanted, settings), style)
+        population = self.population(wanted, settings)
+        yield from together(population, style)
         yield ""
-        yield from blame(found, style, _reraise)
+        yield from blame(found, style, _reraise, together=grave(population))
         if not found:
             yield from still_open(self.close_waits.ordered(), style)
         yield ""

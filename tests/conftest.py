@@ -1,7 +1,7 @@
 """How tests are run.
 
 Properties try the same examples in every run, so that a failure is one for everybody.
-`HYPOTHESIS_PROFILE=explore` tries sixty times as many, and others each time: for looking, not for CI;
+`HYPOTHESIS_PROFILE=explore` tries thirty times as many, and others each time: for looking, not for CI;
 `quick` tries a tenth, for a first look. There is no deadline in any of them, because speed is no matter of
 tests on shared machines.
 
@@ -31,7 +31,7 @@ from closeseq.verdict.fault import Faults
 sys.dont_write_bytecode = False
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
-settings.register_profile("repeatable", max_examples=50, derandomize=True, deadline=None)
+settings.register_profile("repeatable", derandomize=True, deadline=None)
 settings.register_profile("quick", max_examples=10, derandomize=True, deadline=None)
 settings.register_profile("explore", max_examples=3000, deadline=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))

@@ -187,7 +187,9 @@ def of_group(group: Grouped, draw: Callable[[Grouped], list[str]], style: Style,
         return style.wrap(text, first=f"{group.number:>7,}  ")
 
 
-def blame(found: Sequence[ProblemCause], style: Style, failed: Failed) -> Iterator[str]:
+def blame(
+    found: Sequence[ProblemCause], style: Style, failed: Failed, *, together: bool = False
+) -> Iterator[str]:
     """Yield the causes of problems and their worst places.
 
     Args:
@@ -195,9 +197,11 @@ def blame(found: Sequence[ProblemCause], style: Style, failed: Failed) -> Iterat
         style: how text may look: width, colours, ASCII only.
         failed: is called if closeseq itself fails at a cause: with the indices of its connections, and the
             fault.
+        together: many connections together have a problem, which was said before.
     """
     if not found:
-        yield style.paint("No problems found.", "good")
+        text = "No connection has a problem by itself." if together else "No problems found."
+        yield text if together else style.paint(text, "good")
         return
     number = sum(cause.number for cause in found)
     yield style.paint(f"{count(number, 'connection')} with a problem", "problem")

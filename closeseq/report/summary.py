@@ -50,10 +50,10 @@ def summary(selection: Selection, style: Style, most: int | None) -> Iterator[st
     if not len(selection):
         return
     found = gather(selection, most)
-    if not selection.wanted:
-        yield from _together(selection, style)
+    told, troubled = _together(selection, style)
+    yield from told
     yield ""
-    yield from blame(found, style, selection.analysis.failed_at)
+    yield from blame(found, style, selection.analysis.failed_at, together=troubled)
     if not found:
         waits = sorted(close_waits(selection).items(), key=lambda one: (-len(one[1]), min(one[1])))
         yield from still_open({where: len(indices) for where, indices in waits}, style)
@@ -67,12 +67,21 @@ def summary(selection: Selection, style: Style, most: int | None) -> Iterator[st
         yield from all_details(found, style, selection.analysis.failed_at)
 
 
-def _together(selection: Selection, style: Style) -> list[str]:
-    """Return what the connections show together; a line about the fault if closeseq itself fails at it."""
+def _together(selection: Selection, style: Style) -> tuple[list[str], bool]:
+    """Return what the connections show together, and whether that is a problem.
+
+    Where closeseq itself fails at it, a line says so.
+    """
     try:
-        return list(together(selection.population, style))
+        population = selection.population
+        return list(together(population, style)), grave(population)
     except Exception as fault:  # noqa: BLE001 - only these lines are affected
-        return style.wrap(f"closeseq failed to show what connections show together: {place(fault)}")
+        return style.wrap(f"closeseq failed to show what connections show together: {place(fault)}"), False
+
+
+def grave(population: Iterable[PopulationFinding]) -> bool:
+    """Return whether one of these findings of many connections is a problem to fix."""
+    return any(vocabulary.lookup(one.code).severity is Severity.PROBLEM for one in population)
 
 
 def together(population: Sequence[PopulationFinding], style: Style) -> Iterator[str]:

@@ -45,13 +45,15 @@ def test_it_stands_at_the_top_of_the_summary_with_warnings_first(analysis):
     assert lines[at + 1].startswith("  timeouts-in-wrong-order: clients of 198.51.100.2:80 send requests on ")
     text = " ".join(" ".join(lines).split())
     assert "client below proxy below server idle-timeout: the server 198.51.100.2:80 closes after 5 s" in text
-    assert lines.index("No problems found.") > at
+    assert lines.index("No connection has a problem by itself.") > at
 
 
 @pytest.mark.parametrize("width", [40, 60, 200])
 def test_its_lines_fit(analysis, width):
     lines = page(analysis, width)
-    told = lines[lines.index("Of many connections together") : lines.index("No problems found.")]
+    told = lines[
+        lines.index("Of many connections together") : lines.index("No connection has a problem by itself.")
+    ]
     assert max(map(len, told)) <= width
 
 
@@ -66,6 +68,13 @@ def test_a_fault_costs_these_lines_only(analysis, monkeypatch):
     text = "\n".join(page(analysis))
     assert "closeseq failed to show what connections show together: ZeroDivisionError" in text
     assert "Verdicts" in text
+
+
+def test_a_fault_in_finding_it_costs_these_lines_only(analysis, monkeypatch):
+    monkeypatch.setattr(type(analysis), "population", property(lambda _: 1 / 0))
+    text = "\n".join(page(analysis))
+    assert "closeseq failed to show what connections show together: ZeroDivisionError" in text
+    assert "No problems found." in text
 
 
 def test_json_has_it(analysis):
