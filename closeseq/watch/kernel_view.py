@@ -36,13 +36,19 @@ SHARE = 0.03  # of one processor that looking may take
 MOST_KEPT = 100_000  # sockets
 
 NOT_ACCEPTED = "the RST has not arrived, or was not accepted (RFC 5961 3)"
+REOPENED = "a new connection has these addresses, and its packets were not read yet"
 
 # Why the kernel's state may differ, by (inferred state, kernel's state); None: no socket at all.
 WHY = {
     (State.LAST_ACK, None): "an ACK of its FIN has arrived, and no captured packet shows it, or its kernel "
     "has given up",
     (State.TIME_WAIT, None): "its TIME_WAIT ended early, or the socket was in another network namespace",
-    (State.CLOSED, State.ESTABLISHED): NOT_ACCEPTED,
+    (State.CLOSED, State.ESTABLISHED): f"{NOT_ACCEPTED}, or {REOPENED}",
+    (State.CLOSED, State.SYN_SENT): REOPENED,
+    (State.CLOSED, State.SYN_RECEIVED): REOPENED,
+    (State.TIME_WAIT, State.SYN_SENT): REOPENED,
+    (State.TIME_WAIT, State.SYN_RECEIVED): REOPENED,
+    (State.TIME_WAIT, State.ESTABLISHED): REOPENED,
     (State.CLOSED, State.FIN_WAIT_1): NOT_ACCEPTED,
     (State.CLOSED, State.CLOSE_WAIT): NOT_ACCEPTED,
     (State.CLOSED, State.FIN_WAIT_2): "its FIN_WAIT_2 lasts longer than assumed (--fin-timeout), or a "

@@ -30,6 +30,7 @@ if "CLOSESEQ_ALL_EXPERIMENTS" in os.environ:
 EXPLAINED = {
     "final-ack-lost": ("an ACK of its FIN has arrived", "the final ACK has not arrived"),
     "time-wait-protected": ("(tcp_rfc1337)",),
+    "time-wait-reused": ("a new connection has these addresses",),
     "unanswered": ("has given up",),
     "last-ack-stuck": ("the final ACK has not arrived", "or its kernel has given up"),
     "last-ack-given-up": ("the final ACK has not arrived",),
