@@ -172,6 +172,22 @@ class SocketTable:
                     return found
         return None
 
+    def listener(self, local: Address) -> Socket | None:
+        """Return the listener at which connections to this address and port arrive.
+
+        None if there is none, or several that share the port (SO_REUSEPORT): then it is not known which.
+        """
+        listening = 1 << _number(State.LISTEN)
+        several = [(local.port, local.port)]
+        found = [
+            _socket(one) for family in _families() for one in self._kernel.dump(family, listening, several)
+        ]
+        anywhere = "::" if ":" in local.address else "0.0.0.0"  # noqa: S104 - compared, not bound
+        for address in (local.address, anywhere, "::"):  # the kernel prefers them in this order
+            if here := [one for one in found if one.local == Address(address, local.port)]:
+                return here[0] if len(here) == 1 else None
+        return None
+
     def destroy(self, one: Socket) -> bool:
         """Have the kernel end a socket, whoever holds it, as `ss --kill` does; False if it is gone.
 

@@ -121,6 +121,9 @@ def kernel_lines(answers: Mapping[End, KernelAnswer], style: Style) -> Iterator[
         if one.reset is not None:
             text = f"{end}: {reset_text(one.reset)}"
             yield from style.wrap(text, first="    kernel  ", then=" " * 14)
+        if one.listener is not None:
+            text = f"{end}'s listener: {queue_text(one.listener, full=one.queue_is_full)}"
+            yield from style.wrap(text, first="    kernel  ", then=" " * 14)
 
 
 def kernel_text(one: KernelAnswer) -> str:
@@ -149,6 +152,14 @@ def reset_text(one: KernelReset) -> str:
         return "this kernel's TCP did not send its RST: another host did, or a firewall or raw socket here"
     reasons = "; then ".join(map(in_words, one.reasons))
     return f"sent RST: {reasons}" if reasons else "sent RST; this kernel gives no reasons"
+
+
+def queue_text(listener: Socket, *, full: bool) -> str:
+    """Return how full a listener's accept queue is."""
+    waiting = count(listener.receive_queue, "connection")
+    text = f"{waiting} not accepted yet, backlog {listener.send_queue}"
+    dropped = "SYNs, and the ACKs that complete handshakes"
+    return f"{text}: its accept queue is full, so this kernel drops {dropped}" if full else text
 
 
 def unread(socket: Socket) -> list[str]:
@@ -218,6 +229,16 @@ def _kernel_row(one: KernelAnswer | None) -> Record | None:
         "owned": not one.remembered,
         "owners": [dataclasses.asdict(owner) for owner in one.owners],
         **({"reset_reasons": list(one.reset.reasons)} if one.reset is not None and one.reset.reasons else {}),
+        **({} if one.listener is None else {"accept_queue": _accept_queue(one)}),
+    }
+
+
+def _accept_queue(one: KernelAnswer) -> Record:
+    assert one.listener is not None
+    return {
+        "waiting": one.listener.receive_queue,
+        "backlog": one.listener.send_queue,
+        "full": one.queue_is_full,
     }
 
 

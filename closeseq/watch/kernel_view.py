@@ -18,6 +18,7 @@ from closeseq.connections.conversation import ENDS, Address, End
 from closeseq.errors import KernelError
 from closeseq.packets.value import value
 from closeseq.tcp.states import State
+from closeseq.verdict.model import FindingCode
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -37,6 +38,9 @@ MOST_KEPT = 100_000  # sockets
 
 NOT_ACCEPTED = "the RST has not arrived, or was not accepted (RFC 5961 3)"
 REOPENED = "a new connection has these addresses, and its packets were not read yet"
+
+# Findings of which a full accept queue may be the cause.
+QUEUE_FINDINGS = (FindingCode.ACCEPT_QUEUE_FULL, FindingCode.NEVER_ACCEPTED, FindingCode.SLOW_OPEN)
 
 # Why the kernel's state may differ, by (inferred state, kernel's state); None: no socket at all.
 WHY = {
@@ -79,6 +83,9 @@ class KernelAnswer:
     owners: tuple[Owner, ...]  # processes that own it, or owned it when last seen
     remembered: bool  # the owners are from an earlier look; no process owns it now
     reset: KernelReset | None = None  # what the kernel says of its RSTs; None if nothing, or nothing certain
+    # Where connections to it wait for accept(); asked only where that queue is the matter, None where the
+    # kernel does not show which one it is.
+    listener: Socket | None = None
 
     @property
     def state(self) -> State:
@@ -89,6 +96,11 @@ class KernelAnswer:
     def agrees(self) -> bool:
         """Whether inference and kernel agree. An endpoint in LISTEN has no socket of its own."""
         return self.state is (State.CLOSED if self.inferred is State.LISTEN else self.inferred)
+
+    @property
+    def queue_is_full(self) -> bool:
+        """Whether its listener takes no more connections: Linux compares with "more than the backlog"."""
+        return self.listener is not None and self.listener.receive_queue > self.listener.send_queue
 
     @property
     def why(self) -> str:
@@ -185,8 +197,17 @@ class KernelView:
                 answer = self._about(connection.timeline.state(end), socket, (local, remote), wait)
                 if self._resets is not None:
                     answer = replace(answer, reset=self._resets.about(connection.conversation, end, socket))
+                if end is End.SERVER and _queue_matters(connection, socket):
+                    answer = replace(answer, listener=self._listener(local))
                 found[end] = answer
         return found
+
+    def _listener(self, local: Address) -> Socket | None:
+        try:
+            return self._table.listener(local)
+        except KernelError as error:
+            self.problem = str(error)
+            return None
 
     def _about(self, inferred: State, socket: Socket | None, pair: Pair, wait: float) -> KernelAnswer:
         held = socket is not None and socket.inode
@@ -206,6 +227,14 @@ class KernelView:
 
     def _take(self, answers: dict[int, list[Owner]]) -> None:
         self._owners.update({inode: tuple(owners) for inode, owners in answers.items() if owners})
+
+
+def _queue_matters(connection: Connection, socket: Socket | None) -> bool:
+    """Return whether the server's accept queue is the matter with a connection, or may be."""
+    if socket is not None:
+        return socket.unaccepted and socket.state is not State.SYN_SENT
+    asked = connection.timeline.state(End.SERVER) is State.LISTEN  # a SYN, and no answer
+    return asked or any(connection.has(code) for code in QUEUE_FINDINGS)
 
 
 @lru_cache(maxsize=4096)

@@ -314,6 +314,41 @@ def test_what_is_not_accepted_yet_has_no_owner_and_is_not_orphaned(world, table)
     assert wait_for(table, addresses, State.CLOSE_WAIT).unaccepted
 
 
+@pytest.mark.parametrize("host", HOSTS)
+def test_a_listener_shows_how_full_its_accept_queue_is(world, table, host):
+    listener = world.listener(host, backlog=1)
+    where = Address(*listener.getsockname()[:2])
+    client = world.connect(listener)
+    one = table.listener(where)
+    assert (one.local, one.receive_queue, one.send_queue) == (where, 1, 1)
+    world.connect(listener)
+    assert table.listener(where).receive_queue == 2
+    listener.accept()[0].close()
+    assert table.listener(where).receive_queue == 1
+    listener.close()
+    assert table.listener(where) is None
+    assert table.listener(ends(client)[0]) is None
+
+
+def test_a_listener_at_all_addresses_is_found_for_each_of_them(world, table):
+    everywhere = world.listener("0.0.0.0")  # noqa: S104 - in a network namespace of its own
+    port = everywhere.getsockname()[1]
+    assert table.listener(Address("127.0.0.2", port)).local == Address("0.0.0.0", port)  # noqa: S104 - likewise
+    dual = world.sockets.enter_context(
+        socket.create_server(("::", 0), family=socket.AF_INET6, dualstack_ipv6=True)
+    )
+    port = dual.getsockname()[1]
+    assert table.listener(Address("127.0.0.1", port)).local == Address("::", port)
+
+
+def test_of_listeners_that_share_a_port_none_is_named(world, table):
+    first = world.sockets.enter_context(socket.create_server(("127.0.0.1", 0), reuse_port=True))
+    where = Address(*first.getsockname())
+    assert table.listener(where).local == where
+    world.sockets.enter_context(socket.create_server(first.getsockname(), reuse_port=True))
+    assert table.listener(where) is None
+
+
 def test_a_half_open_connection_is_in_syn_received(world, table):
     listener = world.listener()
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, 10)

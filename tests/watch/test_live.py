@@ -14,10 +14,12 @@ import time
 from datetime import datetime
 from pathlib import Path
 
+import jsonschema
 import pytest
 
 import closeseq
 from closeseq.cli.live_output import BLOCKS
+from closeseq.report.records import schema
 from live_namespace import PATIENCE, ROOT, ended, needs_network
 from live_namespace import net as net  # noqa: PLC0414 - a fixture
 from machine import needs
@@ -88,6 +90,62 @@ def test_the_owner_is_remembered_from_before_the_close(net):
     server = closed["live"]["kernel"]["server"]
     assert (server["state"], server["owned"]) == ("CLOSED", False)
     assert [owner["pid"] for owner in server["owners"]] == [pid]
+
+
+# A program that never accepts, with room for one connection: the first waits in the queue, the second's SYNs
+# are dropped.
+NEVER_ACCEPTS = """
+import socket, time
+listener = socket.create_server(("127.0.0.1", 8080), backlog=0)
+with socket.create_connection(("127.0.0.1", 8080)) as first:
+    first.sendall(b"hello")
+second = socket.socket()
+second.setblocking(False)
+second.connect_ex(("127.0.0.1", 8080))
+time.sleep(60)
+"""
+
+
+def test_what_is_not_accepted_is_proved_by_the_listeners_queue(net):
+    program = net.inside(sys.executable, "-c", NEVER_ACCEPTS)
+    with (
+        net.live("-p", "8080", "--stuck-after", "1", "-f", "jsonl") as process,
+        subprocess.Popen(program) as talking,
+    ):
+        time.sleep(2.5)
+        out, _ = ended(process)
+        talking.kill()
+    found = {}
+    for one in records(out):
+        jsonschema.Draft202012Validator(schema()).validate(one)
+        found.setdefault(one["verdict"], one)
+    queue = {"waiting": 1, "backlog": 0, "full": True}
+    first, second = found["closing"], found["unanswered"]
+    assert "never-accepted" in {one["code"] for one in first["findings"]}
+    server = first["live"]["kernel"]["server"]
+    assert (server["state"], server["owned"], server["receive_queue"]) == ("CLOSE_WAIT", False, 6)
+    assert server["accept_queue"] == queue
+    assert second["live"]["kernel"]["server"]["accept_queue"] == queue
+
+
+def test_the_text_says_how_full_the_accept_queue_is(net):
+    program = net.inside(sys.executable, "-c", NEVER_ACCEPTS)
+    with (
+        net.live("-p", "8080", "--stuck-after", "1", "--ascii") as process,
+        subprocess.Popen(program) as talking,
+    ):
+        time.sleep(2)
+        out, _ = ended(process)
+        talking.kill()
+    text = re.sub(r"\n {14}", " ", out)
+    assert (
+        "server: CLOSE_WAIT, 5 bytes and end of file not read, not accepted yet: in the listener's acc"
+        in text
+    )
+    assert (
+        "kernel  server's listener: 1 connection not accepted yet, backlog 0: its accept queue is full, so this "
+        "kernel drops SYNs, and the ACKs that complete handshakes"
+    ) in text
 
 
 def test_only_the_port_asked_for_is_told(net):
