@@ -331,9 +331,9 @@ def test_a_listener_shows_how_full_its_accept_queue_is(world, table, host):
 
 
 def test_a_listener_at_all_addresses_is_found_for_each_of_them(world, table):
-    everywhere = world.listener("0.0.0.0")  # noqa: S104 - in a network namespace of its own
+    everywhere = world.listener("0.0.0.0")
     port = everywhere.getsockname()[1]
-    assert table.listener(Address("127.0.0.2", port)).local == Address("0.0.0.0", port)  # noqa: S104 - likewise
+    assert table.listener(Address("127.0.0.2", port)).local == Address("0.0.0.0", port)
     dual = world.sockets.enter_context(
         socket.create_server(("::", 0), family=socket.AF_INET6, dualstack_ipv6=True)
     )

@@ -143,8 +143,8 @@ def test_the_text_says_how_full_the_accept_queue_is(net):
         in text
     )
     assert (
-        "kernel  server's listener: 1 connection not accepted yet, backlog 0: its accept queue is full, so this "
-        "kernel drops SYNs, and the ACKs that complete handshakes"
+        "kernel  server's listener: 1 connection not accepted yet, backlog 0: its accept queue is full, so "
+        "this kernel drops SYNs, and the ACKs that complete handshakes"
     ) in text
 
 
