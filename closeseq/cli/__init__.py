@@ -20,6 +20,7 @@ command runs is in the modules named after it:
 Shared:
 
     options      options, and the types of their values
+    one_capture  what commands that show one capture share
     requests     what each command was asked, as typed values
     output       where the report goes: standard output, or a file that is replaced as a whole
     terminal     help, exit statuses, messages on standard error, progress bar, status line

@@ -89,7 +89,7 @@ def _settings(given: dict[str, Any]) -> Settings:
 def _capture(given: dict[str, Any]) -> Status:
     from closeseq.capture.live import open_live
     from closeseq.cli.live_run import stopped_by_signals
-    from closeseq.cli.live_setup import give_up_root
+    from closeseq.cli.live_setup import give_up_root, not_opened
     from closeseq.cli.privileges import capability_command
     from closeseq.watch import Monitor
     from closeseq.watch.session import SystemClock
@@ -111,12 +111,8 @@ def _capture(given: dict[str, Any]) -> Status:
             permit = capability_command(["wireshark", "--install"])
             complain(f"{error}; this permits it to Wireshark, without root: {permit}", whole=True)
             return Status.NOT_PERMITTED
-        except FilterError as error:
-            complain(str(error))
-            return Status.FILTER
-        except DeviceError as error:
-            complain(str(error))
-            return Status.CAPTURE
+        except (FilterError, DeviceError) as error:
+            return not_opened(error)
         try:
             # Waits until Wireshark opens the other end. Before root is given up, whose pipe it may be.
             pipe = at_end.enter_context(FileIO(given["fifo"], "wb"))

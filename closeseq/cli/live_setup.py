@@ -69,12 +69,8 @@ def run_live(request: LiveRequest) -> Status:
             source = at_end.enter_context(_opened(request))
         except NotPermittedError as error:
             return _not_permitted(error, request)
-        except FilterError as error:
-            complain(str(error))
-            return Status.FILTER
-        except DeviceError as error:
-            complain(str(error))
-            return Status.CAPTURE
+        except (FilterError, DeviceError) as error:
+            return not_opened(error)
         kernel = _kernel_view(request, service, at_end)
         give_up_root(request.user, no_drop=request.no_drop)
         try:
@@ -175,6 +171,16 @@ def _opened(request: LiveRequest) -> LiveCapture:
         expression=request.expression,
         source=request.source,
     )
+
+
+def not_opened(error: FilterError | DeviceError) -> Status:
+    """Report why no capture could be opened; return the exit status.
+
+    Args:
+        error: what was raised.
+    """
+    complain(str(error))
+    return Status.FILTER if isinstance(error, FilterError) else Status.CAPTURE
 
 
 def _not_permitted(error: Exception, request: LiveRequest) -> Status:

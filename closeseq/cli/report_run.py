@@ -6,11 +6,11 @@ import shlex
 import sys
 from typing import TYPE_CHECKING
 
-from closeseq.capture.chains import find_chains
-from closeseq.cli.analyze_run import analyzed, meant, mention, ports_seen
+from closeseq.cli.analyze_run import analyzed, ports_seen
+from closeseq.cli.one_capture import concluded, one_capture
 from closeseq.cli.output import opened, streamed
 from closeseq.cli.requests import ReadOptions
-from closeseq.cli.terminal import Refusal, Status, complain, fault_in
+from closeseq.cli.terminal import Refusal, Status, complain
 from closeseq.errors import CaptureError
 from closeseq.report.page.document import Page
 from closeseq.report.page.examples import examples
@@ -37,25 +37,18 @@ def write(request: ReportRequest) -> Status:
     """
     if request.output in {None, "-"} and sys.stdout.isatty():
         raise Refusal("a page of HTML is not for a terminal: name a file with -o report.html")
-    named = meant(request.captures)
-    chains, broken = find_chains(named.paths)
-    broken = named.broken + broken
-    for one in broken:
-        complain(str(one))
-    if len(chains) > 1:
-        first, then = chains[0].paths[0], chains[1].paths[0]
-        raise Refusal(f"{first} and {then} overlap in time; report shows one capture: name only its files")
-    if not chains:
+    named = one_capture(request.captures, "report")
+    if named.chain is None:
         return Status.CAPTURE
     with opened(request.output, force=request.force, captures=named.paths) as output:
         try:
-            analysis = analyzed(chains[0], request.reading, request.jobs)
+            analysis = analyzed(named.chain, request.reading, request.jobs)
         except CaptureError as error:
             complain(str(error))
             return Status.CAPTURE
         selection = Selection(analysis, request.wanted)
         if not len(analysis) and request.reading.narrowed:
-            selection.instead = ports_seen(chains[0])
+            selection.instead = ports_seen(named.chain)
         overview = Overview.of(selection)
         page = _page(selection, overview, request)
         output.keep = True
@@ -65,7 +58,7 @@ def write(request: ReportRequest) -> Status:
         said.write(f"{line}\n" for line in _told(page, output.path, said.style(ascii_only=False)))
     found = any(overview.verdicts[code] or overview.findings[code] for code in request.fail_on)
     found |= any(one.code in request.fail_on for one in page.together)
-    return _concluded(selection, broken=bool(broken), found=found)
+    return concluded(selection, broken=named.broken, found=found)
 
 
 def _told(page: Page, path: str, style: Style) -> Iterator[str]:
@@ -88,20 +81,6 @@ def _page(selection: Selection, overview: Overview, request: ReportRequest) -> P
         command=timeline_command(request.captures, request.reading),
         version=__version__,
     )
-
-
-def _concluded(selection: Selection, *, broken: bool, found: bool) -> Status:
-    """Report what went wrong, and return the exit status."""
-    analysis = selection.analysis
-    mention(selection)
-    for unread in analysis.reading.files.errors():
-        complain(str(unread))
-    if analysis.failed:
-        complain(f"{analysis.path}: {fault_in(analysis.faults)}")
-        return Status.BUG
-    if broken or analysis.reading.error is not None:
-        return Status.CAPTURE
-    return Status.FOUND if found else Status.DONE
 
 
 def timeline_command(captures: tuple[str, ...], reading: ReadOptions) -> str:

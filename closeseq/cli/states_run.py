@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from closeseq.capture.chains import find_chains
-from closeseq.cli.analyze_run import analyzed, meant, mention
+from closeseq.cli.analyze_run import analyzed
+from closeseq.cli.one_capture import concluded, one_capture
 from closeseq.cli.output import opened
-from closeseq.cli.terminal import Refusal, Status, complain, fault_in
+from closeseq.cli.terminal import Status, complain
 from closeseq.errors import CaptureError
 from closeseq.report.selection import Selection
 from closeseq.report.socket_states import states_json, states_table
@@ -31,34 +31,21 @@ def show(request: StatesRequest) -> Status:
     Raises:
         Refusal: there are several captures, or the file cannot be written.
     """
-    named = meant(request.captures)
-    chains, broken = find_chains(named.paths)
-    broken = named.broken + broken
-    for one in broken:
-        complain(str(one))
-    if len(chains) > 1:
-        first, then = chains[0].paths[0], chains[1].paths[0]
-        raise Refusal(f"{first} and {then} overlap in time; states shows one capture: name only its files")
-    if not chains:
+    named = one_capture(request.captures, "states")
+    if named.chain is None:
         return Status.CAPTURE
     with opened(request.output, force=request.force, captures=named.paths) as output:
         try:
-            selection = Selection(analyzed(chains[0], request.reading), request.wanted)
+            selection = Selection(analyzed(named.chain, request.reading), request.wanted)
         except CaptureError as error:
             complain(str(error))
             return Status.CAPTURE
         output.keep = True
         reading = selection.analysis.reading
-        at_ns = clamped(request.at, reading, chains[0].paths[0])
+        at_ns = clamped(request.at, reading, named.chain.paths[0])
         style = output.style(ascii_only=request.ascii)
         output.write(_states(selection, at_ns, request.form, style, everything=request.show_all))
-        mention(selection)
-        for unread in reading.files.errors():
-            complain(str(unread))
-        if selection.analysis.failed:
-            complain(f"{chains[0].paths[0]}: {fault_in(selection.analysis.faults)}")
-            return Status.BUG
-        return Status.CAPTURE if broken or reading.error is not None else Status.DONE
+        return concluded(selection, broken=named.broken)
 
 
 def _states(selection: Selection, at_ns: int, form: str, style: Style, *, everything: bool) -> Iterator[str]:
