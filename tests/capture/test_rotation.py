@@ -27,15 +27,18 @@ def packets(first, count=3):
     ]
 
 
-def follow(capture, seconds=5.0):
-    """Read until nothing comes for a while or it has ended; return what the packets say."""
-    found, deadline = [], time.monotonic() + seconds
+def follow(capture, expected=0):
+    """Read until nothing comes for a while or it has ended; return what the packets say.
+
+    The while is short once as many packets as expected have come.
+    """
+    found, deadline = [], time.monotonic() + 5
     quiet = time.monotonic() + 1.5
     while not capture.ended and time.monotonic() < min(deadline, quiet):
         batch = capture.read(0.1)
         if batch is None:
             continue
-        quiet = time.monotonic() + 1.5
+        quiet = time.monotonic() + (0.3 if len(found) + len(batch.frames) >= expected > 0 else 1.5)
         frames = batch.frames
         assert frames.number.tolist() == list(range(capture.packets - len(frames) + 1, capture.packets + 1))
         found += [
@@ -92,7 +95,7 @@ def test_complete_files_are_read_one_after_the_other(tmp_path, names, make):
     for number, name in enumerate(names):
         (tmp_path / name).write_bytes(make(packets(3 * number)))
     with open_growing(str(tmp_path / names[0])) as capture:
-        assert follow(capture) == list(range(9))
+        assert follow(capture, 9) == list(range(9))
         assert capture.notices == [f"going on in {tmp_path / name}" for name in names[1:]]
         assert (capture.ended, capture.incomplete, capture.path) == (False, False, str(tmp_path / names[2]))
 
@@ -101,13 +104,13 @@ def test_the_next_file_is_followed_as_soon_as_it_has_a_packet(tmp_path):
     first, then = tmp_path / "f", tmp_path / "f1"
     first.write_bytes(pcap(packets(0)))
     with open_growing(str(first)) as capture, then.open("wb", buffering=0) as file:
-        assert follow(capture) == [0, 1, 2]
+        assert follow(capture, 3) == [0, 1, 2]
         file.write(pcap([]))
         assert follow(capture) == []
         assert capture.path == str(first)
         for packet in packets(3):
             file.write(pcap_record(packet))
-            assert follow(capture, 1.0) == [(packet.time_ns - START) // SECOND]
+            assert follow(capture, 1) == [(packet.time_ns - START) // SECOND]
         assert (capture.path, capture.incomplete) == (str(then), False)
 
 
@@ -115,10 +118,10 @@ def test_a_ring_goes_on_in_the_first_file_when_that_is_written_anew(tmp_path):
     ring = [tmp_path / f"f{number}" for number in range(3)]
     ring[0].write_bytes(pcap(packets(0)))
     with open_growing(str(ring[0])) as capture:
-        got = follow(capture)
+        got = follow(capture, 3)
         for number in range(1, 8):
             ring[number % 3].write_bytes(pcap(packets(3 * number)))
-            got += follow(capture)
+            got += follow(capture, 3)
         assert got == list(range(24))
         assert (capture.ended, capture.incomplete) == (False, False)
         assert [file.path for file in capture.files.files] == [str(ring[n % 3]) for n in range(8)]
@@ -132,7 +135,7 @@ def test_a_capture_beside_it_is_not_the_next(tmp_path):
     time.sleep(0.02)
     (tmp_path / "f1").write_bytes(pcap(packets(3, 40)))
     with open_growing(str(tmp_path / "f")) as capture:
-        assert follow(capture) == list(range(30))
+        assert follow(capture, 30) == list(range(30))
         assert (capture.path, capture.notices) == (str(tmp_path / "f"), [])
 
 
@@ -151,7 +154,7 @@ def test_a_file_that_ends_within_a_packet_is_incomplete_when_the_next_is_there(t
     (tmp_path / "f").write_bytes(pcap(packets(0))[:-1])
     (tmp_path / "f1").write_bytes(pcap(packets(3)))
     with open_growing(str(tmp_path / "f")) as capture:
-        assert follow(capture) == [0, 1, 3, 4, 5]
+        assert follow(capture, 5) == [0, 1, 3, 4, 5]
         assert capture.incomplete
         assert capture.notices[0].startswith(
             f"{tmp_path / 'f'}: the file ends inside the packet (7 of 8 bytes)"
@@ -170,10 +173,10 @@ def emptied(path):
 def test_a_ring_that_came_round_too_early_goes_on_with_the_oldest_that_is_left(tmp_path, fate, incomplete):
     (tmp_path / "f1").write_bytes(pcap(packets(3)))
     with open_growing(str(tmp_path / "f1")) as capture:
-        assert follow(capture) == [3, 4, 5]
+        assert follow(capture, 3) == [3, 4, 5]
         (tmp_path / "f0").write_bytes(pcap(packets(9)))  # f2 with 6, 7 and 8 is gone already
         fate(tmp_path / "f1")
-        assert follow(capture) == [9, 10, 11]
+        assert follow(capture, 3) == [9, 10, 11]
         assert capture.incomplete == incomplete
         assert capture.notices[-1] == f"going on in {tmp_path / 'f0'}"
         assert (len(capture.notices) == 2) == incomplete
@@ -184,13 +187,13 @@ def test_the_next_file_may_take_a_moment_when_this_one_is_gone(tmp_path):
     path, following = tmp_path / "f_00001_20261125220000", tmp_path / "f_00002_20261125220010"
     path.write_bytes(pcap(packets(0)))
     with open_growing(str(path)) as capture:
-        assert follow(capture) == [0, 1, 2]
+        assert follow(capture, 3) == [0, 1, 2]
         following.write_bytes(pcap([]))
         path.unlink()
         assert capture.read(0.3) is None
         assert not capture.ended
         following.write_bytes(pcap(packets(3)))
-        assert follow(capture) == [3, 4, 5]
+        assert follow(capture, 3) == [3, 4, 5]
         assert not capture.incomplete
 
 
@@ -269,14 +272,14 @@ while not os.listdir(folder):
 print("listening", flush=True)
 sys.stdin.readline()
 with socket.create_server(("127.0.0.1", 8080)) as server:
-    for number in range(40):
+    for number in range(30):
         client = socket.create_connection(server.getsockname())
         accepted, _ = server.accept()
         accepted.sendall(bytes(60_000))
         client.recv(60_000, socket.MSG_WAITALL)
         accepted.close()
         client.close()
-        time.sleep(0.15)
+        time.sleep(0.1)
 time.sleep(1)
 writer.terminate()
 writer.communicate(timeout=20)
@@ -284,8 +287,8 @@ writer.communicate(timeout=20)
 ROTATIONS = {
     "tcpdump -C": ["tcpdump", "-C", "1", "-w", "f.pcap"],
     "tcpdump -C -W": ["tcpdump", "-C", "1", "-W", "10", "-w", "f.pcap"],
-    "tcpdump -G": ["tcpdump", "-G", "2", "-w", "f-%s.pcap"],
-    "dumpcap -b": ["dumpcap", "-b", "duration:2", "-w", "f.pcapng"],
+    "tcpdump -G": ["tcpdump", "-G", "1", "-w", "f-%s.pcap"],
+    "dumpcap -b": ["dumpcap", "-b", "duration:1", "-w", "f.pcapng"],
 }
 
 
