@@ -37,9 +37,9 @@ def ring(tmp_path_factory):
     """Return a folder of files that are one capture of unlike connections."""
     folder = tmp_path_factory.mktemp("ring")
     whole = folder.with_suffix(".pcap")
-    TRAFFIC["varied"](whole, 1200, 9)
+    TRAFFIC["varied"](whole, 400, 9)
     packets, dice = read_file(whole).packets, Random(4)
-    written(folder, packets, sorted([*cuts_by_count(packets, dice), 6000, 9000]), dice)
+    written(folder, packets, sorted([*cuts_by_count(packets, dice), 2000, 3000]), dice)
     return folder
 
 
@@ -62,7 +62,7 @@ def assert_equal(folder, done, *asked):
 
 
 @pytest.mark.parametrize(
-    "asked", [[], ["--verdict", "reset,closing"], ["-p", "443"], ["-c", "7000"], ["--connection", "17"]]
+    "asked", [[], ["--verdict", "reset,closing"], ["-p", "443"], ["-c", "2300"], ["--connection", "17"]]
 )
 def test_it_is_equal_to_the_whole(machine, ring, tmp_path, asked):
     out = tmp_path / "out"
@@ -136,8 +136,8 @@ def test_files_that_cannot_be_read_are_named_and_the_others_are_done(machine, ri
     folder = tmp_path / "ring"
     folder.mkdir()
     packets = read_file(ring.with_suffix(".pcap")).packets
-    for number, begin in enumerate(range(0, len(packets), 3000), 1):
-        (folder / f"r{number}.pcap").write_bytes(as_file(packets[begin : begin + 3000], Random(3)))
+    for number, begin in enumerate(range(0, len(packets), 1000), 1):
+        (folder / f"r{number}.pcap").write_bytes(as_file(packets[begin : begin + 1000], Random(3)))
     names = [folder / f"r{number}.pcap" for number in range(1, len(list(folder.iterdir())) + 1)]
     names[1].write_bytes(names[1].read_bytes()[:-11])
     names[2].write_bytes(b"this is no capture, but some text that is long enough to be looked at")
@@ -148,7 +148,7 @@ def test_files_that_cannot_be_read_are_named_and_the_others_are_done(machine, ri
     complaints = done.stderr.splitlines()
     assert [sum(str(name) in line for line in complaints) for name in names[1:4]] == [1, 1, 1]
     summary = " ".join((out / "summary.txt").read_text().split())
-    assert f"not read to its end: {names[1]}: packet 3" in summary
+    assert f"not read to its end: {names[1]}: packet 1000" in summary
     assert f"not read: {names[2]}: " in summary
     assert f"not read: {names[3]}: no such file" in summary
     alone = closeseq("analyze", *names, "-f", "jsonl")
