@@ -234,9 +234,9 @@ class Totals:
         population = self.population(wanted, settings)
         yield from together(population, style)
         yield ""
-        yield from blame(found, style, _reraise, together=grave(population))
-        if not found:
-            yield from still_open(self.close_waits.ordered(), style)
+        waits = {} if found else self.close_waits.ordered()
+        yield from blame(found, style, _reraise, together=grave(population), waiting=bool(waits))
+        yield from still_open(waits, style, settings.limits.stuck_after_ns)
         yield ""
         yield from how_they_ended(self.verdicts.ordered(), style)
         yield from noticed(self.notices.ordered(), style)

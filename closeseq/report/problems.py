@@ -188,7 +188,12 @@ def of_group(group: Grouped, draw: Callable[[Grouped], list[str]], style: Style,
 
 
 def blame(
-    found: Sequence[ProblemCause], style: Style, failed: Failed, *, together: bool = False
+    found: Sequence[ProblemCause],
+    style: Style,
+    failed: Failed,
+    *,
+    together: bool = False,
+    waiting: bool = False,
 ) -> Iterator[str]:
     """Yield the causes of problems and their worst places.
 
@@ -198,10 +203,17 @@ def blame(
         failed: is called if closeseq itself fails at a cause: with the indices of its connections, and the
             fault.
         together: many connections together have a problem, which was said before.
+        waiting: some were in CLOSE_WAIT when the capture ended, which is said next.
     """
+    if not found and together:
+        yield "No connection has a problem by itself."
+    elif not found:
+        yield (
+            style.paint("No problem yet.", "heading")
+            if waiting
+            else style.paint("No problems found.", "good")
+        )
     if not found:
-        text = "No connection has a problem by itself." if together else "No problems found."
-        yield text if together else style.paint(text, "good")
         return
     number = sum(cause.number for cause in found)
     yield style.paint(f"{count(number, 'connection')} with a problem", "problem")

@@ -53,10 +53,12 @@ def summary(selection: Selection, style: Style, most: int | None) -> Iterator[st
     told, troubled = _together(selection, style)
     yield from told
     yield ""
-    yield from blame(found, style, selection.analysis.failed_at, together=troubled)
-    if not found:
-        waits = sorted(close_waits(selection).items(), key=lambda one: (-len(one[1]), min(one[1])))
-        yield from still_open({where: len(indices) for where, indices in waits}, style)
+    waits = (
+        [] if found else sorted(close_waits(selection).items(), key=lambda one: (-len(one[1]), min(one[1])))
+    )
+    yield from blame(found, style, selection.analysis.failed_at, together=troubled, waiting=bool(waits))
+    limits = selection.analysis.settings.limits
+    yield from still_open({where: len(indices) for where, indices in waits}, style, limits.stuck_after_ns)
     yield ""
     yield from how_they_ended(selection.verdicts, style)
     yield from _notices(selection, style)
@@ -241,17 +243,19 @@ def close_waits(selection: Selection) -> dict[Waiting, list[int]]:
     return found
 
 
-def still_open(counts: Mapping[Waiting, int], style: Style) -> Iterator[str]:
+def still_open(counts: Mapping[Waiting, int], style: Style, stuck_after_ns: int) -> Iterator[str]:
     """Yield which programs had not closed when the capture ended: no problem yet, but perhaps a leak.
 
     Args:
         counts: sockets in CLOSE_WAIT at each program, the most first; MOST_GROUPS are named.
         style: how text may look: width, colours, ASCII only.
+        stuck_after_ns: from which wait on it is a problem.
     """
     if not counts:
         return
     yield from style.wrap(
-        "Waiting for close() when the capture ended; a problem only after --stuck-after SECONDS:"
+        f"Not closed when the capture ended; a problem after {span(stuck_after_ns)} in CLOSE_WAIT "
+        "(--stuck-after changes that):"
     )
     for (end, address), number in list(counts.items())[:MOST_GROUPS]:
         text = f"CLOSE_WAIT at {program(end, address)}: {vocabulary.lookup('CLOSE_WAIT').meaning}"

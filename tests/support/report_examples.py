@@ -18,7 +18,7 @@ from closeseq.connections.conversation import (
 )
 from closeseq.packets.frames import Files
 from closeseq.packets.segments import ACK, from_letters
-from closeseq.settings import Timers
+from closeseq.settings import Limits, Timers
 from closeseq.tcp.states import State
 from closeseq.tcp.timeline import Arrival, Certainty, Step, Timeline, Transition
 from closeseq.verdict.model import Finding, Initiator, Role, Severity
@@ -101,7 +101,7 @@ class MadeAnalysis:
     losses: tuple[int, int, int] = (0, 0, 0)
     population: list = field(default_factory=list)
     settings: SimpleNamespace = field(
-        default_factory=lambda: SimpleNamespace(ports=frozenset(), hosts=frozenset())
+        default_factory=lambda: SimpleNamespace(ports=frozenset(), hosts=frozenset(), limits=Limits())
     )
 
     def __post_init__(self):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from closeseq.report.problems import MOST_GROUPS, advice_of, program, where_of
 from closeseq.report.summary import nothing
 from closeseq.report.text import when
-from closeseq.units import count, listed
+from closeseq.units import count, listed, span
 from closeseq.verdict import vocabulary
 from closeseq.verdict.model import Severity
 
@@ -66,7 +66,7 @@ def answer(selection: Selection, overview: Overview, together: Sequence[Populati
         if vocabulary.lookup(one.code).severity is Severity.PROBLEM:
             return Answer("problem", _sentence(one.summary), str(one.code), advice=_sentence(one.advice))
     if overview.waiting:
-        return _waiting(overview)
+        return _waiting(overview, selection.analysis.settings.limits.stuck_after_ns)
     ended = count(overview.number, "connection was", "connections were")
     return Answer("good", "No problems found.", "no problems", f"{ended} looked at.")
 
@@ -90,8 +90,8 @@ def _blamed(selection: Selection, overview: Overview, cause: ProblemCause) -> An
     )
 
 
-def _waiting(overview: Overview) -> Answer:
-    """Return that there is no problem yet, and which programs had not closed."""
+def _waiting(overview: Overview, stuck_after_ns: int) -> Answer:
+    """Return which programs had not closed, which is no problem yet."""
     found = overview.waiting.most_common(MOST_GROUPS)
     places = [f"{program(end, address)} ({number:,})" for (end, address), number in found]
     if len(overview.waiting) > MOST_GROUPS:
@@ -99,10 +99,10 @@ def _waiting(overview: Overview) -> Answer:
     number = overview.waiting.total()
     return Answer(
         "waiting",
-        "No problems found.",
-        "no problems",
-        f"{count(number, 'socket')} in CLOSE_WAIT when the capture ended, at {listed(places)}: the programs "
-        "there had not closed yet. That counts as a problem only after --stuck-after SECONDS.",
+        f"{count(number, 'socket')} in CLOSE_WAIT when the capture ended, at {listed(places)}.",
+        "no problem yet",
+        "No problem yet: the peer has closed, and the program there has not closed its socket. It counts as "
+        f"a problem after {span(stuck_after_ns)} (--stuck-after changes that).",
     )
 
 
