@@ -103,7 +103,7 @@ class Judgement:
     """How a connection ended, and what deserves attention."""
 
     verdict: Verdict
-    findings: tuple[Finding, ...]  # in the order of RULES
+    findings: tuple[Finding, ...]  # problems before notices, each in the order of RULES
 
 
 def judge(
@@ -125,11 +125,13 @@ def judge(
         worded: False: texts that take long are left out, where only the codes are needed.
 
     Returns:
-        The verdict, and the findings in the order of `RULES`.
+        The verdict, and the findings in the order of `RULES`, problems before notices.
     """
     case = Case(timeline, limits, dropped, gaps, worded=worded)
     findings = [finding for rule in RULES.values() for finding in rule(case)]
-    return Judgement(verdict(case), tuple(one_problem_a_fault(findings)))
+    found = [*one_problem_a_fault(findings)]
+    found.sort(key=_is_notice)
+    return Judgement(verdict(case), tuple(found))
 
 
 # One endpoint does not close, and both wait for that.
@@ -150,6 +152,10 @@ def one_problem_a_fault(findings: Iterable[Finding]) -> Iterator[Finding]:
         else:
             problems.append(finding)
             yield finding
+
+
+def _is_notice(finding: Finding) -> bool:
+    return finding.severity is Severity.NOTICE
 
 
 def lesser(finding: Finding) -> Finding:
