@@ -6,6 +6,7 @@
     scapy_socket  elsewhere, and on request: scapy's socket
     filter        the kernel's filter program for TCP, ports and hosts
     bpf           the filter's machine language; any other expression, compiled by libpcap
+    libpcap       its functions for that
 
 Only the filter programs look inside a frame, and they run in the kernel.
 """

@@ -1,8 +1,8 @@
 """Programs for the kernel's packet filter (classic BPF, linux/filter.h): assembled here, or by libpcap.
 
 A program looks at one frame and returns how many bytes of it to keep; 0 drops it. It has an accumulator A
-and an index register X, and jumps forward only. `assemble` makes one of lines with labels; libpcap, called
-through scapy's bindings, compiles filter expressions as in tcpdump (`compile_expression`).
+and an index register X, and jumps forward only. `assemble` makes one of lines with labels; libpcap compiles
+filter expressions as in tcpdump (`compile_expression`).
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import struct
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from closeseq.capture.live.devices import not_permitted
+from closeseq.capture.live.libpcap import ERROR_SIZE, CompiledProgram, libpcap
 from closeseq.errors import FilterError
 from closeseq.packets.protocols import DLT_RAW, LINKTYPE_ETHERNET, LINKTYPE_RAW
 
@@ -39,14 +40,10 @@ OUTGOING = 4  # PACKET_OUTGOING
 SO_ATTACH_FILTER, SO_LOCK_FILTER = 26, 44  # asm-generic/socket.h
 FARTHEST = 255  # instructions that a conditional jump can skip
 
-MISSING = (
-    "a filter expression needs libpcap, which is not installed here (on Debian and Ubuntu it is the package "
-    "libpcap0.8); ports and hosts can be chosen without it"
-)
 LARGEST = 262_144  # bytes; libpcap's own greatest snap length
 LONGEST = 3000  # instructions: the kernel allows 4096, and those for ports and hosts come in addition
 SHOWN = 100  # characters of an expression in an error
-NO_NETMASK = -1  # an expression `ip broadcast` is refused: it needs an interface's
+NO_NETMASK = 0xFFFFFFFF  # PCAP_NETMASK_UNKNOWN: `ip broadcast` is refused, which needs an interface's
 HEADER = 20  # bytes of the header of Linux cooked capture, version 2
 # Where libpcap looks into that header, and what to load from the kernel instead, which does not have it.
 ASKED = {0: PROTOCOL, 4: INTERFACE, 8: HARDWARE, 10: PACKET_TYPE}
@@ -195,16 +192,16 @@ def compile_expression(expression: str, device: Device) -> Program:
         FilterError: the expression is wrong, the kernel cannot run it, or libpcap is missing.
         NotPermittedError: the expression needs the open device, and the process may not capture.
     """
-    pcap = _libpcap()
+    pcap = libpcap()
     if "\0" in expression:  # where libpcap would take it to end
         raise _wrong(expression, "there is a zero byte in it")
     handle = _open(pcap, expression, device)
-    compiled = pcap.bpf_program()
+    compiled = CompiledProgram()
     try:
         if pcap.pcap_compile(handle, ctypes.byref(compiled), os.fsencode(expression), 1, NO_NETMASK):
             raise _wrong(expression, pcap.pcap_geterr(handle).decode(errors="replace"))
-        steps = [compiled.bf_insns[at] for at in range(compiled.bf_len)]
-        program = tuple(Instruction(step.code, step.k & 0xFFFFFFFF, step.jt, step.jf) for step in steps)
+        steps = [compiled.steps[at] for at in range(compiled.length)]
+        program = tuple(Instruction(step.code, step.k, step.jt, step.jf) for step in steps)
         pcap.pcap_freecode(ctypes.byref(compiled))
     finally:
         pcap.pcap_close(handle)
@@ -218,15 +215,6 @@ def _wrong(expression: str, reason: str) -> FilterError:
     return FilterError(f"filter expression {shown!r}: {' '.join(reason.split())}")
 
 
-def _libpcap() -> Any:
-    """Return scapy's bindings of libpcap: this module alone loads fast, prints and writes nothing."""
-    try:
-        from scapy.libs import winpcapy  # so named for Windows, and used everywhere
-    except OSError:
-        raise FilterError(MISSING) from None
-    return winpcapy
-
-
 def _open(pcap: Any, expression: str, device: Device) -> Any:
     """Return a handle to compile for the device."""
     # The kernel takes VLAN tags off. How to ask for them libpcap knows only of a device that it has open.
@@ -234,7 +222,7 @@ def _open(pcap: Any, expression: str, device: Device) -> Any:
         return pcap.pcap_open_dead(
             DLT_RAW[0] if device.link_type == LINKTYPE_RAW else device.link_type, LARGEST
         )
-    reason = ctypes.create_string_buffer(pcap.PCAP_ERRBUF_SIZE)
+    reason = ctypes.create_string_buffer(ERROR_SIZE)
     handle = pcap.pcap_open_live(device.name.encode(), LARGEST, 0, 1, reason)
     if not handle:
         text = reason.value.decode(errors="replace")

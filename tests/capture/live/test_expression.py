@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from closeseq.capture.live import FilterError, open_live
+from closeseq.capture.live import FilterError, libpcap, open_live
 from closeseq.capture.live import bpf as expression_module
 from closeseq.capture.live.bpf import RETURN, compile_expression
 from closeseq.capture.live.devices import Device
@@ -135,17 +135,25 @@ def test_compiling_needs_no_rights_and_leaves_nothing_behind(tmp_path, monkeypat
     monkeypatch.setenv("HOME", str(tmp_path))
     for name in [name for name in sys.modules if name.split(".")[0] == "scapy"]:
         monkeypatch.delitem(sys.modules, name)
+    libpcap.libpcap.cache_clear()
     program = compile_expression("tcp port 80", ETHERNET)
     assert any(step.code == RETURN and step.k for step in program)
     assert not list(tmp_path.iterdir())
     assert capfd.readouterr() == ("", "")
-    assert "scapy.all" not in sys.modules
+    assert "scapy" not in sys.modules
+
+
+def test_the_system_is_asked_where_libpcap_has_another_name(monkeypatch):
+    libpcap.libpcap.cache_clear()
+    monkeypatch.setattr(libpcap, "NAMES", ("libpcap-that-is-not-there.so",))
+    assert compile_expression("tcp port 80", ETHERNET)
+    libpcap.libpcap.cache_clear()
 
 
 def test_where_libpcap_is_missing_it_is_said_what_works_without(monkeypatch):
-    for name in [name for name in sys.modules if name.startswith("scapy.libs")]:
-        monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setattr(ctypes.util, "find_library", lambda _name: None)
+    libpcap.libpcap.cache_clear()
+    monkeypatch.setattr(libpcap, "NAMES", ("libpcap-that-is-not-there.so",))
+    monkeypatch.setattr(libpcap, "find_library", lambda _name: None)
     with pytest.raises(FilterError) as error:
         open_live(["lo"], expression="tcp")
     assert str(error.value) == (
