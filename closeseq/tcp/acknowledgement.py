@@ -95,10 +95,8 @@ def _uncaptured(
     """Return that a sender which stopped retransmitting had received an ACK that was not captured.
 
     None if its peer had still acknowledged less when it must have received the last transmission: then the
-    next retransmission was not captured. `sent` is what the peer sent.
+    next retransmission was not captured. `sent` is what the peer sent; there is at least one transmission.
     """
-    if not transmissions:
-        return None
     last = transmissions[-1]
     if sent and sent[-1].ack is not None and evidence.knew(sent[-1], last) is Knowledge.MUST:
         return None
