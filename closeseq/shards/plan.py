@@ -6,6 +6,7 @@ stays with the tasks, or in the files that they hand on, so memory here hardly g
 
 from __future__ import annotations
 
+import pickle
 import secrets
 from collections import Counter, deque
 from concurrent.futures import BrokenExecutor
@@ -18,7 +19,7 @@ from closeseq.classes import Classified
 from closeseq.errors import WorkerError
 from closeseq.reading import Reading
 from closeseq.shards import tables, tasks
-from closeseq.shards.keys import BUCKETS, Peers
+from closeseq.shards.keys import BUCKETS, Peers, put
 from closeseq.shards.tasks import Numbered, Portion, Terms
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from closeseq.classes import Outcome
     from closeseq.connections import Connections
     from closeseq.settings import Settings
+    from closeseq.shards.keys import Held
     from closeseq.shards.tasks import Across, Inside, Looked
     from closeseq.verdict.fault import Faults
 
@@ -131,7 +133,8 @@ def shared_out(
     made = list(steps.of(each(executor, tasks.inside, given)))
     pieces = [[one.pieces[number] for one in made if one.pieces[number]] for number in range(partitions)]
     others = list(each(executor, tasks.across, [(terms, one) for one in pieces if one]))
-    shards = _numbered(executor, made, others, before, peers)
+    held = put(folder, "peers", pickle.dumps(peers))
+    shards = _numbered(executor, made, others, before, held)
     reading = _reading(chain, looked, made, before)
     reading.copies = sum(one.shard.copies for one in shards)
     return WholeCapture(reading, shards, terms)
@@ -193,7 +196,7 @@ def _compared(
 
 
 def _numbered(
-    executor: Executor, made: Sequence[Inside], others: Sequence[Across], before: list[int], peers: Peers
+    executor: Executor, made: Sequence[Inside], others: Sequence[Across], before: list[int], peers: Held
 ) -> list[Numbered]:
     """Number all connections in the order of their first packets."""
     firsts = np.sort(np.concatenate([np.empty(0, np.int64), *[one.first for one in others]]))

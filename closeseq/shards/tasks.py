@@ -14,6 +14,7 @@ from __future__ import annotations
 import pickle
 import threading
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -272,11 +273,11 @@ class Numbered:
     before: int  # connections that begin in the files before this one
     among: NDArray[np.int64] | None  # first packets of those of its file that go on in another one
     numbers: NDArray[np.int64] | None  # of its connections, where they are of no single file
-    peers: Peers  # with how many others endpoints talk in the whole capture
+    peers: Held  # `Peers` of the whole capture: they grow with it, and many tasks wait at a worker
 
     def connections(self, settings: Settings) -> Connections:
         """Return them, by the numbers that they have in the whole capture."""
-        return connections_of(self.tables(), settings.ports, self.peers)
+        return connections_of(self.tables(), settings.ports, _peers(self.peers))
 
     def tables(self) -> Tables:
         """Return their tables, by the same numbers."""
@@ -290,6 +291,12 @@ class Numbered:
             return self.numbers
         own = np.arange(1, tables.connections + 1)
         return self.before + own + np.searchsorted(self.among, first_packets(tables))
+
+
+@lru_cache(maxsize=1)
+def _peers(held: Held) -> Peers:
+    peers: Peers = pickle.loads(get(held))  # noqa: S301 - of our own tasks
+    return peers
 
 
 class ShardClasses(NamedTuple):
