@@ -93,7 +93,11 @@ def _blamed(selection: Selection, overview: Overview, cause: ProblemCause) -> An
 def _waiting(overview: Overview, stuck_after_ns: int) -> Answer:
     """Return which programs had not closed, which is no problem yet."""
     found = overview.waiting.most_common(MOST_GROUPS)
-    places = [f"{program(end, address)} ({number:,})" for (end, address), number in found]
+    alone = len(found) == 1
+    places = [
+        program(end, address) if alone else f"{program(end, address)} ({number:,})"
+        for (end, address), number in found
+    ]
     if len(overview.waiting) > MOST_GROUPS:
         places.append(f"{len(overview.waiting) - MOST_GROUPS:,} other places")
     number = overview.waiting.total()
