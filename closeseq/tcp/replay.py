@@ -315,13 +315,14 @@ def _close(sent: fins.FinTime, end: End, certainty: Certainty | None = None) -> 
 
 def _reset(evidence: Evidence, sender: End, segment: SentSegment) -> Iterator[PlacedSignal]:
     """Yield what a RST does at its sender and at its receiver."""
-    if all(s.reset for s in evidence.after(sender, segment.step)):
+    foreign = segment.event is not None and rst.is_foreign(evidence.conversation, segment.event)
+    if not foreign and all(s.reset for s in evidence.after(sender, segment.step)):
         if segment.aborts:
             # The RST is observed; the state that it leaves, only if that is settled. One that came another
             # way than its sender's other frames may be somebody else's.
             is_open = unsettled(evidence, sender, segment.step)
-            foreign = segment.event is not None and segment.event.elsewhere
-            certainty = Certainty.ASSUMED if is_open or foreign else Certainty.OBSERVED
+            elsewhere = segment.event is not None and segment.event.elsewhere
+            certainty = Certainty.ASSUMED if is_open or elsewhere else Certainty.OBSERVED
             yield _sent(segment, sender, Signal.SENDS_RST, certainty)
         else:
             # RFC 9293 3.10.7.1: it had no such connection; the RST does not show since when.

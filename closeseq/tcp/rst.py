@@ -10,8 +10,11 @@ from closeseq.tcp.delivery import BACKOFF, FIRST_TIMEOUT_NS, Receipt, accepted
 from closeseq.tcp.timeline import Certainty
 
 if TYPE_CHECKING:
+    from closeseq.connections.conversation import Conversation
     from closeseq.tcp.evidence import Evidence, SentSegment
 
+FEWEST_FRAMES = 8  # by one way, before another one means anything: a balanced path takes turns
+SOON_BEFORE_NS = 100_000_000  # within which no path is replaced by another
 ENOUGH = 2  # segments without an answer are more than a loss
 
 
@@ -120,6 +123,48 @@ def acceptable(evidence: Evidence, event: Event, step: int, sender: End) -> bool
         for s in evidence.after(receiver, step)[:1]
     )
     return fresh and not challenged
+
+
+def other_frames(conversation: Conversation, reset: Event) -> int:
+    """Return how many frames came from a RST's alleged sender that are no RSTs.
+
+    Args:
+        conversation: of which it is.
+        reset: one of its events.
+    """
+    own = reset.sender is End.CLIENT
+    packets = conversation.client_packets if own else conversation.server_packets
+    return packets - sum(e.rst and e.sender is reset.sender for e in conversation.events)
+
+
+def is_foreign(conversation: Conversation, reset: Event) -> bool:
+    """Whether a RST's frame proves that its alleged sender did not send it: it came another way.
+
+    Not if too few frames came the usual way, if the sender's frames had moved before, or if its path may have
+    been replaced between its last frame and the RST.
+
+    Args:
+        conversation: of which it is.
+        reset: one of its events.
+    """
+    sender = reset.sender
+    if not reset.elsewhere or conversation.path(sender).moves:
+        return False
+    if other_frames(conversation, reset) < FEWEST_FRAMES:
+        return False
+    at = conversation.steps.index(reset)
+    if any(_sent_by(step, sender) is not None for step in conversation.steps[at + 1 :]):
+        return True  # the usual way is still there
+    before = [_sent_by(step, sender) for step in conversation.steps[:at]]
+    last_ns = next((one for one in reversed(before) if one is not None), None)
+    return last_ns is not None and reset.time_ns - last_ns <= SOON_BEFORE_NS
+
+
+def _sent_by(step: Event | Traffic, sender: End) -> int | None:
+    """Return when an endpoint last sent in a step, RSTs left out; None if it did not."""
+    if isinstance(step, Traffic):
+        return step.of(sender).last_ns if step.of(sender) else None
+    return step.time_ns if step.sender is sender and not step.rst else None
 
 
 def gone_since(evidence: Evidence, end: End, reset: SentSegment) -> tuple[int, int]:

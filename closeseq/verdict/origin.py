@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 from closeseq.connections.conversation import End, Event, Position, Traffic
 from closeseq.packets.value import value
 from closeseq.settings import SECOND
+from closeseq.tcp import rst
+from closeseq.tcp.rst import SOON_BEFORE_NS
 from closeseq.tcp.states import State
 from closeseq.units import count, span
 
@@ -24,9 +26,7 @@ if TYPE_CHECKING:
 ID_STRIDE = 1024
 FEWEST_ANSWERS = 3  # of an endpoint, before the least of them means anything
 SOON, FAR_TOO_SOON = 2, 10  # times sooner than the least answer: a sign, and a proof
-FEWEST_FRAMES = 8  # by one way, before another one means anything: a balanced path takes turns
 MOMENT_NS = 1_000_000  # in which a capture may mix up the order
-SOON_BEFORE_NS = 100_000_000  # within which no path is replaced by another
 AFTERWARDS_NS = SECOND  # no RST overtakes another segment of its sender by so much
 # In these a TCP has the connection, and has no more of it once it has sent a RST.
 OPEN = frozenset({State.ESTABLISHED, State.CLOSE_WAIT, State.FIN_WAIT_1, State.FIN_WAIT_2})
@@ -204,30 +204,12 @@ class Origin:
         conversation = self.case.conversation
         if conversation.path(self.sender).moves:
             return
-        own = self.sender is End.CLIENT
-        packets = conversation.client_packets if own else conversation.server_packets
-        others = packets - sum(e.rst and e.sender is self.sender for e in conversation.events)
-        last_ns = None
-        for step in reversed(self._before):
-            if isinstance(step, Traffic):
-                if step.of(self.sender):
-                    last_ns = step.of(self.sender).last_ns
-                    break
-            elif step.sender is self.sender and not step.rst:
-                last_ns = step.time_ns
-                break
-        soon = last_ns is not None and self.reset.time_ns - last_ns <= SOON_BEFORE_NS
-        again = any(
-            bool(step.of(self.sender))
-            if isinstance(step, Traffic)
-            else step.sender is self.sender and not step.rst
-            for step in self._after
-        )
+        others = rst.other_frames(conversation, self.reset)
         yield Sign(
             f"its frame came another way than the {count(others, 'other frame')} of the {self.sender} "
             "(another MAC address, VLAN, interface or direction)",
             5,
-            proves=(soon or again) and others >= FEWEST_FRAMES,
+            proves=rst.is_foreign(conversation, self.reset),
         )
 
     def _at_once(self, *, supported: bool) -> Iterator[Sign]:

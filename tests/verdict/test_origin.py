@@ -7,11 +7,13 @@ from dataclasses import replace
 import pytest
 
 from closeseq.connections import Connections
+from closeseq.connections.conversation import End
 from closeseq.packets.reset_reasons import ReasonKind, ResetReason
 from closeseq.packets.segments import RST
 from closeseq.script import segments
 from closeseq.settings import Timers
 from closeseq.tcp.replay import replay
+from closeseq.tcp.states import State
 from closeseq.tcp.timeline import Certainty
 from closeseq.verdict import Initiator, Role, judge
 from verdict_examples import OPEN, judged, the
@@ -159,15 +161,22 @@ def test_what_a_reset_loses(script, harm):
     assert harm or ("acknowledged" not in summary)
 
 
-def test_the_state_of_whom_a_reset_from_elsewhere_speaks_for_is_not_observed():
-    def left(**odd):
-        rows = segments(LONG + "S:RA", timestamps=True)
+def test_a_reset_from_elsewhere_leaves_its_alleged_senders_state_open_or_as_it_was():
+    def left(script, **odd):
+        """Return the server's last state before the RST, and after it, with its certainty."""
+        rows = segments(script, timestamps=True)
         for name, value in odd.items():
             getattr(rows, name)[-1] = value
         found = Connections()
         found.feed(rows)
         one = replay(found.conversation(0), Timers(), int(rows.time_ns[-1]))
-        return one.transitions[-2].certainty, one.transitions[-1].certainty
+        own = [t for t in one.transitions if t.endpoint is End.SERVER]
+        assert one.state(End.CLIENT) is State.CLOSED
+        return own[-1].before, own[-1].after, own[-1].certainty
 
-    assert left() == (Certainty.OBSERVED, Certainty.ASSUMED)
-    assert left(place=8) == (Certainty.ASSUMED, Certainty.ASSUMED)
+    assert left(LONG + "S:RA") == (State.ESTABLISHED, State.CLOSED, Certainty.OBSERVED)
+    # Few frames came the usual way, or long ago: this may be another usual way.
+    for script in (OPEN + "~ S:RA", LONG + "+1s S:RA"):
+        assert left(script, place=8) == (State.ESTABLISHED, State.CLOSED, Certainty.ASSUMED)
+    # It is proved that another sent it, so the server still has the connection.
+    assert left(LONG + "S:RA", place=8)[:2] == (State.SYN_RECEIVED, State.ESTABLISHED)

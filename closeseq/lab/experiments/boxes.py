@@ -82,7 +82,7 @@ def box_injects(bench: Bench) -> None:
     model = actions.last_segment(bench, lambda tcp: tcp.sport == PORT and len(tcp.payload) > 0)
     echo(client, server)
     bench.box.inject(actions.reset_like(model, ahead=2 * len(model["TCP"].payload), says=MIDDLEBOX))
-    bench.step("one more line, and the box sends a RST", hidden=IN_ITS_NAME)
+    bench.step("one more line, and the box sends a RST")
     proved(bench)
 
 
