@@ -67,6 +67,7 @@ def stopped_by_signals() -> Iterator[Stop]:
 
 
 LONG = 2.0  # seconds of writing at the end from which it is announced
+AGAIN = "a second Ctrl-C ends it at once"
 ASKING = 1.0  # seconds to ask the kernel about each group of problems, of which five are shown
 MOST_ASKED = 1000  # sockets whose owners are asked for at the end
 
@@ -204,7 +205,7 @@ class LiveRun:
             self._complain(f"{count(unjudged, 'connection')} seen but not judged: there was no time")
         number = sum(len(one) for one in last)
         if self.writer.seconds_for(number) > LONG:
-            self._complain(f"writing {number:,} more records; a second Ctrl-C ends it at once")
+            self._complain(f"writing {number:,} more records; {AGAIN}")
 
     def _owners(self, group: Group) -> Counter[str]:
         """Return the programs that own the sockets of a group of problems, with their number of sockets."""
