@@ -6,6 +6,7 @@ import ast
 import re
 import subprocess
 import sys
+import tomllib
 from collections import Counter
 from typing import TYPE_CHECKING
 
@@ -269,3 +270,12 @@ def test_nothing_between_capture_and_command_line_reads_a_clock():
     clocks = ("time.time", "monotonic(", "perf_counter", "datetime.now", "utcnow")
     found = [p for p in MODULES if stage(p) in stages for clock in clocks if clock in p.read_text()]
     assert not found
+
+
+def test_programs_without_an_ending_are_checked_too():
+    listed = tomllib.loads((ROOT.parent / "pyproject.toml").read_text())["tool"]["ruff"]["extend-include"]
+    assert listed == sorted(
+        f"scripts/{one.name}"
+        for one in (ROOT.parent / "scripts").iterdir()
+        if one.is_file() and not one.suffix
+    )
