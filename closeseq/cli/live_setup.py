@@ -284,12 +284,8 @@ def give_up_root(user: str | None = None, *, no_drop: bool = False) -> None:
 
 # Modules of others that are imported late; all of closeseq's own are imported anyway.
 LATE = ("importlib.metadata", "encodings.idna", "dpkt", "tabulate", "psutil", "unicodedata")
-# Not needed live; the first three need packages that are not there without an extra.
-LEFT_OUT = (
-    *("closeseq.pytest_plugin", "closeseq.cluster", "closeseq.tables.parquet"),
-    *("closeseq.testing", "closeseq.lab", "closeseq.shards", "closeseq.diff", "closeseq.report.page"),
-    "closeseq.__main__",
-)
+# Not needed live; the first imports pytest, which is there for developers only.
+LEFT_OUT = ("closeseq.pytest_plugin", "closeseq.lab", "closeseq.__main__")
 
 
 def load_everything() -> None:

@@ -158,8 +158,7 @@ def queue_text(listener: Socket, *, full: bool) -> str:
     """Return how full a listener's accept queue is."""
     waiting = count(listener.receive_queue, "connection")
     text = f"{waiting} not accepted yet, backlog {listener.send_queue}"
-    dropped = "SYNs, and the ACKs that complete handshakes"
-    return f"{text}: its accept queue is full, so this kernel drops {dropped}" if full else text
+    return f"{text}: its accept queue is full, so this kernel takes no more connections" if full else text
 
 
 def unread(socket: Socket) -> list[str]:

@@ -205,15 +205,13 @@ def blame(
         together: many connections together have a problem, which was said before.
         waiting: some were in CLOSE_WAIT when the capture ended, which is said next.
     """
-    if not found and together:
-        yield "No connection has a problem by itself."
-    elif not found:
-        yield (
-            style.paint("No problem yet.", "heading")
-            if waiting
-            else style.paint("No problems found.", "good")
-        )
     if not found:
+        if together:
+            yield "No connection has a problem by itself."
+        elif waiting:
+            yield style.paint("No problem yet.", "heading")
+        else:
+            yield style.paint("No problems found.", "good")
         return
     number = sum(cause.number for cause in found)
     yield style.paint(f"{count(number, 'connection')} with a problem", "problem")

@@ -53,12 +53,11 @@ def summary(selection: Selection, style: Style, most: int | None) -> Iterator[st
     told, troubled = _together(selection, style)
     yield from told
     yield ""
-    waits = (
-        [] if found else sorted(close_waits(selection).items(), key=lambda one: (-len(one[1]), min(one[1])))
-    )
+    waits = {} if found else close_waits(selection)
     yield from blame(found, style, selection.analysis.failed_at, together=troubled, waiting=bool(waits))
+    ordered = sorted(waits.items(), key=lambda one: (-len(one[1]), min(one[1])))
     limits = selection.analysis.settings.limits
-    yield from still_open({where: len(indices) for where, indices in waits}, style, limits.stuck_after_ns)
+    yield from still_open({where: len(indices) for where, indices in ordered}, style, limits.stuck_after_ns)
     yield ""
     yield from how_they_ended(selection.verdicts, style)
     yield from _notices(selection, style)

@@ -21,6 +21,7 @@ from closeseq.connections.conversation import Address
 from closeseq.linux.namespaces import coming_back, enter_new
 from closeseq.linux.socket_table import SocketTable
 from closeseq.tcp.states import State
+from closeseq.watch.kernel_view import KernelAnswer
 from machine import EVERYWHERE, needs
 from places import ROOT
 
@@ -300,6 +301,14 @@ def test_an_unanswered_connect_is_in_syn_sent(world, table):
     addresses = Address(*waiting.getsockname()), Address(*full.getsockname())
     found = wait_for(table, addresses, State.SYN_SENT)
     assert (found.timer.kind, found.inode) == ("retransmission", inode(waiting))
+
+
+@pytest.mark.parametrize("inferred", [State.TIME_WAIT, State.CLOSED])
+def test_a_socket_where_a_connection_is_over_may_be_the_next_ones(world, table, inferred):
+    client, _ = world.pair()
+    answer = KernelAnswer(inferred, table.lookup(*ends(client)), (), remembered=False)
+    assert not answer.agrees
+    assert "a new connection has these addresses" in answer.why
 
 
 def test_what_is_not_accepted_yet_has_no_owner_and_is_not_orphaned(world, table):

@@ -35,7 +35,7 @@ def traffic(tmp_path_factory):
     for name in ("varied", "lossy", "alike"):
         TRAFFIC[name](folder / f"{name}.pcap", 40, 3)
     dice = Random(11)
-    packets = busy(dice, rounds=1)
+    packets = busy(dice)
     (folder / "ring").mkdir()
     written(folder / "ring", packets, cuts_by_count(packets, dice), dice)
     return folder
