@@ -180,7 +180,7 @@ def event(
         dsack=dsack if acknowledges and dsack[0] != dsack[1] else None,
         sack=ack + row["sacked"] if acknowledges and row["sacked"] else None,
         ttl=row["ttl"],
-        ip_id=None if row["ip_id"] < 0 else row["ip_id"],
+        ip_id=row["ip_id"],
         syn_options=row["syn_options"],
         elsewhere=bool(row["elsewhere"]),
         reason=reasons.get(index(row["number"]), "") if reasons and reset else "",
@@ -226,7 +226,7 @@ def stream(row: Row, end: int, origins: tuple[int, int]) -> Stream:
         ack=None if row["ack"][end] == NONE else row["ack"][end] - origins[1 - end],
         tsval=row["tsval"][end] if stamped else None,
         tsecr=row["tsecr"][end] if stamped else None,
-        ip_id=None if row["ip_id"][end] < 0 else row["ip_id"][end],
+        ip_id=row["ip_id"][end],
         zero_windows=row["zero_windows"][end],
         controls=row["controls"][end],
         unanswered=row["unanswered"][end],
@@ -237,6 +237,8 @@ def stream(row: Row, end: int, origins: tuple[int, int]) -> Stream:
 
 def tags(vlan: int) -> tuple[int, ...]:
     """Return the identifiers of the tags in a number of `Segments.vlan`, the outermost first."""
+    if not vlan:
+        return ()
     parts = [vlan >> shift & 0xFFFF for shift in (48, 32, 16, 0)]
     return tuple(part for part in parts if part)
 

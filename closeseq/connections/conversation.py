@@ -86,7 +86,7 @@ class Event:
     dsack: tuple[int, int] | None = None  # a D-SACK block, relative like `ack`: it arrived twice
     sack: int | None = None  # the highest right edge of its SACK blocks, relative like `ack`; None without
     ttl: int = 64  # TTL or hop limit, as captured
-    ip_id: int | None = None  # None for IPv6
+    ip_id: int = -1  # -1 for IPv6
     syn_options: int = 0  # the kinds of a SYN's options in order, four bits each; 0 for other segments
     elsewhere: bool = False  # a RST whose frame came another way than its sender's others
     reason: str = ""  # what a RST says of its reason (packets/reset_reasons.py)
@@ -139,7 +139,7 @@ class Stream:
     ack: int | None = None  # highest acknowledgement sent
     tsval: int | None = None  # of the last segment
     tsecr: int | None = None  # of the last segment
-    ip_id: int | None = None  # of the last segment; 0 if they do not simply count up, None for IPv6
+    ip_id: int = -1  # of the last segment; 0 if they do not simply count up, -1 for IPv6
     zero_windows: int = 0  # segments that announced a window of 0
     controls: int = 0  # segments with SYN, FIN or RST, beyond the first of many alike
     unanswered: int = 0  # segments after the other direction's last one that require an answer

@@ -167,7 +167,7 @@ def all_events(
             dsacks(ack, kept.dsack_left[row], kept.dsack_right[row], acknowledges),
             optional(ack + sacked, acknowledges & (sacked > 0)),
             kept.ttl[row].tolist(),
-            optional(ip_id, ip_id >= 0),
+            ip_id.tolist(),
             kept.syn_options[row].tolist(),
             (kept.elsewhere[row] > 0).tolist(),
             said(row, kept, reasons),
@@ -260,7 +260,7 @@ def streams(
             optional(ack - origin[at, 1 - end], ack != NONE),
             optional(stretches.tsval[row, end], stamped),
             optional(stretches.tsecr[row, end], stamped),
-            optional(ip_id, ip_id >= 0),
+            ip_id.tolist(),
             *(getattr(stretches, name)[row, end].tolist() for name in SENT_LAST),
         )
     )

@@ -12,6 +12,14 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
+def or_0(number: int | None) -> int:
+    """Return a number, or 0 if there is none; unlike `number or 0`, it does not ask whether it is 0.
+
+    Connections are judged together if all that is asked of their numbers comes out alike (see classes/).
+    """
+    return 0 if number is None else number
+
+
 @dataclass_transform(frozen_default=True)
 def value(cls: type[T]) -> type[T]:
     """Make a class a dataclass with slots whose instances nobody changes, for use as a decorator.

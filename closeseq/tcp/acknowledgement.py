@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from closeseq.connections.conversation import ENDS, End
 from closeseq.packets.segments import FIN
+from closeseq.packets.value import or_0
 from closeseq.tcp.delivery import BACKOFF, FIRST_TIMEOUT_NS, Receipt, accepted, answered
 from closeseq.tcp.distance import Knowledge
 from closeseq.tcp.echoes import Echo, echo
@@ -276,7 +277,7 @@ def _arrived_late(
 def _closed_second(evidence: Evidence, sender: End, transmissions: Sequence[SentSegment]) -> bool:
     """Whether a sender's FIN acknowledges its peer's: then it went from CLOSE_WAIT to LAST_ACK."""
     fins = evidence.transmissions(sender.peer, FIN)
-    return bool(transmissions and fins) and (transmissions[0].ack or 0) >= fins[0].end
+    return bool(transmissions and fins) and or_0(transmissions[0].ack) >= fins[0].end
 
 
 def _left_handshake(

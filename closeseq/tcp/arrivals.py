@@ -136,8 +136,8 @@ def _deliveries_of_transmissions(evidence: Evidence, sender: End, flag: int) -> 
     deliveries: dict[int, Delivery] = {}
     for index, transmission in enumerate(transmissions):
         before = chosen is not None and transmission.step < chosen.step
-        challenge = _challenge(evidence, sender, transmission) if flag == SYN else None
-        if before and challenge is not None:
+        challenge = _challenge(evidence, sender, transmission) if before and flag == SYN else None
+        if challenge is not None:
             deliveries[transmission.step] = (
                 Arrival.PROVED,
                 f"did not fit: answered with the ACK #{challenge.packet}",

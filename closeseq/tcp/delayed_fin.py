@@ -19,9 +19,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from closeseq.connections.conversation import ENDS, Position, Traffic
 from closeseq.packets.segments import FIN, PSH, SYN, counts_on, difference, steps
+from closeseq.packets.value import or_0
 from closeseq.tcp.distance import Knowledge
 from closeseq.tcp.evidence import MILLISECOND, cached_on_evidence
-from closeseq.tcp.sender import Unseen, linux, unseen
+from closeseq.tcp.sender import STRIDE, Unseen, linux, may_follow, unseen
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from closeseq.tcp.evidence import Evidence, SentSegment
 
 LEAST_TIMEOUT_NS = 200 * MILLISECOND  # Linux adds at least this to the round trip (TCP_RTO_MIN)
+EVER_NS = 1 << 50  # 13 days: more than any wait here
 LATE = 8  # a timer may end late by this part of its time
 # Linux delays the ACK of a FIN that leaves the program to close (CLOSE_WAIT) by this at the least
 # (TCP_ATO_MIN); but where no data had come before, only until its clock ticks next.
@@ -67,12 +69,16 @@ def sent_before(evidence: Evidence, end: End, segment: SentSegment, fin: SentSeg
         segment: the first captured FIN, or an earlier segment of the same sender that is numbered past it.
         fin: the first captured FIN.
     """
-    if not linux(evidence, end) or (fin.event is not None and fin.event.position is Position.GAP):
+    if fin.event is not None and fin.event.position is Position.GAP:
         return None  # what was not captured was data
+    if segment is fin and not _anything_missing(evidence, end, fin):
+        return None
+    if not linux(evidence, end):
+        return None
     if segment is not fin and _overtaken(segment, fin):
         return None  # it was not lost
     missing = _missing(evidence, end, segment)
-    trip_ns = evidence.distance.least_ns[end] or 0
+    trip_ns = or_0(evidence.distance.least_ns[end])
     if missing is None:
         # It was sent uncaptured once at least, and not retransmitted between the two.
         number = _repetitions(evidence, end, segment, fin) if segment is not fin else 0
@@ -141,11 +147,19 @@ def closed_too_soon(evidence: Evidence, end: End, fin: SentSegment, taken_ns: in
     return first.time_ns - taken_ns < soon_ns
 
 
+def _anything_missing(evidence: Evidence, end: End, segment: SentSegment) -> bool:
+    """Whether an endpoint surely sent something uncaptured right before a segment; of most it did not."""
+    if not may_follow(evidence, end, segment, 1, STRIDE):
+        return False
+    count = unseen(evidence, end, segment, segment.step)
+    return count is not None and count.exact and count.number > 0
+
+
 def _overtaken(segment: SentSegment, fin: SentSegment) -> bool:
     """Whether a FIN that passed after a segment had been sent before it."""
     if segment.tsval is not None and fin.tsval is not None and difference(fin.tsval, segment.tsval):
         return difference(fin.tsval, segment.tsval) < 0
-    return counts_on(segment.ip_id or 0, fin.ip_id or 0)
+    return counts_on(segment.ip_id, fin.ip_id)
 
 
 def _missing(evidence: Evidence, end: End, segment: SentSegment) -> _Missing | None:
@@ -184,7 +198,7 @@ def _repetitions(evidence: Evidence, end: End, segment: SentSegment, fin: SentSe
     longer it lasted, the more timeouts had ended before it.
     """
     number = 1
-    ids = segment.ip_id or 0, fin.ip_id or 0
+    ids = segment.ip_id, fin.ip_id
     if counts_on(ids[1], ids[0]) and steps(ids[1], ids[0]) == 1:
         waited_ns = fin.first_ns - segment.first_ns
         while _late(_span(evidence, end, number) - _span(evidence, end, number - 1)) < waited_ns:
@@ -203,7 +217,7 @@ def _span(evidence: Evidence, end: End, number: int) -> int:
     """
     if number < 1:
         return 0
-    trip_ns = sum(ns or 0 for ns in evidence.distance.least_ns.values())
+    trip_ns = sum(map(or_0, evidence.distance.least_ns.values()))
     timeout_ns = trip_ns + max(LEAST_TIMEOUT_NS, 2 * trip_ns)
     smoothed_ns = _smoothed_round_trip_ns(evidence, end)
     probe_ns = min(smoothed_ns + max(LEAST_TIMEOUT_NS, 2 * smoothed_ns), 2 * smoothed_ns + LEAST_TIMEOUT_NS)
@@ -217,7 +231,7 @@ def _smoothed_round_trip_ns(evidence: Evidence, end: End) -> int:
     It is more than the round trip where the answer to its SYN had to be retransmitted: all that time counts
     (RFC 7323 4.1), and each answer after that takes an eighth off the difference.
     """
-    trip_ns = sum(ns or 0 for ns in evidence.distance.least_ns.values())
+    trip_ns = sum(map(or_0, evidence.distance.least_ns.values()))
     transmissions = evidence.transmissions(end, SYN)
     # What passed before the last retransmission had not arrived by then.
     after = evidence.after(end.peer, transmissions[-1].step) if transmissions else ()
@@ -227,11 +241,11 @@ def _smoothed_round_trip_ns(evidence: Evidence, end: End) -> int:
     ]
     if answer is None or not syns:
         return trip_ns
-    excess_ns = answer.first_ns - syns[0].first_ns + (evidence.distance.least_ns[end] or 0) - trip_ns
+    excess_ns = answer.first_ns - syns[0].first_ns + or_0(evidence.distance.least_ns[end]) - trip_ns
+    excess_ns = max(excess_ns, 0)
     for segment in evidence.after(end, answer.step):
-        if segment.bytes:
-            excess_ns -= excess_ns // 8
-    return trip_ns + max(excess_ns, 0)
+        excess_ns -= min(excess_ns // 8, min(segment.bytes, 1) * EVER_NS)  # nothing without data
+    return trip_ns + excess_ns
 
 
 class Tries(NamedTuple):

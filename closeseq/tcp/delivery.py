@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from closeseq.connections.conversation import End, Position
 from closeseq.packets.segments import FIN
-from closeseq.packets.value import value
+from closeseq.packets.value import or_0, value
 from closeseq.tcp.delayed_fin import LEAST_TIMEOUT_NS, loses_before_capture, reliable
 from closeseq.tcp.distance import Knowledge
 from closeseq.tcp.evidence import cached_on_evidence
@@ -200,7 +200,7 @@ def _answers_are_lost(
     evidence: Evidence, receiver: End, cover: SentSegment, transmission: SentSegment
 ) -> bool:
     """Whether an endpoint answers so late that its immediate answer to a transmission was not captured."""
-    least_ns = evidence.distance.least_ns[receiver] or 0
+    least_ns = or_0(evidence.distance.least_ns[receiver])
     late = cover.first_ns - transmission.first_ns > least_ns + LONGEST_DELAYED_ACK_NS
     return late and (cover.event is None or not cover.event.pure_ack)
 

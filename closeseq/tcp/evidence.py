@@ -58,7 +58,7 @@ class SentSegment:
     aborts: bool = False  # RST with ACK: its sender still has the connection and aborts it
     opens: bool = False  # SYN without ACK
     stale: bool = False  # its timestamp is older than an earlier one's: a delayed duplicate (PAWS rejects it)
-    ip_id: int | None = None  # IPv4 identification, of the last segment; 0 if it shows nothing, None for IPv6
+    ip_id: int = -1  # IPv4 identification, of the last segment; 0 if it shows nothing, -1 for IPv6
     ticks: int = 0  # of its timestamp clock since its sender's first segment
     segments: int = 1  # how many it is; 1 for an event
     unanswered: bool = False  # traffic that ends with something which calls for an answer and has none
@@ -115,13 +115,13 @@ class Evidence:
 
     def repeats_data(self, end: End) -> bool:
         """Whether an endpoint retransmitted data, as captured; a single byte looks like a keepalive."""
-        for step in self.conversation.steps:
-            if isinstance(step, Traffic):
-                if step.of(end).retransmissions or step.of(end).probes:
-                    return True
-            elif step.sender is end and step.length and step.position in REPEATS:
-                return True
-        return False
+        steps = self.conversation.steps
+        if any(
+            isinstance(s, Event) and s.sender is end and s.position in REPEATS and s.length for s in steps
+        ):
+            return True
+        streams = [s.of(end) for s in steps if isinstance(s, Traffic)]
+        return sum(one.retransmissions + one.probes for one in streams) > 0
 
     def made_ns(self, segment: SentSegment) -> int:
         """Return the latest time at which a segment was made, by its timestamp (ns since the epoch).

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 
 from closeseq.connections.conversation import Traffic
 from closeseq.packets.segments import FIN
-from closeseq.packets.value import value
+from closeseq.packets.value import or_0, value
 from closeseq.tcp import delayed_fin
 from closeseq.tcp.delayed_fin import FASTER_THAN_PROGRAM_NS, KERNEL_ANSWER_NS, PROBE_TIMER_LATE_NS
 from closeseq.tcp.delivery import FIRST_TIMEOUT_NS, Receipt
 from closeseq.tcp.distance import Knowledge
 from closeseq.tcp.evidence import MILLISECOND, Evidence, SentSegment, cached_on_evidence
-from closeseq.tcp.sender import counts_packets, unseen
+from closeseq.tcp.sender import counts_packets, may_follow, unseen
 from closeseq.tcp.timeline import Certainty
 
 if TYPE_CHECKING:
@@ -204,7 +204,7 @@ def _had_waited(evidence: Evidence, end: End, answer: SentSegment, receipt: Rece
     transmission = next(
         (s for s in evidence.transmissions(end.peer, FIN) if s.packet == receipt.packet), None
     )
-    least_ns = evidence.distance.least_ns[end] or 0
+    least_ns = or_0(evidence.distance.least_ns[end])
     return (
         transmission is not None
         and answer.first_ns - transmission.first_ns < KERNEL_ANSWER_NS + least_ns
@@ -327,10 +327,14 @@ def _sent_at_once(evidence: Evidence, end: End, answer: SentSegment, fin: SentSe
     Nothing was sent uncaptured before it, nor before the answer to the peer's FIN, all data had been
     acknowledged without a loss, and the peer's window was open.
     """
-    if fin.bytes or not counts_packets(evidence, end):
+    if fin.bytes:
+        return False
+    if not all(may_follow(evidence, end, s, 0, 0) for s in (answer, fin)):
         return False
     counts = [unseen(evidence, end, s, s.step) for s in (answer, fin)]
-    if any(count is None or count.number or not count.exact for count in counts):
+    if any(count is None or not count.exact or count.number for count in counts):
+        return False
+    if not counts_packets(evidence, end):
         return False
     path = evidence.conversation.path(end)
     if path.lost_before or path.lost_after or evidence.repeats_data(end):
@@ -351,9 +355,11 @@ def _knew_all_acknowledged(evidence: Evidence, end: End, answer: SentSegment, re
     It knew what the FIN itself acknowledges; another acknowledgement must have reached it.
     """
     sent = max((s.end for s in evidence.before(end, answer.step) if not s.reset), default=0)
-    received = [s for s in evidence.before(end.peer, answer.step) if s.ack is not None and s.ack >= sent]
-    return any(s.packet == receipt.packet for s in received) or any(
-        evidence.knew(answer, s) is Knowledge.MUST for s in received
+    before = evidence.before(end.peer, answer.step)
+    if any(s.packet == receipt.packet and s.ack is not None and s.ack >= sent for s in before):
+        return True
+    return any(
+        s.ack is not None and s.ack >= sent and evidence.knew(answer, s) is Knowledge.MUST for s in before
     )
 
 

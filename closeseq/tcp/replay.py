@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from closeseq.connections.conversation import ENDS, Conversation, End, Opener
 from closeseq.packets.segments import ACK, SYN
+from closeseq.packets.value import or_0
 from closeseq.tcp import fins, rst
 from closeseq.tcp.acknowledgement import acknowledged, unsettled
 from closeseq.tcp.arrivals import arrivals
@@ -229,7 +230,7 @@ def _seen_open(evidence: Evidence, end: End) -> bool:
     """Whether an endpoint is known not to have closed before the capture began: it opened, or sent data."""
     if evidence.conversation.opener is Opener.SEEN:
         return True
-    return any(s.end > (s.seq or 0) if s.event else s.bytes for s in evidence.sent[end] if not s.reset)
+    return any(s.end > or_0(s.seq) if s.event else s.bytes for s in evidence.sent[end] if not s.reset)
 
 
 def _fin_taken(evidence: Evidence, receiver: End, fin: fins.Fin, receipt: Receipt) -> Iterator[PlacedSignal]:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from closeseq.connections.conversation import End, Event, Position, Traffic
 from closeseq.packets.segments import FIN, SYN
+from closeseq.packets.value import or_0
 from closeseq.tcp.delivery import BACKOFF, FIRST_TIMEOUT_NS, Receipt, accepted
 from closeseq.tcp.timeline import Certainty
 
@@ -105,7 +106,7 @@ def acceptable(evidence: Evidence, event: Event, step: int, sender: End) -> bool
         # Only SYN_SENT has acknowledged nothing: there a RST counts if it acknowledges the SYN.
         # With data in the SYN (RFC 7413) it may acknowledge a part of it (RFC 9293 3.10.7.3).
         syns = evidence.transmissions(receiver, SYN)
-        return event.ack is not None and any((s.seq or 0) < event.ack <= s.end for s in syns)
+        return event.ack is not None and any(or_0(s.seq) < event.ack <= s.end for s in syns)
     if event.seq == expected:
         return True
     fin = [s for s in evidence.transmissions(sender, FIN) if s.step < step]

@@ -14,7 +14,7 @@ from operator import index
 from typing import TYPE_CHECKING, NamedTuple
 
 from closeseq.connections.conversation import ENDS
-from closeseq.packets.segments import counts_on, steps
+from closeseq.packets.segments import IP_IDS, counts_on, steps
 from closeseq.tcp.evidence import cached_on_evidence
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def linux(evidence: Evidence, end: End) -> bool:
     events = [s.event for s in evidence.sent[end] if s.event is not None and not s.reset]
     if not events or not LINUX_TTL - HOPS < events[0].ttl <= LINUX_TTL:
         return False
-    syn = next((e.syn_options for e in events if e.syn_options), 0)
+    syn = next((e.syn_options for e in events if e.syn and e.syn_options), 0)
     if syn:
         return f"{index(syn):x}".startswith(LINUX_OPTIONS)
     return counts_packets(evidence, end)
@@ -73,7 +73,7 @@ def counts_packets(evidence: Evidence, end: End) -> bool:
     """
     counted, before = 0, None
     for s in evidence.sent[end]:
-        if s.answer or not s.ip_id:
+        if s.answer or s.ip_id <= 0:
             continue
         # Where the packets of a stretch of traffic do not count up, it has no number.
         counted += s.segments - 1 + (before is not None and _goes_on(before, s))
@@ -84,7 +84,7 @@ def counts_packets(evidence: Evidence, end: End) -> bool:
 
 
 def _goes_on(segment: SentSegment, following: SentSegment) -> bool:
-    before, number = segment.ip_id or 0, following.ip_id or 0
+    before, number = segment.ip_id, following.ip_id
     # Of traffic the last number is known: its packets lie between.
     return counts_on(number, before) and steps(number, before) <= STRIDE * following.segments
 
@@ -109,18 +109,49 @@ def unseen(evidence: Evidence, end: End, segment: SentSegment, before: int) -> U
     Returns:
         The count; None where the numbers show nothing.
     """
-    if not segment.ip_id:
+    if segment.ip_id <= 0:
         return None
-    numbered = (s for s in reversed(evidence.before(end, before)) if not s.answer and s.ip_id)
-    last, earlier = next(numbered, None), next(numbered, None)
-    if last is None or not last.ip_id:
+    numbered = (s for s in reversed(evidence.before(end, before)) if not s.answer and s.ip_id > 0)
+    last = next(numbered, None)
+    if last is None:
         return None
-    if earlier is not None and earlier.ip_id and not counts_on(last.ip_id, earlier.ip_id):
-        return None  # they passed the capture point the other way round, or are not counted
     seen = [s for s in evidence.before(end, segment.step) if s.step > last.step]
     exact = all(s.event is not None for s in seen)
     number = steps(segment.ip_id, last.ip_id) - 1 - sum(s.segments for s in seen)
-    return Unseen(number, last, exact) if 0 <= number <= STRIDE else None
+    if number % IP_IDS > STRIDE or number < 0:
+        return None
+    earlier = next(
+        (s for s in reversed(evidence.before(end, last.step)) if not s.answer and s.ip_id > 0), None
+    )
+    if earlier is not None and not counts_on(last.ip_id, earlier.ip_id):
+        return None  # they passed the capture point the other way round, or are not counted
+    return Unseen(number, last, exact)
+
+
+def may_follow(evidence: Evidence, end: End, segment: SentSegment, least: int, most: int) -> bool:
+    """Whether so many packets may have been sent uncaptured right before a segment, by their numbers.
+
+    `unseen` counts them. Of nearly all segments this shows with fewer questions that it need not be asked.
+
+    Args:
+        evidence: of the connection.
+        end: the endpoint.
+        segment: one of its segments.
+        least: how many, at least.
+        most: how many, at most.
+    """
+    captured = 0  # without a number, right before the segment
+    for s in reversed(evidence.before(end, segment.step)):
+        if s.event is None:
+            break
+        if not s.answer and segment.ip_id <= 0:
+            return False
+        if not s.answer and s.ip_id > 0:
+            break
+        captured += 1
+    else:
+        return False
+    return (steps(segment.ip_id, s.ip_id) - 1 - captured - least) % IP_IDS <= most - least
 
 
 def without_socket(evidence: Evidence, end: End, segment: SentSegment) -> bool:
@@ -135,5 +166,7 @@ def without_socket(evidence: Evidence, end: End, segment: SentSegment) -> bool:
     """
     own = evidence.before(end, segment.step)
     return (
-        segment.event is not None and segment.event.ip_id == 0 and any(s.event and s.event.ip_id for s in own)
+        segment.event is not None
+        and segment.event.ip_id == 0
+        and any(s.event and s.event.ip_id > 0 for s in own)
     )

@@ -10,7 +10,7 @@ from itertools import pairwise, zip_longest
 from typing import TYPE_CHECKING
 
 from closeseq.connections.conversation import ENDS, Conversation, End, Event, Position, Traffic
-from closeseq.packets.value import cached, value
+from closeseq.packets.value import cached, or_0, value
 from closeseq.tcp.states import State
 from closeseq.tcp.timeline import Arrival, Certainty, Timeline, Transition
 from closeseq.verdict.incomplete import Missing, missing
@@ -57,13 +57,21 @@ class Close:
     @property
     def began(self) -> tuple[int, int]:
         """The latest time at which it was sent, and a packet that shows it: (time, packet)."""
+        return min(self._known)
+
+    @property
+    def began_ns(self) -> int:
+        """That time, since the Unix epoch."""
+        return min(time_ns for time_ns, _ in self._known)
+
+    @property
+    def _known(self) -> list[tuple[int, int]]:
         known = [
             (t.time_ns, t.packet)
             for t in (self.sent, self.received)
             if t is not None and t.packet is not None
         ]
-        known += [(e.time_ns, e.packet) for e in self.transmissions[:1]]
-        return min(known)
+        return known + [(e.time_ns, e.packet) for e in self.transmissions[:1]]
 
     @property
     def acknowledged(self) -> bool:
@@ -345,7 +353,12 @@ class Case:
     def first_closer(self) -> End | None:
         """The endpoint that sent its FIN first; None without a FIN."""
         closes = [self.close(end) for end in ENDS if self.close(end)]
-        return min(closes, key=lambda close: (close.began, close.order)).end if closes else None
+        if len(closes) < len(ENDS):
+            return closes[0].end if closes else None
+        one, other = closes
+        if one.began_ns != other.began_ns:
+            return one.end if one.began_ns < other.began_ns else other.end
+        return min(closes, key=lambda close: (close.began, close.order)).end
 
     def last_data(self, sender: End, stay: Stay) -> tuple[int, int] | None:
         """Return when a sender sent its last data, and the packet, if that was during a stay; else None.
@@ -354,7 +367,7 @@ class Case:
             sender: of the data.
             stay: of either endpoint.
         """
-        after, data = stay.entered.packet or 0, None
+        after, data = or_0(stay.entered.packet), None
         for step in reversed(self.conversation.steps):
             if isinstance(step, Traffic):
                 stream = step.of(sender)
@@ -383,18 +396,18 @@ class Case:
         sent, acked = 1, 0
         for earlier in self.conversation.steps[: self.conversation.steps.index(step)]:
             if isinstance(earlier, Traffic):
-                sent = max(sent, earlier.of(end).end or 0)
-                acked = max(acked, earlier.of(end.peer).ack or 0)
+                sent = max(sent, or_0(earlier.of(end).end))
+                acked = max(acked, or_0(earlier.of(end.peer).ack))
             elif earlier.sender is end:
                 sent = max(sent, 0 if earlier.rst else earlier.end)
             else:
-                acked = max(acked, earlier.ack or 0)
+                acked = max(acked, or_0(earlier.ack))
         if not isinstance(step, Traffic):
             return int(step.length == 0 or acked >= step.end)
         if step.of(end.peer).zero_windows:
             return 0
         stream = step.of(end)
-        sent_again = stream.bytes - max((stream.end or 0) - sent, 0)
+        sent_again = stream.bytes - max(or_0(stream.end) - sent, 0)
         return max(stream.probes - max(sent_again, 0), 0)
 
     def window_closed(self, end: End, before: Event | Traffic | None = None) -> bool:
@@ -404,15 +417,15 @@ class Case:
             end: which endpoint.
             before: announced before this step; None for the last of all.
         """
-        closed = False
-        for step in self.conversation.steps:
-            if step is before:
-                break
+        steps = self.conversation.steps
+        until = next((at for at, step in enumerate(steps) if step is before), len(steps))
+        for step in reversed(steps[:until]):
             if isinstance(step, Traffic):
-                closed = step.of(end).zero_windows > 0 if step.of(end) else closed
+                if step.of(end):
+                    return step.of(end).zero_windows > 0
             elif step.sender is end and not step.rst:
-                closed = step.window == 0
-        return closed
+                return step.window == 0
+        return False
 
     def absence(self, certainty: Certainty) -> Certainty:
         """Return the certainty of something that also rests on a packet *not* having been sent."""

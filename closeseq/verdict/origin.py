@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from closeseq.connections.conversation import End, Event, Position, Traffic
-from closeseq.packets.value import value
+from closeseq.packets.value import cached, or_0, value
 from closeseq.settings import SECOND
 from closeseq.tcp import rst
 from closeseq.tcp.rst import SOON_BEFORE_NS
@@ -56,8 +56,12 @@ class Origin:
         steps = case.conversation.steps
         at = steps.index(reset)
         self._before, self._after = steps[:at], steps[at + 1 :]
-        self.state = state_before(case, reset)
         self.signs = tuple(self._signs())
+
+    @cached
+    def state(self) -> State:
+        """The state of its alleged sender right before it."""
+        return state_before(self.case, self.reset)
 
     @property
     def weight(self) -> int:
@@ -264,9 +268,9 @@ class Origin:
         )
 
     def _ip_id(self, others: Sequence[Event]) -> Iterator[Sign]:
-        before = [e.ip_id for e in others if e.packet < self.reset.packet and e.ip_id]
+        before = [e.ip_id for e in others if e.packet < self.reset.packet and e.ip_id > 0]
         ip_id = self.reset.ip_id
-        if ip_id and before and before[-1] and (ip_id - before[-1]) % 65536 > ID_STRIDE:
+        if ip_id > 0 and before and (ip_id - before[-1]) % 65536 > ID_STRIDE:
             text = f"its IP id {ip_id} does not continue the {self.sender}'s ({before[-1]})"
             yield Sign(text, 2)
 
@@ -280,7 +284,7 @@ class Origin:
         highest = 0
         for step in steps:
             if isinstance(step, Traffic):
-                highest = max(highest, step.of(end).end or 0)
+                highest = max(highest, or_0(step.of(end).end))
             elif step.sender is end and not step.rst:
                 highest = max(highest, step.end)
         return highest

@@ -572,7 +572,7 @@ def event(row: dict, ends: tuple[End, End], shift: list[int]) -> Event:
         dsack=None if dsack is None else (dsack[0] - peer, dsack[1] - peer),
         sack=ack + row["sacked"] - peer if ack is not None and row["sacked"] else None,
         ttl=row["ttl"],
-        ip_id=None if row["ip_id"] < 0 else row["ip_id"],
+        ip_id=row["ip_id"],
         syn_options=row["syn_options"],
         elsewhere=row.get("elsewhere", False),
     )
@@ -621,7 +621,7 @@ def traffic(stretch: list[dict], ends: tuple[End, End], shift: list[int]) -> Tra
             ack=max(acks) - shift[1 - s] if acks else None,
             tsval=last["tsval"] if last["has_timestamps"] else None,
             tsecr=last["tsecr"] if last["has_timestamps"] else None,
-            ip_id=None if last["ip_id"] < 0 else counting([row["ip_id"] for row in own]),
+            ip_id=-1 if last["ip_id"] < 0 else counting([row["ip_id"] for row in own]),
             zero_windows=sum(row["window"] == 0 for row in plain),
             controls=sum(row["flags"] & (SYN | FIN | RST) > 0 for row in own),
             unanswered=len(tail),

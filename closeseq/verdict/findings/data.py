@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from closeseq.connections.conversation import ENDS, End, Event, Position, Traffic
+from closeseq.packets.value import or_0
 from closeseq.tcp.states import State
 from closeseq.tcp.timeline import Certainty
 from closeseq.units import count, packets, span
@@ -34,7 +35,7 @@ def half_close(case: Case) -> Iterator[Finding]:
         for step in case.conversation.steps:
             sent = _end_of_data(step, end.peer)
             if step.packet < fin.packet:
-                before = max(before, sent or 0)
+                before = max(before, or_0(sent))
             elif sent is not None and sent > before and step.packet not in case.lost:
                 first, last = first or step, step
             ack = ack_of(step, end)

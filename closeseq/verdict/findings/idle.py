@@ -173,7 +173,7 @@ class Cut:
 
 def idle_cut(case: Case) -> Iterator[Finding]:
     """After a long silence an endpoint sends, and gets nothing but its own retransmissions, or a RST."""
-    if _always_busy(case) or any(case.close(end) for end in ENDS):
+    if any(case.close(end) for end in ENDS) or _always_busy(case):
         return
     for end in ENDS:
         cut = _in_silence(case, end) or _refused(case, end)
@@ -183,11 +183,12 @@ def idle_cut(case: Case) -> Iterator[Finding]:
 
 def half_close_cut(case: Case) -> Iterator[Finding]:
     """The same inside a half-close: the endpoint that may still send does so in vain."""
-    if _always_busy(case):
+    half_closed = [
+        end for end in ENDS if case.close(end.peer).transmissions and case.stays(end, State.CLOSE_WAIT)
+    ]
+    if not half_closed or _always_busy(case):
         return
-    for end in ENDS:
-        if not case.close(end.peer).transmissions or not case.stays(end, State.CLOSE_WAIT):
-            continue
+    for end in half_closed:
         cut = _in_silence(case, end)
         if cut is not None:
             yield _cut(case, FindingCode.HALF_CLOSE_CUT, cut, "the half-closed connection")

@@ -258,11 +258,13 @@ def _answered_by_reset(case: Case, completing: Event) -> Iterator[Finding]:
 def never_accepted(case: Case) -> Iterator[Finding]:
     """The server's kernel acknowledged the client's data and FIN, and its program never sent a byte."""
     conversation = case.conversation
-    if conversation.server_bytes or not conversation.client_bytes or not case.timeline.began:
-        return
     close = case.close(End.CLIENT)
+    if not close or case.close(End.SERVER) or not case.timeline.began:
+        return
+    if conversation.server_bytes or not conversation.client_bytes:
+        return
     fin = next((one for one in close.transmissions if one.packet not in case.lost), None)
-    if fin is None or fin.end <= NO_DATA_END or not close.covers or case.close(End.SERVER):
+    if fin is None or fin.end <= NO_DATA_END or not close.covers:
         return
     for stay in case.stays(End.SERVER, State.CLOSE_WAIT):
         waited = case.lasted(stay)

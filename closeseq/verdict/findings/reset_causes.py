@@ -320,8 +320,11 @@ MOST_CAUSES = 3
 
 def reset_cause(case: Case) -> Iterator[Finding]:
     """One finding for each RST, or for each run of RSTs of one sender that look alike."""
-    for _, run in groupby(case.resets, key=_likeness):
-        resets = list(run)
+    if len(case.resets) > 1:
+        runs = [list(run) for _, run in groupby(case.resets, key=_likeness)]
+    else:
+        runs = [[reset] for reset in case.resets]
+    for resets in runs:
         until = resets[-1].time_ns if len(resets) > 1 else None
         first = Reset(case, resets[0])
         summary, advice = _texts(first, resets) if case.worded else ("", "")

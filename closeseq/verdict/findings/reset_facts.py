@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from closeseq.connections.conversation import ENDS, Event, Traffic
-from closeseq.packets.value import cached, value
+from closeseq.packets.value import cached, or_0, value
 from closeseq.tcp.states import NO_SOCKET, State
 from closeseq.units import count, listed
 from closeseq.verdict.findings.vanished import unanswered
@@ -167,7 +167,7 @@ class Reset:
         """Return the segment that it answers, if that is in this step of its peer."""
         if isinstance(step, Traffic):
             stream = step.of(self.peer)
-            data = (stream.end or 0) > (step.of(self.sender).ack or 0) and stream.bytes > 0
+            data = or_0(stream.end) > or_0(step.of(self.sender).ack) and stream.bytes > 0
             fits = stream.ack == self.event.seq
             return Answered(stream.last_packet, stream.last_ns, data=data) if fits else None
         if step.ack != self.event.seq and not (step.ack is None and step.syn and not self.answered_syn):

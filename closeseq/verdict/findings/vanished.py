@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from closeseq.connections.conversation import ENDS, End, Event, Position, Traffic
-from closeseq.packets.value import value
+from closeseq.packets.value import or_0, value
 from closeseq.settings import SECOND
 from closeseq.tcp.states import State
 from closeseq.tcp.timeline import Certainty
@@ -89,17 +89,16 @@ def vanished(case: Case, end: End) -> Unanswered | None:
     """
     gave_up = next((e for e in case.resets if e.sender is end and e.ack is not None), None)
     steps = case.conversation.steps
-    if gave_up is not None:
-        steps = steps[: steps.index(gave_up)]
-    tail = unanswered(case, end, steps, gave_up)
-    if tail is None:
+    if gave_up is None:
+        if case.state(end) not in (State.ESTABLISHED, State.CLOSE_WAIT):
+            return None
+        tail = unanswered(case, end, steps)
+        waited = tail is not None and case.now_ns - tail.since_ns >= case.limits.stuck_after_ns
+        return tail if waited else None
+    if not case.endings or case.endings[0][1] is not gave_up:
         return None
-    if gave_up is not None:
-        given_up = case.endings and case.endings[0][1] is gave_up
-        return tail if given_up and tail.enough else None
-    if case.state(end) not in (State.ESTABLISHED, State.CLOSE_WAIT):
-        return None
-    return tail if case.now_ns - tail.since_ns >= case.limits.stuck_after_ns else None
+    tail = unanswered(case, end, steps[: steps.index(gave_up)], gave_up)
+    return tail if tail is not None and tail.enough else None
 
 
 def unanswered(
@@ -117,11 +116,11 @@ def unanswered(
     for step in steps:
         if isinstance(step, Traffic):
             own, other = step.of(end), step.of(end.peer)
-            sent, acked = max(sent, own.end or 0), max(acked, other.ack or 0)
+            sent, acked = max(sent, or_0(own.end)), max(acked, or_0(other.ack))
         elif step.sender is end:
             sent = max(sent, step.end)
         else:
-            acked = max(acked, step.ack or 0)
+            acked = max(acked, or_0(step.ack))
     outstanding = sent > acked
     last: Traffic | None = None
     for step in reversed(steps):
