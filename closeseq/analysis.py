@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Self, TypeVar, cast, overload
 
 import numpy as np
 
-from closeseq.classes import Classes, Outcome
+from closeseq.classes import Classes, Drawing, Outcome
 from closeseq.connection import Connection
 from closeseq.connections import Connections
 from closeseq.judging import Judging
@@ -314,15 +314,30 @@ class Analysis(Judging, Sequence[Connection]):
         Raises:
             WorkerError: another process ended before its work was done.
         """
-        workers = self._workers(len(indices))
-        if workers == 1:
-            yield from map(draw, self.judged(indices))
-            return
-        first, parts = self._parts(indices, workers)
-        # All workers know from the start what is learned of the first ones.
-        yield from map(draw, self.judged(first))
-        for found in self._by_workers(lambda judged: [draw(one) for one in judged], parts, workers):
-            yield from found
+        return self._shared_out(lambda part, soon: self._draw(draw, part, soon=soon), indices)
+
+    def _draw(
+        self, draw: Callable[[Connection], Drawn], indices: Sequence[int], *, soon: bool
+    ) -> Iterator[Drawn]:
+        if not isinstance(draw, Drawing) or self.reading.files.several:  # texts may name the file of a packet
+            return map(draw, self.judged(indices, soon=soon))
+        finder = self._drawers.get(draw)
+        if finder is None:
+            finder = self._drawers[draw] = Classes(self.settings, drawing=draw, capture=self.path)
+        texts = finder.drawn(
+            self._connections,
+            np.asarray(indices, np.int64),
+            self._analysed,
+            self.now_ns,
+            dropped=self.reading.dropped,
+            soon=soon,
+        )
+        return cast("Iterator[Drawn]", texts)
+
+    @cached_property
+    def _drawers(self) -> dict[Drawing, Classes]:
+        """What draws connections, by how; what it learned of some holds for others."""
+        return {}
 
     def gathered(
         self, make: Callable[[Iterable[Connection]], Drawn], indices: Sequence[int]
@@ -337,35 +352,35 @@ class Analysis(Judging, Sequence[Connection]):
         Raises:
             WorkerError: another process ended before its work was done.
         """
+        return self._shared_out(
+            lambda part, soon: map(make, _in_portions(self.judged(part, soon=soon))), indices
+        )
+
+    def _shared_out(
+        self, work: Callable[[Sequence[int], bool], Iterator[Drawn]], indices: Sequence[int]
+    ) -> Iterator[Drawn]:
+        """Yield what `work` makes of connections, by several processes where there are many.
+
+        Args:
+            work: is called with some of the indices, and whether the first of these are waited for.
+            indices: of all of them, ascending.
+        """
         workers = self._workers(len(indices))
         if workers == 1:
-            yield from map(make, _in_portions(self.judged(indices)))
+            yield from work(indices, True)
             return
-        first, parts = self._parts(indices, workers)
-        yield from map(make, _in_portions(self.judged(first)))
-        for found in self._by_workers(
-            lambda judged: [make(some) for some in _in_portions(judged)], parts, workers
-        ):
-            yield from found
-
-    @staticmethod
-    def _parts(indices: Sequence[int], workers: int) -> tuple[Sequence[int], list[Sequence[int]]]:
-        """Return the connections that this process does itself, and those of each task of the workers."""
         size = max(1, min(AT_ONCE, len(indices) // (PARTS * workers)))
-        return indices[:size], [indices[at : at + size] for at in range(size, len(indices), size)]
-
-    def _by_workers(
-        self, work: Callable[[Iterator[Connection]], list[Drawn]], parts: list[Sequence[int]], workers: int
-    ) -> Iterator[list[Drawn]]:
-        """Yield what workers make of the connections of each part, in their order."""
+        # All workers know from the start what is learned of the first ones.
+        yield from work(indices[:size], True)
 
         def some(part: Sequence[int]) -> tuple[list[Drawn], Faults]:
             self.faults = Faults()
-            return work(self.judged(part, soon=False)), self.faults
+            return list(work(part, False)), self.faults
 
+        parts = [indices[at : at + size] for at in range(size, len(indices), size)]
         for found, faults in in_order(some, parts, workers):
             self.faults.merge(faults)
-            yield found
+            yield from found
 
     def tables(self, indices: Sequence[int] | None = None) -> NumpyTables:
         """Return connections, transitions, events and findings as columns of numpy.

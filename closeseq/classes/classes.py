@@ -9,18 +9,23 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, overload
 import numpy as np
 from numpy.typing import NDArray
 
+from closeseq.classes.columns import Columns
+from closeseq.classes.drawing import TextTemplate
 from closeseq.classes.forms import DROPPED, NOW, ONGOING, Forms, placed
 from closeseq.classes.numbers import Number, Tape
 from closeseq.classes.outcome import Outcome
 from closeseq.classes.shadows import shadowed
 from closeseq.classes.template import Template
-from closeseq.classes.tree import WILD_NS, Columns, ReplayResult, Tree
+from closeseq.classes.tree import WILD_NS, ReplayResult, Tree
 from closeseq.connection import Connection
 from closeseq.connections.steps import FAR_NS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from closeseq.classes.drawing import Drawing
+    from closeseq.classes.forms import Wording
+    from closeseq.classes.slots import Ends
     from closeseq.classes.tree import ConditionChain, Parted
     from closeseq.connections import Connections
     from closeseq.connections.conversation import Conversation
@@ -99,6 +104,8 @@ class Classes:
             known of all. Otherwise it is FAR_NS for all.
         faults: notes the connections at which closeseq itself fails.
         worded: whether whole judgements are needed (`judge`), with their texts.
+        drawing: how connections are drawn, if that is what is needed (`drawn`).
+        capture: the path of the capture, for what is drawn.
     """
 
     def __init__(
@@ -108,6 +115,8 @@ class Classes:
         kept: bool = False,
         faults: Faults | None = None,
         worded: bool = False,
+        drawing: Drawing | None = None,
+        capture: str = "",
     ) -> None:
         self.outcomes: list[Outcome] = []  # by number
         self.replays = 0  # that were made
@@ -115,8 +124,11 @@ class Classes:
         self._settings = settings
         self._kept = kept
         self._faults = faults
-        self._worded = worded
-        self._templates: dict[int, Template] = {}  # by path
+        self._worded = worded or drawing is not None
+        self._drawing = drawing
+        self._modules = () if drawing is None else drawing.modules
+        self._capture = capture
+        self._templates: dict[int, Template | TextTemplate] = {}  # by path
         self._number: dict[Outcome, int] = {}
         self._moment: dict[Leaf, int] = {}
         self._of_path: list[int] = []  # the outcome of each path
@@ -184,13 +196,10 @@ class Classes:
         self._moment = {NOW: now_ns, DROPPED: dropped, ONGOING: int(ongoing)}
         for portion in connections.portions(among, soon=soon):
             found: dict[int, tuple[Template, NDArray[np.int64]]] = {}  # by the place in the portion
-            with shadowed():
-                for skeleton in connections.skeletons(portion):
-                    nothing = list[tuple[NDArray[np.int64], Template, NDArray[np.int64]]]()
-                    filled = self._attempt(partial(self._filled, skeleton), len(skeleton), nothing)
-                    for rows, template, values in filled:
-                        places = np.searchsorted(portion, skeleton.connection[rows])
-                        found.update(zip(places.tolist(), ((template, own) for own in values), strict=True))
+            for skeleton, rows, template, values in self._known(connections, portion):
+                assert isinstance(template, Template)
+                places = np.searchsorted(portion, skeleton.connection[rows])
+                found.update(zip(places.tolist(), ((template, own) for own in values), strict=True))
             for place, conversation in enumerate(connections.conversations(portion)):
                 connection = made(conversation)
                 if (known := found.pop(place, None)) is not None:
@@ -198,7 +207,71 @@ class Classes:
                     self._attempt(partial(template.fill, connection, own.tolist()), 1, None)
                 yield connection
 
-    def _filled(self, skeleton: Skeleton) -> list[tuple[NDArray[np.int64], Template, NDArray[np.int64]]]:
+    def drawn(
+        self,
+        connections: Connections,
+        among: NDArray[np.int64],
+        made: Callable[[Conversation], Connection],
+        now_ns: int,
+        *,
+        dropped: int = 0,
+        soon: bool = True,
+    ) -> Iterator[str]:
+        """Yield what the drawing makes of connections; of those of rare classes one by one.
+
+        Args:
+            connections: all there are.
+            among: int64, ascending indices of those to draw.
+            made: makes a connection of its conversation.
+            now_ns: the moment for which they are judged, since the Unix epoch.
+            dropped: packets that the capture itself reports lost.
+            soon: whether the first of them are waited for.
+        """
+        assert self._drawing is not None
+        draw = self._drawing.draw
+        if len(among) < FEW and not self._kept:
+            yield from map(draw, map(made, connections.conversations(among)))
+            return
+        self._moment = {NOW: now_ns, DROPPED: dropped, ONGOING: 0}
+        for portion in connections.portions(among, soon=soon):
+            texts: list[Callable[[], str | None] | None] = [None] * len(portion)
+            for skeleton, rows, template, values in self._known(connections, portion):
+                assert isinstance(template, TextTemplate)
+                places = np.searchsorted(portion, skeleton.connection[rows]).tolist()
+                for place, own, ends in zip(places, values, skeleton.ends(rows), strict=True):
+                    texts[place] = partial(self._text, template, own, ends)
+            alone = [place for place, text in enumerate(texts) if text is None]
+            others = map(draw, map(made, connections.conversations(portion[alone])))
+            for place, text in enumerate(texts):
+                drawn = next(others) if text is None else text()
+                texts[place] = None  # a record may be long, and a portion has many
+                if drawn is None:
+                    drawn = draw(made(connections.conversation(int(portion[place]))))
+                yield drawn
+
+    def _text(self, template: TextTemplate, values: NDArray[Any], ends: Ends) -> str | None:
+        """Return the text of a connection; None if closeseq itself fails."""
+        return self._attempt(lambda: template.text(values.tolist(), ends), 1, None)
+
+    def _known(
+        self, connections: Connections, portion: NDArray[np.int64]
+    ) -> Iterator[tuple[Skeleton, NDArray[np.int64], Template | TextTemplate, NDArray[np.int64]]]:
+        """Yield the connections of a portion that have a template: rows of a skeleton, it, and their values.
+
+        Those that have none yet get one where that is worth while.
+        """
+        nothing = list[tuple[NDArray[np.int64], Template | TextTemplate, NDArray[np.int64]]]()
+        with shadowed(self._modules):
+            found = [
+                (skeleton, *one)
+                for skeleton in connections.skeletons(portion)
+                for one in self._attempt(partial(self._filled, skeleton), len(skeleton), nothing)
+            ]
+        yield from found
+
+    def _filled(
+        self, skeleton: Skeleton
+    ) -> list[tuple[NDArray[np.int64], Template | TextTemplate, NDArray[np.int64]]]:
         """Return the rows of a skeleton that have a template, with it and their values."""
         if self._full:
             self._begin_anew()
@@ -303,7 +376,7 @@ class Classes:
             conversation = placed(skeleton.conversation(row, wrap), tape.wording)
             connection = self._connection(conversation, wrap, contained=False)
             outcome = Outcome.of(connection)
-            template = Template(connection, tape.wording) if self._worded else None
+            template = self._template(connection, tape.wording)
         except Exception:  # noqa: BLE001 - noting failed, or judging does; judging it by itself shows which
             return None
         if not tree.fits(parted, tape.conditions):
@@ -314,6 +387,11 @@ class Classes:
         chain = tree.grow(parted, tape.conditions, path)
         self._conditions += len(chain.conditions)
         return chain
+
+    def _template(self, connection: Connection, wording: Wording) -> Template | TextTemplate | None:
+        if self._drawing is not None:
+            return TextTemplate(connection, wording, self._drawing)
+        return Template(connection, wording) if self._worded else None
 
     def _judged(self, conversation: Conversation) -> Outcome:
         """Judge one connection by itself."""
@@ -333,6 +411,7 @@ class Classes:
             conversation,
             self._settings,
             wrap(moment[NOW], NOW),
+            capture=self._capture,
             dropped=wrap(moment[DROPPED], DROPPED),
             ongoing=wrap(moment[ONGOING], ONGOING),
             contained=contained,

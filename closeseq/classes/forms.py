@@ -12,10 +12,11 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from closeseq.connections.conversation import Address, End
-from closeseq.connections.skeleton import Leaf
+from closeseq.connections.skeleton import Leaf, Name
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -170,7 +171,7 @@ class TextHole:
 
     __slots__ = ("given", "how")
 
-    def __init__(self, how: Callable[..., str], given: tuple[Any, ...]) -> None:
+    def __init__(self, how: Callable[..., Any], given: tuple[Any, ...]) -> None:
         self.how = how
         self.given = given
 
@@ -181,7 +182,7 @@ class Wording:
     def __init__(self) -> None:
         self.holes: list[TextHole] = []
 
-    def mark(self, how: Callable[..., str], *given: Any) -> str:
+    def mark(self, how: Callable[..., Any], *given: Any) -> str:
         """Return what stands in a text where `how(*given)` belongs.
 
         Args:
@@ -212,7 +213,7 @@ class AddressHole(Address):
             end: whose address belongs into the hole.
             wording: keeps the hole.
         """
-        place = cls(*address)
+        place = cls(Name(wording.mark(attrgetter("address"), end)), address.port)
         place.wording, place.end = wording, end
         return place
 

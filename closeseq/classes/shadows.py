@@ -16,34 +16,47 @@ from importlib import import_module
 from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
-from closeseq.classes.forms import NOTHING
+from closeseq.classes.forms import NOTHING, AddressHole
 from closeseq.classes.numbers import Number, Scaled
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from closeseq.classes.forms import Wording
+
 # Where the numbers of a connection are used.
 PACKAGES = ("closeseq.tcp", "closeseq.verdict")
 MODULES = ("closeseq.connection", "closeseq.connections.conversation")
-TEXTS = "closeseq.units"  # whatever is defined here returns texts
+# Whatever is defined here returns what is shown: texts, or numbers in another unit.
+TEXTS = ("closeseq.units", "closeseq.report.text", "closeseq.connections.community")
+
+KEPT = str | builtins.int | Number | AddressHole  # arguments of such a function; all others are lists
 
 
 @contextmanager
-def shadowed() -> Iterator[None]:
-    """Replace `min`, `max`, `int` and the functions for texts in these modules, until the block ends."""
-    for names, mine, _ in shadows():
+def shadowed(more: tuple[str, ...] = ()) -> Iterator[None]:
+    """Replace `min`, `max`, `int` and the functions for texts in these modules, until the block ends.
+
+    Args:
+        more: names of other modules in which this is to be done.
+    """
+    for names, mine, _ in shadows(more):
         names.update(mine)
     try:
         yield
     finally:
-        for names, _, own in shadows():
+        for names, _, own in shadows(more):
             names.update(own)
 
 
 @cache
-def shadows() -> list[tuple[dict[str, Any], dict[str, Any], dict[str, Any]]]:
-    """Return of each module its names, those that are replaced, and what they stand for otherwise."""
-    names = list(MODULES)
+def shadows(more: tuple[str, ...] = ()) -> list[tuple[dict[str, Any], dict[str, Any], dict[str, Any]]]:
+    """Return of each module its names, those that are replaced, and what they stand for otherwise.
+
+    Args:
+        more: as for `shadowed`.
+    """
+    names = [*MODULES, *more]
     for package in PACKAGES:
         found = pkgutil.walk_packages(import_module(package).__path__, f"{package}.")
         names += [package, *(one.name for one in found)]
@@ -53,7 +66,7 @@ def shadows() -> list[tuple[dict[str, Any], dict[str, Any], dict[str, Any]]]:
         own: dict[str, Any] = {"min": builtins.min, "max": builtins.max, "int": builtins.int}
         mine: dict[str, Any] = {"min": least, "max": greatest, "int": whole}
         for known, value in vars(module).items():
-            if isinstance(value, FunctionType) and value.__module__ == TEXTS:
+            if isinstance(value, FunctionType) and value.__module__ in TEXTS:
                 own[known], mine[known] = value, with_holes(value)
         # From here on the names stand in the module, so that Python's caches of where they are stay good.
         vars(module).update(own)
@@ -66,24 +79,28 @@ def with_holes(text: Callable[..., str]) -> Callable[..., str]:
     """Return a function that leaves a hole where `text` would make words of a Number.
 
     Args:
-        text: a function of closeseq/units.py.
+        text: a function of one of `TEXTS`.
     """
 
     @wraps(text)
     def words(*given: Any) -> str:
-        parts = [one if isinstance(one, str | builtins.int | Number) else list(one) for one in given]
-        numbers = (found for part in parts if (found := a_number(part)) is not None)
-        number = next(numbers, None)
-        return text(*parts) if number is None else number.tape.wording.mark(text, *parts)
+        parts = [one if isinstance(one, KEPT) else list(one) for one in given]
+        wordings = (found for part in parts if (found := a_wording(part)) is not None)
+        wording = next(wordings, None)
+        if wording is None:
+            return text(*parts)
+        return wording.mark(text, *(part.end if isinstance(part, AddressHole) else part for part in parts))
 
     return words
 
 
-def a_number(part: Any) -> Number | None:
-    """Return a Number that is this, or in this list; None if there is none."""
+def a_wording(part: Any) -> Wording | None:
+    """Return where a Number keeps the holes of texts, if this is one or has one in it; None if not."""
+    if isinstance(part, AddressHole):
+        return part.wording
     if part.__class__ is list:
-        return next((one for one in part if one.__class__ is Number), None)
-    return part if part.__class__ is Number else None
+        return next((one.tape.wording for one in part if one.__class__ is Number), None)
+    return part.tape.wording if part.__class__ is Number else None
 
 
 class NotingInt(type):

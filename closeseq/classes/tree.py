@@ -3,8 +3,6 @@
 Two replays of a skeleton compare the same forms until a condition comes out otherwise. So a replay is a chain
 of conditions, and where another one differs, its own chain begins. (Where the question was which value a
 number has, it begins with its own answer to that.)
-
-`Columns` evaluates forms for many connections at once, when they are first needed; `OneRow` for one.
 """
 
 from __future__ import annotations
@@ -14,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from closeseq.classes.forms import NOTHING, Derived
+from closeseq.classes.columns import LEAST, MOST, OneRow, Sums, magnitude
 from closeseq.classes.numbers import Question
 from closeseq.connections.steps import FAR_NS
 
@@ -23,193 +21,43 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from closeseq.classes.columns import Columns
     from closeseq.classes.forms import Forms
     from closeseq.classes.numbers import Condition
-    from closeseq.connections.skeleton import Leaf, Skeleton
 
-LEAST, MOST = int(np.iinfo(np.int64).min), int(np.iinfo(np.int64).max)
 FEW = 3  # connections that are followed one by one: columns cost more
 NOTHING_KNOWN = (id(None), 0)  # where connections part of which no replay is known
 WILD_NS = 1_000_000_000  # when to look again if it is not known when time changes the result
 
 
-class Plan(NamedTuple):
-    """How a form is computed."""
-
-    parts: list[tuple[NDArray[Any], int]]  # columns, and their factors
-    fits: bool  # whether 64 bits hold all on the way, in every row
-
-
-class Columns:
-    """The numbers of the connections of one skeleton; exact, also where 64 bits do not hold them.
+class Asked:
+    """Conditions that are evaluated at once.
 
     Args:
-        forms: all forms that came up.
-        skeleton: the connections; a *row* is a position among them.
-        constants: leaves that are the same for all, such as the moment for which they are judged.
+        forms: all forms.
+        conditions: in the order in which they were noted.
     """
 
-    def __init__(self, forms: Forms, skeleton: Skeleton, constants: dict[Leaf, int]) -> None:
-        self.forms = forms
-        self._skeleton = skeleton
-        self._constants = constants  # leaves that are the same for all
-        self._leaves: dict[int, NDArray[Any]] = {}
-        self._sizes: dict[int, int] = {}
-        self._plans: dict[int, Plan] = {}
+    __slots__ = ("_at_most", "_bounds", "_outcomes", "sums", "timed")
 
-    def holds(self, condition: Condition, rows: NDArray[np.int64]) -> tuple[NDArray[np.bool_], NDArray[Any]]:
-        """Return a mask of the rows for which a condition comes out as noted, and the form's values.
+    def __init__(self, forms: Forms, conditions: list[Condition]) -> None:
+        fit = all(LEAST <= one.bound <= MOST for one in conditions)
+        self.sums = Sums(forms, [(one.form, 0) for one in conditions]) if fit else None
+        self.timed = [place for place, one in enumerate(conditions) if forms.holds_time(one.form)]
+        if fit:
+            self._bounds = np.array([one.bound for one in conditions], np.int64)
+            self._at_most = np.array([one.kind is Question.AT_MOST for one in conditions])
+            self._outcomes = np.array([one.outcome for one in conditions])
 
-        Args:
-            condition: what was asked of a form, and how it came out.
-            rows: int64, ascending: which connections.
-        """
-        form, kind, bound, outcome = condition
-        values = self.form(form, rows)
-        if not LEAST <= bound <= MOST and values.dtype != object:
-            return np.full(len(rows), (kind is Question.AT_MOST and bound > 0) == outcome), values
-        if kind is not Question.AT_MOST:
-            mask = values == bound if outcome else values != bound
-        else:
-            mask = values <= bound if outcome else values > bound
-        return mask if mask.dtype == np.bool_ else mask.astype(np.bool_), values
-
-    def value(self, leaf: Leaf, row: int) -> int:
-        """Return a number of one connection.
+    def first(self, values: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return which condition comes out otherwise first, for each connection; their number for none.
 
         Args:
-            leaf: which number.
-            row: the connection, by its position in the skeleton.
+            values: of the conditions' forms: a row a connection, a column a condition.
         """
-        constant = self._constants.get(leaf)
-        return self._skeleton.value(leaf, row) if constant is None else constant
-
-    def form(self, form: int, rows: NDArray[np.int64]) -> NDArray[Any]:
-        """Return a form's values in these rows: int64, or Python's whole numbers where these do not fit."""
-        plan = self._plans.get(form)
-        if plan is None:
-            plan = self._plans[form] = self._plan(form)
-        everyone = len(rows) == len(self._skeleton)
-        parts = [(column if everyone else column[rows], factor) for column, factor in plan.parts]
-        if not plan.fits and sum(magnitude(part) * abs(factor) for part, factor in parts) > MOST:
-            parts = [(part.astype(object), factor) for part, factor in parts]
-        if not parts:
-            return np.zeros(len(rows), np.int64)
-        result, factor = parts[0]
-        if factor != 1:
-            result = result * factor
-        for part, factor in parts[1:]:
-            if factor == 1:
-                result = result + part
-            else:
-                result = result - part if factor == -1 else result + part * factor
-        return result
-
-    def number(self, form: int, offset: int, rows: NDArray[np.int64]) -> NDArray[Any]:
-        """Return a form's values with a constant added, as `form` does.
-
-        Args:
-            form: by its number.
-            offset: the constant.
-            rows: int64, ascending: which connections.
-        """
-        values = self.form(form, rows)
-        if values.dtype != object and magnitude(values) + abs(offset) > MOST:
-            values = values.astype(object)
-        return values + offset
-
-    def _plan(self, form: int) -> Plan:
-        terms = self.forms.terms[form]
-        parts = [(self._leaf(leaf), factor) for leaf, factor in terms]
-        fits = sum(self._sizes[leaf] * abs(factor) for leaf, factor in terms) <= MOST
-        return Plan(parts, fits or (len(terms) == 1 and terms[0][1] == 1))
-
-    def _leaf(self, number: int) -> NDArray[Any]:
-        found = self._leaves.get(number)
-        if found is None:
-            leaf = self.forms.leaves[number]
-            if isinstance(leaf, Derived):
-                found = self._derived(leaf)
-            elif leaf in self._constants:
-                constant = self._constants[leaf]  # a capture may claim to have lost any number of packets
-                fits = LEAST <= constant <= MOST
-                found = np.full(len(self._skeleton), constant, np.int64 if fits else object)
-            else:
-                found = self._skeleton.column(leaf).astype(np.int64, copy=False)
-            self._leaves[number] = found
-            self._sizes[number] = magnitude(found)
-        return found
-
-    def _derived(self, leaf: Derived) -> NDArray[Any]:
-        rows = np.arange(len(self._skeleton))
-        parts = []
-        for form, offset in leaf.parts:
-            values = self.form(form, rows) if form else np.zeros(len(rows), np.int64)
-            if magnitude(values) + abs(offset) > MOST or abs(leaf.constant) > MOST:
-                values = values.astype(object)
-            parts.append(values + offset)
-        result: NDArray[Any] = OF_COLUMNS[leaf.name](leaf.constant, *parts)
-        return result
-
-
-class OneRow:
-    """The numbers of one connection of a skeleton: for few connections this is faster than columns.
-
-    Args:
-        columns: the numbers of all of them.
-        row: which one, by its position.
-    """
-
-    def __init__(self, columns: Columns, row: int) -> None:
-        self._columns = columns
-        self._row = row
-        self._leaves: dict[int, int] = {}
-        self._values: dict[int, int] = {NOTHING: 0}
-
-    def form(self, form: int) -> int:
-        """Return a form's value; the form is given by its number."""
-        found = self._values.get(form)
-        if found is None:
-            found = 0
-            leaves = self._leaves
-            for leaf, factor in self._columns.forms.terms[form]:
-                value = leaves.get(leaf)
-                if value is None:
-                    value = leaves[leaf] = self._leaf(leaf)
-                found += value * factor
-            self._values[form] = found
-        return found
-
-    def _leaf(self, number: int) -> int:
-        leaf = self._columns.forms.leaves[number]
-        if isinstance(leaf, Derived):
-            return int(
-                OF_ROWS[leaf.name](leaf.constant, *(self.form(form) + more for form, more in leaf.parts))
-            )
-        return self._columns.value(leaf, self._row)
-
-
-# How derived leaves are made of their parts. The same for a column as for a number.
-HOW: dict[str, Callable[..., Any]] = {
-    "and": lambda constant, part: part & constant,
-    "mod": lambda constant, part: part % constant,
-    "div": lambda constant, part: part // constant,
-}
-OF_ROWS: dict[str, Callable[..., Any]] = {
-    **HOW,
-    "min": lambda _, a, b: min(a, b),
-    "max": lambda _, a, b: max(a, b),
-}
-OF_COLUMNS: dict[str, Callable[..., Any]] = {
-    **HOW,
-    "min": lambda _, a, b: np.minimum(a, b),
-    "max": lambda _, a, b: np.maximum(a, b),
-}
-
-
-def magnitude(values: NDArray[Any]) -> int:
-    """Return the greatest distance of a number of a column from 0."""
-    return max(abs(int(values.min())), abs(int(values.max()))) if len(values) else 0
+        found = np.where(self._at_most, values <= self._bounds, values == self._bounds) != self._outcomes
+        first: NDArray[np.int64] = np.where(found.any(axis=1), found.argmax(axis=1), found.shape[1])
+        return first
 
 
 @dataclass(slots=True)
@@ -220,6 +68,13 @@ class ConditionChain:
     conditions: list[Condition]  # in the order in which they were noted
     path: int  # the number of the replay
     partings: dict[int, ConditionChain] = field(default_factory=dict)  # where a condition came out otherwise
+    _asked: Asked | None = None  # the same conditions, once they were asked of several connections
+
+    def asked(self, forms: Forms) -> Asked:
+        """Return its conditions as columns; `forms` are all there are."""
+        if self._asked is None:
+            self._asked = Asked(forms, self.conditions)
+        return self._asked
 
 
 class Parted(NamedTuple):
@@ -279,6 +134,11 @@ class Tree:
                 for row in rows.tolist():
                     self._follow_one(chain, columns, row, result, learn)
                 continue
+            asked = chain.asked(columns.forms)
+            values = None if asked.sums is None else columns.few(asked.sums, rows)
+            if values is not None:
+                self._follow_few(chain, rows, values, columns=columns, result=result, part=part)
+                continue
             for place, condition in enumerate(chain.conditions):
                 holds, values = columns.holds(condition, rows)
                 if not holds.all():
@@ -290,6 +150,31 @@ class Tree:
                         break
                 result.limit(condition, rows, values, columns)
             result.path[rows] = chain.path
+
+    @staticmethod
+    def _follow_few(
+        chain: ConditionChain,
+        rows: NDArray[np.int64],
+        values: NDArray[np.int64],
+        *,
+        columns: Columns,
+        result: ReplayResult,
+        part: Callable[[Parted], None],
+    ) -> None:
+        """Follow a chain, all conditions at once: most connections that part do so in other places."""
+        asked = chain.asked(columns.forms)
+        first = asked.first(values)
+        for place in asked.timed:
+            held, ends = first > place, first == place
+            condition = chain.conditions[place]
+            result.limit(condition, rows[held], values[held, place], columns)
+            parted = condition._replace(outcome=not condition.outcome)
+            result.limit(parted, rows[ends], values[ends, place], columns)
+        for place in np.unique(first).tolist():
+            if place < len(chain.conditions):
+                part(Parted(chain, place, rows[first == place]))
+            else:
+                result.path[rows[first == place]] = chain.path
 
     def _follow_one(
         self,

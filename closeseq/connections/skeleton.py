@@ -136,11 +136,12 @@ class Skeleton:
         successor = int(self._successor[row])
         pair = int(table.histories.pair[index])
         ends = endpoints_of(table.pairs, slice(pair, pair + 1))[0]
+        vlans = table.pairs.vlan[pair].tolist()
         return compose(
             Wrapped(table.histories, index, client, wrap, HISTORY),
             [Wrapped(table.sides, 2 * index + (client ^ end), 0, at_end(wrap, end), SIDE) for end in (0, 1)],
             chain,
-            vlans=[tags(vlan) for vlan in table.pairs.vlan[pair].tolist()[:: 1 - 2 * client]],
+            vlans=[tags(wrap(vlans[client ^ end], Leaf(PAIR, "vlan", end))) for end in (0, 1)],
             named=[self._address(address_of(ends[client ^ end]), end, wrap) for end in (0, 1)],
             client=0,
             opener=Opener.SEEN if self._seen else Opener.INFERRED,
@@ -149,6 +150,18 @@ class Skeleton:
             else Wrapped(kept, successor, client, wrap, SUCCESSOR, KINDS_OF_EVENT),
             reasons=NO_REASONS if self.shared else self._steps.reasons.texts(),
         )
+
+    def ends(self, rows: NDArray[np.int64]) -> list[tuple[Address, Address]]:
+        """Return client and server of some of the connections.
+
+        Args:
+            rows: int64, which ones, by their positions in the skeleton.
+        """
+        pair, client = self._table.histories.pair[self.connection[rows]], self._client[rows].tolist()
+        return [
+            (address_of(both[end]), address_of(both[1 - end]))
+            for both, end in zip(endpoints_of(self._table.pairs, pair), client, strict=True)
+        ]
 
     @staticmethod
     def _address(address: Address, end: int, wrap: Callable[[int, Leaf], Any]) -> Address:

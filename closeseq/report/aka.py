@@ -55,7 +55,7 @@ class ToolSegment(NamedTuple):
     sender: End
     flags: int  # those of SYN, FIN, RST and ACK
     data: bool  # with payload
-    single: bool  # one segment
+    single: bool  # one segment; of later ones than the first that is not asked
     again: bool  # the same number as the last one with these flags of this end
 
     @classmethod
@@ -86,9 +86,9 @@ OF_SERVER, DATA, SEVERAL, AGAIN = 1 << 8, 1 << 9, 1 << 10, 1 << 11
 def looks(conversation: Conversation) -> Iterator[int]:
     """Yield a conversation as the other tools would see it, packet by packet: bits of a `ToolSegment`."""
     last: dict[int, int] = {}  # the number of the last segment with these flags of this end
-    for step in conversation.steps:
+    for place, step in enumerate(conversation.steps):
         if isinstance(step, Traffic):
-            yield from _in_traffic(step)
+            yield from _in_traffic(step, counted=place == 0)
             continue
         flags = step.flags & (SYN | FIN | RST | ACK)
         side = OF_SERVER if step.sender is End.SERVER else 0
@@ -102,12 +102,13 @@ def looks(conversation: Conversation) -> Iterator[int]:
         yield look
 
 
-def _in_traffic(traffic: Traffic) -> list[int]:
+def _in_traffic(traffic: Traffic, *, counted: bool) -> list[int]:
+    """Return a stretch as looks, at most one an endpoint; `counted`: whether they must show several."""
     client, server = traffic.client, traffic.server
     found = []
     for stream, side in ((client, 0), (server, OF_SERVER)):
         if stream.segments:
-            several = SEVERAL if stream.segments > 1 else 0
+            several = SEVERAL if counted and stream.segments > 1 else 0
             found.append(ACK | side | several | (DATA if stream.bytes else 0))
     return found[::-1] if server.segments and server.first_packet < client.first_packet else found
 
@@ -192,13 +193,15 @@ class Words(NamedTuple):
 
 def words(conversation: Conversation) -> Words:
     """Return the other tools' terms for a connection."""
-    silent = not conversation.client_bytes and not conversation.server_bytes
-    return _words(tuple(looks(conversation)), silent)
+    seen = tuple(looks(conversation))
+    reset = {look & OF_SERVER for look in seen if look & RST}
+    silent = len(reset) > 1 and not conversation.client_bytes and not conversation.server_bytes
+    return _words(seen, silent)
 
 
 @lru_cache(maxsize=1 << 12)
 def _words(seen: tuple[int, ...], silent: bool) -> Words:
-    """Return the words for these looks; `silent`: neither endpoint sent data."""
+    """Return the words for these looks; `silent`: both endpoints sent RST, and neither sent data."""
     zeek, segments = ZeekConnection(), [ToolSegment.of(look) for look in seen]
     for segment in segments:
         zeek.see(segment)

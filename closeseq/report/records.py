@@ -8,13 +8,18 @@ from __future__ import annotations
 import csv
 import json
 import re
+from functools import lru_cache
 from importlib.resources import files
+from operator import index
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from msgspec import UNSET, UnsetType, to_builtins
 from msgspec.json import Encoder
 from msgspec.json import format as json_format
 
+from closeseq.classes import Drawing
+from closeseq.classes.drawing import NumberHole
+from closeseq.classes.forms import TextHole
 from closeseq.connections.community import community_id
 from closeseq.connections.conversation import Conversation, End, Stream, Traffic
 from closeseq.report import aka, rows
@@ -25,8 +30,9 @@ from closeseq.verdict import vocabulary
 from closeseq.verdict.model import Severity
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
+    from closeseq.classes.forms import Wording
     from closeseq.connection import Connection
     from closeseq.connections.conversation import Opener
     from closeseq.reading import Reading
@@ -90,11 +96,60 @@ def encode(row: rows.Row | Record) -> str:
         text = json_format(_ENCODER.encode(row), indent=0).decode()
     except UnicodeEncodeError:  # half a surrogate pair, as in a name that is no UTF-8
         return json.dumps(to_builtins(row))
+    return _ascii(text)
+
+
+def _ascii(text: str) -> str:
     return text if text.isascii() else _NOT_ASCII.sub(_escaped, text)
 
 
 _ENCODER = Encoder()
 _NOT_ASCII = re.compile(r"[^\x00-\x7f]")
+
+
+# -------------------------------------------------------------------------- the record of a whole class
+
+# What stands in JSON where a hole is in a text: alone in its quotes, or among other words.
+_HOLE = re.compile(r'"\\u0000(\d+)\\u0000"|\\u0000(\d+)\\u0000')
+
+
+def _pieces(connection: Connection, wording: Wording) -> list[str | TextHole | NumberHole]:
+    """Return the record of a connection on noting numbers: JSON in pieces, and what leaves its holes."""
+
+    def hole(one: object) -> str:
+        return str(one) if isinstance(one, str) else wording.mark(index, one)
+
+    marked = Encoder(enc_hook=hole).encode(draw(connection))
+    text = _ascii(json_format(marked, indent=0).decode())
+    found: list[str | TextHole | NumberHole] = []
+    for place, part in enumerate(_HOLE.split(text)):
+        if place % 3 == 0:
+            found.append(part)
+        elif part is not None:
+            one = wording.holes[int(part)]
+            if place % 3 == 1 and one.how in _OF_NUMBERS:
+                found.append(NumberHole(one.how, *one.given))
+            else:
+                quote = '"' if place % 3 == 1 else ""
+                found += [quote, TextHole(_within(one.how), one.given), quote]
+    return found
+
+
+@lru_cache(maxsize=64)
+def _within(how: Callable[..., str]) -> Callable[..., str]:
+    """Return what makes a text as it stands between the quotes of JSON."""
+    return lambda *given: _ascii(_ENCODER.encode(how(*given))[1:-1].decode())
+
+
+def _numbers(values: list[Any]) -> list[str]:
+    """Return numbers as JSON has them."""
+    return _ENCODER.encode(values)[1:-1].decode().split(",")
+
+
+_OF_NUMBERS = (index, seconds)  # what makes numbers, where a text has a hole for one
+
+
+# ------------------------------------------------------------------------------------------- its parts
 
 
 def _escaped(found: re.Match[str]) -> str:
@@ -242,15 +297,19 @@ def header(reading: Reading, connections: int) -> Record:
     }
 
 
-def jsonl(selection: Selection) -> Iterator[str]:
-    """Yield one line of JSON a connection."""
-    for text in selection.drawn(json_record):
-        yield text + "\n"
-
-
 def json_record(connection: Connection) -> str:
     """Return a connection's record as JSON in one line; see `contained` for faults."""
     return contained(connection, _line, lambda one: encode(bare_record(one)))
+
+
+# For whole captures: the record of one connection serves for all that close alike.
+JSON_RECORDS = Drawing(json_record, _pieces, _numbers, (__name__, aka.__name__))
+
+
+def jsonl(selection: Selection) -> Iterator[str]:
+    """Yield one line of JSON a connection."""
+    for text in selection.drawn(JSON_RECORDS):
+        yield text + "\n"
 
 
 def population(selection: Selection) -> Record:
@@ -291,7 +350,7 @@ def json_object(selection: Selection) -> Iterator[str]:
     head = json.dumps(whole, indent=2)
     yield head.removesuffix("\n}") + ',\n  "connections": ['
     between = "\n"
-    for text in selection.drawn(json_record):
+    for text in selection.drawn(JSON_RECORDS):
         yield between + "    " + text
         between = ",\n"
     yield ("\n  ]" if between == ",\n" else "]") + "\n}"

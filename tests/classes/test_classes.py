@@ -14,14 +14,15 @@ from hypothesis import strategies as st
 from class_examples import SETTINGS, analysed, classes_of, together
 from closeseq.analysis import Analysis
 from closeseq.classes import Classes, Outcome
+from closeseq.classes.columns import Columns
 from closeseq.classes.forms import Forms
 from closeseq.classes.numbers import Number, Tape
-from closeseq.classes.tree import Columns
 from closeseq.connections import Connections
 from closeseq.connections.conversation import Conversation, Event, Path, Stream, Traffic
 from closeseq.connections.skeleton import MOST_STEPS
 from closeseq.connections.steps import FAR_NS
 from closeseq.errors import ScriptError
+from closeseq.report.records import JSON_RECORDS, json_record
 from closeseq.script import PORTS, segments
 from examples import examples
 from segment_rows import CAPTURES, captured, fed, joined, soups
@@ -159,6 +160,15 @@ def assert_judged_together_as_alone(analysis):
         assert filled.timeline == alone.timeline
         assert filled.judgement == alone.judgement
         assert filled.shape == alone.shape
+    assert_drawn_together_as_alone(analysis, indices)
+
+
+def assert_drawn_together_as_alone(analysis, indices):
+    """Compare each record with that of the same connection by itself."""
+    finder = Classes(SETTINGS, kept=True, drawing=JSON_RECORDS, capture=analysis.path)
+    drawn = list(finder.drawn(analysis._connections, indices, analysis._analysed, analysis.now_ns))
+    assert finder.unlike == 0
+    assert drawn == [json_record(analysis._connection(index)) for index in indices.tolist()]
 
 
 @pytest.mark.parametrize("wait", [0, SECOND, 100 * SECOND])
@@ -338,6 +348,38 @@ def test_feeding_in_small_batches_gives_the_same_classes():
     assert members(fed(rows, 13)) == members(fed(rows))
 
 
+@pytest.mark.parametrize("together", [0, 1000])
+def test_however_many_are_followed_at_once_the_classes_are_the_same(together, monkeypatch):
+    rows = busy_server(300, 7)
+    expected = [one.members for one in analysed(rows).classes]
+    monkeypatch.setattr("closeseq.classes.columns.TOGETHER", together)
+    monkeypatch.setattr("closeseq.classes.tree.FEW", 0)
+    assert [one.members for one in analysed(rows).classes] == expected
+
+
+def test_records_of_many_that_close_alike_are_drawn_once(monkeypatch):
+    rows = together([segments(OPEN + f"C:A+{n + 1} S:A {CLOSE}", start_ns=n) for n in range(60)])
+    analysis = analysed(rows, int(rows.time_ns.max()) + SECOND)
+    alone = [json_record(one) for one in analysis]
+    drawn = []
+    monkeypatch.setattr("closeseq.report.records._line", lambda one: drawn.append(one) or "alone")
+    assert list(analysis.drawn(JSON_RECORDS, range(60))) == alone
+    assert len(set(alone)) == 60
+    assert drawn == []
+
+
+@pytest.mark.parametrize("step", ["values", "text", "__init__"])
+def test_where_a_text_cannot_be_made_once_each_record_is_made_by_itself(step, monkeypatch):
+    analysis = analysed(together([segments(OPEN + "C:FA S:A S:FA C:A", start_ns=n) for n in range(50)]))
+    alone = [json_record(one) for one in analysis]
+
+    def fail(*_):
+        raise KeyError("made for the test")
+
+    monkeypatch.setattr(f"closeseq.classes.drawing.TextTemplate.{step}", fail)
+    assert list(analysis.drawn(JSON_RECORDS, range(50))) == alone
+
+
 def test_where_noting_fails_each_connection_is_judged_by_itself(monkeypatch):
     rows = together([segments(OPEN + ending) for ending in ("C:FA S:A S:FA C:A", "C:RA") * 4])
     analysis = analysed(rows)
@@ -469,7 +511,7 @@ def test_a_time_further_off_than_64_bits_hold_never_comes():
 def test_where_classes_cannot_be_found_each_connection_is_judged_by_itself(monkeypatch):
     rows = together([segments(OPEN + ending) for ending in ("C:FA S:A S:FA C:A", "C:RA") * 20])
     analysis = analysed(rows)
-    monkeypatch.setattr(Columns, "holds", None)
+    monkeypatch.setattr(Columns, "_leaf", None)
     finder = Classes(SETTINGS)
     found = finder.find(analysis._connections, analysis.now_ns)
     assert finder.unlike == len(analysis)

@@ -7,10 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from closeseq.classes.columns import LEAST, MOST, Columns, OneRow, Sums
 from closeseq.classes.forms import NOW, Forms
 from closeseq.classes.numbers import Number, Scaled, Tape
 from closeseq.classes.shadows import greatest, least, shadowed, shadows, whole
-from closeseq.classes.tree import LEAST, MOST, Columns, ReplayResult, Tree
+from closeseq.classes.tree import ReplayResult, Tree
 from closeseq.connections.skeleton import Leaf
 from closeseq.units import span
 from closeseq.verdict.findings import stuck
@@ -118,7 +119,17 @@ def test_rows_for_which_all_that_was_noted_comes_out_alike_go_the_same_way(progr
         tree.follow(columns, result, learn)
         for row, path in zip(half, result.path.tolist(), strict=True):
             assert run(program, row) == ways[path]
+        assert_sums(columns, forms, half)
     assert len(ways) <= len(rows)
+
+
+def assert_sums(columns, forms, rows):
+    """Compare forms that are computed at once with each by itself."""
+    parts = [(form, constant) for form in range(len(forms)) for constant in (0, -5, MOST)]
+    found = columns.sums(Sums(forms, parts), np.arange(len(rows)))
+    for row, values in enumerate(found.tolist()):
+        one = OneRow(columns, row)
+        assert values == [one.form(form) + constant for form, constant in parts]
 
 
 def test_what_follows_from_what_was_noted_is_not_noted_again():
