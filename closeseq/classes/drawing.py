@@ -8,6 +8,7 @@ drawing compares is noted too, so that a class has one text.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from closeseq.classes.slots import Slots
@@ -28,8 +29,8 @@ if TYPE_CHECKING:
 class NumberHole(NamedTuple):
     """A place in a text for a number, in the way in which the report writes numbers."""
 
-    how: Callable[..., Any]  # makes it, an int or a float, of a connection's number
     number: Number
+    how: Callable[[int], Any] | None = None  # makes another number of it; None for the number itself
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +40,8 @@ class Drawing:
     draw: Callable[[Connection], str]  # of one that is judged
     # Of one on noting numbers: its text in pieces, and what leaves its holes. May raise anything.
     pieces: Callable[[Connection, Wording], Sequence[str | TextHole | NumberHole]]
-    numbers: Callable[[list[Any]], Sequence[str]]  # writes numbers
+    numbers: Callable[[list[Any]], Sequence[str]]  # writes numbers as they stand in the text
+    texts: Callable[[list[str]], Sequence[str]]  # writes the contents of holes as they stand in it
     modules: tuple[str, ...]  # in which `draw` handles the numbers of a connection
 
     def __call__(self, connection: Connection) -> str:
@@ -58,10 +60,10 @@ class TextTemplate:
 
     def __init__(self, connection: Connection, wording: Wording, drawing: Drawing) -> None:
         self._slots = Slots(wording)
-        self._write = drawing.numbers
-        numbers: dict[Callable[..., Any], dict[int, None]] = {}  # by what makes them: their slots, in order
+        self._drawing = drawing
+        numbers: dict[Callable[[int], Any] | None, dict[int, None]] = {None: {}}  # by how: slots, in order
         texts: list[Get] = []
-        turns: list[tuple[Callable[..., Any] | None, int]] = []  # of each hole: what makes it, and of what
+        turns: list[tuple[object, int]] = []  # of each hole: what makes it, and of what
         format_ = []
         for piece in drawing.pieces(connection, wording):
             if isinstance(piece, str):
@@ -73,15 +75,16 @@ class TextTemplate:
                 numbers.setdefault(piece.how, {})[slot] = None
                 turns.append((piece.how, slot))
             else:
-                turns.append((None, len(texts)))
+                turns.append((texts, len(texts)))
                 texts.append(self._slots.hole(piece))
         self._format = "".join(format_)
-        self._numbers = [(how, [*slots]) for how, slots in numbers.items()]
+        made: list[tuple[object, int]] = [(how, slot) for how, slots in numbers.items() for slot in slots]
+        made += [(texts, at) for at in range(len(texts))]
+        place = {(id(how), at): number for number, (how, at) in enumerate(made)}
+        self._order = picked([place[id(how), at] for how, at in turns])
+        self._whole = picked([*numbers.pop(None)])
+        self._made = [(how, picked([*slots])) for how, slots in numbers.items() if how is not None]
         self._texts = texts
-        made = [*((how, slot) for how, slots in self._numbers for slot in slots)]
-        place: dict[Any, int] = {one: at for at, one in enumerate(made)}
-        place |= {(None, at): len(made) + at for at in range(len(texts))}
-        self._order = [place[turn] for turn in turns]
 
     def values(self, columns: Columns, rows: NDArray[np.int64]) -> NDArray[Any]:
         """Return the values of some connections; see `Slots.values`.
@@ -99,8 +102,15 @@ class TextTemplate:
             values: its row of `values`, as plain Python.
             ends: its client and server.
         """
-        numbers: list[Any] = []
-        for how, slots in self._numbers:
-            numbers += [how(values[slot]) for slot in slots]
-        found = [*self._write(numbers), *[text(values, ends) for text in self._texts]]
-        return self._format % tuple([found[at] for at in self._order])
+        numbers = [*self._whole(values)]
+        for how, slots in self._made:
+            numbers += map(how, slots(values))
+        drawing, texts = self._drawing, [text(values, ends) for text in self._texts]
+        return self._format % self._order([*drawing.numbers(numbers), *drawing.texts(texts)])
+
+
+def picked(places: list[int]) -> Callable[[Sequence[Any]], tuple[Any, ...]]:
+    """Return what picks the items at these places of a sequence, in this order."""
+    if len(places) > 1:
+        return itemgetter(*places)
+    return lambda items: tuple(items[place] for place in places)

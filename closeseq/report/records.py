@@ -8,7 +8,6 @@ from __future__ import annotations
 import csv
 import json
 import re
-from functools import lru_cache
 from importlib.resources import files
 from operator import index
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -19,7 +18,7 @@ from msgspec.json import format as json_format
 
 from closeseq.classes import Drawing
 from closeseq.classes.drawing import NumberHole
-from closeseq.classes.forms import TextHole
+from closeseq.classes.numbers import Number
 from closeseq.connections.community import community_id
 from closeseq.connections.conversation import Conversation, End, Stream, Traffic
 from closeseq.report import aka, rows
@@ -32,7 +31,7 @@ from closeseq.verdict.model import Severity
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-    from closeseq.classes.forms import Wording
+    from closeseq.classes.forms import TextHole, Wording
     from closeseq.connection import Connection
     from closeseq.connections.conversation import Opener
     from closeseq.reading import Reading
@@ -116,29 +115,28 @@ _HOLE = re.compile(r'"\\u0000(\d+)\\u0000"|\\u0000(\d+)\\u0000')
 def _pieces(connection: Connection, wording: Wording) -> list[str | TextHole | NumberHole]:
     """Return the record of a connection on noting numbers: JSON in pieces, and what leaves its holes."""
 
-    def hole(one: object) -> str:
+    def marked(one: object) -> str:
         return str(one) if isinstance(one, str) else wording.mark(index, one)
 
-    marked = Encoder(enc_hook=hole).encode(draw(connection))
-    text = _ascii(json_format(marked, indent=0).decode())
+    text = _ascii(json_format(Encoder(enc_hook=marked).encode(draw(connection)), indent=0).decode())
     found: list[str | TextHole | NumberHole] = []
     for place, part in enumerate(_HOLE.split(text)):
-        if place % 3 == 0:
-            found.append(part)
-        elif part is not None:
-            one = wording.holes[int(part)]
-            if place % 3 == 1 and one.how in _OF_NUMBERS:
-                found.append(NumberHole(one.how, *one.given))
-            else:
-                quote = '"' if place % 3 == 1 else ""
-                found += [quote, TextHole(_within(one.how), one.given), quote]
+        if place % 3 == 0 or part is None:
+            found.append(part or "")
+            continue
+        hole, quote = wording.holes[int(part)], '"' if place % 3 == 1 else ""
+        if quote and hole.how in _OF_NUMBERS:
+            found.append(NumberHole(hole.given[0], _OF_NUMBERS[hole.how]))
+        elif hole.how in _DIGITS and isinstance(hole.given[0], Number) and not any(hole.given[1:]):
+            found += [quote, NumberHole(hole.given[0]), quote]
+        else:
+            found += [quote, hole, quote]
     return found
 
 
-@lru_cache(maxsize=64)
-def _within(how: Callable[..., str]) -> Callable[..., str]:
-    """Return what makes a text as it stands between the quotes of JSON."""
-    return lambda *given: _ascii(_ENCODER.encode(how(*given))[1:-1].decode())
+# What makes a number of a hole; and what makes its digits, which are the same in a text, if it has no format.
+_OF_NUMBERS: dict[Callable[..., Any], Callable[[int], Any] | None] = {index: None, seconds: seconds}
+_DIGITS = (str, format)
 
 
 def _numbers(values: list[Any]) -> list[str]:
@@ -146,7 +144,10 @@ def _numbers(values: list[Any]) -> list[str]:
     return _ENCODER.encode(values)[1:-1].decode().split(",")
 
 
-_OF_NUMBERS = (index, seconds)  # what makes numbers, where a text has a hole for one
+def _texts(texts: list[str]) -> list[str]:
+    """Return texts as they stand between the quotes of JSON."""
+    # A quote within a text has a backslash before it, so that `","` stands only between two of them.
+    return _ascii(_ENCODER.encode(texts)[2:-2].decode()).split('","') if texts else []
 
 
 # ------------------------------------------------------------------------------------------- its parts
@@ -303,7 +304,7 @@ def json_record(connection: Connection) -> str:
 
 
 # For whole captures: the record of one connection serves for all that close alike.
-JSON_RECORDS = Drawing(json_record, _pieces, _numbers, (__name__, aka.__name__))
+JSON_RECORDS = Drawing(json_record, _pieces, _numbers, _texts, (__name__, aka.__name__))
 
 
 def jsonl(selection: Selection) -> Iterator[str]:
