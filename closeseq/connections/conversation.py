@@ -111,7 +111,7 @@ class Event:
     @property
     def pure_ack(self) -> bool:
         """Whether it only acknowledges: no data, no SYN, FIN or RST."""
-        return self.length == 0 and not self.flags & (SYN | FIN | RST) and bool(self.flags & ACK)
+        return not self.flags & (SYN | FIN | RST) and bool(self.flags & ACK) and self.length == 0
 
     @property
     def letters(self) -> str:

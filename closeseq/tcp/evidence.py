@@ -282,9 +282,11 @@ def cached_on_evidence(inference: F) -> F:
     @wraps(inference)
     def infer(evidence: Evidence, end: End, number: Any = None, *rest: Sequence[SentSegment]) -> Any:
         key = (inference, end, number, rest[0][0].step if rest and rest[0] else None)
-        if key not in evidence.cache:
-            arguments = rest if number is None else (number, *rest)
-            evidence.cache[key] = inference(evidence, end, *arguments)
-        return evidence.cache[key]
+        cache = evidence.cache
+        if key in cache:
+            return cache[key]
+        arguments = rest if number is None else (number, *rest)
+        found = cache[key] = inference(evidence, end, *arguments)
+        return found
 
     return infer  # type: ignore[return-value]

@@ -82,23 +82,24 @@ def _never_captured(evidence: Evidence, sender: End) -> Fin | None:
 
     A single byte of data would leave the same trace, so this is never more than assumed.
     """
-    end, data = None, False
-    later = []
+    end: int | None = None
+    later, before = [], []
     for segment in evidence.sent[sender]:
-        data |= segment.bytes > 1 or bool(segment.event and segment.event.syn)
         if end is not None and segment.event and segment.event.pure_ack and segment.event.seq == end + 1:
             later.append(segment)
             break
+        before.append(segment)
         if not segment.reset:
             end = segment.end if end is None else max(end, segment.end)
     if end is None or any(s.end > end + 1 for s in evidence.sent[sender]):
         return None
-    if not data or _is_data(evidence, sender, end):
-        return None  # the numbers may be those of a keepalive, one below the next, or of a byte
     acks = evidence.sent[sender.peer]
     later += [s for s in acks if s.ack == end + 1 and not s.reset][:1]
     if not later:
         return None
+    data = any(s.bytes > 1 or (s.event and s.event.syn) for s in before)
+    if not data or _is_data(evidence, sender, end):
+        return None  # the numbers may be those of a keepalive, one below the next, or of a byte
     return Fin(end + 1, (), _shown_by(min(later, key=lambda s: s.step), Certainty.ASSUMED))
 
 

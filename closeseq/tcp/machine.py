@@ -9,6 +9,7 @@ packet is known, and becomes certain again where all ways meet.
 from __future__ import annotations
 
 from enum import Enum
+from functools import cache
 from typing import TYPE_CHECKING
 
 from closeseq.connections.conversation import ENDS, End, Event
@@ -111,14 +112,8 @@ class Machine:
             self.expiries.pop(end, None)
 
     def _led(self, end: End, signal: Signal) -> frozenset[State]:
-        """Return where a signal leads from every state in which an end may be.
-
-        An end that sends FIN was in a state that can send it, or send it again.
-        """
-        possible = self.possible[end]
-        if signal is Signal.SENDS_FIN:
-            possible = (possible & SENDERS_OF_FIN) or possible
-        return frozenset(follow(state, signal) for state in possible)
+        """Return where a signal leads from every state in which an end may be."""
+        return led(self.possible[end], signal)
 
     def _certainty(self, happening: PlacedSignal, after: State) -> Certainty:
         """Follow a signal from every state in which its end may be; return how sure the new state is."""
@@ -162,6 +157,8 @@ class Machine:
 
     def let_time_pass(self, now_ns: int) -> None:
         """Let the timers run out that end before a moment, in nanoseconds since the Unix epoch."""
+        if not self.expiries:
+            return
         for end, due in sorted(self.expiries.items(), key=lambda item: item[1]):
             before = self.state[end]
             if due >= now_ns or before not in (State.TIME_WAIT, State.FIN_WAIT_2):
@@ -208,3 +205,21 @@ class Machine:
             self.evidence.distance,
             strays,
         )
+
+
+@cache
+def led(possible: frozenset[State], signal: Signal) -> frozenset[State]:
+    """Return where a signal leads from all of some states.
+
+    An end that sends FIN was in a state that can send it, or send it again.
+
+    Args:
+        possible: states in which an end may be.
+        signal: what it sends or receives.
+
+    Raises:
+        AssertionError: it cannot come in one of them.
+    """
+    if signal is Signal.SENDS_FIN:
+        possible = (possible & SENDERS_OF_FIN) or possible
+    return frozenset(follow(state, signal) for state in possible)
