@@ -40,6 +40,11 @@ def count(number: int, noun: str, plural: str | None = None) -> str:
     return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
 
 
+def were(number: int) -> str:
+    """Return the verb for so many things in the past: `was` for one, `were` for any other number."""
+    return "was" if number == 1 else "were"
+
+
 def times(number: int) -> str:
     """Return `once`, `twice`, `5 times`."""
     return {1: "once", 2: "twice"}.get(number, f"{number:,} times")

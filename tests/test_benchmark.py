@@ -13,6 +13,7 @@ from machine import needs
 from places import ROOT
 
 CONNECTIONS = 400
+PARTINGS = ROOT / "scripts" / "partings"
 
 
 @pytest.fixture(scope="module")
@@ -101,3 +102,28 @@ def test_an_unknown_capture_is_refused():
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
     assert result.returncode == 2
     assert "nothing: known are alike, varied, lossy, bulk, scan" in result.stderr
+
+
+def test_where_connections_part_is_shown_line_by_line(tmp_path):
+    """Every replay is counted once, at a line that asks something."""
+    CAPTURES["varied"](tmp_path / "varied.pcap", CONNECTIONS, 1)
+    command = [
+        sys.executable,
+        str(PARTINGS),
+        str(tmp_path / "varied.pcap"),
+        "--lines",
+        "1000",
+        "--callers",
+        "1",
+    ]
+    told = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    replays = int(told[0].split()[0].replace(",", ""))
+    found = [re.fullmatch(r" *([\d,]+)  (.+)", line) for line in told[1:]]
+    assert sum(int(one[1].replace(",", "")) for one in found) <= replays
+    lines = [one[2] for one in found if one[2] != "(other steps)"]
+    assert len(lines) > 5
+    for line in lines:
+        path, number, function = re.fullmatch(r"(\S+):(\d+) (\S+)", line).groups()
+        text = (ROOT / "closeseq" / path).read_text(encoding="utf-8").splitlines()
+        assert text[int(number) - 1].strip()
+        assert function == "<lambda>" or function.startswith("<") or f"def {function}(" in "\n".join(text)

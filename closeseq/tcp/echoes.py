@@ -41,20 +41,19 @@ def echo(evidence: Evidence, receiver: End, segment: SentSegment) -> Echo:
     if event is None:
         return Echo.SILENT
     later = [s for s in evidence.after(receiver, segment.step) if not s.answer and not s.stale]
-    if event.end > event.seq and event.position is Position.NEW:
+    if event.position is Position.NEW and event.end > event.seq:
         taken = next((s for s in later if s.ack is not None and s.ack >= event.end), None)
         if taken is not None and not _sent_again(evidence, receiver.peer, segment, taken.step):
             return Echo.ARRIVED
+    echoes = [(s, s.tsecr) for s in later if s.tsecr is not None and s.event is not None]
+    if segment.tsval is None or not echoes:
+        return Echo.SILENT
     older = [s.tsval for s in evidence.before(receiver.peer, segment.step) if s.tsval is not None]
-    if segment.tsval is None or (older and difference(segment.tsval, older[-1]) <= 0):
-        return Echo.SILENT  # without timestamps, or an earlier segment carries the same value
-    for s in later:
-        if s.tsecr is None or s.event is None:
-            continue
-        if difference(s.tsecr, segment.tsval) >= 0:
-            return (
-                Echo.ARRIVED if _echoes_no_later(evidence, receiver.peer, segment, s.tsecr) else Echo.SILENT
-            )
+    if older and difference(segment.tsval, older[-1]) <= 0:
+        return Echo.SILENT  # an earlier segment carries the same value
+    for s, tsecr in echoes:
+        if difference(tsecr, segment.tsval) >= 0:
+            return Echo.ARRIVED if _echoes_no_later(evidence, receiver.peer, segment, tsecr) else Echo.SILENT
         # It may have been sent before.
         without = evidence.crossed(segment, s) or evidence.made_ns(s) < segment.first_ns
         # A segment out of order leaves the receiver's echo as it is (RFC 7323 4.3).

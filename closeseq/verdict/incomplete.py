@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from closeseq.connections.conversation import ENDS, Conversation, End, Event, Opener, Position, Traffic
 from closeseq.packets.value import value
-from closeseq.units import count, span
+from closeseq.units import count, span, were
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -141,11 +141,10 @@ def _holes(conversation: Conversation, end: End, strays: frozenset[int]) -> Iter
         return
     path = conversation.path(end)
     if path.missed:
-        were = "was" if path.missed == 1 else "were"
         yield Missing(
             f"{count(path.missed, 'hole')} in what the {end} sent, first before packet "
-            f"#{path.missed_packet}, {were} acknowledged by the {end.peer} although nothing that fills it "
-            "was captured",
+            f"#{path.missed_packet}, {were(path.missed)} acknowledged by the {end.peer} although nothing "
+            "that fills it was captured",
             f"what the {end} sent there is not known",
             end,
             path.missed_packet,

@@ -89,14 +89,14 @@ class Origin:
         """It came sooner after what provoked it than its sender has ever answered."""
         path = self.case.conversation.path(self.sender)
         least = path.response_ns
-        if least is None or path.answers < FEWEST_ANSWERS:
+        if least is None:
             return
         shown = self._provoked()
         if shown is None:
             return
         packet, since_ns, sure = shown
         waited = self.reset.time_ns - since_ns
-        if waited < 0 or SOON * waited >= least:
+        if SOON * waited >= least or waited < 0 or path.answers < FEWEST_ANSWERS:
             return
         distance = self.case.timeline.distance
         first = None if distance is None else distance.first_ns.get(self.sender)

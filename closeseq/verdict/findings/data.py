@@ -211,6 +211,8 @@ def slow_close(case: Case) -> Iterator[Finding]:
         for stay in case.stays(end, State.CLOSE_WAIT):
             if stay.left is None or stay.left.after is not State.LAST_ACK:
                 continue
+            if stay.left.time_ns - stay.since_ns < case.limits.slow_close_ns:
+                continue
             since, last = _idle_since(case, stay)
             waited = stay.left.time_ns - since
             if waited < case.limits.slow_close_ns:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from closeseq.connections.conversation import ENDS, End, Event, Position, Traffic
 from closeseq.tcp.timeline import Certainty
-from closeseq.units import count, listed, span, times
+from closeseq.units import count, listed, span, times, were
 from closeseq.verdict.findings import found
 from closeseq.verdict.findings.vanished import vanished
 from closeseq.verdict.model import FindingCode
@@ -51,6 +51,8 @@ def keepalive(case: Case) -> Iterator[Finding]:
     Probes of a window of 0 have the same numbers, but are no keepalives.
     """
     for end in ENDS:
+        if not _probed(case, end):
+            continue
         probes = [(step, n) for step in case.conversation.steps if (n := case.keepalives(end, step))]
         if not probes:
             continue
@@ -85,6 +87,14 @@ def _own_packets(step: Event | Traffic, end: End) -> tuple[int, ...]:
     return (
         (step.packet,) if isinstance(step, Event) else (step.of(end).probe_packet, step.of(end).last_packet)
     )
+
+
+def _probed(case: Case, end: End) -> bool:
+    """Whether an endpoint sent anything that has the number of a keepalive."""
+    steps = case.conversation.steps
+    if any(isinstance(s, Event) and s.sender is end and s.position is Position.PROBE for s in steps):
+        return True
+    return sum(s.of(end).probes for s in steps if isinstance(s, Traffic)) > 0
 
 
 def _ends_with_probe(case: Case, end: End) -> bool:
@@ -205,4 +215,4 @@ def duplicate_packets(case: Case) -> Iterator[Finding]:
 
 
 def _were(number: int, noun: str) -> str:
-    return f"{count(number, noun)} {'was' if number == 1 else 'were'}"
+    return f"{count(number, noun)} {were(number)}"
