@@ -1,4 +1,4 @@
-"""The captures that `scripts/benchmark` measures on: made anew each time, the same for the same seed.
+"""The captures that benchmarks measure on: made anew each time, the same for the same seed.
 
 They are for measuring time and memory. What is in them is plausible, not the product of real stacks, so they
 say nothing about whether closeseq is right. All connections of a capture are made together, in columns: a
@@ -16,17 +16,21 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 ROOT = Path(__file__).resolve().parent.parent
 FIN, SYN, RST, PSH, ACK = 1, 2, 4, 8, 16
 CLIENT, SERVER = 0, 1
 BEGIN_NS = 1_700_000_000 * 10**9
 SNAPLEN = 100  # bytes of each frame that are captured: the longest headers have 98
+WHOLE = 1600  # no frame is longer
 MSS = 1448
 OVERTAKEN = 0.003  # the share of segments
 WRAP = 1 << 32
-FILE_HEADER = struct.pack("<IHHiIII", 0xA1B23C4D, 2, 4, 0, 0, SNAPLEN, 1)
+FILE_HEADER, WHOLE_HEADER = (
+    struct.pack("<IHHiIII", 0xA1B23C4D, 2, 4, 0, 0, snaplen, 1) for snaplen in (SNAPLEN, WHOLE)
+)
+EACH = 6000  # bytes; the frames of a varied connection have some more on the average
 RECORD = struct.Struct("<IIII")
 
 # What TCP options look like, by system: those of a SYN, and whether timestamps follow (RFC 7323).
@@ -351,8 +355,21 @@ def varied(path: Path, connections: int, seed: int, *, losing: float = 0.08, los
         losing: the share of connections that lose segments.
         loss: the share of segments that they lose, at least one each.
     """
+    return write(path, *unlike(connections, seed, losing, loss))
+
+
+def unlike(connections: int, seed: int, losing: float, loss: float, rate: float = 3000) -> tuple[Rows, Hosts]:
+    """Return connections as unlike each other as those of a busy server, and who talks in them.
+
+    Args:
+        connections: how many.
+        seed: of chance.
+        losing: the share of connections that lose segments.
+        loss: the share of segments that they lose, at least one each.
+        rate: how many begin in a second.
+    """
     chance = np.random.default_rng(seed)
-    start = np.sort(chance.random(connections)) * max(10.0, connections / 3000)
+    start = np.sort(chance.random(connections)) * max(10.0, connections / rate)
     talk = Conversations(chance, start)
     every = np.arange(connections)
     fate = chance.random(connections)
@@ -365,7 +382,7 @@ def varied(path: Path, connections: int, seed: int, *, losing: float = 0.08, los
     begins = np.zeros(connections, np.int64)
     begins[cut] = ((start[cut] + 3 * talk.trip[1][cut]) * 1e9).astype(np.int64)
     rows = rows.take(rows.time_ns >= begins[rows.connection])
-    return write(path, reused(chance, rows, hosts), hosts)
+    return reused(chance, rows, hosts), hosts
 
 
 def reused(chance: np.random.Generator, rows: Rows, hosts: Hosts) -> Rows:
@@ -511,15 +528,64 @@ def strangers(chance: np.random.Generator, number: int) -> Hosts:
 
 def write(path: Path, rows: Rows, hosts: Hosts) -> int:
     """Write a nanosecond pcap with these segments, in the order of their times; return how many."""
+    with path.open("wb") as file:
+        file.write(FILE_HEADER)
+        for packed, _ in stretches(rows, hosts, SNAPLEN):
+            file.write(packed)
+    return len(rows.time_ns)
+
+
+def ring(folder: Path, files: int, size: int, seed: int, rate: float) -> int:
+    """Write varied connections as files that follow one another; return how many packets that is.
+
+    Frames are captured whole. The last file ends in the midst of connections, as files do.
+
+    Args:
+        folder: where; the names of files tell their order.
+        files: how many.
+        size: bytes of each.
+        seed: of chance.
+        rate: how many connections begin in a second.
+    """
+    rows, hosts = unlike(int(files * size / EACH) + 100, seed, 0.08, 0.05, rate)
+    packets, made, room = 0, 0, 0
+    path = folder
+    for packed, lengths in stretches(rows, hosts, WHOLE):
+        ends = np.cumsum(lengths)
+        at, begin = 0, 0
+        while at < len(ends):
+            if not room:
+                if made == files:
+                    return packets
+                made += 1
+                room, path = size - len(WHOLE_HEADER), folder / f"ring-{made:05}.pcap"
+                path.write_bytes(WHOLE_HEADER)
+            until = min(int(np.searchsorted(ends, begin + room, "right")), len(ends))
+            end = int(ends[until - 1]) if until > at else begin
+            with path.open("ab") as file:
+                file.write(packed[begin:end])
+            packets += until - at
+            room = room - (end - begin) if until == len(ends) else 0
+            at, begin = until, end
+    raise AssertionError(f"{len(rows.seq)} packets do not fill {files} files")
+
+
+def stretches(rows: Rows, hosts: Hosts, snaplen: int) -> Iterator[tuple[bytes, np.ndarray]]:
+    """Yield records of a nanosecond pcap in the order of their times, thousands at once, and their lengths.
+
+    Args:
+        rows: all segments, in any order.
+        hosts: who sends them.
+        snaplen: bytes of each frame that are captured.
+    """
     rows = rows.take(np.argsort(rows.time_ns, kind="stable"))
     stamps, echoes = timestamps(rows, hosts)
     identification = identifications(rows)
-    with path.open("wb") as file:
-        file.write(FILE_HEADER)
-        for begin in range(0, len(rows.time_ns), 1 << 16):
-            part = np.arange(begin, min(begin + (1 << 16), len(rows.time_ns)))
-            file.write(frames(rows.take(part), hosts, (stamps[part], echoes[part]), identification[part]))
-    return len(rows.time_ns)
+    most = (1 << 23) // snaplen
+    for begin in range(0, len(rows.time_ns), most):
+        part = np.arange(begin, min(begin + most, len(rows.time_ns)))
+        times = stamps[part], echoes[part]
+        yield frames(rows.take(part), hosts, times, identification[part], snaplen)
 
 
 def identifications(rows: Rows) -> np.ndarray:
@@ -580,7 +646,7 @@ class Layout:
         tcp = ip + (40 if six else 20)
         header = tcp - ip + 20 + len(self.options)
         whole = 14 + header + rows.length
-        captured = np.minimum(whole, SNAPLEN)
+        captured = np.minimum(whole, self.room.shape[1] - RECORD.size)
         seconds, rest = np.divmod(rows.time_ns + BEGIN_NS, 10**9)
         for at, values in ((0, seconds), (4, rest), (8, captured), (12, whole)):
             self.put(at, values, "<u4")
@@ -636,9 +702,11 @@ class Layout:
             self.put(at + 4, (rows.sacked + MSS) % WRAP, ">u4")
 
 
-def frames(rows: Rows, hosts: Hosts, stamps: tuple[np.ndarray, np.ndarray], ids: np.ndarray) -> bytes:
-    """Return the records of these segments."""
-    room = np.zeros((len(rows.seq), RECORD.size + SNAPLEN), np.uint8)
+def frames(
+    rows: Rows, hosts: Hosts, stamps: tuple[np.ndarray, np.ndarray], ids: np.ndarray, snaplen: int
+) -> tuple[bytes, np.ndarray]:
+    """Return the records of these segments, and how many bytes each has."""
+    room = np.zeros((len(rows.seq), RECORD.size + snaplen), np.uint8)
     captured = np.zeros(len(room), np.int64)
     system = np.where(
         rows.sender == CLIENT, hosts.system[0][rows.connection], hosts.system[1][rows.connection]
@@ -657,5 +725,4 @@ def frames(rows: Rows, hosts: Hosts, stamps: tuple[np.ndarray, np.ndarray], ids:
                 layout = Layout(room, group, rows.take(group), hosts, template)
                 captured[group] = layout.fill(stamps[0][group], stamps[1][group], ids[group])
     within = np.arange(room.shape[1]) < RECORD.size + captured[:, np.newaxis]
-    packed: bytes = room[within].tobytes()
-    return packed
+    return room[within].tobytes(), RECORD.size + captured

@@ -1,4 +1,4 @@
-"""scripts/benchmark: it runs, and its captures hold what they are said to hold."""
+"""scripts/benchmark and benchmark_cluster: they run, and their captures hold what they are said to hold."""
 
 import re
 import subprocess
@@ -8,7 +8,7 @@ from collections import Counter
 import pytest
 
 import closeseq
-from benchmark_captures import CAPTURES
+from benchmark_captures import CAPTURES, ring
 from machine import needs
 from places import ROOT
 
@@ -127,3 +127,38 @@ def test_where_connections_part_is_shown_line_by_line(tmp_path):
         text = (ROOT / "closeseq" / path).read_text(encoding="utf-8").splitlines()
         assert text[int(number) - 1].strip()
         assert function == "<lambda>" or function.startswith("<") or f"def {function}(" in "\n".join(text)
+
+
+def test_a_ring_is_one_capture_in_files_of_a_size(tmp_path):
+    packets = ring(tmp_path, 12, 100_000, 1, 20)
+    paths = sorted(tmp_path.iterdir())
+    assert len(paths) == 12
+    assert all(100_000 - 1700 < path.stat().st_size <= 100_000 for path in paths)
+    (chain,) = closeseq.chains(str(tmp_path))
+    assert list(chain) == list(map(str, paths))
+    analysis = closeseq.analyze(str(tmp_path))
+    assert (analysis.reading.packets, analysis.reading.error) == (packets, None)
+    assert not analysis.reading.skipped
+    assert len(analysis) > 12 * 8
+    go_on = sum(len(closeseq.record(one)["files"]) > 1 for one in analysis)
+    assert 0 < go_on < len(analysis) / 2
+
+
+def test_the_benchmark_of_clusters_tells_memory_and_that_records_are_equal():
+    pytest.importorskip("distributed", reason="Dask is not installed: pip install 'closeseq[cluster]'")
+    command = [
+        sys.executable,
+        "scripts/benchmark_cluster",
+        "--files",
+        "3",
+        "--megabytes",
+        "0.1",
+        "--rate",
+        "5",
+    ]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=140, check=True)
+    assert result.stdout.startswith("3 files, 0 MB\n")
+    peaks = re.findall(r"(driver|scheduler|worker \d|one process),? (\d+) MB", result.stdout)
+    assert [name for name, _ in peaks] == ["driver", "scheduler", "worker 1", "worker 2", "one process"]
+    assert all(int(peak) > 40 for _, peak in peaks)
+    assert re.search(r"  \d\d records: equal\n$", result.stdout)
