@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import signal
 import subprocess
 import sys
 import time
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from random import Random
@@ -23,7 +23,7 @@ if find_spec("distributed") is None:  # importing it takes each process of pytes
 from benchmark_captures import CAPTURES as TRAFFIC
 from capture_files import read_file
 from chain_files import as_file, cuts_by_count, written
-from cluster_machine import PATIENCE, closeseq, cluster, environment, free_port, started
+from cluster_machine import PATIENCE, closeseq, cluster, environment, free_port, started, wait_for
 
 
 @pytest.fixture(scope="module")
@@ -51,11 +51,15 @@ def lines_of(folder):
     return sorted(line for path in parts_of(folder) for line in path.read_text().splitlines())
 
 
+@cache
+def by_one_process(*asked):
+    return closeseq("analyze", *asked, "--jobs", "1")
+
+
 def assert_equal(folder, done, *asked):
     """Hold what a cluster made against what one process makes."""
-    alone = closeseq("analyze", *asked, "-f", "jsonl", "--jobs", "1")
+    alone, summary = by_one_process(*asked, "-f", "jsonl"), by_one_process(*asked)
     assert lines_of(folder) == sorted(alone.stdout.splitlines())
-    summary = closeseq("analyze", *asked, "--jobs", "1")
     assert done.stdout == summary.stdout == (Path(folder) / "summary.txt").read_text()
     assert done.returncode == summary.returncode
     assert {path.name for path in Path(folder).iterdir() if path.name.startswith(".")} == set()
@@ -76,7 +80,7 @@ def test_it_is_equal_to_the_whole(machine, ring, tmp_path, asked):
 def test_without_a_folder_there_is_the_summary(machine, ring):
     done = closeseq("analyze", ring, "--cluster", machine.address)
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout == closeseq("analyze", ring).stdout
+    assert done.stdout == by_one_process(ring).stdout
 
 
 def test_csv_has_its_header_in_each_part(machine, ring, tmp_path):
@@ -88,30 +92,40 @@ def test_csv_has_its_header_in_each_part(machine, ring, tmp_path):
     assert sorted(line for lines in each for line in lines[1:]) == sorted(alone[1:])
 
 
-def test_a_worker_that_is_killed_changes_nothing(ring, tmp_path):
-    with cluster(tmp_path) as machine:
-        out = tmp_path / "out"
-        command = [sys.executable, "-m", "closeseq", "analyze", str(ring), "--cluster", machine.address]
-        with subprocess.Popen(
-            [*command, "-f", "jsonl", "-o", str(out)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env=environment(),
-        ) as process:
-            until = time.monotonic() + PATIENCE
-            while not list(
-                out.glob(".closeseq-*/tables-*")
-            ):  # some tasks are done, and none of the last ones
-                assert time.monotonic() < until
-                assert process.poll() is None
-                time.sleep(0.002)
-            os.kill(machine.workers[0].pid, signal.SIGKILL)
-            output, complaint = process.communicate(timeout=140)
-        assert machine.workers[0].wait(PATIENCE) == -signal.SIGKILL
-        assert complaint == ""
-        done = subprocess.CompletedProcess(command, process.returncode, output, complaint)
-        assert_equal(out, done, ring)
+def killed(machine, ring, out, task):
+    """Analyze, and kill a worker's process while it does tasks of this name; hold what comes of it."""
+    before, losses = machine.pids(), len(machine.losses())
+    command = [sys.executable, "-m", "closeseq", "analyze", str(ring), "--cluster", machine.address]
+    with subprocess.Popen(
+        [*command, "-f", "jsonl", "-o", str(out)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment(),
+    ) as process:
+        pid = machine.kill_one_at(task)
+        assert process.poll() is None
+        output, complaint = process.communicate(timeout=140)
+    assert complaint == ""
+    assert_equal(out, subprocess.CompletedProcess(command, process.returncode, output, complaint), ring)
+    (lost,) = machine.losses()[losses:]
+    assert any(key.startswith(f"{task}-") for key in lost)  # it was in the midst of one, which was done again
+    assert pid in before
+    return pid
+
+
+@pytest.mark.parametrize("task", ["look", "inside", "part"])  # the first, some in between, the last
+def test_a_worker_that_is_killed_changes_nothing(machine, ring, tmp_path, task):
+    pid = killed(machine, ring, tmp_path / "out", task)
+    wait_for(lambda: machine.present() == 2)  # its nanny has started another
+    assert pid not in machine.pids()
+
+
+def test_one_worker_is_enough_when_the_other_is_gone_for_ever(ring, tmp_path):
+    with cluster(tmp_path / "workers") as machine:
+        machine.start_none_again()
+        killed(machine, ring, tmp_path / "out", "inside")
+        assert machine.present() == 1
 
 
 def test_ctrl_c_ends_it_and_leaves_nothing_unfinished(machine, ring, tmp_path):

@@ -1,22 +1,25 @@
-"""A Dask scheduler and two workers, each a process of its own, as on three machines."""
+"""A Dask scheduler and two workers that are processes of their own, as on three machines."""
 
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
-import re
+import signal
 import socket
 import subprocess
 import sys
 import time
+from unittest import mock
 
 from places import ROOT
 
 PATIENCE = 60  # seconds
+BEFORE = dict(os.environ)  # nannies leave in it what they set for their workers, such as PYTHONHASHSEED
 
 
 def environment(**more):
-    return {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "100", "LC_ALL": "C.UTF-8", **more}
+    return {**BEFORE, "PYTHONPATH": str(ROOT), "COLUMNS": "100", "LC_ALL": "C.UTF-8", **more}
 
 
 def free_port():
@@ -44,47 +47,88 @@ def started(log, *command, **more):
                 process.kill()
 
 
-def wait_for(log, pattern, process):
-    """Wait until what a program wrote matches; return the match."""
-    until = time.monotonic() + PATIENCE
-    while not (found := re.search(pattern, log.read_text())):
-        assert process.poll() is None, log.read_text()
-        assert time.monotonic() < until, log.read_text()
-        time.sleep(0.05)
+def wait_for(condition):
+    """Wait until something is so; return it."""
+    end = time.monotonic() + PATIENCE
+    while not (found := condition()):
+        assert time.monotonic() < end
+        time.sleep(0.001)
     return found
 
 
-class Cluster:
-    """A scheduler's address, and the workers' processes."""
+class Machine:
+    """A cluster in which the tests can look: the scheduler and the nannies are threads of this process."""
 
-    def __init__(self, address, workers):
-        self.address = address
-        self.workers = workers
+    def __init__(self, local):
+        self._local = local
+        self.address = local.scheduler_address
+
+    def pids(self):
+        """Return the workers' processes, those that do the tasks; None for one that is not there."""
+        return [nanny.pid for nanny in self._local.workers.values()]
+
+    def present(self):
+        """Return how many workers the scheduler has."""
+        return len(self._local.scheduler.workers)
+
+    def start_none_again(self):
+        """Have nannies leave it at that when their worker has ended, as when a machine is lost."""
+
+        async def nothing():
+            pass
+
+        for nanny in self._local.workers.values():
+            nanny.instantiate = nothing
+
+    def losses(self):
+        """Return for each worker that was lost which tasks it had and had not finished."""
+        events = [event for _, event in self._local.scheduler.get_events("all")]
+        return [one["processing-tasks"] for one in events if one["action"] == "remove-worker"]
+
+    def kill_one_at(self, task):
+        """Wait until a worker has tasks of this name, of which it does one; kill its process.
+
+        Returns:
+            The process number.
+        """
+
+        def at_it():
+            for nanny in self._local.workers.values():
+                worker = self._local.scheduler.workers.get(nanny.worker_address)
+                if worker and any(one.prefix.name == task for one in list(worker.processing)):
+                    return nanny.pid
+            return None
+
+        pid = wait_for(at_it)
+        os.kill(pid, signal.SIGKILL)
+        return pid
 
 
 @contextlib.contextmanager
-def cluster(folder, number=2, **more):
-    """Start a scheduler and its workers."""
-    port = free_port()
-    scheduler = (sys.executable, "-m", "distributed.cli.dask_scheduler")
-    with contextlib.ExitStack() as stack:
-        log = folder / "scheduler.log"
-        process = stack.enter_context(
-            started(log, *scheduler, "--host", "127.0.0.1", "--port", str(port), "--no-dashboard")
-        )
-        wait_for(log, r"Scheduler at", process)
-        address, workers = f"tcp://127.0.0.1:{port}", []
-        for one in range(number):
-            log = folder / f"worker-{one}.log"
-            command = (sys.executable, "-m", "distributed.cli.dask_worker", address)
-            options = ("--nworkers", "1", "--nthreads", "1", "--no-nanny", "--no-dashboard")
-            place = folder / f"worker-{one}"
-            place.mkdir()
-            workers.append(
-                stack.enter_context(started(log, *command, *options, "--local-directory", str(place), **more))
-            )
-            wait_for(log, r"Registered to", workers[-1])
-        yield Cluster(address, workers)
+def cluster(folder, **more):
+    """Start a scheduler and two workers.
+
+    Args:
+        folder: where the workers may write.
+        more: what their environment has beside that of this process.
+    """
+    from distributed import LocalCluster
+
+    with (
+        mock.patch.dict(os.environ),
+        LocalCluster(
+            n_workers=2,
+            threads_per_worker=1,
+            processes=True,
+            host="127.0.0.1",
+            dashboard_address="127.0.0.1:0",  # where Dask would serve it; otherwise port 8787 is taken
+            scheduler_kwargs={"dashboard": False},
+            silence_logs=logging.CRITICAL,  # a nanny tells that its worker was killed
+            local_directory=str(folder),
+            env=more,
+        ) as local,
+    ):
+        yield Machine(local)
 
 
 def closeseq(*arguments, **more):
