@@ -39,8 +39,11 @@ if TYPE_CHECKING:
     Result = TypeVar("Result")
 
 AT_ONCE = 256  # tasks that are with the executor; of more it need not know
-TOGETHER = 1 << 20  # pairs, of all files, that one task compares; 26 bytes each
-CROSSING = 20_000  # pairs that go on in another file, in one partition
+# How much one task does, so that its memory is the same however many files there are. A pair that goes on in
+# another file counts once in each of them.
+TOGETHER = 1 << 18  # pairs, of all files, that are compared: 140 bytes each
+CROSSING = 20_000  # pairs whose packets are put in order: at most 2 kB each
+JUDGED = 4_000  # pairs whose connections are judged: some 5 kB each
 KILLED = ("KilledWorker", "CancelledError", "FutureCancelledError", "CommClosedError")  # what Dask raises
 
 
@@ -125,19 +128,27 @@ def shared_out(
         raise errors[0]
     before = np.cumsum([0, *[one.reading.packets for one in looked]]).tolist()
     crossing, peers = _compared(executor, terms, looked)
-    partitions = max(1, sum(map(len, crossing)) // CROSSING)
+    go_on = sum(map(len, crossing))
+    partitions = _parts(go_on, CROSSING)
     given = [
         (terms, portion, (at, one.reading.packets), pairs, partitions)
         for portion, at, one, pairs in zip(portions, before, looked, crossing, strict=False)
     ]
     made = list(steps.of(each(executor, tasks.inside, given)))
     pieces = [[one.pieces[number] for one in made if one.pieces[number]] for number in range(partitions)]
-    others = list(each(executor, tasks.across, [(terms, one) for one in pieces if one]))
+    divided = _parts(go_on // partitions, JUDGED)
+    across = each(executor, tasks.across, [(terms, one, divided) for one in pieces if one])
+    others = [other for made_of_one in across for other in made_of_one]
     held = put(folder, "peers", pickle.dumps(peers))
     shards = _numbered(executor, made, others, before, held)
     reading = _reading(chain, looked, made, before)
     reading.copies = sum(one.shard.copies for one in shards)
     return WholeCapture(reading, shards, terms)
+
+
+def _parts(number: int, most: int) -> int:
+    """Return into how many parts so many things are divided, if each has at most `most`; at least one."""
+    return max(1, -(-number // most))
 
 
 class _Steps:
@@ -184,7 +195,7 @@ def _compared(
 ) -> tuple[list[NDArray[np.uint64]], Peers]:
     """Return which pairs of each file go on in another one, and how many peers endpoints have."""
     files = [one.pairs for one in looked]
-    parts = min(max(1, sum(one.number for one in looked) // TOGETHER), BUCKETS)
+    parts = min(_parts(sum(one.number for one in looked), TOGETHER), BUCKETS)
     found = list(each(executor, tasks.compare, [(files, part, parts) for part in range(parts)]))
     crossing = [np.sort(np.concatenate(one)) for one in zip(*[one.crossing for one in found], strict=True)]
     asked = np.unique(np.concatenate([one.asked for one in found]))

@@ -4,7 +4,7 @@ look      a file: its counts and times, and which pairs it has
 compare   pairs of all files: which go on in another one, and which endpoints' peers must be counted
 count     with how many others each of these endpoints talks
 inside    a file: the connections that lie in it, and the columns of all others
-across    the columns of some of these others, from all files: their connections
+across    the columns of some of these others, from all files: their connections, in several shards
 precede   how many connections of a file begin before each of those that go on in another one
 classes   the classes of a shard's connections
 """
@@ -239,20 +239,28 @@ class Across(NamedTuple):
     first: NDArray[np.int64]  # ascending
 
 
-def across(terms: Terms, pieces: Sequence[Held]) -> Across:
+def across(terms: Terms, pieces: Sequence[Held], shards: int) -> list[Across]:
     """Make the connections of a partition out of its columns.
 
     Args:
         terms: of the run.
         pieces: the partition's columns of each file that has any, from `inside`, in the order of the files.
+        shards: into how many to divide them: judging takes more memory than making them.
     """
-    connections = Connections(ports=terms.settings.ports)
+    each = [Connections(ports=terms.settings.ports) for _ in range(shards)]
     for held in pieces:
         segments: Segments = pickle.loads(get(held))  # noqa: S301 - of our own tasks
         for begin in range(0, len(segments), FEED):
-            connections.feed(segments.take(np.arange(begin, min(begin + FEED, len(segments)))))
-    shard = shard_of(terms, connections)
-    return Across(shard, np.frombuffer(get(shard.first), np.int64))
+            batch = segments.take(np.arange(begin, min(begin + FEED, len(segments))))
+            # The remainder by which `inside` chose the partition says nothing of these bits.
+            place = (keys.pair_keys(batch, terms.key) >> keys.HALF) % np.uint64(shards)
+            for number, connections in enumerate(each):
+                connections.feed(batch.take(place == number))
+    made = []
+    while each:
+        shard = shard_of(terms, each.pop())
+        made.append(Across(shard, np.frombuffer(get(shard.first), np.int64)))
+    return made
 
 
 def precede(first: Held, others: NDArray[np.int64]) -> NDArray[np.int64]:

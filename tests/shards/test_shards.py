@@ -67,6 +67,7 @@ def test_a_busy_capture_cut_anywhere_is_the_whole(tmp_path, monkeypatch, threads
     ring.mkdir()
     paths = written(ring, packets, CUTS[by](packets, dice, most=30), dice)
     monkeypatch.setattr(plan, "CROSSING", 7)
+    monkeypatch.setattr(plan, "JUDGED", 3)
     monkeypatch.setattr(plan, "TOGETHER", 40)
     monkeypatch.setattr(plan, "AT_ONCE", 5)
     parts = closeseq.analyze(*paths, stuck_after=2, executor=threads)
@@ -100,6 +101,15 @@ def test_processes_that_were_started_afresh_tell_the_same(cut_traffic, processes
         )
         assert (parts.reading, parts.losses) == (chain.reading, chain.losses)
     assert_same(whole, closeseq.analyze(str(cut_traffic / "whole.pcap"), executor=processes))
+
+
+def test_connections_that_go_on_in_other_files_are_judged_by_several_tasks(cut_traffic, monkeypatch, threads):
+    monkeypatch.setattr(plan, "JUDGED", 30)
+    parts = closeseq.analyze(str(cut_traffic / "ring"), executor=threads)
+    divided = [one.shard.connections for one in parts._whole.shards if one.numbers is not None]
+    assert len(divided) > 3
+    assert max(divided) < sum(divided) / 2
+    assert_same(closeseq.analyze(str(cut_traffic / "whole.pcap")), parts)
 
 
 def test_progress_is_told(cut_traffic, threads):
