@@ -17,6 +17,7 @@ from closeseq.errors import CaptureError
 from closeseq.report.text import Style, printable
 from closeseq.shards.keys import file_system, write_whole
 from closeseq.shards.plan import each, shared_out
+from closeseq.shards.tasks import apart
 from closeseq.verdict.model import PopulationCode
 
 if TYPE_CHECKING:
@@ -189,7 +190,8 @@ class Workers(Executor):
             given: its arguments.
             named: its named arguments.
         """
-        return self._client.submit(task, *given, pure=False, **named)
+        key = f"{task.__name__}-{secrets.token_hex(16)}"  # in Dask's dashboard it has the name of the task
+        return self._client.submit(apart, task, *given, key=key, pure=False, **named)
 
 
 @contextlib.contextmanager

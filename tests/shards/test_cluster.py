@@ -206,6 +206,21 @@ def test_where_no_scheduler_answers_it_is_one_line(ring):
     assert "no Dask scheduler answers at" in line
 
 
+def test_a_worker_keeps_nothing_of_where_its_tasks_were(machine, ring):
+    from distributed import Client
+
+    def calls(tree):
+        yield tree["identifier"]
+        for one in tree["children"].values():
+            yield from calls(one)
+
+    assert closeseq("analyze", ring, "--cluster", machine.address).returncode == 0
+    with Client(machine.address, set_as_default=False) as client:
+        seen = set(calls(client.profile(key="part")))
+    assert any(one.startswith("apart;") for one in seen)
+    assert not any("closeseq/cluster.py" in one for one in seen)
+
+
 def test_from_python_with_its_executor(machine, ring):
     from distributed import Client
 
