@@ -194,14 +194,16 @@ def _compared(
     executor: Executor, terms: Terms, looked: Sequence[Looked]
 ) -> tuple[list[NDArray[np.uint64]], Peers]:
     """Return which pairs of each file go on in another one, and how many peers endpoints have."""
-    files = [one.pairs for one in looked]
+    # Hundreds of tasks wait at once, and each would have what grows with the capture once more.
+    files = put(terms.folder, "files", pickle.dumps([one.pairs for one in looked]))
     parts = min(_parts(sum(one.number for one in looked), TOGETHER), BUCKETS)
     found = list(each(executor, tasks.compare, [(files, part, parts) for part in range(parts)]))
     crossing = [np.sort(np.concatenate(one)) for one in zip(*[one.crossing for one in found], strict=True)]
     asked = np.unique(np.concatenate([one.asked for one in found]))
     number = np.zeros(len(asked), np.int64)
     if len(asked):
-        for counted in each(executor, tasks.count, [(files, part, parts, asked) for part in range(parts)]):
+        held = put(terms.folder, "asked", asked.tobytes())
+        for counted in each(executor, tasks.count, [(files, part, parts, held) for part in range(parts)]):
             number += counted
     return crossing, Peers(terms.key, asked, number)
 

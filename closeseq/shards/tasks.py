@@ -112,15 +112,15 @@ class Compared(NamedTuple):
     asked: NDArray[np.uint64]  # ascending: endpoints whose peers must be counted
 
 
-def compare(files: Sequence[Held], part: int, parts: int) -> Compared:
+def compare(files: Held, part: int, parts: int) -> Compared:
     """Compare the pairs of all files, in one part of all numbers of pairs.
 
     Args:
-        files: the pairs of each, from `look`, in the order of the files.
+        files: a list of the pairs of each, from `look`, in the order of the files; it may be long.
         part: which part, from 0.
         parts: how many there are, at most keys.BUCKETS.
     """
-    each = [keys.part_of(held, part, parts) for held in files]
+    each = [keys.part_of(held, part, parts) for held in _files(files)]
     pairs = np.concatenate([np.empty(0, np.uint64), *[rows["pair"] for rows in each]])
     names, times = np.unique(pairs, return_counts=True)
     several = names[times > 1]
@@ -129,23 +129,29 @@ def compare(files: Sequence[Held], part: int, parts: int) -> Compared:
     return Compared([rows["pair"][np.isin(rows["pair"], several)] for rows in each], np.unique(asked))
 
 
-def count(files: Sequence[Held], part: int, parts: int, asked: NDArray[np.uint64]) -> NDArray[np.int64]:
+def count(files: Held, part: int, parts: int, endpoints: Held) -> NDArray[np.int64]:
     """Return with how many others each of these endpoints talks, in one part of all numbers of pairs.
 
     Args:
-        files: the pairs of each, from `look`, in the order of the files.
+        files: a list of the pairs of each, as for `compare`.
         part: which part, from 0.
         parts: how many there are, at most keys.BUCKETS.
-        asked: uint64, ascending: the endpoints, as keys.ROW has them.
+        endpoints: uint64, ascending, as keys.ROW has them: they too grow with the capture.
 
     Returns:
-        int64, one entry for each of `asked`; the sum over all parts is the whole capture's.
+        int64, one entry for each endpoint; the sum over all parts is the whole capture's.
     """
-    rows = keys.joined(keys.part_of(held, part, parts) for held in files)
+    asked = np.frombuffer(get(endpoints), np.uint64)
+    rows = keys.joined(keys.part_of(held, part, parts) for held in _files(files))
     first, second = rows["ends"].T
     ends = np.concatenate([first, second[second != first]])
     ends = ends[np.isin(ends, asked)]
     return np.bincount(np.searchsorted(asked, ends), minlength=len(asked))
+
+
+def _files(held: Held) -> list[Held]:
+    files: list[Held] = pickle.loads(get(held))  # noqa: S301 - of our own run
+    return files
 
 
 class Shard(NamedTuple):
