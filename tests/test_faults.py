@@ -289,7 +289,7 @@ def test_what_cannot_be_drawn_is_contained_while_it_is_captured(form, net, tmp_p
     (tmp_path / "sitecustomize.py").write_text(PLANTED)
     path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
     environment = os.environ | {"PYTHONPATH": path}
-    with net.live("-p", "8080", "-f", form, env=environment) as process:
+    with net.live("-p", "8080", "-f", form, env=environment, wrapper=()) as process:
         net.talk()
         net.talk()
         time.sleep(0.8)

@@ -4,8 +4,6 @@ import errno
 import os
 import re
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -16,6 +14,7 @@ from attack_script import attack
 from capture_files import Packet, pcap, pcap_record
 from closeseq.capture.source import CHUNK, Regular
 from closeseq.errors import CaptureError
+from forked import PIPE, Forked
 
 FRAME = bytes(12) + b"\x08\x00\x45" + bytes(1500)
 PLAIN = b"".join(pcap_record(Packet(i * 1000, FRAME)) for i in range(1000))
@@ -55,10 +54,8 @@ def test_the_command_reports_and_ends_with_status_3(tmp_path, run):
     path = tmp_path / "f"
     path.write_bytes(attack.PCAP_HEADER + attack.some(700_000).tobytes())  # 39 MB
     size = path.stat().st_size
-    command = [sys.executable, "-m", "closeseq", "analyze", "--jobs", "1", str(path)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    with Forked(["analyze", "--jobs", "1", path], stdout=PIPE, stderr=PIPE, text=True) as process:
         deadline = time.monotonic() + 60
-        # Modules are some 3 MB; then it reads the capture.
         while bytes_read(process.pid) < 1.9 * CHUNK and time.monotonic() < deadline:
             time.sleep(0.001)
         process.send_signal(signal.SIGSTOP)

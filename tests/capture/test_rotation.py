@@ -13,6 +13,7 @@ import pytest
 from capture_files import Packet, pcap, pcap_record, pcapng, read_file
 from closeseq.capture.follow import open_growing
 from closeseq.capture.tail import CurrentFile, of_one_rotation, successor
+from forked import PIPE, Forked, run_forked
 from machine import needs
 from places import CAPTURES
 
@@ -201,8 +202,7 @@ def test_the_next_file_may_take_a_moment_when_this_one_is_gone(tmp_path):
 
 
 def command(path, *arguments):
-    started = [sys.executable, "-m", "closeseq", "follow", str(path), "-f", "summary", *arguments]
-    return subprocess.Popen(started, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return Forked(["follow", path, "-f", "summary", *arguments], stdout=PIPE, stderr=PIPE, text=True)
 
 
 FATES = {
@@ -231,14 +231,15 @@ def test_a_connection_that_goes_on_in_the_next_file_is_one_with_packets_of_both(
     whole = read_file(CAPTURES / "final-ack-lost.pcap").packets
     (tmp_path / "f.pcap").write_bytes(pcap(whole[:9]))
     (tmp_path / "f.pcap1").write_bytes(pcap(whole[9:]))
-    started = [sys.executable, "-m", "closeseq", "follow", str(tmp_path / "f.pcap"), "-c", "17"]
-    told = subprocess.run([*started, "-f", "jsonl"], capture_output=True, text=True, check=True, timeout=60)
+    started = ["follow", tmp_path / "f.pcap", "-c", "17"]
+    told = run_forked([*started, "-f", "jsonl"], text=True)
+    assert told.returncode == 0
     last = json.loads(told.stdout.splitlines()[-1])
     assert (last["id"], last["packets"]) == (1, 17)
     assert last["files"] == {"1": str(tmp_path / "f.pcap"), "2": str(tmp_path / "f.pcap1")}
     places = [(step["packet"], step["file_packet"]) for step in last["timeline"]]
     assert (places[0], places[-1]) == ((1, "1:1"), (17, "2:8"))
-    drawn = subprocess.run(started, capture_output=True, text=True, check=True, timeout=60).stdout
+    drawn = run_forked(started, text=True).stdout
     assert "the server's final ACK (#2:2 #2:4 #2:6) was lost 3 times" in " ".join(drawn.split())
     assert f"files: 1 {tmp_path / 'f.pcap'}, 2 {tmp_path / 'f.pcap1'}" in " ".join(drawn.split())
 

@@ -5,32 +5,21 @@ from __future__ import annotations
 import gzip
 import json
 import os
-import subprocess
-import sys
 from random import Random
 
 import pytest
 
 from capture_files import pcap
 from chain_files import SECOND, as_file, packets_of
-from places import CAPTURES, ROOT
+from forked import run_forked
+from places import CAPTURES
 
 WHOLE = CAPTURES / "final-ack-lost.pcap"
 
 
 def closeseq(*arguments, stdin=None, cwd=None):
-    command = [sys.executable, "-m", "closeseq", *map(str, arguments)]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "100", "LC_ALL": "C.UTF-8"}
-    return subprocess.run(
-        command,
-        input=stdin,
-        capture_output=True,
-        text=True,
-        timeout=100,
-        cwd=cwd,
-        env=environment,
-        check=False,
-    )
+    environment = {**os.environ, "COLUMNS": "100", "LC_ALL": "C.UTF-8"}
+    return run_forked(arguments, env=environment, sent=stdin, cwd=cwd, text=True)
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
 """The command as it is used: real processes, real files, exit statuses, pipes and terminals.
 
-Where the interpreter and its imports make no difference, the process is forked from this one.
+Where the interpreter and its imports make no difference, the process is forked.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from pathlib import Path
 
 import pytest
 
-from forked import run_forked
+from forked import DEVNULL, PIPE, Forked, run_forked
 from places import CAPTURES, ROOT
 
 LEAKY = CAPTURES / "leaky-server.pcap"
@@ -38,7 +38,7 @@ COMMAND = [sys.executable, "-m", "closeseq"]
 
 
 def closeseq(*arguments, stdin=None, cwd=None):
-    return run_forked(list(map(str, arguments)), ENVIRONMENT, stdin, cwd)
+    return run_forked(arguments, env=ENVIRONMENT, sent=stdin, cwd=cwd)
 
 
 def started(*arguments, environment):
@@ -283,8 +283,8 @@ def test_a_complaint_that_nobody_can_hear_leaves_the_status(arguments, status):
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_a_terminated_run_leaves_nothing_beside_its_output(tmp_path, number):
-    command = [*COMMAND, "analyze", "-", "-o", str(tmp_path / "out.txt")]
-    running = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, env=ENVIRONMENT)
+    command = ["analyze", "-", "-o", tmp_path / "out.txt"]
+    running = Forked(command, stdin=PIPE, stderr=PIPE, env=ENVIRONMENT)
     running.stdin.write(CLEAN.read_bytes()[:24])
     running.stdin.flush()
     deadline = time.monotonic() + 30
@@ -298,9 +298,7 @@ def test_a_terminated_run_leaves_nothing_beside_its_output(tmp_path, number):
 
 
 def test_ctrl_c_is_one_line_and_status_130():
-    running = subprocess.Popen(
-        [*COMMAND, "analyze", "-"], stdin=subprocess.PIPE, stderr=subprocess.PIPE, env=ENVIRONMENT
-    )
+    running = Forked(["analyze", "-"], stdin=PIPE, stderr=PIPE, env=ENVIRONMENT)
     running.stdin.write(CLEAN.read_bytes()[:24])
     running.stdin.flush()
     deadline = time.monotonic() + 30
@@ -408,9 +406,11 @@ def test_a_name_that_is_no_utf8_is_reported_all_the_same(tmp_path):
     name = b"\xff\xfe.pcap"
     shutil.copy(CLEAN, tmp_path / os.fsdecode(name))
     for form in ("summary", "timeline", "json", "csv"):
-        command = [*map(os.fsencode, COMMAND), b"analyze", name, b"-f", form.encode()]
-        done = subprocess.run(command, capture_output=True, env=ENVIRONMENT, cwd=tmp_path, check=False)
+        done = closeseq("analyze", os.fsdecode(name), "-f", form, cwd=tmp_path)
         assert (done.returncode, done.stderr) == (0, b"")
+    command = [*map(os.fsencode, COMMAND), b"analyze", name]
+    done = subprocess.run(command, capture_output=True, env=ENVIRONMENT, cwd=tmp_path, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
 
 
 def test_a_terminal_that_knows_no_unicode_gets_ascii():
@@ -425,9 +425,8 @@ def on_a_terminal(*arguments, environment=None, columns=140):
     """Run it with standard output and error on a terminal; return what was seen there."""
     master, slave = pty.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 50, columns, 0, 0))
-    command = [*COMMAND, *map(str, arguments)]
     settings = ENVIRONMENT | {"TERM": "xterm"} | (environment or {})
-    running = subprocess.Popen(command, stdout=slave, stderr=slave, stdin=subprocess.DEVNULL, env=settings)
+    running = Forked(arguments, stdout=slave, stderr=slave, stdin=DEVNULL, env=settings)
     os.close(slave)
     seen = b""
     while True:

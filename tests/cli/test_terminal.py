@@ -15,7 +15,7 @@ import pytest
 from closeseq.cli.terminal import progress_text as progress
 from closeseq.cli.terminal import status_text
 from closeseq.tcp.states import State
-from forked import become
+from forked import DEVNULL, Forked
 from live_namespace import PATIENCE, ROOT, needs_network
 from live_namespace import net as net  # noqa: PLC0414 - a fixture
 from terminal import drain, opened, written
@@ -51,15 +51,12 @@ STACKED = {"closed", "lasted", "client", "server"}  # where a row has no room, t
 
 
 def on_a_terminal(arguments, columns):
-    """Return what a command writes to a terminal, run in a process forked from this one."""
+    """Return what a command writes to a terminal, run in a forked process."""
     with opened(columns) as (ours, theirs):
-        pid = os.fork()
-        if not pid:
-            streams = [os.open(os.devnull, os.O_RDONLY), theirs, theirs]
-            become(streams, ["closeseq", *arguments], ENVIRONMENT, ROOT)
+        process = Forked(arguments, env=ENVIRONMENT, stdin=DEVNULL, stdout=theirs, stderr=theirs, cwd=ROOT)
         os.close(theirs)
         shown = drain(ours)
-        os.waitpid(pid, 0)
+        process.wait()
     return shown
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from forked import Forked
 from machine import needs
 from places import ROOT
 
@@ -75,14 +76,19 @@ class Net:
                 process.kill()
 
     @contextlib.contextmanager
-    def live(self, *arguments, command="live", wrapper=(), **options):
+    def live(self, *arguments, command="live", wrapper=None, **options):
         """Run `closeseq live` there; it captures when the block begins, unless it has ended.
 
-        The wrapper is a command that runs the one behind it.
+        The wrapper is a command that runs the one behind it. With one, also an empty one, Python is started
+        afresh, as it must be where it matters what was imported when root was given up.
         """
-        run = self.inside(*wrapper, sys.executable, "-m", "closeseq", command, *arguments)
         options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "cwd": ROOT} | options
-        with subprocess.Popen(run, **options) as process:
+        if wrapper is None:
+            started = Forked([command, *arguments], network=self.pid, **options)
+        else:
+            run = self.inside(*wrapper, sys.executable, "-m", "closeseq", command, *arguments)
+            started = subprocess.Popen(run, **options)
+        with started as process:
             try:
                 process.said = process.stderr.readline() if process.stderr else ""
                 yield process

@@ -20,6 +20,7 @@ import pytest
 import closeseq
 from closeseq.cli.live_output import BLOCKS
 from closeseq.report.records import schema
+from forked import Forked, run_forked
 from live_namespace import PATIENCE, ROOT, ended, needs_network
 from live_namespace import net as net  # noqa: PLC0414 - a fixture
 from machine import needs
@@ -279,15 +280,7 @@ def test_the_capture_that_was_saved_knows_when_it_ended(net, tmp_path):
     reading = closeseq.analyze(str(saved)).reading
     assert reading.end_ns == reading.ended_ns
     assert reading.end_ns - reading.last_ns > 0.4e9
-    done = subprocess.run(
-        [sys.executable, "-m", "closeseq", "states", str(saved)],
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-        cwd=ROOT,
-        check=True,
-    )
-    assert "TIME_WAIT" in done.stdout
+    assert "TIME_WAIT" in run_forked(["states", saved], text=True).stdout
 
 
 def test_packets_can_go_to_a_pipe(net):
@@ -372,9 +365,7 @@ def test_the_table_of_states_does_not_stand_among_records(net):
 
 def test_a_namespace_is_entered_by_a_process_in_it(net):
     arguments = ["live", "--pid", str(net.pid), "-p", "8080", "-f", "jsonl", "--until-close", "1"]
-    with subprocess.Popen(
-        [sys.executable, "-m", "closeseq", *arguments], stdout=subprocess.PIPE, text=True, cwd=ROOT
-    ) as process:
+    with Forked(arguments, stdout=subprocess.PIPE, text=True) as process:
         net.wait_for_capture(process)
         time.sleep(0.3)
         net.talk()
@@ -385,9 +376,7 @@ def test_a_namespace_is_entered_by_a_process_in_it(net):
 
 def test_the_namespace_that_was_asked_for_is_not_told_again(net):
     arguments = ["live", "--pid", str(net.pid), "-p", "8080", "--stuck-after", "1", "--duration", "3"]
-    with subprocess.Popen(
-        [sys.executable, "-m", "closeseq", *arguments], stdout=subprocess.PIPE, text=True, cwd=ROOT
-    ) as process:
+    with Forked(arguments, stdout=subprocess.PIPE, text=True) as process:
         net.wait_for_capture(process)
         with net.talking(wait=5) as program:
             out, _ = process.communicate(timeout=PATIENCE)
@@ -488,7 +477,7 @@ def test_root_is_given_up_for_who_called_sudo_and_files_are_theirs(net, tmp_path
         folder.chmod(0o755)
     saved = tmp_path / "x.pcapng"
     environment = os.environ | {"SUDO_UID": str(NOBODY), "SUDO_GID": str(NOBODY), "SUDO_USER": "nobody"}
-    with net.live("-p", "8080", "-w", saved, "-f", "jsonl", env=environment) as process:
+    with net.live("-p", "8080", "-w", saved, "-f", "jsonl", env=environment, wrapper=()) as process:
         net.talk()
         time.sleep(0.8)
         status = Path(f"/proc/{process.pid}/status").read_text()
@@ -503,7 +492,7 @@ def test_root_is_given_up_for_who_called_sudo_and_files_are_theirs(net, tmp_path
 def test_another_users_program_is_named_though_root_was_given_up(net):
     environment = os.environ | {"SUDO_UID": str(NOBODY), "SUDO_GID": str(NOBODY), "SUDO_USER": "nobody"}
     options = ("-p", "8080", "--stuck-after", "1", "-f", "jsonl", "--until-close", "1")
-    with net.live(*options, env=environment) as process, net.talking(wait=2) as program:
+    with net.live(*options, env=environment, wrapper=()) as process, net.talking(wait=2) as program:
         out, _ = process.communicate(timeout=PATIENCE)
     stuck = records(out)[0]
     assert [owner["pid"] for owner in stuck["live"]["kernel"]["server"]["owners"]] == [program.pid]

@@ -15,17 +15,19 @@ import pytest
 import closeseq
 from benchmark_captures import CAPTURES as TRAFFIC
 from chain_files import busy, cuts_by_count, written
-from closeseq import reading
 from closeseq.cli.main import run
 from closeseq.cli.options import FORMATS
+from closeseq.cli.terminal import Status
 from closeseq.errors import WorkerError
 from closeseq.workers.pool import ROOM, in_order, made_ahead
+from forked import run_forked
 from places import CAPTURES as FOLDER
 from places import ROOT
 from process_tree import descendants
 
 CAPTURES = sorted(str(path) for path in FOLDER.glob("*.pcap*"))
 PATIENCE = 60  # seconds
+ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": "100"}
 
 
 @pytest.fixture(scope="module")
@@ -41,28 +43,32 @@ def traffic(tmp_path_factory):
     return folder
 
 
-@pytest.fixture
-def small_are_read_ahead(monkeypatch):
-    monkeypatch.setattr(reading, "LARGE", 1)
+SMALL_ARE_READ_AHEAD = "from closeseq import reading; reading.LARGE = 1"
+FEW_AT_ONCE = """
+from closeseq.classes import parallel
+from closeseq.connections import tracker
+parallel.MOST_AT_ONCE = tracker.MOST_AT_ONCE = 40
+"""
 
 
-def said_by(capsys, jobs, *arguments):
-    status = run(["analyze", *map(str, arguments), "--jobs", str(jobs)])
-    said = capsys.readouterr()
-    return status, said.out, said.err
+def said_by(jobs, *arguments, first=SMALL_ARE_READ_AHEAD):
+    """Return the exit status and both outputs of a process that is small, so that its workers start fast."""
+    done = run_forked(["analyze", *arguments, "--jobs", jobs], env=ENVIRONMENT, text=True, first=first)
+    assert done.returncode != Status.BUG, done.stderr  # faults are contained, but not here
+    return done.returncode, done.stdout, done.stderr
 
 
 @pytest.mark.parametrize("form", FORMATS)
-def test_every_number_of_jobs_gives_the_same_bytes(form, traffic, small_are_read_ahead, capsys):
+def test_every_number_of_jobs_gives_the_same_bytes(form, traffic):
     # Of the captures, which are small, each format takes its share.
     of_captures = [*CAPTURES[list(FORMATS).index(form) :: len(FORMATS)], "--each", "-f", form]
     of_traffic = [*sorted(traffic.glob("*.pcap")), traffic / "ring", "--each", "-f", form, "--all"]
     of_a_ring = [traffic / "ring", "-f", form, "--stuck-after", "2"]
     for arguments in (of_captures, of_traffic, of_a_ring):
-        expected = said_by(capsys, 1, *arguments)
+        expected = said_by(1, *arguments)
         assert len(expected[1]) > 1000
         for jobs in (2, 3, 8):
-            assert said_by(capsys, jobs, *arguments) == expected
+            assert said_by(jobs, *arguments) == expected
 
 
 @pytest.mark.parametrize(
@@ -77,36 +83,34 @@ def test_every_number_of_jobs_gives_the_same_bytes(form, traffic, small_are_read
         ["-p", "443"],
     ],
 )
-def test_so_does_a_part_of_a_capture(asked, traffic, small_are_read_ahead, capsys):
-    expected = said_by(capsys, 1, traffic / "varied.pcap", *asked)
+def test_so_does_a_part_of_a_capture(asked, traffic):
+    expected = said_by(1, traffic / "varied.pcap", *asked)
     for jobs in (2, 3, 8):
-        assert said_by(capsys, jobs, traffic / "varied.pcap", *asked) == expected
+        assert said_by(jobs, traffic / "varied.pcap", *asked) == expected
 
 
-def test_so_does_a_capture_too_large_to_be_compared_at_once(traffic, capsys, monkeypatch):
-    for module in ("closeseq.connections.tracker", "closeseq.classes.parallel"):
-        monkeypatch.setattr(f"{module}.MOST_AT_ONCE", 40)
+def test_so_does_a_capture_too_large_to_be_compared_at_once(traffic):
     for form in ("summary", "jsonl"):
         arguments = traffic / "varied.pcap", "-f", form, "--all"
-        expected = said_by(capsys, 1, *arguments)
+        expected = said_by(1, *arguments, first=FEW_AT_ONCE)
         for jobs in (2, 5):
-            assert said_by(capsys, jobs, *arguments) == expected
+            assert said_by(jobs, *arguments, first=FEW_AT_ONCE) == expected
 
 
-def test_what_is_wrong_with_a_file_is_told_as_ever(tmp_path, small_are_read_ahead, capsys):
+def test_what_is_wrong_with_a_file_is_told_as_ever(tmp_path):
     whole = Path(CAPTURES[0]).read_bytes()
     (tmp_path / "a.pcap").write_bytes(whole[:-7])
     (tmp_path / "b.pcap").write_bytes(b"this is no capture at all, but long enough to be looked at")
     arguments = [tmp_path / "a.pcap", tmp_path / "b.pcap", tmp_path / "c.pcap", "--each", "-f", "json"]
-    expected = said_by(capsys, 1, *arguments)
+    expected = said_by(1, *arguments)
     assert expected[0] == 3
     assert len(expected[2].splitlines()) >= 3
-    assert said_by(capsys, 3, *arguments) == expected
+    assert said_by(3, *arguments) == expected
 
 
-def test_timings_tell_what_the_workers_did(traffic, small_are_read_ahead, capsys):
-    plain = said_by(capsys, 2, traffic / "varied.pcap", "-f", "jsonl")
-    status, out, err = said_by(capsys, 2, traffic / "varied.pcap", "-f", "jsonl", "--timings")
+def test_timings_tell_what_the_workers_did(traffic):
+    plain = said_by(2, traffic / "varied.pcap", "-f", "jsonl")
+    status, out, err = said_by(2, traffic / "varied.pcap", "-f", "jsonl", "--timings")
     assert (status, out) == plain[:2]
     stages = {line[:26].rstrip(): line[26:] for line in err.splitlines()}
     for stage in ("decoding", "judging"):
@@ -180,7 +184,7 @@ def test_no_worker_outlives_the_process_that_was_started(waiting, how):
     assert gone(waiting.workers)
 
 
-def test_a_file_is_not_there_if_a_worker_was_killed(traffic, tmp_path, capsys, monkeypatch):
+def test_a_file_is_not_there_if_a_worker_was_killed(traffic, tmp_path, monkeypatch):
     drawn = closeseq.Analysis.drawn
 
     def killed(analysis, draw, indices):
@@ -193,7 +197,9 @@ def test_a_file_is_not_there_if_a_worker_was_killed(traffic, tmp_path, capsys, m
 
     monkeypatch.setattr(closeseq.Analysis, "drawn", killed)
     target = tmp_path / "records.jsonl"
-    assert said_by(capsys, 2, traffic / "varied.pcap", "-f", "jsonl", "-o", target)[0] == 71
+    assert (
+        run(["analyze", str(traffic / "varied.pcap"), "-f", "jsonl", "-o", str(target), "--jobs", "2"]) == 71
+    )
     assert list(tmp_path.iterdir()) == []
 
 
