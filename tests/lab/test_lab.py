@@ -19,6 +19,7 @@ import closeseq
 from closeseq.lab.experiments import experiments
 from closeseq.verdict.ending import RULES as VERDICTS
 from closeseq.verdict.judgement import RULES as FINDINGS
+from forked import DEVNULL, PIPE, Forked, run_forked
 from machine import needs, tracing_folder
 from places import ROOT
 from process_tree import descendants, everyone, namespaces
@@ -36,18 +37,8 @@ as_root = needs("the lab's namespaces", "live packets", "the kernel's tracing", 
 with_nft = needs("nft", "nft's tables")
 
 
-def lab(*arguments, **more):
-    return subprocess.run(
-        [*COMMAND, *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        encoding="utf-8",
-        env=ENVIRONMENT,
-        cwd="/",
-        timeout=120,
-        check=False,
-        **more,
-    )
+def lab(*arguments):
+    return run_forked(["lab", *arguments], text=True, env=ENVIRONMENT, cwd="/")
 
 
 # What the experiments are
@@ -139,13 +130,7 @@ def test_later_packets_put_right_what_was_told_and_connections_alike_are_told_on
 
 @as_root
 def test_one_alone_tells_its_story_as_it_goes():
-    with subprocess.Popen(
-        [*COMMAND, "run", "client-closes"],
-        stdout=subprocess.PIPE,
-        text=True,
-        encoding="utf-8",
-        env=ENVIRONMENT,
-    ) as run:
+    with Forked(["lab", "run", "client-closes"], stdout=PIPE, text=True, env=ENVIRONMENT) as run:
         told = iter(run.stdout)
         assert next(told).startswith("client-closes: ")
         assert any("> the client has sent a line" in line for line in told)
@@ -175,14 +160,14 @@ from closeseq.report.text import Style
 wrong = replace(experiments()["refused"], verdicts=("graceful",))
 for result in Run([wrong], Style()).results():
     print(result.outcome.name, result.story)
+raise SystemExit
 """
 
 
 @as_root
 def test_what_is_not_as_expected_is_told():
-    done = subprocess.run(
-        [sys.executable, "-c", WRONG], capture_output=True, text=True, env=ENVIRONMENT, timeout=60, check=True
-    )
+    done = run_forked([], first=WRONG, text=True, env=ENVIRONMENT)
+    assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("DISAGREED")
     assert "WRONG: verdict refused, expected graceful" in done.stdout
 
@@ -195,26 +180,19 @@ from closeseq.report.text import Style
 network.EVERYWHERE = ""
 for result in Run([experiments()["half-open"]], Style()).results():
     print(result.outcome.name, result.complaint)
+raise SystemExit
 """
 
 
 def test_a_command_that_is_missing_is_named_with_its_package():
-    done = subprocess.run(
-        [sys.executable, "-c", WITHOUT_NFT],
-        capture_output=True,
-        text=True,
-        env=ENVIRONMENT | {"PATH": "/nonexistent"},
-        timeout=60,
-        check=True,
-    )
+    environment = ENVIRONMENT | {"PATH": "/nonexistent"}
+    done = run_forked([], first=WITHOUT_NFT, text=True, env=environment)
     assert done.stdout == "LEFT_OUT needs nft (package nftables), not installed here\n"
 
 
 @as_root
 def test_whoever_has_seen_enough_ends_it_quietly():
-    with subprocess.Popen(
-        [*COMMAND, "run", "slow-close"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=ENVIRONMENT
-    ) as run:
+    with Forked(["lab", "run", "slow-close"], stdout=PIPE, stderr=PIPE, env=ENVIRONMENT) as run:
         assert run.stdout.readline()
         run.stdout.close()
         assert run.stderr.read() == b""
@@ -306,13 +284,7 @@ def traces(pids):
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_a_run_that_is_killed_leaves_nothing_behind(how):
     names = ["half-open", "fin-unanswered", "server-killed"]
-    with subprocess.Popen(
-        [*COMMAND, "run", *names],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        env=ENVIRONMENT,
-        start_new_session=True,
-    ) as run:
+    with Forked(["lab", "run", *names], stdout=DEVNULL, stderr=PIPE, env=ENVIRONMENT, alone=True) as run:
         try:
             until = time.monotonic() + 30
             # Each experiment has two processes and a guardian of its trace; one a server and a client too.

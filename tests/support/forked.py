@@ -88,6 +88,7 @@ class Forked:
             "alone": alone,
             "first": first,
         }
+        server = _server()  # before there are pipes, which it must not have
         pipes: list[IO[Any] | None] = []
         with contextlib.ExitStack() as given:
             descriptors = []
@@ -104,7 +105,7 @@ class Forked:
                 descriptors.append(theirs)
             self._answer, theirs = socket.socketpair()
             given.callback(theirs.close)
-            socket.send_fds(_server(), [json.dumps(request).encode()], [*descriptors, theirs.fileno()])
+            socket.send_fds(server, [json.dumps(request).encode()], [*descriptors, theirs.fileno()])
         self.stdin, self.stdout, self.stderr = pipes
         self.pid = self._told()
 
@@ -228,6 +229,14 @@ def _server() -> socket.socket:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with theirs:
         number = theirs.fileno()
+        if _small:
+            if not os.fork():
+                ours.close()
+                try:
+                    serve(number)
+                finally:
+                    os._exit(0)
+            return ours
         command = [sys.executable, __file__, str(number)]
         _servers.append(
             subprocess.Popen(command, pass_fds=[number], env=os.environ | {"PYTHONPATH": str(ROOT)})
@@ -236,6 +245,13 @@ def _server() -> socket.socket:
 
 
 _servers: list[subprocess.Popen[bytes]] = []  # kept, since nobody waits for its end
+_small: list[bool] = []  # whether the server is a copy of this process
+
+
+def fork_from_here() -> None:
+    """Let processes be forked from a copy of this one as it is now, which has imported all by itself."""
+    _small.append(True)
+    _server()
 
 
 # ------------------------------------------------------------------------------ in the process that forks
@@ -273,6 +289,7 @@ def serve(number: int) -> None:
             os.write(answers[pid], NUMBER.pack(pid))
 
 
+@functools.cache
 def import_all() -> None:
     """Import what commands import."""
     from closeseq.cli.live_setup import load_everything

@@ -2,7 +2,7 @@
 
 Run as a program with the experiments' names; prints what does not fit, as JSON: for each of them a list of
 sentences. They are carried out side by side, in processes forked from this one, which has imported
-everything by then; the command that watches them is a program of its own, as always.
+everything by then; so is the command that watches them.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 import sys
 import tempfile
 import traceback
@@ -19,11 +18,12 @@ from datetime import datetime
 from pathlib import Path
 
 import closeseq
-from closeseq.lab.child import conduct, load
+from closeseq.lab.child import conduct
 from closeseq.lab.experiments import experiments
 from closeseq.lab.kernel_answers import Trace
 from closeseq.lab.network import die_with_parent, run_apart
 from closeseq.report.text import Style
+from forked import PIPE, Forked, fork_from_here, import_all
 from places import ROOT
 
 UNREAD_NS = 10**9  # packets so old may not have been read on a busy machine
@@ -34,7 +34,7 @@ CLIENTS = 100  # ports that each has for its clients
 
 def side_by_side(names):
     """Return what did not fit when each of these experiments was watched."""
-    load()
+    import_all()
     waiting, running, found = list(enumerate(names)), {}, {}
     while waiting or running:
         while waiting and len(running) < AT_ONCE:
@@ -72,11 +72,12 @@ def forked(name, first_port, files, parent):
 def watch(name, first_port, trace, write_to):
     """Watch one experiment, in namespaces of its own, and write what did not fit."""
     experiment = experiments()[name]
+    fork_from_here()
     with tempfile.TemporaryDirectory() as folder:
         saved = Path(folder, "saved.pcapng")
-        command = [sys.executable, "-m", "closeseq", "live", "-i", experiment.device, "-p", "8080"]
+        command = ["live", "-i", experiment.device, "-p", "8080"]
         command += ["-w", str(saved), "-f", "jsonl", "--no-drop", *experiment.options.split()]
-        with subprocess.Popen(command, stdout=-1, stderr=-1, text=True, cwd=ROOT) as live:
+        with Forked(command, stdout=PIPE, stderr=PIPE, text=True, cwd=ROOT) as live:
             first = live.stderr.readline()
             conduct(experiment, None, Style(), lambda _: None, first_port=first_port, trace=trace)
             live.send_signal(signal.SIGINT)

@@ -10,13 +10,12 @@ from __future__ import annotations
 import functools
 import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from places import ROOT
+from forked import run_forked
 
 EVERYWHERE = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/sbin", "/usr/bin", "/bin"])
 PACKAGES = {
@@ -74,14 +73,8 @@ def why_not(thing: str) -> str:
     """Return why this machine does not let us have a thing of `TRIES`; empty if it does."""
     if not sys.platform.startswith("linux"):
         return "needs Linux"
-    done = subprocess.run(
-        [sys.executable, "-c", TRIES[thing]],
-        cwd=ROOT,
-        env=os.environ | {"PATH": EVERYWHERE},
-        capture_output=True,
-        text=True,
-        timeout=140,
-        check=False,
+    done = run_forked(
+        [], first=f"{TRIES[thing]}\nraise SystemExit", env=os.environ | {"PATH": EVERYWHERE}, text=True
     )
     if done.returncode == 0:
         return ""
