@@ -21,7 +21,7 @@ NOISE = 2000  # lines; what is done but once comes to 30,000
 SIZES = dict.fromkeys(KINDS, 300) | {
     "gzip-members": 1000,
     "resets": 60,
-    "unlike": 120,
+    "unlike": 60,
     "time-backwards": 500,
     "time-still": 500,
     "syn-flood": 200,

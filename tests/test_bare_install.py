@@ -10,6 +10,7 @@ import tomllib
 
 import pytest
 
+from forked import run_forked
 from live_namespace import ended, needs_network
 from live_namespace import net as net  # noqa: PLC0414 - a fixture
 from places import CAPTURES, ROOT
@@ -39,7 +40,7 @@ def absent():
     return {name for one in packages for name in IMPORTED.get(one, (one,))}
 
 
-BARE = """
+WITHOUT = """
 import sys
 
 class Absent:
@@ -48,10 +49,22 @@ class Absent:
             raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
 
 sys.meta_path.insert(0, Absent())
+"""
+BARE = (
+    WITHOUT
+    + """
 sys.path.insert(0, {root!r})
 from closeseq.__main__ import main
 sys.exit(main())
 """
+)
+# Forked from a process that has imported all of closeseq, and none of the packages of extras.
+FORKED = (
+    WITHOUT
+    + """
+assert not {absent!r} & {{name.partition(".")[0] for name in sys.modules}}
+"""
+)
 
 
 @pytest.fixture
@@ -82,10 +95,8 @@ COMMANDS = (
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda one: " ".join(one).replace(f"{CAPTURES}/", ""))
-def test_what_needs_no_extra_works_without_one(bare, command):
-    done = subprocess.run(
-        [sys.executable, bare, *command], capture_output=True, text=True, timeout=60, cwd=ROOT, check=False
-    )
+def test_what_needs_no_extra_works_without_one(command):
+    done = run_forked(command, first=FORKED.format(absent=absent()), cwd=ROOT, text=True)
     assert (done.returncode, "Traceback" in done.stderr) == (0, False), done.stderr
     assert done.stdout
 

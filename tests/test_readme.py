@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from forked import run_forked
 from live_namespace import PATIENCE, needs_network
 from live_namespace import net as net  # noqa: PLC0414 - a fixture
 from machine import needs
@@ -37,6 +38,10 @@ def run(arguments: list[str]) -> subprocess.CompletedProcess[str]:
         "LC_ALL": "C.UTF-8",
         "PYTHONPATH": str(ROOT),
     }
+    if arguments[:2] == ["-m", "closeseq"]:
+        done = run_forked(arguments[2:], env=environment, cwd=ROOT, text=True)
+        done.check_returncode()
+        return done
     return subprocess.run(
         [sys.executable, *arguments],
         cwd=ROOT,

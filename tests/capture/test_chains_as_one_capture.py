@@ -51,7 +51,7 @@ def test_a_capture_cut_anywhere_is_the_whole(tmp_path_factory, name, by, dice):
 @pytest.mark.parametrize("seed", range(2))
 def test_a_busy_capture_cut_anywhere_is_the_whole(tmp_path, by, seed):
     dice = Random(f"{by} {seed}")
-    packets = busy(dice)
+    packets = busy(dice, every=2)
     whole = tmp_path / "whole"
     whole.write_bytes(as_file(packets, dice))
     ring = tmp_path / "ring"

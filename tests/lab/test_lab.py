@@ -19,7 +19,7 @@ import closeseq
 from closeseq.lab.experiments import experiments
 from closeseq.verdict.ending import RULES as VERDICTS
 from closeseq.verdict.judgement import RULES as FINDINGS
-from forked import DEVNULL, PIPE, Forked, run_forked
+from forked import DEVNULL, PIPE, Forked, run_code, run_forked
 from machine import needs, tracing_folder
 from places import ROOT
 from process_tree import descendants, everyone, namespaces
@@ -160,13 +160,12 @@ from closeseq.report.text import Style
 wrong = replace(experiments()["refused"], verdicts=("graceful",))
 for result in Run([wrong], Style()).results():
     print(result.outcome.name, result.story)
-raise SystemExit
 """
 
 
 @as_root
 def test_what_is_not_as_expected_is_told():
-    done = run_forked([], first=WRONG, text=True, env=ENVIRONMENT)
+    done = run_code(WRONG, text=True, env=ENVIRONMENT)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("DISAGREED")
     assert "WRONG: verdict refused, expected graceful" in done.stdout
@@ -180,13 +179,12 @@ from closeseq.report.text import Style
 network.EVERYWHERE = ""
 for result in Run([experiments()["half-open"]], Style()).results():
     print(result.outcome.name, result.complaint)
-raise SystemExit
 """
 
 
 def test_a_command_that_is_missing_is_named_with_its_package():
     environment = ENVIRONMENT | {"PATH": "/nonexistent"}
-    done = run_forked([], first=WITHOUT_NFT, text=True, env=environment)
+    done = run_code(WITHOUT_NFT, text=True, env=environment)
     assert done.stdout == "LEFT_OUT needs nft (package nftables), not installed here\n"
 
 

@@ -13,10 +13,12 @@ from pathlib import Path
 
 import pytest
 
+from forked import run_code
 from machine import needs
 from places import ROOT
 
-ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT)}
+# Work that is done apart ends without writing what is buffered.
+ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
 
 pytestmark = needs("the lab's namespaces", root=True)
 
@@ -38,9 +40,7 @@ def apart(work):
 
 
 def run(work):
-    return subprocess.run(
-        apart(work), capture_output=True, text=True, env=ENVIRONMENT, timeout=30, check=False
-    )
+    return run_code(APART.format(work=work), text=True, env=ENVIRONMENT)
 
 
 def test_the_network_is_fresh_and_loopback_is_up():

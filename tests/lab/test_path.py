@@ -15,11 +15,13 @@ import pytest
 import closeseq
 from closeseq.capture import open_capture
 from closeseq.lab.tun import DEVICE, missing_tun
+from forked import run_code
 from machine import needs
 from places import ROOT
 from process_tree import descendants, everyone, namespaces
 
-ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT)}
+# Work that is done apart ends without writing what is buffered.
+ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
 NO_TUN = missing_tun() if sys.platform == "linux" else "needs Linux"
 TIME_LIMIT = 60
 RAW_IP = 101  # LINKTYPE_RAW
@@ -65,14 +67,7 @@ sys.exit(run_apart(work))
 def apart(capture, work, ip=4):
     """Do some work at the ends of a path, and return what it prints."""
     indented = "\n        ".join(work.strip().splitlines())
-    done = subprocess.run(
-        [sys.executable, "-c", APART.format(capture=str(capture), work=indented, ip=ip)],
-        capture_output=True,
-        text=True,
-        env=ENVIRONMENT,
-        timeout=TIME_LIMIT,
-        check=False,
-    )
+    done = run_code(APART.format(capture=str(capture), work=indented, ip=ip), text=True, env=ENVIRONMENT)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 

@@ -223,6 +223,16 @@ def run_forked(
         return subprocess.CompletedProcess(["closeseq", *arguments], status, files[1].read(), files[2].read())
 
 
+def run_code(code: str, **options: Any) -> subprocess.CompletedProcess[Any]:
+    """Run Python instead of the command; what it imports of closeseq and its dependencies is there already.
+
+    Args:
+        code: the program.
+        options: of `run_forked`.
+    """
+    return run_forked([], first=f"{code}\nraise SystemExit", **options)
+
+
 @functools.cache
 def _server() -> socket.socket:
     """Start the process that forks; it ends when this one does, and so closes its end of the socket."""
@@ -331,7 +341,7 @@ def become(streams: Sequence[int], request: Mapping[str, Any]) -> NoReturn:
         sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115
         sys.stdout, sys.stderr = (
             io.TextIOWrapper(
-                open(number, "wb", closefd=False),  # noqa: SIM115
+                open(number, "wb", 0 if unbuffered else -1, closefd=False),  # noqa: SIM115
                 encoding="utf-8",
                 errors=errors,
                 line_buffering=number == 2 or os.isatty(number),

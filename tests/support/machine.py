@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from forked import run_forked
+from forked import run_code
 
 EVERYWHERE = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/sbin", "/usr/bin", "/bin"])
 PACKAGES = {
@@ -73,9 +73,7 @@ def why_not(thing: str) -> str:
     """Return why this machine does not let us have a thing of `TRIES`; empty if it does."""
     if not sys.platform.startswith("linux"):
         return "needs Linux"
-    done = run_forked(
-        [], first=f"{TRIES[thing]}\nraise SystemExit", env=os.environ | {"PATH": EVERYWHERE}, text=True
-    )
+    done = run_code(TRIES[thing], env=os.environ | {"PATH": EVERYWHERE}, text=True)
     if done.returncode == 0:
         return ""
     _, _, reason = done.stderr.strip().splitlines()[-1].partition(": ")

@@ -34,6 +34,19 @@ def varied(tmp_path_factory):
     return str(path)
 
 
+@pytest.fixture(scope="module")
+def analysis(varied):
+    return closeseq.analyze(varied)
+
+
+@pytest.fixture(scope="module")
+def out_of_varied(varied, tmp_path_factory):
+    """Return the folder of what was written of it, which no test changes."""
+    out = tmp_path_factory.mktemp("parquet") / "out"
+    assert analyzed(varied, "-o", out) == 0
+    return out
+
+
 def analyzed(*arguments):
     return run(["analyze", "-f", "parquet", *map(str, arguments)])
 
@@ -43,12 +56,14 @@ def in_folder(path):
 
 
 @pytest.mark.parametrize("capture", [CAPTURE, "varied"])
-def test_it_holds_what_the_tables_of_numpy_hold(capture, varied, tmp_path):
-    capture = varied if capture == "varied" else capture
-    assert analyzed(capture, "-o", tmp_path / "out") == 0
-    tables = closeseq.analyze(capture).tables()
+def test_it_holds_what_the_tables_of_numpy_hold(capture, analysis, out_of_varied, tmp_path):
+    out = out_of_varied
+    if capture != "varied":
+        analysis, out = closeseq.analyze(capture), tmp_path / "out"
+        assert analyzed(capture, "-o", out) == 0
+    tables = analysis.tables()
     for table in TABLES:
-        found = pyarrow.parquet.read_table(tmp_path / "out" / f"{table.name}.parquet")
+        found = pyarrow.parquet.read_table(out / f"{table.name}.parquet")
         assert found.column_names == [field.name for field in table.fields]
         for field in table.fields:
             column, kind = getattr(tables, table.name)[field.name], found.schema.field(field.name)
@@ -62,10 +77,9 @@ def test_it_holds_what_the_tables_of_numpy_hold(capture, varied, tmp_path):
             assert values.to_pylist() == expected, field.name
 
 
-def test_duckdb_polars_and_pandas_read_it_and_count_as_the_summary_does(varied, tmp_path):
+def test_duckdb_polars_and_pandas_read_it_and_count_as_the_summary_does(analysis, out_of_varied):
     duckdb, polars, pandas = map(pytest.importorskip, ("duckdb", "polars", "pandas"))
-    assert analyzed(varied, "-o", tmp_path / "out") == 0
-    analysis, out = closeseq.analyze(varied), tmp_path / "out"
+    out = out_of_varied
     asked = f"SELECT verdict, count(*) FROM '{out}/connections.parquet' GROUP BY ALL"
     assert dict(duckdb.sql(asked).fetchall()) == dict(analysis.verdicts)
     asked = f"SELECT code, count(DISTINCT (capture, id)) FROM '{out}/findings.parquet' GROUP BY ALL"
@@ -85,7 +99,7 @@ def test_every_number_of_jobs_gives_the_same_bytes(varied, tmp_path):
     assert found[0] == found[1] == found[2]
 
 
-def test_it_is_written_in_row_groups_of_one_size(varied, tmp_path, monkeypatch):
+def test_it_is_written_in_row_groups_of_one_size(varied, analysis, tmp_path, monkeypatch):
     monkeypatch.setattr(parquet, "ROW_GROUP", 100)
     assert analyzed(varied, "-o", tmp_path / "out") == 0
     for name in NAMES:
@@ -94,24 +108,22 @@ def test_it_is_written_in_row_groups_of_one_size(varied, tmp_path, monkeypatch):
         assert len(sizes) > 1
         assert set(sizes[:-1]) == {100}
         assert 0 < sizes[-1] <= 100
-    assert len(pyarrow.parquet.read_table(tmp_path / "out/connections.parquet")) == len(
-        closeseq.analyze(varied)
-    )
+    assert len(pyarrow.parquet.read_table(tmp_path / "out/connections.parquet")) == len(analysis)
 
 
-def test_several_captures_are_in_the_same_files(varied, tmp_path):
+def test_several_captures_are_in_the_same_files(varied, analysis, tmp_path):
     assert analyzed(varied, CAPTURE, "--each", "-o", tmp_path / "out") == 0
     found = pyarrow.parquet.read_table(tmp_path / "out/connections.parquet", columns=["capture", "id"])
     keys = set(zip(*(column.to_pylist() for column in found.columns), strict=True))
-    assert len(keys) == len(found) == len(closeseq.analyze(varied)) + 5
+    assert len(keys) == len(found) == len(analysis) + 5
     assert {capture for capture, _ in keys} == {varied, CAPTURE}
 
 
-def test_only_those_that_are_asked_for(varied, tmp_path):
+def test_only_those_that_are_asked_for(varied, analysis, tmp_path):
     assert analyzed(varied, "--verdict", "reset", "-o", tmp_path / "out") == 0
     found = pyarrow.parquet.read_table(tmp_path / "out/connections.parquet")
     assert set(found["verdict"].to_pylist()) == {"reset"}
-    assert len(found) == closeseq.analyze(varied).verdicts["reset"]
+    assert len(found) == analysis.verdicts["reset"]
 
 
 def test_a_capture_without_connections_gives_tables_without_rows(tmp_path, capsys):

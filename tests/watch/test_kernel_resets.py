@@ -387,7 +387,7 @@ def by_port(out):
 @needs_live
 @pytest.mark.parametrize("user", [(), ("--user", "nobody")])
 def test_records_have_the_kernels_reasons(net, user):
-    with net.live("-f", "jsonl", "--kernel", *user) as process:
+    with net.live("-f", "jsonl", "--kernel", *user, wrapper=()) as process:
         net.run(sys.executable, "-c", ENDINGS)
         time.sleep(0.8)
         out, err = ended(process)

@@ -20,7 +20,7 @@ import pytest
 import closeseq
 from closeseq.cli.live_output import BLOCKS
 from closeseq.report.records import schema
-from forked import Forked, run_forked
+from forked import PIPE, Forked, run_forked
 from live_namespace import PATIENCE, ROOT, ended, needs_network
 from live_namespace import net as net  # noqa: PLC0414 - a fixture
 from machine import needs
@@ -177,7 +177,7 @@ def test_the_table_of_states_comes_as_often_as_asked(net):
 
 
 @pytest.mark.parametrize(
-    ("option", "value"), [("--duration", "0.5"), ("--until-close", "1"), ("-c", "5")], ids=str
+    ("option", "value"), [("--duration", "1.5"), ("--until-close", "1"), ("-c", "5")], ids=str
 )
 def test_it_ends_by_itself_when_it_is_enough(net, option, value):
     with net.live("-p", "8080", "-f", "summary", option, value) as process:
@@ -668,16 +668,10 @@ def test_a_file_that_tcpdump_is_writing_is_followed(net, tmp_path):
 
 def test_following_needs_no_privilege_and_ends_with_a_pipe():
     capture = (ROOT / "captures" / "client-closes.pcap").read_bytes()
-    done = subprocess.run(
-        [sys.executable, "-m", "closeseq", "follow", "-", "-f", "jsonl"],
-        input=capture,
-        capture_output=True,
-        timeout=PATIENCE,
-        cwd=ROOT,
-        check=False,
-    )
-    assert done.returncode == 0
-    (told,) = records(done.stdout.decode())
+    with Forked(["follow", "-", "-f", "jsonl"], stdin=PIPE, stdout=PIPE) as process:
+        out, _ = process.communicate(capture, timeout=PATIENCE)
+    assert process.returncode == 0
+    (told,) = records(out.decode())
     assert told["verdict"] == "graceful"
 
 
