@@ -223,14 +223,15 @@ def run_forked(
         return subprocess.CompletedProcess(["closeseq", *arguments], status, files[1].read(), files[2].read())
 
 
-def run_code(code: str, **options: Any) -> subprocess.CompletedProcess[Any]:
+def run_code(code: str, *arguments: object, **options: Any) -> subprocess.CompletedProcess[Any]:
     """Run Python instead of the command; what it imports of closeseq and its dependencies is there already.
 
     Args:
         code: the program.
+        arguments: its own.
         options: of `run_forked`.
     """
-    return run_forked([], first=f"{code}\nraise SystemExit", **options)
+    return run_forked(arguments, first=f"{code}\nraise SystemExit", **options)
 
 
 @functools.cache
@@ -360,7 +361,7 @@ def become(streams: Sequence[int], request: Mapping[str, Any]) -> NoReturn:
             with Path(f"/proc/{request['network']}/ns/net").open() as namespace:
                 assert ctypes.CDLL(None).setns(namespace.fileno(), NEW_NETWORK) == 0
         sys.argv = request["argv"]
-        exec(request["first"], {})
+        exec(request["first"], {"__name__": "__main__"})
         from closeseq.__main__ import main
 
         main()
@@ -369,6 +370,7 @@ def become(streams: Sequence[int], request: Mapping[str, Any]) -> NoReturn:
     except BaseException:  # noqa: BLE001 - a forked process must not go on with its parent's work
         traceback.print_exc()
     finally:
+        threading._shutdown()  # waits for others
         atexit._run_exitfuncs()
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(OSError):

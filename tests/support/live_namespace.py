@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from forked import Forked
+from forked import Forked, run_code
 from machine import needs
 from places import ROOT
 
@@ -57,6 +57,10 @@ class Net:
         return ["nsenter", f"--net=/proc/{self.pid}/ns/net", *map(str, command)]
 
     def run(self, *command):
+        if command[:2] == (sys.executable, "-c"):
+            done = run_code(*command[2:], network=self.pid, text=True)
+            assert done.returncode == 0, done.stderr
+            return done.stdout
         done = subprocess.run(
             self.inside(*command), check=True, capture_output=True, text=True, timeout=PATIENCE
         )
