@@ -65,7 +65,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from closeseq.analysis import Analysis, ConnectionClass, analyze, chains, from_script
+    from closeseq.analysis import Analysis, analyze, chains, from_script
+    from closeseq.classes.members import ConnectionClass
     from closeseq.connection import Connection, Endpoint
     from closeseq.connections.conversation import (
         Address,
@@ -156,7 +157,8 @@ __all__ = [
 ]
 
 _HOMES = {
-    "analysis": ("Analysis", "ConnectionClass", "analyze", "chains", "from_script"),
+    "analysis": ("Analysis", "analyze", "chains", "from_script"),
+    "classes.members": ("ConnectionClass",),
     "connection": ("Connection", "Endpoint"),
     "connections.conversation": (
         *("Address", "Conversation", "Duplicates", "End", "Event", "Opener", "Position", "Stream", "Traffic"),

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Self, TypeVar, cast, overload
 
 import numpy as np
 
-from closeseq.classes import Classes, Drawing, Outcome
+from closeseq.classes import Classes, Drawing
+from closeseq.classes.members import ConnectionClass, ConnectionClasses
 from closeseq.connection import Connection
 from closeseq.connections import Connections
 from closeseq.judging import Judging
@@ -30,11 +30,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from concurrent.futures import Executor
 
-    from numpy.typing import NDArray
-
     from closeseq.capture.chains import Chain
-    from closeseq.classes import Classified
-    from closeseq.classes.classes import Groups
+    from closeseq.classes import Classified, Outcome
     from closeseq.connections.conversation import Conversation
     from closeseq.connections.idling import Closes
     from closeseq.errors import CaptureError
@@ -44,7 +41,6 @@ if TYPE_CHECKING:
 
     Drawn = TypeVar("Drawn")
 
-MOST_KEPT = 4096  # classes that are made once
 FEW_FOR_ALL = 500  # connections, for which starting other processes costs more than they save
 AT_ONCE = 8192  # connections that a worker draws before it sends what it has; some megabytes of records
 PARTS = 8  # for each worker, at least
@@ -548,66 +544,3 @@ class SharedAnalysis(Analysis):
         from closeseq.shards.plan import classes
 
         return classes(self._executor, self._whole, len(self), self.faults)
-
-
-@dataclass(frozen=True, eq=False)
-class ConnectionClass:
-    """Connections that closed the same way, with the same findings; only addresses and times differ."""
-
-    indices: NDArray[np.int64]  # into the analysis, ascending
-    outcome: Outcome  # verdict and findings of all of them
-    _analysis: Analysis = field(repr=False, compare=False)
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    def among(self, ids: Collection[int]) -> Sequence[int]:
-        """Return the indices of those whose number, from 1, is one of `ids`; of all where none is given."""
-        if not ids:
-            return cast("Sequence[int]", self.indices)
-        return [index for index in self.members if index + 1 in ids]
-
-    @property
-    def members(self) -> list[int]:
-        """Their indices as Python integers, made anew each time: there may be a million."""
-        found: list[int] = self.indices.tolist()
-        return found
-
-    @cached_property
-    def example(self) -> Connection:
-        """The first of them."""
-        return self._analysis[int(self.indices[0])]
-
-
-class ConnectionClasses(Sequence[ConnectionClass]):
-    """All classes of an analysis; each is made on demand, for there may be a million.
-
-    Args:
-        groups: the connections of each class, and the number of its outcome.
-        outcomes: by number.
-        analysis: of which they are.
-    """
-
-    def __init__(self, groups: Groups, outcomes: Sequence[Outcome], analysis: Analysis) -> None:
-        self._groups = groups
-        self._outcomes = outcomes
-        self._analysis = analysis
-        self._kept: dict[int, ConnectionClass] = {}
-
-    def __len__(self) -> int:
-        return len(self._groups)
-
-    @overload
-    def __getitem__(self, place: int) -> ConnectionClass: ...
-    @overload
-    def __getitem__(self, place: slice) -> list[ConnectionClass]: ...
-    def __getitem__(self, place: int | slice) -> ConnectionClass | list[ConnectionClass]:
-        if isinstance(place, slice):
-            return [self[i] for i in range(*place.indices(len(self)))]
-        one = self._kept.get(place)
-        if one is None:
-            indices, number = self._groups[place]
-            one = ConnectionClass(indices, self._outcomes[number], self._analysis)
-            if len(self._kept) < MOST_KEPT:
-                self._kept[place] = one
-        return one

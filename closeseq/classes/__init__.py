@@ -16,6 +16,7 @@ connections of the class, texts included, with the numbers of each put in.
     template  the timeline and judgement of a class, into which these are put
     drawing   the text that a report makes of a class, into which they are put
     classes   `Classes`, which finds them: begin reading here
+    members   the classes of an analysis, each with its members
     parallel  the same by several processes
 """
 

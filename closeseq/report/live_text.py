@@ -14,8 +14,9 @@ from closeseq.connections.conversation import ENDS, End
 from closeseq.linux.reset_wording import in_words
 from closeseq.report import rows
 from closeseq.report.containment import bare_record
+from closeseq.report.json_text import encode
 from closeseq.report.problems import MOST_GROUPS, MOST_PLACES, Group, ProblemCause, blame, causes
-from closeseq.report.records import draw, encode
+from closeseq.report.records import draw
 from closeseq.report.rows import Record, in_files
 from closeseq.report.selection import FIRST_BLAME
 from closeseq.report.summary import how_they_ended, remarks_on, their_shapes, together

@@ -7,30 +7,26 @@ from __future__ import annotations
 
 import csv
 import json
-import re
 from importlib.resources import files
-from operator import index
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from msgspec import UNSET, UnsetType, to_builtins
-from msgspec.json import Encoder
-from msgspec.json import format as json_format
 
 from closeseq.classes import Drawing
-from closeseq.classes.drawing import NumberHole
-from closeseq.classes.numbers import Number
 from closeseq.connections.community import community_id
 from closeseq.connections.conversation import Conversation, End, Stream, Traffic
-from closeseq.report import aka, rows
+from closeseq.report import aka, json_text, rows
 from closeseq.report.containment import bare_record, contained
+from closeseq.report.json_text import encode
 from closeseq.report.rows import Record, in_files, of_files
 from closeseq.report.text import moment, named, printable, seconds
 from closeseq.verdict import vocabulary
 from closeseq.verdict.model import Severity
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
+    from closeseq.classes.drawing import NumberHole
     from closeseq.classes.forms import TextHole, Wording
     from closeseq.connection import Connection
     from closeseq.connections.conversation import Opener
@@ -89,72 +85,7 @@ def draw(connection: Connection) -> rows.FullRecord:
     )
 
 
-def encode(row: rows.Row | Record) -> str:
-    """Return a row as JSON in one line, in ASCII, which every terminal and reader takes."""
-    try:
-        text = json_format(_ENCODER.encode(row), indent=0).decode()
-    except UnicodeEncodeError:  # half a surrogate pair, as in a name that is no UTF-8
-        return json.dumps(to_builtins(row))
-    return _ascii(text)
-
-
-def _ascii(text: str) -> str:
-    return text if text.isascii() else _NOT_ASCII.sub(_escaped, text)
-
-
-_ENCODER = Encoder()
-_NOT_ASCII = re.compile(r"[^\x00-\x7f]")
-
-
-# -------------------------------------------------------------------------- the record of a whole class
-
-# What stands in JSON where a hole is in a text: alone in its quotes, or among other words.
-_HOLE = re.compile(r'"\\u0000(\d+)\\u0000"|\\u0000(\d+)\\u0000')
-
-
-def _pieces(connection: Connection, wording: Wording) -> list[str | TextHole | NumberHole]:
-    """Return the record of a connection on noting numbers: JSON in pieces, and what leaves its holes."""
-
-    def marked(one: object) -> str:
-        return str(one) if isinstance(one, str) else wording.mark(index, one)
-
-    text = _ascii(json_format(Encoder(enc_hook=marked).encode(draw(connection)), indent=0).decode())
-    found: list[str | TextHole | NumberHole] = []
-    for place, part in enumerate(_HOLE.split(text)):
-        if place % 3 == 0 or part is None:
-            found.append(part or "")
-            continue
-        hole, quote = wording.holes[int(part)], '"' if place % 3 == 1 else ""
-        if quote and hole.how in _OF_NUMBERS:
-            found.append(NumberHole(hole.given[0], _OF_NUMBERS[hole.how]))
-        elif hole.how in _DIGITS and isinstance(hole.given[0], Number) and not any(hole.given[1:]):
-            found += [quote, NumberHole(hole.given[0]), quote]
-        else:
-            found += [quote, hole, quote]
-    return found
-
-
-# What makes a number of a hole; and what makes its digits, which are the same in a text, if it has no format.
-_OF_NUMBERS: dict[Callable[..., Any], Callable[[int], Any] | None] = {index: None, seconds: seconds}
-_DIGITS = (str, format)
-
-
-def _numbers(values: list[Any]) -> list[str]:
-    """Return numbers as JSON has them."""
-    return _ENCODER.encode(values)[1:-1].decode().split(",")
-
-
-def _texts(texts: list[str]) -> list[str]:
-    """Return texts as they stand between the quotes of JSON."""
-    # A quote within a text has a backslash before it, so that `","` stands only between two of them.
-    return _ascii(_ENCODER.encode(texts)[2:-2].decode()).split('","') if texts else []
-
-
 # ------------------------------------------------------------------------------------------- its parts
-
-
-def _escaped(found: re.Match[str]) -> str:
-    return json.dumps(found[0])[1:-1]
 
 
 def _head(connection: Connection) -> Head:
@@ -303,8 +234,15 @@ def json_record(connection: Connection) -> str:
     return contained(connection, _line, lambda one: encode(bare_record(one)))
 
 
+def _pieces(connection: Connection, wording: Wording) -> list[str | TextHole | NumberHole]:
+    """Return the record of a connection on noting numbers in pieces."""
+    return json_text.pieces(draw(connection), wording)
+
+
 # For whole captures: the record of one connection serves for all that close alike.
-JSON_RECORDS = Drawing(json_record, _pieces, _numbers, _texts, (__name__, aka.__name__))
+JSON_RECORDS = Drawing(
+    json_record, _pieces, json_text.numbers, json_text.texts, modules=(__name__, aka.__name__)
+)
 
 
 def jsonl(selection: Selection) -> Iterator[str]:

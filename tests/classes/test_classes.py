@@ -368,6 +368,17 @@ def test_records_of_many_that_close_alike_are_drawn_once(monkeypatch):
     assert drawn == []
 
 
+@pytest.mark.parametrize(
+    "name", ["%s %d.pcap", "\\u00001\\u0000.pcap", 'a"b\\.pcap', "müll.pcap", "\udcff.pcap", "{0}", "\n"]
+)
+def test_whatever_the_name_of_the_capture_the_records_are_the_same(name):
+    rows = together([segments(OPEN + f"C:A+{n + 1} S:A {CLOSE}", start_ns=n) for n in range(40)])
+    analysis = analysed(rows)
+    analysis.path = name
+    assert list(analysis.drawn(JSON_RECORDS, range(40))) == [json_record(one) for one in analysis]
+    assert analysis._drawers[JSON_RECORDS].unlike == 0
+
+
 @pytest.mark.parametrize("step", ["values", "text", "__init__"])
 def test_where_a_text_cannot_be_made_once_each_record_is_made_by_itself(step, monkeypatch):
     analysis = analysed(together([segments(OPEN + "C:FA S:A S:FA C:A", start_ns=n) for n in range(50)]))
