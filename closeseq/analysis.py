@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from concurrent.futures import Executor
 
+    from numpy.typing import NDArray
+
     from closeseq.capture.chains import Chain
     from closeseq.classes import Classified, Outcome
     from closeseq.connections.conversation import Conversation
@@ -310,25 +312,38 @@ class Analysis(Judging, Sequence[Connection]):
         Raises:
             WorkerError: another process ended before its work was done.
         """
-        return self._shared_out(lambda part, soon: self._draw(draw, part, soon=soon), indices)
-
-    def _draw(
-        self, draw: Callable[[Connection], Drawn], indices: Sequence[int], *, soon: bool
-    ) -> Iterator[Drawn]:
         if not isinstance(draw, Drawing) or self.reading.files.several:  # texts may name the file of a packet
-            return map(draw, self.judged(indices, soon=soon))
-        finder = self._drawers.get(draw)
+            return self._shared_out(lambda part, soon: map(draw, self.judged(part, soon=soon)), indices)
+        return cast("Iterator[Drawn]", self._texts(draw, np.asarray(indices, np.int64)))
+
+    def _texts(self, drawing: Drawing, chosen: NDArray[np.int64]) -> Iterator[str]:
+        """Yield the text of each connection; those that close alike are drawn once."""
+        workers = self._workers(len(chosen))
+        if workers == 1:
+            return self._texts_of(drawing, chosen, soon=True)
+        from closeseq.classes.parallel import drawn_by_several
+
+        def some(part: NDArray[np.int64]) -> Iterator[str]:
+            return self._texts_of(drawing, part, soon=True)
+
+        def met() -> Faults:
+            found, self.faults = self.faults, Faults()
+            return found
+
+        return drawn_by_several(self._connections, chosen, some, workers=workers, met=met, faults=self.faults)
+
+    def _texts_of(self, drawing: Drawing, chosen: NDArray[np.int64], *, soon: bool) -> Iterator[str]:
+        finder = self._drawers.get(drawing)
         if finder is None:
-            finder = self._drawers[draw] = Classes(self.settings, drawing=draw, capture=self.path)
-        texts = finder.drawn(
+            finder = self._drawers[drawing] = Classes(self.settings, drawing=drawing, capture=self.path)
+        return finder.drawn(
             self._connections,
-            np.asarray(indices, np.int64),
+            chosen,
             self._analysed,
             self.now_ns,
             dropped=self.reading.dropped,
             soon=soon,
         )
-        return cast("Iterator[Drawn]", texts)
 
     @cached_property
     def _drawers(self) -> dict[Drawing, Classes]:

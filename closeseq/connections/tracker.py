@@ -9,7 +9,7 @@ import numpy as np
 from closeseq.connections.compose import address_of
 from closeseq.connections.conversation import End
 from closeseq.connections.describe import conversations
-from closeseq.connections.grouping import arrange, packed, renumbered
+from closeseq.connections.grouping import arrange, hashed, packed, renumbered
 from closeseq.connections.holes import Holes
 from closeseq.connections.idling import closes
 from closeseq.connections.orientation import ClientGuess, clients
@@ -259,6 +259,37 @@ class Connections:
         extent = self._extent(np.arange(len(self)) if among is None else among)
         yield from skeletons(self._table, self._steps, self._guess, extent)
         self._release(ROWS_OF_A_CONNECTION * len(extent))
+
+    def kinds(self, among: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return a number for each connection that is equal for all of one skeleton; others may have it too.
+
+        Args:
+            among: int64, ascending indices.
+        """
+        found = [np.empty(0, np.int64), *(self._kinds(portion) for portion in self.portions(among))]
+        return np.concatenate(found)
+
+    def _kinds(self, among: NDArray[np.int64]) -> NDArray[np.int64]:
+        extent, kept, stretches = self._extent(among), self._steps.kept, self._steps.stretches
+        place, sender, stretch = extent.event_place, kept.sender[extent.event], kept.stretch[extent.event]
+        first = np.zeros(len(extent), np.uint8)
+        first[place[::-1]] = sender[::-1]  # of several the first one stays
+        turned = first[place]  # seen from the sender of the first event, as a skeleton is from the client
+        before, row = stretch >= 0, np.arange(len(stretch))
+        sent = np.zeros((len(stretch), 2), np.bool_)
+        sent[before] = stretches.segments[stretch[before]] > 0
+        looks = [
+            kept.flags[extent.event],
+            kept.position[extent.event],
+            kept.has_timestamps[extent.event],
+            sender ^ turned,
+            sent[row, turned],
+            sent[row, 1 - turned],
+        ]
+        # 20 bits, so that a float holds any sum of them.
+        mixed = hashed([look.astype(np.uint64) for look in looks]) >> np.uint64(44)
+        self._release(ROWS_OF_A_CONNECTION * len(extent))
+        return np.bincount(place, mixed, len(extent)).astype(np.int64)
 
     def times(self, among: NDArray[np.int64], now_ns: int, waits_ns: Sequence[int]) -> NDArray[np.int64]:
         """Return, for each of these connections, the next time at which one of its events is so long ago.

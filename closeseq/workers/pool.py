@@ -47,22 +47,24 @@ def can_fork() -> bool:
     return hasattr(os, "fork") and sys.platform != "darwin"
 
 
-def in_order(work: Callable[[Task], Result], tasks: Sequence[Task], workers: int) -> Iterator[Result]:
+def in_order(
+    work: Callable[[Task], Result], tasks: Sequence[Task], workers: int, *, fixed: bool = False
+) -> Iterator[Result]:
     """Yield the result of each task, in their order.
 
     Args:
         work: does a task; it sees everything as it is now, and its changes stay in its process.
         tasks: enough of them to keep all workers busy to the end.
         workers: how many processes, besides this one, which only gathers what they send; at least 1.
+        fixed: whether every `workers`-th task has the same worker, which may keep what it learned.
 
     Raises:
         WorkerError: a worker ended before its work was done.
         Exception: whatever `work` raised.
     """
-    team = _Team(work, tasks)
+    team = _Team(work, tasks, min(workers, len(tasks)), fixed=fixed)
     try:
-        for _ in range(min(workers, len(tasks))):
-            team.hire()
+        team.hire()
         for task in range(len(tasks)):
             yield team.result(task)
         team.dismiss(at_once=False)
@@ -145,16 +147,19 @@ class Worker:
 class _Team:
     """Workers, and which tasks each has."""
 
-    def __init__(self, work: Callable[[Any], Any], tasks: Sequence[Any]) -> None:
+    def __init__(
+        self, work: Callable[[Any], Any], tasks: Sequence[Any], workers: int, *, fixed: bool
+    ) -> None:
         self._work = work
         self._tasks = tasks
-        self._given = 0  # tasks, the first ones
+        self._workers = workers
+        self._next = [*range(workers)] if fixed else [0]  # the next task of each worker, or of any
         self._taken = 0
         self._results: dict[int, bytes] = {}  # of tasks that are not taken yet
         self._busy: dict[Worker, list[int]] = {}  # the tasks of each, in order
 
     def hire(self) -> None:
-        """Start one more worker."""
+        """Start the workers."""
         work, tasks = self._work, self._tasks
 
         def serve(orders: Connection) -> None:
@@ -162,9 +167,10 @@ class _Team:
                 task = int.from_bytes(orders.recv_bytes(), "little")
                 orders.send_bytes(_done(work, tasks[task]))
 
-        worker = Worker(serve)
-        self._busy[worker] = []
-        self._give(worker)
+        for _ in range(self._workers):
+            worker = Worker(serve)
+            self._busy[worker] = []
+            self._give(worker)
 
     def result(self, task: int) -> Any:
         """Return the result of a task, when it is done."""
@@ -172,8 +178,8 @@ class _Team:
 
         self._taken = task
         while task not in self._results:
-            for worker in self._busy:
-                self._give(worker)
+            for other in self._busy:
+                self._give(other)
             waiting = {worker.connection: worker for worker, tasks in self._busy.items() if tasks}
             for ready in wait(list(waiting)):
                 worker = waiting[ready]  # type: ignore[index]
@@ -187,12 +193,12 @@ class _Team:
 
     def _give(self, worker: Worker) -> None:
         """Give a worker as many tasks as it may have."""
-        tasks = self._busy[worker]
+        tasks, queue = self._busy[worker], [*self._busy].index(worker) % len(self._next)
         most = self._taken + AHEAD * len(self._busy)
-        while len(tasks) < AT_ONCE and self._given < min(len(self._tasks), most):
-            worker.send(self._given.to_bytes(8, "little"))
-            tasks.append(self._given)
-            self._given += 1
+        while len(tasks) < AT_ONCE and self._next[queue] < min(len(self._tasks), most):
+            worker.send(self._next[queue].to_bytes(8, "little"))
+            tasks.append(self._next[queue])
+            self._next[queue] += len(self._next)
 
     def dismiss(self, *, at_once: bool) -> None:
         """End all workers, in the middle of a task if `at_once`."""

@@ -17,6 +17,7 @@ from closeseq.classes import Classes, Outcome
 from closeseq.classes.columns import Columns
 from closeseq.classes.forms import Forms
 from closeseq.classes.numbers import Number, Tape
+from closeseq.classes.parallel import by_kind, costs, shares
 from closeseq.connections import Connections
 from closeseq.connections.conversation import Conversation, Event, Path, Stream, Traffic
 from closeseq.connections.skeleton import MOST_STEPS
@@ -485,6 +486,32 @@ def test_connections_of_one_skeleton_have_the_same_kinds():
                 )
             )
         assert len(shapes) == 1
+
+
+def test_connections_of_one_skeleton_are_of_one_kind():
+    connections = fed(joined([captured(path) for path in CAPTURES]))
+    kinds = connections.kinds(np.arange(len(connections)))
+    shared = [one.connection for one in connections.skeletons() if one.shared]
+    assert all(len({*kinds[members].tolist()}) == 1 for members in shared)
+    assert len({*kinds.tolist()}) > len(shared) / 4
+
+
+kinds = st.lists(st.integers(0, 9), min_size=1, max_size=200).map(np.array)
+
+
+@given(kinds, st.integers(1, 5))
+def test_connections_of_a_kind_are_one_workers_unless_they_are_much(kinds, workers):
+    share = shares(kinds, workers)
+    assert set(share.tolist()) <= set(range(workers))
+    _, cost = costs(kinds)
+    for place, kind in enumerate(np.unique(kinds).tolist()):
+        if cost[place] <= cost.sum() / workers / 2:
+            assert len({*share[kinds == kind].tolist()}) == 1
+    parts = by_kind(kinds, workers)
+    assert sorted(np.concatenate(parts).tolist()) == list(range(len(kinds)))
+    assert all((np.diff(part) > 0).all() for part in parts)
+    for kind in np.unique(kinds).tolist():
+        assert sum(kind in kinds[part] for part in parts) == 1
 
 
 def test_the_leaves_of_a_skeleton_are_the_numbers_of_its_connections():

@@ -15,6 +15,7 @@ import pytest
 import closeseq
 from benchmark_captures import CAPTURES as TRAFFIC
 from chain_files import busy, cuts_by_count, written
+from closeseq.classes import parallel
 from closeseq.cli.main import run
 from closeseq.cli.options import FORMATS
 from closeseq.cli.terminal import Status
@@ -36,6 +37,7 @@ def traffic(tmp_path_factory):
     folder = tmp_path_factory.mktemp("traffic")
     for name in ("varied", "lossy", "alike"):
         TRAFFIC[name](folder / f"{name}.pcap", 40, 3)
+    TRAFFIC["varied"](folder / "portions.pcap", 3 * parallel.FIRST, 3)
     dice = Random(11)
     packets = busy(dice, every=3)
     (folder / "ring").mkdir()
@@ -109,8 +111,8 @@ def test_what_is_wrong_with_a_file_is_told_as_ever(tmp_path):
 
 
 def test_timings_tell_what_the_workers_did(traffic):
-    plain = said_by(2, traffic / "varied.pcap", "-f", "jsonl")
-    status, out, err = said_by(2, traffic / "varied.pcap", "-f", "jsonl", "--timings")
+    plain = said_by(2, traffic / "portions.pcap", "-f", "jsonl")
+    status, out, err = said_by(2, traffic / "portions.pcap", "-f", "jsonl", "--timings")
     assert (status, out) == plain[:2]
     stages = {line[:26].rstrip(): line[26:] for line in err.splitlines()}
     for stage in ("decoding", "judging"):
@@ -121,19 +123,8 @@ def test_timings_tell_what_the_workers_did(traffic):
 @pytest.fixture
 def waiting(traffic):
     """Return a run whose workers are there, and wait until someone reads what they have written."""
-    path = str(traffic / "varied.pcap")
-    command = [
-        sys.executable,
-        "-m",
-        "closeseq",
-        "analyze",
-        *[path] * 40,
-        "--each",
-        "-f",
-        "jsonl",
-        "--jobs",
-        "2",
-    ]
+    path = str(traffic / "portions.pcap")
+    command = [sys.executable, "-m", "closeseq", "analyze", path, "-f", "jsonl", "--jobs", "2"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     with subprocess.Popen(
         command,
@@ -208,6 +199,23 @@ def test_tasks_come_in_their_order_and_workers_are_other_processes():
     assert [square for square, _ in found] == [task * task for task in range(100)]
     assert os.getpid() not in {process for _, process in found}
     assert list(in_order(str, [], 2)) == []
+
+
+def test_a_worker_may_keep_to_every_third_task():
+    seen = []
+
+    def work(task):
+        seen.append(task)
+        return task, os.getpid(), len(seen)
+
+    found = list(in_order(work, range(20), 3, fixed=True))
+    assert [task for task, _, _ in found] == list(range(20))
+    processes = [process for _, process, _ in found]
+    assert len({*processes}) == 3
+    for at in range(3):
+        assert len({*processes[at::3]}) == 1
+        assert [number for _, _, number in found[at::3]] == list(range(1, len(found[at::3]) + 1))
+    assert list(in_order(str, range(2), 3, fixed=True)) == ["0", "1"]
 
 
 def test_an_error_of_a_worker_is_raised_where_its_result_is_taken():
