@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Self, TypeVar, cast, overload
 
 import numpy as np
 
-from closeseq.classes import Classes, Drawing
+from closeseq.classes import Classes, Drawer
 from closeseq.classes.members import ConnectionClass, ConnectionClasses
 from closeseq.connection import Connection
 from closeseq.connections import Connections
@@ -312,11 +312,11 @@ class Analysis(Judging, Sequence[Connection]):
         Raises:
             WorkerError: another process ended before its work was done.
         """
-        if not isinstance(draw, Drawing) or self.reading.files.several:  # texts may name the file of a packet
+        if not isinstance(draw, Drawer) or self.reading.files.several:  # texts may name the file of a packet
             return self._shared_out(lambda part, soon: map(draw, self.judged(part, soon=soon)), indices)
         return cast("Iterator[Drawn]", self._texts(draw, np.asarray(indices, np.int64)))
 
-    def _texts(self, drawing: Drawing, chosen: NDArray[np.int64]) -> Iterator[str]:
+    def _texts(self, drawing: Drawer, chosen: NDArray[np.int64]) -> Iterator[str]:
         """Yield the text of each connection; those that close alike are drawn once."""
         workers = self._workers(len(chosen))
         if workers == 1:
@@ -332,7 +332,7 @@ class Analysis(Judging, Sequence[Connection]):
 
         return drawn_by_several(self._connections, chosen, some, workers=workers, met=met, faults=self.faults)
 
-    def _texts_of(self, drawing: Drawing, chosen: NDArray[np.int64], *, soon: bool) -> Iterator[str]:
+    def _texts_of(self, drawing: Drawer, chosen: NDArray[np.int64], *, soon: bool) -> Iterator[str]:
         finder = self._drawers.get(drawing)
         if finder is None:
             finder = self._drawers[drawing] = Classes(self.settings, drawing=drawing, capture=self.path)
@@ -346,7 +346,7 @@ class Analysis(Judging, Sequence[Connection]):
         )
 
     @cached_property
-    def _drawers(self) -> dict[Drawing, Classes]:
+    def _drawers(self) -> dict[Drawer, Classes]:
         """What draws connections, by how; what it learned of some holds for others."""
         return {}
 

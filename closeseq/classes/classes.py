@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from closeseq.classes.columns import Columns
 from closeseq.classes.drawing import TextTemplate
+from closeseq.classes.evaluation import Columns
 from closeseq.classes.forms import DROPPED, NOW, ONGOING, Forms, placed
 from closeseq.classes.numbers import Number, Tape
 from closeseq.classes.outcome import Outcome
@@ -23,7 +23,7 @@ from closeseq.connections.steps import FAR_NS
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from closeseq.classes.drawing import Drawing
+    from closeseq.classes.drawing import Drawer
     from closeseq.classes.forms import Wording
     from closeseq.classes.slots import Ends
     from closeseq.classes.tree import ConditionChain, Parted
@@ -115,7 +115,7 @@ class Classes:
         kept: bool = False,
         faults: Faults | None = None,
         worded: bool = False,
-        drawing: Drawing | None = None,
+        drawing: Drawer | None = None,
         capture: str = "",
     ) -> None:
         self.outcomes: list[Outcome] = []  # by number

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from closeseq.classes.columns import Columns
+    from closeseq.classes.evaluation import Columns
     from closeseq.classes.forms import TextHole, Wording
     from closeseq.classes.numbers import Number
     from closeseq.classes.slots import Ends, Get, Values
@@ -34,7 +34,7 @@ class NumberHole(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Drawing:
+class Drawer:
     """How a report draws connections as text; to be called with a connection."""
 
     draw: Callable[[Connection], str]  # of one that is judged
@@ -58,7 +58,7 @@ class TextTemplate:
         drawing: what makes its text.
     """
 
-    def __init__(self, connection: Connection, wording: Wording, drawing: Drawing) -> None:
+    def __init__(self, connection: Connection, wording: Wording, drawing: Drawer) -> None:
         self._slots = Slots(wording)
         self._drawing = drawing
         numbers: dict[Callable[[int], Any] | None, dict[int, None]] = {None: {}}  # by how: slots, in order

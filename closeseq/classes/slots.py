@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from closeseq.classes.columns import Sums
+from closeseq.classes.evaluation import Sums
 from closeseq.classes.numbers import Number
 from closeseq.connections.conversation import End
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from closeseq.classes.columns import Columns
+    from closeseq.classes.evaluation import Columns
     from closeseq.classes.forms import TextHole, Wording
     from closeseq.connections.conversation import Address
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from closeseq.classes.columns import Columns
+    from closeseq.classes.evaluation import Columns
     from closeseq.classes.forms import Wording
     from closeseq.classes.slots import Values
     from closeseq.connection import Connection

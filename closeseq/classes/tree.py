@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from closeseq.classes.columns import LEAST, MOST, OneRow, Sums, magnitude
+from closeseq.classes.evaluation import LEAST, MOST, OneRow, Sums, magnitude
 from closeseq.classes.numbers import Question
 from closeseq.connections.steps import FAR_NS
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from closeseq.classes.columns import Columns
+    from closeseq.classes.evaluation import Columns
     from closeseq.classes.forms import Forms
     from closeseq.classes.numbers import Condition
 

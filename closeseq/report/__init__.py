@@ -16,6 +16,7 @@ page           one page of HTML, to attach to a ticket
 live_text      what `live` prints: a block a connection, a table of states, a summary at the end
 records        one object a connection, for programs: json, jsonl, csv
 rows           the fields of these objects
+json_text      these as JSON, also for a whole class of connections
 aka            Zeek's and Wireshark's terms for the same connection
 containment    a fault while one connection is drawn affects only that connection
 """

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from msgspec import UNSET, UnsetType, to_builtins
 
-from closeseq.classes import Drawing
+from closeseq.classes import Drawer
 from closeseq.connections.community import community_id
 from closeseq.connections.conversation import Conversation, End, Stream, Traffic
 from closeseq.report import aka, json_text, rows
@@ -240,7 +240,7 @@ def _pieces(connection: Connection, wording: Wording) -> list[str | TextHole | N
 
 
 # For whole captures: the record of one connection serves for all that close alike.
-JSON_RECORDS = Drawing(
+JSON_RECORDS = Drawer(
     json_record, _pieces, json_text.numbers, json_text.texts, modules=(__name__, aka.__name__)
 )
 

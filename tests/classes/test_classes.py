@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from class_examples import SETTINGS, analysed, classes_of, together
 from closeseq.analysis import Analysis
 from closeseq.classes import Classes, Outcome
-from closeseq.classes.columns import Columns
+from closeseq.classes.evaluation import Columns
 from closeseq.classes.forms import Forms
 from closeseq.classes.numbers import Number, Tape
 from closeseq.classes.parallel import by_kind, costs, shares
@@ -353,7 +353,7 @@ def test_feeding_in_small_batches_gives_the_same_classes():
 def test_however_many_are_followed_at_once_the_classes_are_the_same(together, monkeypatch):
     rows = busy_server(300, 7)
     expected = [one.members for one in analysed(rows).classes]
-    monkeypatch.setattr("closeseq.classes.columns.TOGETHER", together)
+    monkeypatch.setattr("closeseq.classes.evaluation.TOGETHER", together)
     monkeypatch.setattr("closeseq.classes.tree.FEW", 0)
     assert [one.members for one in analysed(rows).classes] == expected
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from closeseq.classes.columns import LEAST, MOST, Columns, OneRow, Sums
+from closeseq.classes.evaluation import LEAST, MOST, Columns, OneRow, Sums
 from closeseq.classes.forms import NOW, Forms
 from closeseq.classes.numbers import Number, Scaled, Tape
 from closeseq.classes.shadows import greatest, least, shadowed, shadows, whole
