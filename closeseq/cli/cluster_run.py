@@ -12,18 +12,22 @@ from typing import TYPE_CHECKING, Any
 from closeseq.cli.analyze_run import Job, meant
 from closeseq.cli.output import streamed
 from closeseq.cli.terminal import Progress, Refusal, Status, complain, fault_in
-from closeseq.cluster import FORMS, SUMMARY, Order, Totals, handed_on, part
+from closeseq.cluster.digest import Digest
+from closeseq.cluster.orders import FORMS, SUMMARY, Order, digested, gathered, handed_on, part
+from closeseq.cluster.spread import Spread, parts_for
+from closeseq.cluster.totals import Totals
+from closeseq.cluster.whole import summary_of
 from closeseq.errors import CaptureError
 from closeseq.report.text import Style, printable
 from closeseq.shards.keys import file_system, write_whole
 from closeseq.shards.plan import each, shared_out
 from closeseq.shards.tasks import apart
-from closeseq.verdict.model import PopulationCode
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from closeseq.capture.chains import Chain
+    from closeseq.shards.plan import WholeCapture
 
 INSTALL = "pip install 'closeseq[cluster]', here and where its workers run"
 CONNECT_TIMEOUT = "10s"  # of the scheduler
@@ -88,31 +92,52 @@ class ClusterJob(Job):
             )
         finally:
             progress.clear()
-        style = Style(100, request.ascii)
-        order = Order(settings, whole.reading, request.wanted, style, request.most, request.form)
-        told = handed_on(order, handed)
-        shards = [
-            (told, shard, None if folder is None else folder.part(request.form))
-            for shard in sorted(whole.shards, key=lambda one: -one.shard.connections)  # long tasks first
-            if shard.shard.connections
-        ]
-        totals = Totals()
-        for one in each(executor, part, shards):
-            totals.merge(one, request.most)
+        order = Order(
+            *(settings, whole.reading, request.wanted, Style(100, request.ascii), request.most, request.form),
+            *(handed, _parts(whole, handed), secrets.randbits(64)),
+        )
+        totals, digest = _told(executor, order, whole, folder)
         for error in whole.reading.files.errors():
             complain(str(error))
             self.unread = True
         self.found |= any(
             code in totals.verdicts.of or code in totals.findings.of for code in request.fail_on
         )
-        if request.fail_on & set(PopulationCode):
-            self.found |= any(
-                one.code in request.fail_on for one in totals.population(request.wanted, settings)
-            )
+        self.found |= bool(request.fail_on & digest.together)
         if len(totals.faults):
             complain(f"{chain.paths[0]}: {fault_in(totals.faults)}")
             self.failed = True
-        return list(totals.summary(whole.reading, settings, request.wanted, style, request.most))
+        return list(summary_of(totals, digest, order))
+
+
+def _parts(whole: WholeCapture, handed: str | None) -> int:
+    """Return into how many parts to divide what grows with the connections of a capture."""
+    if handed is None:  # then all of it passes through this process anyway
+        return 1
+    return parts_for(sum(one.shard.connections for one in whole.shards))
+
+
+def _told(
+    executor: Executor, order: Order, whole: WholeCapture, folder: Folder | None
+) -> tuple[Totals, Digest]:
+    """Have the records of all connections written; return what the summary says of them."""
+    held = handed_on(order)
+    given = [
+        (held, shard, None if folder is None else folder.part(order.form))
+        for shard in sorted(whole.shards, key=lambda one: -one.shard.connections)  # long tasks first
+        if shard.shard.connections
+    ]
+    totals, digest, spreads = Totals(), Digest.of(Spread(), order.settings, order.most), []
+    for one in each(executor, part, given):
+        totals.merge(one.totals)
+        if one.spread is not None:
+            spreads.append(one.spread)
+    stored = gathered(order, spreads)
+    if folder is None:
+        return totals, digested(held, stored, 0)
+    for found in each(executor, digested, [(held, stored, number) for number in range(order.parts)]):
+        digest.merge(found)
+    return totals, digest
 
 
 class Folder:

@@ -43,8 +43,8 @@ class Closes:
     def __len__(self) -> int:
         return len(self.version)
 
-    def some(self, rows: NDArray[np.bool_] | slice) -> Closes:
-        """Return some of the rows, by a mask or a slice."""
+    def some(self, rows: NDArray[np.bool_] | NDArray[np.int64] | slice) -> Closes:
+        """Return some of the rows: by a mask, by their indices, or a slice."""
         return Closes(*(getattr(self, name.name)[rows] for name in fields(self)))
 
     @classmethod

@@ -19,7 +19,7 @@ from closeseq.report.problems import MOST_GROUPS, MOST_PLACES, Group, ProblemCau
 from closeseq.report.records import draw
 from closeseq.report.rows import Record, in_files
 from closeseq.report.selection import FIRST_BLAME
-from closeseq.report.summary import how_they_ended, remarks_on, their_shapes, together
+from closeseq.report.summary import MOST_SHAPES, how_they_ended, remarks_on, their_shapes, together
 from closeseq.report.text import Style, moment, printable
 from closeseq.report.timeline_text import format_timeline
 from closeseq.tcp.states import State
@@ -307,7 +307,8 @@ def closing(
     yield ""
     yield from how_they_ended(counts.verdicts, style)
     yield ""
-    yield from their_shapes(dict(counts.shapes.most_common()), style, all_of_them=False)
+    shown = dict(counts.shapes.most_common(MOST_SHAPES))
+    yield from their_shapes(shown, style, len(counts.shapes), counts.shapes.total())
 
 
 def _over(counts: SocketCounts, last: Sequence[Updates], style: Style) -> Iterator[str]:

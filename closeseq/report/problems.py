@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     Place = tuple[str, End | None, Address | None]  # code of a problem, and where
     Waiting = tuple[End, Address]  # where a program has not closed yet
     Grouped = TypeVar("Grouped", "Group", "ProblemCause")
+    Cause = TypeVar("Cause", bound="ProblemCause")
     Failed = Callable[[Iterable[int], Exception], None]  # records that closeseq failed at these connections
 
 MOST_GROUPS = 5  # causes of problems, named at the top
@@ -72,6 +73,11 @@ class ProblemCause:
         return self.groups[0].end
 
     @property
+    def places(self) -> int:
+        """How many groups there are."""
+        return len(self.groups)
+
+    @property
     def number(self) -> int:
         """How many connections there are, of all groups."""
         return sum(group.number for group in self.groups)
@@ -99,7 +105,12 @@ def causes(groups: Iterable[Group]) -> list[ProblemCause]:
     several = [
         ProblemCause(sorted(one, key=lambda group: (-group.number, group.first))) for one in found.values()
     ]
-    return sorted(several, key=lambda cause: (rank(cause.code), -cause.number, cause.first))
+    return worst_first(several)
+
+
+def worst_first(found: Iterable[Cause]) -> list[Cause]:
+    """Return causes in the order of reports."""
+    return sorted(found, key=lambda cause: (rank(cause.code), -cause.number, cause.first))
 
 
 def shares(found: Iterable[ProblemCause], most: int | None) -> list[list[int]]:
@@ -230,17 +241,18 @@ def _blamed(cause: ProblemCause, style: Style) -> list[str]:
 def where_of(cause: ProblemCause) -> str:
     """Return where a problem is, its worst places if there are several; empty if at no one endpoint."""
     if len(cause.groups) > 1:
-        return f"the {cause.end} {_places(cause.groups)}"
+        return f"the {cause.end} {_places(cause)}"
     return "" if cause.end is None else _where(cause.groups[0])
 
 
-def _places(groups: Sequence[Group]) -> str:
+def _places(cause: ProblemCause) -> str:
     """Return the worst places, each with its number of connections, and how many more there are."""
-    named = [f"{_place(group)} ({group.number:,})" for group in groups[:MOST_PLACES]]
-    rest = groups[MOST_PLACES:]
+    worst = cause.groups[:MOST_PLACES]
+    named = [f"{_place(group)} ({group.number:,})" for group in worst]
+    rest = cause.places - len(worst)
     if rest:
-        number = sum(group.number for group in rest)
-        named.append(f"{count(len(rest), 'other')} ({number:,})")
+        number = cause.number - sum(group.number for group in worst)
+        named.append(f"{count(rest, 'other')} ({number:,})")
     return listed(named)
 
 

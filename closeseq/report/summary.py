@@ -6,6 +6,7 @@ The first screen must show which program to fix, so problems come before counts.
 from __future__ import annotations
 
 from collections import Counter
+from itertools import islice
 from typing import TYPE_CHECKING, TypeVar
 
 from closeseq.connections.conversation import Address, End
@@ -62,7 +63,8 @@ def summary(selection: Selection, style: Style, most: int | None) -> Iterator[st
     yield from how_they_ended(selection.verdicts, style)
     yield from _notices(selection, style)
     yield ""
-    yield from their_shapes(selection.shapes, style, all_of_them=most is None)
+    shapes, shown = selection.shapes, None if most is None else MOST_SHAPES
+    yield from their_shapes(dict(islice(shapes.items(), shown)), style, len(shapes), sum(shapes.values()))
     if found:
         yield ""
         yield from all_details(found, style, selection.analysis.failed_at)
@@ -75,22 +77,23 @@ def _together(selection: Selection, style: Style) -> tuple[list[str], bool]:
     """
     try:
         population = selection.population
-        return list(together(population, style)), grave(population)
+        return list(together(population, style)), grave({one.code for one in population})
     except Exception as fault:  # noqa: BLE001 - only these lines are affected
         return style.wrap(f"closeseq failed to show what connections show together: {place(fault)}"), False
 
 
-def grave(population: Iterable[PopulationFinding]) -> bool:
-    """Return whether one of these findings of many connections is a problem to fix."""
-    return any(vocabulary.lookup(one.code).severity is Severity.PROBLEM for one in population)
+def grave(codes: Iterable[str]) -> bool:
+    """Return whether one of these codes, of findings of many connections, means a problem to fix."""
+    return any(vocabulary.lookup(code).severity is Severity.PROBLEM for code in codes)
 
 
-def together(population: Sequence[PopulationFinding], style: Style) -> Iterator[str]:
+def together(population: Sequence[PopulationFinding], style: Style, more: int = 0) -> Iterator[str]:
     """Yield what connections show together, warnings first; nothing if they show nothing.
 
     Args:
         population: warnings first, as `Analysis.population` has them.
         style: how text may look: width, colours, ASCII only.
+        more: how many there are beside these, if these are at least MOST_TOGETHER.
     """
     if not population:
         return
@@ -102,8 +105,9 @@ def together(population: Sequence[PopulationFinding], style: Style) -> Iterator[
         if vocabulary.lookup(one.code).severity is Severity.PROBLEM:
             lines = [*(style.paint(line, "problem") for line in lines), *style.wrap(one.advice, first="    ")]
         yield from lines
-    if len(population) > MOST_TOGETHER:
-        yield f"  {len(population) - MOST_TOGETHER:,} more; -f json has all of them"
+    more += max(0, len(population) - MOST_TOGETHER)
+    if more:
+        yield f"  {more:,} more; -f json has all of them"
 
 
 def what_was_read(selection: Selection, style: Style) -> Iterator[str]:
@@ -306,22 +310,21 @@ def noticed(counts: Mapping[Notice, int], style: Style) -> Iterator[str]:
         yield from style.wrap(text, first=f"{number:>7,}  ")
 
 
-def their_shapes(shapes: Mapping[str, int], style: Style, *, all_of_them: bool) -> Iterator[str]:
-    """Yield the shapes of connections, in the order of the mapping.
+def their_shapes(shapes: Mapping[str, int], style: Style, kinds: int, total: int) -> Iterator[str]:
+    """Yield shapes of connections, in the order of the mapping, and how many more there are.
 
     Args:
-        shapes: how many connections have each, the most frequent first.
+        shapes: how many connections have each of those to be shown, the most frequent first.
         style: how text may look: width, colours, ASCII only.
-        all_of_them: whether all are shown; else MOST_SHAPES, and how many more there are.
+        kinds: how many shapes there are.
+        total: connections of all shapes.
     """
-    total = sum(shapes.values())
     for line in style.wrap("Shapes (C client, S server, ~ traffic)", then="  "):
         yield style.paint(line, "heading")
-    shown = list(shapes.items())[: None if all_of_them else MOST_SHAPES]
-    for shape, number in shown:
+    for shape, number in shapes.items():
         share = f"{100 * number / total:.1f} %"
         yield from style.wrap(shape, first=f"{number:>7,}  {share:>7}  ")
-    rest = len(shapes) - len(shown)
+    rest = kinds - len(shapes)
     if rest:
-        others = total - sum(n for _, n in shown)
+        others = total - sum(shapes.values())
         yield from style.wrap(f"in {count(rest, 'more shape')}; --all shows them", first=f"{others:>7,}  ")

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from struct import pack
 from typing import Any
 
 import numpy as np
 
+from capture_files import RAW, Packet
 from closeseq.analysis import Analysis
 from closeseq.packets.segments import COLUMNS, DTYPES, Segments
-from closeseq.script import PORTS, START_NS, segments
+from closeseq.script import ADDRESSES, PORTS, START_NS, segments
+from frame_bytes import tcp
 
-CLIENT = 0xC0000201  # of scripts
+CLIENT, SERVER = ADDRESSES
 
 
 def captured(scripts, **options) -> Analysis:
@@ -22,16 +25,20 @@ def captured(scripts, **options) -> Analysis:
     return analysis
 
 
-def together(scripts, *, every_ns=7_000_000, client_ports=range(1024, 65536), clients=1) -> Segments:
-    """Return connections that begin one after the other, from several clients in turn."""
+def together(
+    scripts, *, every_ns=7_000_000, client_ports=range(1024, 65536), clients=1, servers=1
+) -> Segments:
+    """Return connections that begin one after the other, from several clients in turn to several servers."""
     rows: dict[str, list[Any]] = {name: [] for name in COLUMNS}
     for number, script in enumerate(scripts):
         made = segments(script, start_ns=START_NS + number * every_ns)
         port, client = client_ports[number % len(client_ports)], CLIENT + number % clients
+        server = SERVER + number % servers
         for way in ("src", "dst"):
             own = getattr(made, f"{way}_port") == PORTS[0]
             getattr(made, f"{way}_port")[own] = port
             getattr(made, f"{way}_low")[own] = client
+            getattr(made, f"{way}_low")[~own] = server
         for name in COLUMNS:
             rows[name].append(getattr(made, name))
     columns = {name: np.concatenate(parts).astype(DTYPES[name]) for name, parts in rows.items()}
@@ -39,3 +46,18 @@ def together(scripts, *, every_ns=7_000_000, client_ports=range(1024, 65536), cl
     columns = {name: values[order] for name, values in columns.items()}
     columns["number"] = np.arange(1, len(order) + 1)
     return Segments(**columns)
+
+
+def packets_of_rows(rows: Segments) -> list[Packet]:
+    """Return the same as packets of IPv4, for a file."""
+    names = ("time_ns", "src_low", "dst_low", "src_port", "dst_port", "seq", "ack", "flags", "length")
+    found = []
+    for row in zip(*(getattr(rows, name).tolist() for name in names), strict=True):
+        time_ns, source, destination, *ports, seq, ack, flags, length = row
+        segment = tcp(payload=bytes(length), flags=flags, seq=seq, ack=ack, ports=tuple(ports))
+        number = len(found) % 0xFFFF + 1
+        header = pack(
+            ">BBHHHBBHII", 0x45, 0, 20 + len(segment), number, 0x4000, 63, 6, 0, source, destination
+        )
+        found.append(Packet(time_ns, header + segment, link_type=RAW))
+    return found

@@ -55,6 +55,11 @@ def populations(closes: Closes, settings: Settings, strays: Iterable[Stray] = ()
         *_idle_timeouts(closes),
         *map(_habit, reset_habits(closes)),
     ]
+    return warnings_first(found)
+
+
+def warnings_first(found: Iterable[PopulationFinding]) -> list[PopulationFinding]:
+    """Return findings in the order of reports; those of one server that are alike in it stay as they are."""
     order = list(PopulationCode)
     return sorted(found, key=lambda one: (order.index(one.code), -one.members, one.server, one.client or ""))
 
