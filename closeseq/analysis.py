@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from closeseq.classes import Classified, Outcome
     from closeseq.connections.conversation import Conversation
     from closeseq.connections.idling import Closes
+    from closeseq.connections.strays import Encounters
     from closeseq.errors import CaptureError
     from closeseq.packets.segments import Segments
     from closeseq.shards.plan import WholeCapture
@@ -462,6 +463,11 @@ class Analysis(Judging, Sequence[Connection]):
     def closes(self) -> Closes:
         """Who closed each connection first, and after which silence, as columns."""
         return self._connections.closes()
+
+    @property
+    def suspects(self) -> Encounters:
+        """The connections that may continue others, which a NAT has forgotten; see connections/strays.py."""
+        return self._connections.suspects()
 
     @property
     def population(self) -> list[PopulationFinding]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import pickle
 import secrets
 import sys
 from concurrent.futures import Executor
@@ -13,13 +14,13 @@ from closeseq.cli.analyze_run import Job, meant
 from closeseq.cli.output import streamed
 from closeseq.cli.terminal import Progress, Refusal, Status, complain, fault_in
 from closeseq.cluster.digest import Digest
-from closeseq.cluster.orders import FORMS, SUMMARY, Order, digested, gathered, handed_on, part
+from closeseq.cluster.orders import FORMS, SUMMARY, Order, continued, digested, gathered, handed_on, part
 from closeseq.cluster.spread import Spread, parts_for
 from closeseq.cluster.totals import Totals
 from closeseq.cluster.whole import summary_of
 from closeseq.errors import CaptureError
 from closeseq.report.text import Style, printable
-from closeseq.shards.keys import file_system, write_whole
+from closeseq.shards.keys import file_system, put, write_whole
 from closeseq.shards.plan import each, shared_out
 from closeseq.shards.tasks import apart
 
@@ -134,9 +135,14 @@ def _told(
             spreads.append(one.spread)
     stored = gathered(order, spreads)
     if folder is None:
-        return totals, digested(held, stored, 0)
-    for found in each(executor, digested, [(held, stored, number) for number in range(order.parts)]):
-        digest.merge(found)
+        digest.merge(digested(held, stored, 0))
+    else:
+        for found in each(executor, digested, [(held, stored, number) for number in range(order.parts)]):
+            digest.merge(found)
+    if totals.suspects is not None and len(totals.suspects):
+        suspects = put(order.folder, "suspects", pickle.dumps(totals.suspects))
+        asked = [(held, shard, suspects) for _, shard, _ in given]
+        digest.add_strays(one for some in each(executor, continued, asked) for one in some)
     return totals, digest
 
 

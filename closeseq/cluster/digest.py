@@ -8,11 +8,14 @@ from typing import TYPE_CHECKING
 from closeseq.cluster.kinds import Foremost
 from closeseq.report.problems import MOST_GROUPS, MOST_PLACES
 from closeseq.report.summary import MOST_SHAPES, MOST_TOGETHER
-from closeseq.verdict.population.rules import populations, warnings_first
+from closeseq.verdict.population.rules import forgotten, populations, warnings_first
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from closeseq.cluster.spread import ProblemPlace, Spread
     from closeseq.connections.conversation import Address, End
+    from closeseq.connections.strays import Stray
     from closeseq.settings import Settings
     from closeseq.verdict.population.rules import PopulationFinding
 
@@ -86,6 +89,17 @@ class Digest:
                 self.causes[cause].merge(places)
             else:
                 self.causes[cause] = places
+
+    def add_strays(self, strays: Iterable[Stray]) -> None:
+        """Add what strays of the whole capture show.
+
+        Args:
+            strays: from all shards, in any order; of each connection the first that it may continue counts.
+        """
+        first: dict[int, Stray] = {}
+        for one in sorted(strays, key=lambda one: (one.connection, one.continues)):
+            first.setdefault(one.connection, one)
+        self._tell(list(forgotten(first.values())))
 
     def _tell(self, found: list[PopulationFinding]) -> None:
         """Add findings of many connections: each part has all of a server's, in their order."""

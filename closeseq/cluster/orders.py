@@ -1,6 +1,7 @@
 """The tasks of workers: each is a function of its arguments alone, and may run twice.
 
 part      writes the records of one shard, and counts its connections
+continued  which connections of one shard go on as others, because a NAT has forgotten them
 digested  tells what the summary can show of one part of what grows with the connections
 """
 
@@ -24,6 +25,7 @@ from closeseq.shards.tasks import JUDGING
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from closeseq.connections.strays import Encounters, Stray
     from closeseq.reading import Reading
     from closeseq.report.selection import Wanted
     from closeseq.report.text import Style
@@ -101,6 +103,18 @@ def part(held: Held, numbered: Numbered, url: str | None) -> JudgedShard:
     if not spread:
         return JudgedShard(totals, None)
     return JudgedShard(totals, put(order.folder, "spread", as_bytes(spread.divided(order.parts, order.key))))
+
+
+def continued(held: Held, numbered: Numbered, suspects: Held) -> list[Stray]:
+    """Return which connections continue some of a shard.
+
+    Args:
+        held: the order, from `handed_on`.
+        numbered: the shard, with the numbers of its connections in the whole capture.
+        suspects: `Encounters` of connections that may, of all shards.
+    """
+    encounters: Encounters = pickle.loads(get(suspects))  # noqa: S301 - of our own run
+    return numbered.connections(_order(held).settings).strays(encounters)
 
 
 def _lines(form: str, selection: Selection) -> Iterator[str]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from closeseq.cluster.kinds import MergedCounts
+from closeseq.connections.strays import MOST, Encounters
 from closeseq.report.summary import notices_of
 from closeseq.verdict.fault import Faults
 
@@ -25,6 +26,8 @@ class Totals:
     findings: MergedCounts[str] = field(default_factory=MergedCounts)
     notices: MergedCounts[tuple[str, str]] = field(default_factory=MergedCounts)
     faults: Faults = field(default_factory=Faults)  # at which connections closeseq itself failed
+    # which of them may continue another one, in its order; None where only some are asked for
+    suspects: Encounters | None = None
 
     @classmethod
     def of(cls, selection: Selection) -> Totals:
@@ -39,6 +42,7 @@ class Totals:
             for place, notice in enumerate(notices_of(outcome)):
                 made.notices.add(notice, number, (first, place))
         made.faults = analysis.faults
+        made.suspects = None if selection.wanted else analysis.suspects
         return made
 
     def merge(self, other: Totals) -> None:
@@ -50,3 +54,6 @@ class Totals:
         for name in ("verdicts", "findings", "notices"):
             getattr(self, name).merge(getattr(other, name))
         self.faults.merge(other.faults)
+        if other.suspects is not None:
+            both = [other.suspects] if self.suspects is None else [self.suspects, other.suspects]
+            self.suspects = Encounters.joined(both).some(slice(MOST))

@@ -7,6 +7,7 @@ All is done over columns; what is found are plain numbers, and `verdict.populati
 
 from __future__ import annotations
 
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -16,7 +17,7 @@ from closeseq.connections.grouping import hashed, packed
 from closeseq.connections.state import NONE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 MOST = 256  # connections that are looked up; a scan answered by RSTs has more
 AHEAD = 1 << 20  # bytes by which a number may be ahead of what was captured
+OF_SIDES = ("packets", "resets", "syns", "origin", "last_raw", "sent_end")  # columns of `Encounters`
 
 
 class Stray(NamedTuple):
@@ -38,58 +40,139 @@ class Stray(NamedTuple):
     by_client: bool  # the one that sends RST is the client of the connection that is continued
 
 
-def strays(table: PairTable, client: NDArray[np.int64]) -> list[Stray]:
-    """Return what continues another connection, in the order of the first packets; at most MOST.
+@dataclass(frozen=True, slots=True)
+class Encounters:
+    """One row a connection: what shows whether it continues another one. Columns of equal length.
+
+    Columns of two entries a row are of end 0 and end 1 of its pair.
+    """
+
+    id: NDArray[np.int64]  # its number
+    first_ns: NDArray[np.int64]  # when it began
+    client: NDArray[np.int64]  # 0 or 1: which end is the client
+    version: NDArray[np.uint8]  # of IP
+    high: NDArray[np.uint64]  # two: the address
+    low: NDArray[np.uint64]  # two
+    port: NDArray[np.uint16]  # two
+    packets: NDArray[np.int64]  # two: sent, as captured
+    resets: NDArray[np.int32]  # two: of these, those with RST
+    syns: NDArray[np.int32]  # two: and those with SYN
+    origin: NDArray[np.uint32]  # two: the number that is relative 0
+    last_raw: NDArray[np.uint32]  # two: that of the last segment, as on the wire
+    sent_end: NDArray[np.int64]  # two: the highest one past any segment, relative; NONE if there was none
+
+    def __len__(self) -> int:
+        return len(self.id)
+
+    @classmethod
+    def of(cls, table: PairTable, client: NDArray[np.int64], rows: NDArray[np.int64]) -> Encounters:
+        """Return the rows of connections.
+
+        Args:
+            table: all pairs and connections.
+            client: int64, 0 or 1: the end of its pair that is each connection's client.
+            rows: int64, which connections, by index.
+        """
+        pairs, histories, sides = table.pairs, table.histories, table.sides
+        pair = histories.pair[rows]
+        return cls(
+            *(histories.id[rows], histories.first_ns[rows], client[rows], pairs.version[pair]),
+            *(pairs.high[pair], pairs.low[pair], pairs.port[pair]),
+            *(getattr(sides, name).reshape(-1, 2)[rows] for name in OF_SIDES),
+        )
+
+    @classmethod
+    def joined(cls, several: Sequence[Encounters]) -> Encounters:
+        """Return the rows of several as one, by their numbers."""
+        order = np.argsort(np.concatenate([one.id for one in several]), kind="stable")
+        names = (each.name for each in fields(cls))
+        return cls(*(np.concatenate([getattr(one, name) for one in several])[order] for name in names))
+
+    def some(self, rows: slice) -> Encounters:
+        """Return some of the rows."""
+        return Encounters(*(getattr(self, each.name)[rows] for each in fields(self)))
+
+
+def suspects(table: PairTable, client: NDArray[np.int64]) -> Encounters:
+    """Return the connections that may continue another one: an end has answered all with RST; at most MOST.
 
     Args:
         table: all pairs and connections.
         client: int64, 0 or 1: the end of its pair that is each connection's client.
     """
-    sides, resetting = table.sides, table.sides.resets > 0
-    resetting &= sides.packets == sides.resets
-    side = np.flatnonzero(resetting)
-    peer = side ^ 1
-    side = side[(sides.resets[peer] == 0) & (sides.syns[peer] == 0) & (sides.packets[peer] > 0)]
-    if not len(side):
+    sides = table.sides
+    return Encounters.of(table, client, _unknown(sides.packets, sides.resets, sides.syns)[:MOST] >> 1)
+
+
+def strays(table: PairTable, client: NDArray[np.int64], suspected: Encounters) -> list[Stray]:
+    """Return which of some connections continue others, in their order.
+
+    Args:
+        table: all pairs and connections that they may continue.
+        client: int64, 0 or 1: the end of its pair that is each connection's client.
+        suspected: those connections, which `suspects` has found there or elsewhere.
+    """
+    if not len(suspected):
         return []
-    key = _keys(table)
-    alike = np.flatnonzero(np.isin(key, key[side]))
-    alike = alike[np.argsort(key[alike], kind="stable")]
-    ordered = key[alike]
+    side = _unknown(*(getattr(suspected, name).ravel() for name in ("packets", "resets", "syns")))
+    wanted = _keys(suspected.version, suspected.port, suspected.high, suspected.low)[side]
+    pairs, pair = table.pairs, table.histories.pair
+    keys = _keys(pairs.version[pair], pairs.port[pair], pairs.high[pair], pairs.low[pair])
+    rows = np.unique(np.flatnonzero(np.isin(keys, wanted)) >> 1)
+    others, keys = Encounters.of(table, client, rows), keys.reshape(-1, 2)[rows].ravel()
+    alike = np.flatnonzero(np.isin(keys, wanted))
+    alike = alike[np.argsort(keys[alike], kind="stable")]
+    ordered = keys[alike]
     found = []
-    for one in side[:MOST].tolist():
-        first, last = np.searchsorted(ordered, key[one]), np.searchsorted(ordered, key[one], side="right")
-        others = alike[first:last]
-        found += list(_continued(table, one, others[others >> 1 != one >> 1], client))
+    for one, key in zip(side.tolist(), wanted, strict=True):
+        first, last = np.searchsorted(ordered, key), np.searchsorted(ordered, key, side="right")
+        found += list(_continued(suspected, one, others, alike[first:last]))
     return found
 
 
-def _keys(table: PairTable) -> NDArray[np.uint64]:
-    """Return a hash of the address and port of each row of `Sides`."""
-    pairs, pair = table.pairs, np.repeat(table.histories.pair, 2)
-    end = np.tile(np.array([0, 1]), len(table.histories))
-    words = [packed(pairs.version[pair], pairs.port[pair, end]), pairs.high[pair, end], pairs.low[pair, end]]
-    return hashed(words)
+def _unknown(
+    packets: NDArray[np.int64], resets: NDArray[np.int32], syns: NDArray[np.int32]
+) -> NDArray[np.int64]:
+    """Return the ends that have sent RSTs only, to one that has sent no SYN and no RST.
+
+    Args:
+        packets: that each end has sent, as captured: two entries a connection.
+        resets: of these, those with RST.
+        syns: those with SYN.
+    """
+    side = np.flatnonzero((resets > 0) & (packets == resets))
+    peer = side ^ 1
+    result: NDArray[np.int64] = side[(resets[peer] == 0) & (syns[peer] == 0) & (packets[peer] > 0)]
+    return result
+
+
+def _keys(
+    version: NDArray[np.uint8], port: NDArray[np.uint16], high: NDArray[np.uint64], low: NDArray[np.uint64]
+) -> NDArray[np.uint64]:
+    """Return a hash of each end's address and port, two a connection; of columns as `Encounters` has them."""
+    return hashed([packed(np.repeat(version, 2), port.ravel()), high.ravel(), low.ravel()])
 
 
 def _continued(
-    table: PairTable, side: int, others: NDArray[np.int64], client: NDArray[np.int64]
+    suspected: Encounters, side: int, others: Encounters, sides: NDArray[np.int64]
 ) -> Iterator[Stray]:
-    """Yield which of these rows of `Sides` is the connection that another row's belongs to, if one is."""
-    sides, histories = table.sides, table.histories
-    begun = histories.first_ns[others >> 1] < histories.first_ns[side >> 1]
-    both = _within(sides.last_raw[side], sides.origin[others], sides.sent_end[others])
-    both &= _within(sides.last_raw[side ^ 1], sides.origin[others ^ 1], sides.sent_end[others ^ 1])
-    for other in others[begun & both][:1].tolist():
-        here = _endpoint(table, side)
-        if here == _endpoint(table, other):  # not only the same hash
+    """Yield the connection that an end's belongs to, if it is one of those that other ends are of."""
+    row, end = side >> 1, side & 1
+    at, own = sides >> 1, sides & 1
+    begun = others.first_ns[at] < suspected.first_ns[row]
+    last_raw = suspected.last_raw[row]
+    both = _within(last_raw[end], others.origin[at, own], others.sent_end[at, own])
+    both &= _within(last_raw[1 - end], others.origin[at, 1 - own], others.sent_end[at, 1 - own])
+    for other in sides[begun & both][:1].tolist():
+        here = _endpoint(suspected, side)
+        if here == _endpoint(others, other):  # not only the same hash
             yield Stray(
-                int(histories.id[side >> 1]),
-                int(histories.id[other >> 1]),
+                int(suspected.id[row]),
+                int(others.id[other >> 1]),
                 here,
-                _endpoint(table, other ^ 1),
-                _endpoint(table, side ^ 1),
-                int(client[other >> 1]) == other & 1,
+                _endpoint(others, other ^ 1),
+                _endpoint(suspected, side ^ 1),
+                int(others.client[other >> 1]) == other & 1,
             )
 
 
@@ -108,7 +191,7 @@ def _within(raw: np.uint32, origin: NDArray[np.uint32], sent_end: NDArray[np.int
     return result
 
 
-def _endpoint(table: PairTable, side: int) -> Address:
-    pairs, pair, end = table.pairs, int(table.histories.pair[side >> 1]), side & 1
-    high, low = int(pairs.high[pair, end]), int(pairs.low[pair, end])
-    return address_of((int(pairs.version[pair]), high, low, int(pairs.port[pair, end])))
+def _endpoint(of: Encounters, side: int) -> Address:
+    row, end = side >> 1, side & 1
+    high, low = int(of.high[row, end]), int(of.low[row, end])
+    return address_of((int(of.version[row]), high, low, int(of.port[row, end])))

@@ -19,7 +19,7 @@ from closeseq.connections.sequence_space import Batch, Senders, number
 from closeseq.connections.skeleton import Skeleton, skeletons
 from closeseq.connections.state import DiskColumns
 from closeseq.connections.steps import Steps, everything, next_times, some
-from closeseq.connections.strays import strays
+from closeseq.connections.strays import strays, suspects
 from closeseq.connections.traffic import measure
 from closeseq.connections.whereabouts import elsewhere
 from closeseq.packets.segments import FIN
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from closeseq.connections.idling import Closes
     from closeseq.connections.state import ColumnTable, Pairs
     from closeseq.connections.steps import Extent
-    from closeseq.connections.strays import Stray
+    from closeseq.connections.strays import Encounters, Stray
     from closeseq.packets.segments import Segments
 
 FIRST_PORTION = 16  # connections that are made at once: who looks at a few does not wait for many
@@ -183,9 +183,17 @@ class Connections:
         """Return who closed each connection first, and after which silence."""
         return closes(self._table, self._steps, self._client_ends())
 
-    def strays(self) -> list[Stray]:
-        """Return what reached an endpoint from an address that it does not know; see there."""
-        return strays(self._table, self._client_ends())
+    def suspects(self) -> Encounters:
+        """Return the connections that may be strays; see there."""
+        return suspects(self._table, self._client_ends())
+
+    def strays(self, suspected: Encounters | None = None) -> list[Stray]:
+        """Return what reached an endpoint from an address that it does not know; see there.
+
+        Args:
+            suspected: connections that may continue one of these; None for those of these that may.
+        """
+        return strays(self._table, self._client_ends(), self.suspects() if suspected is None else suspected)
 
     def closing(self, among: NDArray[np.int64]) -> tuple[NDArray[np.uint16], NDArray[np.int64]]:
         """Return the server's port of connections, and the time from their first FIN to their last event.

@@ -9,6 +9,7 @@ from functools import cache
 from random import Random
 from unittest import mock
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 from hypothesis import given
@@ -22,6 +23,8 @@ from closeseq.cluster.digest import Digest
 from closeseq.cluster.kinds import Foremost, MergedCounts
 from closeseq.cluster.spread import MOST_PARTS, Spread, as_bytes, parts_for, piece_of
 from closeseq.cluster.totals import Totals
+from closeseq.connections.strays import MOST
+from closeseq.packets.segments import RST
 from closeseq.report.selection import Selection
 from closeseq.report.text import Style
 from closeseq.settings import SECOND, Settings
@@ -43,6 +46,18 @@ CLOSES = [
         "S:FA C:A C:PA+9 S:R",
     ),
 ]
+
+
+def forgotten_by_nat(number):
+    """Return connections whose last packets come from another address: the first of them are looked up."""
+    rows = together([f"{OPEN} +2s S:PA+26 C:R"] * number, every_ns=SECOND // 100, clients=7, servers=3)
+    late = np.flatnonzero(rows.length == 26)
+    resets = np.flatnonzero(rows.flags == RST)
+    rows.src_low[late] += 100
+    rows.dst_low[resets] += 100
+    return rows
+
+
 CAPTURES = {
     # 14 servers that close after 5 s: more than are told
     "idle timeouts": together([IDLE] * 100 + [REUSED] * 20, every_ns=SECOND // 10, servers=14),
@@ -53,6 +68,7 @@ CAPTURES = {
     "problems at many addresses": together(
         [f"{OPEN} {close}" for close in CLOSES * 5] + [STUCK] * 40, clients=31, servers=17
     ),
+    "forgotten by NAT": forgotten_by_nat(MOST + 40),
     "no problem yet": together([WAITING] * 60, clients=13, servers=11),
 }
 ASKED = ([], ["--all"], ["--limit", "2"], ["--verdict", "reset"], ["--ephemeral-ports", "40"])
@@ -113,6 +129,7 @@ def test_the_captures_show_what_parts_have_to_put_together(rings):
     assert "more; -f json has all of them" in summaries["idle timeouts"]
     assert "resets-by-habit: " in summaries["ports and resets"]
     assert "port-pressure: " in told(rings["ports and resets"], *ASKED[-1])[1]
+    assert "belongs to #" in summaries["forgotten by NAT"]
     assert " others (" in summaries["problems at many addresses"]
     assert "more shapes; --all shows them" in summaries["problems at many addresses"]
     assert summaries["no problem yet"].count("CLOSE_WAIT at the server 198.51.100.") == 5

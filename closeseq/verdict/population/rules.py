@@ -50,7 +50,7 @@ def populations(closes: Closes, settings: Settings, strays: Iterable[Stray] = ()
         strays: what reached an endpoint from an address that it does not know.
     """
     found = [
-        *_forgotten(strays),
+        *forgotten(strays),
         *_port_pressure(closes, settings),
         *_idle_timeouts(closes),
         *map(_habit, reset_habits(closes)),
@@ -64,7 +64,7 @@ def warnings_first(found: Iterable[PopulationFinding]) -> list[PopulationFinding
     return sorted(found, key=lambda one: (order.index(one.code), -one.members, one.server, one.client or ""))
 
 
-def _forgotten(strays: Iterable[Stray]) -> Iterator[PopulationFinding]:
+def forgotten(strays: Iterable[Stray]) -> Iterator[PopulationFinding]:
     """Yield the addresses from which segments came that a NAT should have given another one."""
     groups: dict[tuple[str, Address, str], list[Stray]] = {}
     for one in strays:
