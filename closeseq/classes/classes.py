@@ -282,7 +282,7 @@ class Classes:
         for number in np.unique(path[path >= 0]).tolist():
             template, rows = self._templates.get(number), np.flatnonzero(path == number)
             if template is not None:
-                found.append((rows, template, template.values(columns, rows)))
+                found.append((rows, template, template.slots.values(columns, rows)))
         return found
 
     def _find(

@@ -16,10 +16,6 @@ from closeseq.classes.slots import Slots
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from closeseq.classes.evaluation import Columns
     from closeseq.classes.forms import TextHole, Wording
     from closeseq.classes.numbers import Number
     from closeseq.classes.slots import Ends, Get, Values
@@ -59,7 +55,7 @@ class TextTemplate:
     """
 
     def __init__(self, connection: Connection, wording: Wording, drawing: Drawer) -> None:
-        self._slots = Slots(wording)
+        self.slots = Slots(wording)
         self._drawing = drawing
         numbers: dict[Callable[[int], Any] | None, dict[int, None]] = {None: {}}  # by how: slots, in order
         texts: list[Get] = []
@@ -71,12 +67,12 @@ class TextTemplate:
                 continue
             format_.append("%s")
             if isinstance(piece, NumberHole):
-                slot = self._slots.slot(piece.number)
+                slot = self.slots.slot(piece.number)
                 numbers.setdefault(piece.how, {})[slot] = None
                 turns.append((piece.how, slot))
             else:
                 turns.append((texts, len(texts)))
-                texts.append(self._slots.hole(piece))
+                texts.append(self.slots.hole(piece))
         self._format = "".join(format_)
         made: list[tuple[object, int]] = [(how, slot) for how, slots in numbers.items() for slot in slots]
         made += [(texts, at) for at in range(len(texts))]
@@ -86,20 +82,11 @@ class TextTemplate:
         self._made = [(how, picked([*slots])) for how, slots in numbers.items() if how is not None]
         self._texts = texts
 
-    def values(self, columns: Columns, rows: NDArray[np.int64]) -> NDArray[Any]:
-        """Return the values of some connections; see `Slots.values`.
-
-        Args:
-            columns: the numbers of the connections of a skeleton.
-            rows: int64, which of these, ascending.
-        """
-        return self._slots.values(columns, rows)
-
     def text(self, values: Values, ends: Ends) -> str:
         """Return the text of a connection of this class.
 
         Args:
-            values: its row of `values`, as plain Python.
+            values: its row of `slots.values`, as plain Python.
             ends: its client and server.
         """
         numbers = [*self._whole(values)]

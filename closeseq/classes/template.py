@@ -7,7 +7,7 @@ forms, and texts are made of those. Nothing is inferred again.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from closeseq.classes.slots import Slots
 from closeseq.connections.conversation import ENDS
@@ -17,10 +17,6 @@ from closeseq.verdict import Judgement
 from closeseq.verdict.model import Finding, Verdict
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from closeseq.classes.evaluation import Columns
     from closeseq.classes.forms import Wording
     from closeseq.classes.slots import Values
     from closeseq.connection import Connection
@@ -35,7 +31,7 @@ class Template:
     """
 
     def __init__(self, connection: Connection, wording: Wording) -> None:
-        self._slots = slots = Slots(wording)
+        self.slots = slots = Slots(wording)
         timeline, judgement = connection.timeline, connection.judgement
         self._shape = connection.shape
         place = {id(transition): at for at, transition in enumerate(timeline.transitions)}
@@ -85,21 +81,12 @@ class Template:
             for f in judgement.findings
         ]
 
-    def values(self, columns: Columns, rows: NDArray[np.int64]) -> NDArray[Any]:
-        """Return the values of some connections; see `Slots.values`.
-
-        Args:
-            columns: the numbers of the connections of a skeleton.
-            rows: int64, which of these, ascending.
-        """
-        return self._slots.values(columns, rows)
-
     def fill(self, connection: Connection, values: Values) -> None:
         """Give a connection its timeline, judgement and shape.
 
         Args:
             connection: of this class.
-            values: its row of `values`, as plain Python.
+            values: its row of `slots.values`, as plain Python.
         """
         c = connection.conversation
         ends = c.client, c.server

@@ -380,7 +380,9 @@ def test_whatever_the_name_of_the_capture_the_records_are_the_same(name):
     assert analysis._drawers[JSON_RECORDS].unlike == 0
 
 
-@pytest.mark.parametrize("step", ["values", "text", "__init__"])
+@pytest.mark.parametrize(
+    "step", ["slots.Slots.values", "drawing.TextTemplate.text", "drawing.TextTemplate.__init__"]
+)
 def test_where_a_text_cannot_be_made_once_each_record_is_made_by_itself(step, monkeypatch):
     analysis = analysed(together([segments(OPEN + "C:FA S:A S:FA C:A", start_ns=n) for n in range(50)]))
     alone = [json_record(one) for one in analysis]
@@ -388,7 +390,7 @@ def test_where_a_text_cannot_be_made_once_each_record_is_made_by_itself(step, mo
     def fail(*_):
         raise KeyError("made for the test")
 
-    monkeypatch.setattr(f"closeseq.classes.drawing.TextTemplate.{step}", fail)
+    monkeypatch.setattr(f"closeseq.classes.{step}", fail)
     assert list(analysis.drawn(JSON_RECORDS, range(50))) == alone
 
 
@@ -557,12 +559,12 @@ def test_where_classes_cannot_be_found_each_connection_is_judged_by_itself(monke
     assert Counter(one.verdict for one in analysis.judged()) == told
 
 
-@pytest.mark.parametrize("step", ["values", "fill"])
+@pytest.mark.parametrize("step", ["slots.Slots.values", "template.Template.fill"])
 def test_where_a_template_fails_each_connection_is_judged_by_itself(step, monkeypatch):
     analysis = analysed(together([segments(OPEN + "C:FA S:A S:FA C:A", start_ns=n) for n in range(50)]))
 
     def fail(*_):
         raise KeyError("made for the test")
 
-    monkeypatch.setattr(f"closeseq.classes.template.Template.{step}", fail)
+    monkeypatch.setattr(f"closeseq.classes.{step}", fail)
     assert {one.verdict for one in analysis.judged()} == {"graceful"}
