@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from closeseq.cluster.kinds import Foremost
 from closeseq.report.problems import MOST_GROUPS, MOST_PLACES
 from closeseq.report.summary import MOST_SHAPES, MOST_TOGETHER
+from closeseq.verdict.fault import place
 from closeseq.verdict.population.rules import forgotten, populations, warnings_first
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ class Digest:
     population: list[PopulationFinding] = field(default_factory=list)  # the first MOST_TOGETHER
     more: int = 0  # how many findings of many connections there are beside these
     together: set[str] = field(default_factory=set)  # the codes of all of them
+    failed: str = ""  # where closeseq itself failed to find some, and what happened
     causes: dict[tuple[str, End | None], WorstPlaces] = field(default_factory=dict)
 
     @classmethod
@@ -70,7 +72,10 @@ class Digest:
         shapes, places = (None, None) if most is None else (MOST_SHAPES, MOST_PLACES)
         made = cls(Foremost(spread.close_waits, MOST_GROUPS), Foremost(spread.shapes, shapes))
         if spread.closes:
-            made._tell(populations(spread.take_closes(), settings))
+            try:
+                made._tell(populations(spread.take_closes(), settings))
+            except Exception as fault:  # noqa: BLE001 - a fault in closeseq, which the summary tells
+                made.failed = place(fault)
         causes: dict[tuple[str, End | None], dict[Address | None, ProblemPlace]] = {}
         for (code, end, address), problem in spread.problems.items():
             causes.setdefault((code, end), {})[address] = problem
@@ -81,6 +86,7 @@ class Digest:
         """Add other parts: what they have any of, these have nothing of."""
         self.more += other.more
         self.together |= other.together
+        self.failed = self.failed or other.failed
         self._tell(other.population)
         self.close_waits.merge(other.close_waits)
         self.shapes.merge(other.shapes)

@@ -1,8 +1,8 @@
 """The tasks of workers: each is a function of its arguments alone, and may run twice.
 
-part      writes the records of one shard, and counts its connections
-continued  which connections of one shard go on as others, because a NAT has forgotten them
-digested  tells what the summary can show of one part of what grows with the connections
+part       writes the records of one shard, and counts its connections
+continued  tells which connections go on as some of one shard, because a NAT has forgotten them
+digested   tells what the summary can show of one part of what grows with the connections
 """
 
 from __future__ import annotations

@@ -17,6 +17,7 @@ from closeseq.report.problems import (
 from closeseq.report.summary import (
     grave,
     how_they_ended,
+    not_told,
     noticed,
     still_open,
     their_shapes,
@@ -103,6 +104,8 @@ def summary_of(totals: Totals, digest: Digest, order: Order) -> Iterator[str]:
     if not totals.selected:
         return
     found = worst_first(Widespread.of(*cause, places) for cause, places in digest.causes.items())
+    if digest.failed:
+        yield from not_told(digest.failed, style)
     yield from together(digest.population, style, more=digest.more)
     yield ""
     waits = {} if found else digest.close_waits.ordered()

@@ -79,7 +79,17 @@ def _together(selection: Selection, style: Style) -> tuple[list[str], bool]:
         population = selection.population
         return list(together(population, style)), grave({one.code for one in population})
     except Exception as fault:  # noqa: BLE001 - only these lines are affected
-        return style.wrap(f"closeseq failed to show what connections show together: {place(fault)}"), False
+        return not_told(place(fault), style), False
+
+
+def not_told(where: str, style: Style) -> list[str]:
+    """Return the lines that stand for what connections show together, if closeseq itself fails at it.
+
+    Args:
+        where: it failed, and what happened, as `fault.place` has it.
+        style: how text may look: width, colours, ASCII only.
+    """
+    return style.wrap(f"closeseq failed to show what connections show together: {where}")
 
 
 def grave(codes: Iterable[str]) -> bool:

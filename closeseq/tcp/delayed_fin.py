@@ -244,7 +244,8 @@ def _smoothed_round_trip_ns(evidence: Evidence, end: End) -> int:
     excess_ns = answer.first_ns - syns[0].first_ns + or_0(evidence.distance.least_ns[end]) - trip_ns
     excess_ns = max(excess_ns, 0)
     for segment in evidence.after(end, answer.step):
-        excess_ns -= min(excess_ns // 8, min(segment.bytes, 1) * EVER_NS)  # nothing without data
+        # Nothing without data; put so that no class of connections splits by which segments have some.
+        excess_ns -= min(excess_ns // 8, min(segment.bytes, 1) * EVER_NS)
     return trip_ns + excess_ns
 
 

@@ -98,6 +98,20 @@ def threads(monkeypatch):
     monkeypatch.setattr(cluster_run, "connected", connected)
 
 
+def test_a_fault_in_what_connections_show_together_costs_those_lines_alone(
+    rings, threads, tmp_path, monkeypatch
+):
+    def fail(*_):
+        raise KeyError("made for the test")
+
+    monkeypatch.setattr("closeseq.verdict.population.rules.populations", fail)
+    monkeypatch.setattr("closeseq.cluster.digest.populations", fail)
+    ring = rings["ports and resets"]
+    expected = told(ring, "--jobs", "1")
+    assert "closeseq failed to show what connections show together: KeyError" in expected[1]
+    assert told(ring, "--cluster", "here", "-o", str(tmp_path / "out")) == expected
+
+
 def told(*arguments):
     done = CliRunner().invoke(cli, ["analyze", *arguments], env={"COLUMNS": "100"})
     assert done.exception is None or isinstance(done.exception, SystemExit)
