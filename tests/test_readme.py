@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -128,7 +129,8 @@ def test_the_question_to_the_tables_is_answered_by_parquet_too(tmp_path):
 
 
 def test_the_three_commands_of_a_cluster_do_what_one_process_does(tmp_path):
-    pytest.importorskip("distributed", reason="Dask is not installed: pip install 'closeseq[cluster]'")
+    if find_spec("distributed") is None:  # importing it takes long
+        pytest.skip("Dask is not installed: pip install 'closeseq[cluster]'")
     (commands,) = CLUSTER
     assert len(commands.splitlines()) == 3
     (tmp_path / "captures").symlink_to(CAPTURES)

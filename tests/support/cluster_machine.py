@@ -8,13 +8,17 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import time
+from importlib.util import find_spec
 from unittest import mock
 
+from forked import Forked, run_forked
 from places import ROOT
 
 PATIENCE = 60  # seconds
+# What each command and each worker would import by itself.
+OF_COMMANDS = ("distributed", *(["s3fs"] if find_spec("s3fs") else []))
+OF_WORKERS = (*OF_COMMANDS, "closeseq.cluster.orders", "closeseq.shards.plan")
 BEFORE = dict(os.environ)  # nannies leave in it what they set for their workers, such as PYTHONHASHSEED
 
 
@@ -106,17 +110,22 @@ class Machine:
 
 @contextlib.contextmanager
 def cluster(folder, **more):
-    """Start a scheduler and two workers.
+    """Start a scheduler and two workers, which are forked from a process that has imported what they need.
 
     Args:
         folder: where the workers may write.
         more: what their environment has beside that of this process.
     """
+    import dask
     from distributed import LocalCluster
+    from distributed.utils import get_mp_context
 
     with (
         mock.patch.dict(os.environ),
-        LocalCluster(
+        dask.config.set({"distributed.worker.multiprocessing-method": "forkserver"}),
+    ):
+        get_mp_context().set_forkserver_preload([*OF_WORKERS])
+        with LocalCluster(
             n_workers=2,
             threads_per_worker=1,
             processes=True,
@@ -126,18 +135,21 @@ def cluster(folder, **more):
             silence_logs=logging.CRITICAL,  # a nanny tells that its worker was killed
             local_directory=str(folder),
             env=more,
-        ) as local,
-    ):
-        yield Machine(local)
+        ) as local:
+            yield Machine(local)
 
 
-def closeseq(*arguments, **more):
-    """Run the command and wait for its end."""
-    return subprocess.run(
-        [sys.executable, "-m", "closeseq", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        timeout=140,
-        env=environment(**more),
-        check=False,
-    )
+def closeseq(*arguments, first="", **more):
+    """Run the command and wait for its end.
+
+    Args:
+        arguments: of the command.
+        first: Python that it runs before the command.
+        more: what its environment has beside that of this process.
+    """
+    return run_forked(arguments, text=True, env=environment(**more), first=first, modules=OF_COMMANDS)
+
+
+def begun(*arguments, **options):
+    """Start the command."""
+    return Forked(arguments, text=True, env=environment(), modules=OF_COMMANDS, **options)

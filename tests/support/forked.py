@@ -62,6 +62,7 @@ class Forked:
         network: a process in whose network namespace it begins.
         alone: whether it begins a session of its own.
         first: Python that it runs before the command, to change what this is to find.
+        modules: what takes long to import, and has been imported by the process that it is forked from.
     """
 
     def __init__(
@@ -77,6 +78,7 @@ class Forked:
         network: int | None = None,
         alone: bool = False,
         first: str = "",
+        modules: Sequence[str] = (),
     ) -> None:
         self.args = ["closeseq", *map(str, arguments)]
         self.returncode: int | None = None
@@ -88,7 +90,7 @@ class Forked:
             "alone": alone,
             "first": first,
         }
-        server = _server()  # before there are pipes, which it must not have
+        server = _server(*modules)  # before there are pipes, which it must not have
         pipes: list[IO[Any] | None] = []
         with contextlib.ExitStack() as given:
             descriptors = []
@@ -235,8 +237,12 @@ def run_code(code: str, *arguments: object, **options: Any) -> subprocess.Comple
 
 
 @functools.cache
-def _server() -> socket.socket:
-    """Start the process that forks; it ends when this one does, and so closes its end of the socket."""
+def _server(*modules: str) -> socket.socket:
+    """Start the process that forks; it ends when this one does, and so closes its end of the socket.
+
+    Args:
+        modules: what it imports beside what all commands import.
+    """
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with theirs:
         number = theirs.fileno()
@@ -248,7 +254,7 @@ def _server() -> socket.socket:
                 finally:
                     os._exit(0)
             return ours
-        command = [sys.executable, __file__, str(number)]
+        command = [sys.executable, __file__, str(number), *modules]
         _servers.append(
             subprocess.Popen(command, pass_fds=[number], env=os.environ | {"PYTHONPATH": str(ROOT)})
         )
@@ -268,9 +274,9 @@ def fork_from_here() -> None:
 # ------------------------------------------------------------------------------ in the process that forks
 
 
-def serve(number: int) -> None:
+def serve(number: int, modules: Sequence[str] = ()) -> None:
     """Fork a process for each message, and tell its number and how it ended, until there is no more."""
-    import_all()
+    import_all(*modules)
     requests = socket.socket(fileno=number)
     ended, wake = socket.socketpair()
     for one in (ended, wake):
@@ -301,8 +307,8 @@ def serve(number: int) -> None:
 
 
 @functools.cache
-def import_all() -> None:
-    """Import what commands import."""
+def import_all(*modules: str) -> None:
+    """Import what commands import, and these modules."""
     from closeseq.cli.live_setup import load_everything
     from closeseq.lab.child import load
     from closeseq.lab.experiments import experiments
@@ -310,7 +316,7 @@ def import_all() -> None:
     load_everything()
     load()
     experiments()
-    for module in ("closeseq.__main__", "closeseq.lab.run", "multiprocessing.connection"):
+    for module in ("closeseq.__main__", "closeseq.lab.run", "multiprocessing.connection", *modules):
         importlib.import_module(module)
     gc.collect()
     gc.freeze()
@@ -379,4 +385,4 @@ def become(streams: Sequence[int], request: Mapping[str, Any]) -> NoReturn:
 
 
 if __name__ == "__main__":
-    serve(int(sys.argv[1]))
+    serve(int(sys.argv[1]), sys.argv[2:])
