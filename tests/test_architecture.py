@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
 import subprocess
 import sys
@@ -61,10 +62,20 @@ def stage(path: Path) -> str:
     return path.relative_to(ROOT).parts[0].removesuffix(".py")
 
 
+@functools.cache
+def parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
+
+
+@functools.cache
+def imports(path: Path) -> list[ast.Import | ast.ImportFrom]:
+    """Return what a module imports, wherever in it, also for types only."""
+    return [one for one in ast.walk(parsed(path)) if isinstance(one, ast.Import | ast.ImportFrom)]
+
+
 def imported_stages(path: Path) -> set[str]:
-    """Return the stages that a module imports, wherever in it, also for types only."""
     found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in imports(path):
         names = []
         if isinstance(node, ast.ImportFrom) and node.module:
             names = [f"{node.module}.{alias.name}" for alias in node.names]
@@ -94,9 +105,8 @@ NAMES = {name(path): path for path in (*MODULES, ROOT / "__init__.py")}
 
 
 def imported(path: Path) -> set[str]:
-    """Return the modules of closeseq that a module imports, wherever in it, also for types only."""
     found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in imports(path):
         if isinstance(node, ast.ImportFrom) and node.module:
             found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
         elif isinstance(node, ast.Import):
@@ -119,7 +129,7 @@ FOLDERS = sorted(path for path in ROOT.rglob("__init__.py") if path.parent != RO
 
 @pytest.mark.parametrize("package", FOLDERS, ids=[name(p) for p in FOLDERS])
 def test_every_module_is_on_its_packages_map(package):
-    text = ast.get_docstring(ast.parse(package.read_text())) or ""
+    text = ast.get_docstring(parsed(package)) or ""
     words = set(re.findall(r"\w+", text))
     modules = {path.stem for path in package.parent.glob("*.py")} | {
         path.parent.name for path in package.parent.glob("*/__init__.py")
@@ -128,7 +138,7 @@ def test_every_module_is_on_its_packages_map(package):
 
 
 def test_every_stage_is_on_the_map_at_the_door():
-    words = set(re.findall(r"\w+", ast.get_docstring(ast.parse((ROOT / "__init__.py").read_text())) or ""))
+    words = set(re.findall(r"\w+", ast.get_docstring(parsed(ROOT / "__init__.py")) or ""))
     assert set(STAGES) - {"__main__"} <= words
 
 
@@ -145,7 +155,7 @@ def test_no_two_public_classes_have_the_same_name():
     classes = Counter(
         node.name
         for path in MODULES
-        for node in ast.parse(path.read_text()).body
+        for node in parsed(path).body
         if isinstance(node, ast.ClassDef) and not node.name.startswith("_")
     )
     assert not [one for one, times in classes.items() if times > 1]
@@ -182,7 +192,7 @@ def test_every_path_that_a_page_names_is_there(page):
 def defined(path: Path) -> set[str]:
     """Return the public names that a module defines, but for those that a decorator registers."""
     found = set()
-    for node in ast.parse(path.read_text()).body:
+    for node in parsed(path).body:
         if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.decorator_list:
             found.add(node.name)
         elif isinstance(node, ast.Assign | ast.AnnAssign):

@@ -8,7 +8,6 @@ import re
 import shutil
 import time
 
-import jsonschema
 import pytest
 
 import closeseq
@@ -19,11 +18,11 @@ from closeseq.cli.main import run
 from closeseq.report import live_text, problems, records, socket_states, table
 from closeseq.report.page import examples, line
 from closeseq.report.pictures.picture_forms import FORMS
-from closeseq.report.records import schema
 from closeseq.verdict.fault import Faults
 from live_namespace import ended, needs_network
 from live_namespace import net as net  # noqa: PLC0414 - a fixture
 from pages import Parsed, written
+from record_schema import assert_valid
 
 CAPTURE = "captures/leaky-server.pcap"
 
@@ -106,7 +105,7 @@ def test_records_keep_to_their_schema(broken, capsys):
     run(["analyze", "-f", "jsonl", CAPTURE])
     records = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     for record in records:
-        jsonschema.validate(record, schema())
+        assert_valid(record)
     assert [record["verdict"] for record in records].count("not-judged") == 1
 
 
@@ -152,7 +151,7 @@ def read_again(form, text):
         return [(int(row["id"]), row["verdict"]) for row in csv.DictReader(io.StringIO(text), strict=True)]
     found = json.loads(text)["connections"] if form == "json" else [json.loads(x) for x in text.splitlines()]
     for record in found:
-        jsonschema.validate(record, schema())
+        assert_valid(record)
     return [(record["id"], record["verdict"]) for record in found]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -65,18 +66,27 @@ def on_a_wide_terminal(*arguments):
     return on_a_terminal(arguments, 400)
 
 
+HELP = """
+import json, sys
+from closeseq.cli.main import run
+for arguments in json.loads(sys.argv[1]):
+    assert run([*arguments, "--help"]) == 0
+    print("\\f", end="")
+"""
+
+
 @cache
-def helped(arguments, columns):
-    """Return what --help writes; in a process of its own, since its width is found while it is imported."""
-    command = [sys.executable, "-m", "closeseq", *arguments, "--help"]
+def all_help(columns):
+    """Return what --help writes, by command; from a new process, since its width is found by an import."""
+    command = [sys.executable, "-c", HELP, json.dumps(HELPED)]
     with (
         opened(columns) as (ours, theirs),
         subprocess.Popen(command, stdout=theirs, stderr=theirs, cwd=ROOT, env=ENVIRONMENT) as process,
     ):
         os.close(theirs)
         shown = drain(ours)
-        process.wait(PATIENCE)
-    return shown
+        assert process.wait(PATIENCE) == 0, shown
+    return dict(zip(map(tuple, HELPED), shown.split("\f"), strict=False))
 
 
 def words(text):
@@ -96,12 +106,12 @@ def test_what_is_printed_fits_and_has_no_word_that_wide_lines_have_not(arguments
 @pytest.mark.parametrize("columns", [100, 60, 40])
 @pytest.mark.parametrize("arguments", HELPED, ids=" ".join)
 def test_of_help_only_commands_to_be_copied_and_choices_are_wider(arguments, columns):
-    lines = written(helped(tuple(arguments), columns))
+    lines = written(all_help(columns)[tuple(arguments)])
     wide = [line.strip() for line in lines if len(line) > columns]
     assert [
         line for line in wide if not re.match(r"(sudo |(tcpdump|find) .*)?closeseq |tcpdump |-.*\[.*\|", line)
     ] == []
-    known = words(helped(tuple(arguments), 400))
+    known = words(all_help(400)[tuple(arguments)])
     assert {one for one in words("\n".join(lines)) if one not in known and not one.endswith("...")} == set()
 
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import jsonschema
 import pytest
 
 import closeseq
 from closeseq.connection import Connection
 from closeseq.connections.conversation import Duplicates
 from closeseq.packets.segments import ACK, FIN, PSH, RST, SYN
-from closeseq.report.records import record, schema
+from closeseq.report.records import record
 from closeseq.settings import Settings
+from record_schema import assert_valid
 from segment_rows import CAPTURES, MILLISECOND, START_NS, A, B, captured, columns, conversations, joined, row
 
 STAMPS = {"has_timestamps": True, "tsval": 5, "tsecr": 6}
@@ -162,7 +162,7 @@ def test_the_record_counts_the_kinds_and_names_the_vlans():
     told = record(Connection(found, Settings(), found.last_ns))
     assert told["duplicates"] == {"captured": 1, "delivered": 1, "unclear": 0, "resets": 0}
     assert told["vlans"] == {"client": [20], "server": []}
-    jsonschema.Draft202012Validator(schema()).validate(told)
+    assert_valid(told)
     assert not {"vlans", "duplicates"} & set(record(closeseq.from_script("C:S S:SA C:A")))
 
 

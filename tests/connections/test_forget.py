@@ -72,12 +72,13 @@ def test_what_stays_goes_on_as_if_nothing_had_been_forgotten(rows, size, choices
     """Only connections of pairs that send nothing more are forgotten, as a watch does with what is over."""
     whole, some = Connections(ports=frozenset({80})), Connections(ports=frozenset({80}))
     batches = [rows.take(slice(first, first + size)) for first in range(0, len(rows), size)]
+    of_batches = list(map(pairs, batches))
     whole.feed(rows)
     for place, batch in enumerate(batches):
         some.feed(batch)
         if choices[place % len(choices)]:
             continue
-        later = {pair for rest in batches[place + 1 :] for pair in pairs(rest)}
+        later = set().union(*of_batches[place + 1 :])
         mask = [
             frozenset((one.client, one.server)) in later or data.draw(st.booleans())
             for one in map(some.conversation, range(len(some)))

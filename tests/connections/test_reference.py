@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,14 +10,15 @@ from hypothesis import strategies as st
 import reference
 from closeseq.connections import Connections, shape
 from examples import examples
-from segment_rows import CAPTURES, at_once, captured, conversations, joined, soups
+from segment_rows import CAPTURES, at_once, captured, conversations, fed, joined, soups
 
 
 @pytest.mark.parametrize("path", CAPTURES, ids=lambda path: path.stem)
-@pytest.mark.parametrize("size", [7, 100_000])
-def test_captures_give_what_the_reference_gives(path, size):
+def test_captures_give_what_the_reference_gives(path):
     segments = captured(path)
-    assert conversations(segments, size) == reference.conversations(segments)
+    expected = reference.conversations(segments)
+    for size in (7, 100_000):
+        assert conversations(segments, size) == expected
 
 
 def test_all_captures_at_once_one_row_at_a_time_give_what_the_reference_gives():
@@ -31,21 +33,18 @@ PORTS = st.sampled_from([frozenset(), frozenset({80}), frozenset({80, 1000})])
 @given(soups(), st.integers(1, 20), PORTS)
 def test_random_rows_in_random_batches_give_what_the_reference_gives(segments, size, ports):
     expected = reference.conversations(segments, ports)
-    assert conversations(segments, size, ports) == expected
+    connections = fed(segments, size, ports)
+    assert [connections.conversation(index) for index in range(len(connections))] == expected
+    assert list(connections.conversations(np.arange(len(connections)))) == expected  # made at once
     assert conversations(segments, ports=ports) == expected
 
 
 def test_all_captures_made_at_once_give_what_the_reference_gives():
     segments = joined([captured(path) for path in CAPTURES])
     expected = reference.conversations(segments)
-    assert at_once(segments) == expected
-    assert repr(at_once(segments)) == repr(expected)  # True is not 1 here, nor 1.0
-
-
-@examples(75)
-@given(soups(), st.integers(1, 20), PORTS)
-def test_random_rows_made_at_once_give_what_the_reference_gives(segments, size, ports):
-    assert at_once(segments, size, ports) == reference.conversations(segments, ports)
+    made = at_once(segments)
+    assert made == expected
+    assert repr(made) == repr(expected)  # True is not 1 here, nor 1.0
 
 
 @examples(50)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from struct import pack
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 from capture_files import RAW, Packet
 from closeseq.analysis import Analysis
 from closeseq.packets.segments import COLUMNS, DTYPES, Segments
-from closeseq.script import ADDRESSES, PORTS, START_NS, segments
+from closeseq.script import ADDRESSES, PORTS, segments
 from frame_bytes import tcp
 
 CLIENT, SERVER = ADDRESSES
@@ -31,21 +32,27 @@ def together(
     """Return connections that begin one after the other, from several clients in turn to several servers."""
     rows: dict[str, list[Any]] = {name: [] for name in COLUMNS}
     for number, script in enumerate(scripts):
-        made = segments(script, start_ns=START_NS + number * every_ns)
+        made = _segments(script)
+        changed = {"time_ns": made.time_ns + number * every_ns}
         port, client = client_ports[number % len(client_ports)], CLIENT + number % clients
         server = SERVER + number % servers
         for way in ("src", "dst"):
             own = getattr(made, f"{way}_port") == PORTS[0]
-            getattr(made, f"{way}_port")[own] = port
-            getattr(made, f"{way}_low")[own] = client
-            getattr(made, f"{way}_low")[~own] = server
+            changed[f"{way}_port"] = np.where(own, port, getattr(made, f"{way}_port"))
+            changed[f"{way}_low"] = np.where(own, client, server)
         for name in COLUMNS:
-            rows[name].append(getattr(made, name))
+            rows[name].append(changed.get(name, getattr(made, name)))
     columns = {name: np.concatenate(parts).astype(DTYPES[name]) for name, parts in rows.items()}
     order = np.argsort(columns["time_ns"], kind="stable")
     columns = {name: values[order] for name, values in columns.items()}
     columns["number"] = np.arange(1, len(order) + 1)
     return Segments(**columns)
+
+
+@functools.cache
+def _segments(script) -> Segments:
+    """Return the segments of a script, which nobody changes."""
+    return segments(script)
 
 
 def packets_of_rows(rows: Segments) -> list[Packet]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import numpy as np
 from hypothesis import strategies as st
 
@@ -105,12 +107,37 @@ ENDS = {
 STEPS_NS = [0, 10**5, 10**6, 10**6 + 1, 10**7, 10**7 + 1, 5 * 10**8, 10**9, -(10**6), -2 * 10**7]
 FLAGS = [SYN, SYN, SYN | ACK, ACK, ACK, ACK, ACK | PSH, FIN | ACK, FIN | ACK, FIN, RST, RST | ACK]
 FLAGS += [SYN | RST, SYN | FIN, 0, SYN | 0xC0]
-near = st.sampled_from([-2, -1, 0, 0, 0, 1, 1, 2, 3, 4, 1000, 1 << 31])
-families = st.sampled_from([4, 4, 4, 6])
-ends = {
-    version: st.one_of(st.sampled_from(some[:2]), st.sampled_from(some)) for version, some in ENDS.items()
-}
-edges = st.one_of(st.just(0), near)
+NEAR = [-2, -1, 0, 0, 0, 1, 1, 2, 3, 4, 1000, 1 << 31]
+EDGES = [0] * len(NEAR) + NEAR
+
+
+def one_of_each(**choices):
+    """Return a strategy that chooses one of each at once: to draw is what costs, not among how many."""
+    return st.sampled_from([dict(zip(choices, each, strict=True)) for each in product(*choices.values())])
+
+
+# Of three ends the third is the rarest, and of four pairs one speaks IPv6.
+pairs = st.sampled_from(
+    [
+        (ENDS[version][source], ENDS[version][destination])
+        for version in (4, 4, 4, 6)
+        for source, destination in product([0, 1, 0, 1, 2], repeat=2)
+    ]
+)
+paces = st.sampled_from(list(product([False] * 7 + [True], STEPS_NS)))  # whether it is a repetition, and when
+numbers = st.sampled_from(list(product(NEAR, repeat=2)))
+dsack_edges = one_of_each(
+    dsack_left=[edge % MODULUS for edge in EDGES], dsack_right=[edge % MODULUS for edge in EDGES]
+)
+shapes = one_of_each(flags=FLAGS, window=[65535, 0], length=[0, 0, 1, 2, 100])
+others = one_of_each(
+    ip_id=[-1, 0, 7],
+    vlan=[0, 0, 0, 10, 20],
+    has_timestamps=[False, True],
+    tsval=[0, 1],
+    tsecr=[0, 1],
+)
+changes = st.sampled_from([{}, {}, {"vlan": 30}, {"place": 5}, {"ttl": 63}])
 
 
 @st.composite
@@ -119,31 +146,15 @@ def soups(draw, most=50):
     base = draw(st.sampled_from([0, 5, MODULUS - 3, (1 << 31) - 2]))
     rows, time_ns = [], START_NS
     for _ in range(draw(st.integers(1, most))):
-        time_ns += draw(st.sampled_from(STEPS_NS))
-        if rows and draw(st.integers(0, 7)) == 0:
+        repeated, step_ns = draw(paces)
+        time_ns += step_ns
+        if rows and repeated:
             again = rows[-draw(st.integers(1, min(6, len(rows))))]
-            elsewhere = draw(st.sampled_from([{}, {}, {"vlan": 30}, {"place": 5}, {"ttl": 63}]))
-            rows.append(again | {"time_ns": time_ns} | elsewhere)
+            rows.append(again | {"time_ns": time_ns} | draw(changes))
             continue
-        family = ends[draw(families)]
-        number = {name: (base + draw(near)) % MODULUS for name in ("seq", "ack")}
-        edge = {name: draw(edges) % MODULUS for name in ("dsack_left", "dsack_right")}
-        rows.append(
-            row(draw(family), draw(family))
-            | number
-            | edge
-            | {
-                "time_ns": time_ns,
-                "flags": draw(st.sampled_from(FLAGS)),
-                "window": draw(st.sampled_from([65535, 0])),
-                "length": draw(st.sampled_from([0, 0, 1, 2, 100])),
-                "ip_id": draw(st.sampled_from([-1, 0, 7])),
-                "vlan": draw(st.sampled_from([0, 0, 0, 10, 20])),
-                "has_timestamps": draw(st.booleans()),
-                "tsval": draw(st.sampled_from([0, 1])),
-                "tsecr": draw(st.sampled_from([0, 1])),
-            }
-        )
+        seq, ack = (base + number for number in draw(numbers))
+        filled = row(*draw(pairs), seq=seq, ack=ack, time_ns=time_ns)
+        rows.append(filled | draw(dsack_edges) | draw(shapes) | draw(others))
     return columns(rows)
 
 

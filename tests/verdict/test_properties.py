@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+
 from hypothesis import given
 from hypothesis import strategies as st
 
 from closeseq.errors import ScriptError
-from closeseq.script import conversations
+from closeseq.script import conversations, segments
 from closeseq.settings import SECOND, Limits, Timers
 from closeseq.tcp.replay import replay
 from closeseq.verdict import judge
@@ -18,13 +20,13 @@ from verdict_examples import check_mirror, mirrored, packets
 
 KINDS = ["S", "SA", "A", "A/0", "PA+1", "PA+100", "FA", "FPA+10", "R", "RA", "K", "FA*", "PA*", "S*", "SA*"]
 MARKS = ["", "", "", "", "!", "?"]
-segments = st.builds(
+words_of_segments = st.builds(
     lambda end, kind, mark: f"{end}:{kind}{mark}",
     st.sampled_from("CS"),
     st.sampled_from(KINDS),
     st.sampled_from(MARKS),
 )
-words = st.one_of(segments, segments, segments, st.sampled_from(["~", "+0.3s", "+2s", "+70s"]))
+words = st.one_of(*[words_of_segments] * 3, st.sampled_from(["~", "+0.3s", "+2s", "+70s"]))
 beginnings = st.sampled_from(
     ["", "C:S S:SA C:A", "C:S S:SA C:A ~ C:FA S:A", "C:S S:SA C:A S:FA C:A C:FA S:A"]
 )
@@ -33,14 +35,17 @@ beginnings = st.sampled_from(
 @st.composite
 def told(draw):
     """Draw the connections of a script; what no segment can say is left out."""
-    script = draw(beginnings)
-    for word in draw(st.lists(words, max_size=12)):
-        try:
-            conversations(f"{script} {word}", timestamps=True)
-        except ScriptError:
-            continue
-        script = f"{script} {word}"
-    return script, conversations(script, timestamps=draw(st.booleans())) if script else []
+    script, added = draw(beginnings), draw(st.lists(words, max_size=12))
+    timestamps = draw(st.booleans())
+    with contextlib.suppress(ScriptError):
+        whole = " ".join([script, *added])
+        segments(whole, timestamps=True)
+        script, added = whole, []
+    for word in added:
+        with contextlib.suppress(ScriptError):
+            segments(f"{script} {word}", timestamps=True)
+            script = f"{script} {word}"
+    return script, conversations(script, timestamps=timestamps) if script.strip() else []
 
 
 @examples(200)

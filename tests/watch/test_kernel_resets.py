@@ -11,7 +11,6 @@ import sys
 import time
 from dataclasses import replace
 
-import jsonschema
 import pytest
 
 from closeseq.connections.conversation import Address, End, Traffic
@@ -19,7 +18,6 @@ from closeseq.linux.namespaces import coming_back, enter_new, open_ours, return_
 from closeseq.linux.reset_trace import ResetTrace, SentReset, Taken, pair
 from closeseq.linux.socket_table import SocketTable
 from closeseq.report.live_text import reset_text
-from closeseq.report.records import schema
 from closeseq.script import conversation
 from closeseq.settings import SECOND
 from closeseq.watch import kernel_resets
@@ -27,6 +25,7 @@ from closeseq.watch.kernel_resets import KernelReset, KernelResets
 from live_namespace import PATIENCE, ended
 from live_namespace import net as net  # noqa: PLC0414 - a fixture
 from machine import needs, tracing_folder
+from record_schema import assert_valid
 
 CLIENT, SERVER = Address("127.0.0.1", 40_000), Address("127.0.0.1", 8080)
 MILLISECOND = SECOND // 1000
@@ -397,7 +396,7 @@ def test_records_have_the_kernels_reasons(net, user):
         port: one["live"]["kernel"]["server"].get("reset_reasons") for port, one in found.items()
     } == REASONS
     for one in found.values():
-        jsonschema.Draft202012Validator(schema()).validate(one)
+        assert_valid(one)
     assert [one["live"]["kernel"]["client"].get("reset_reasons") for one in found.values()] == [None] * 5
 
 

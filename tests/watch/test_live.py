@@ -14,16 +14,15 @@ import time
 from datetime import datetime
 from pathlib import Path
 
-import jsonschema
 import pytest
 
 import closeseq
 from closeseq.cli.live_output import BLOCKS
-from closeseq.report.records import schema
 from forked import PIPE, Forked, run_forked
 from live_namespace import PATIENCE, ROOT, ended, needs_network
 from live_namespace import net as net  # noqa: PLC0414 - a fixture
 from machine import needs
+from record_schema import assert_valid
 from terminal import drain
 
 pytestmark = needs_network
@@ -118,7 +117,7 @@ def test_what_is_not_accepted_is_proved_by_the_listeners_queue(net):
         talking.kill()
     found = {}
     for one in records(out):
-        jsonschema.Draft202012Validator(schema()).validate(one)
+        assert_valid(one)
         found.setdefault(one["verdict"], one)
     queue = {"waiting": 1, "backlog": 0, "full": True}
     first, second = found["closing"], found["unanswered"]
