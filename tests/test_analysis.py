@@ -39,10 +39,11 @@ def whole(analysis: Analysis) -> list:
 @pytest.mark.parametrize("path", EVERY, ids=IDS)
 def test_batches_of_any_size_give_equal_results(path):
     at_once = fed_in_batches(path, 100_000)
-    expected = whole(at_once)
-    for size in (1, 7):
+    connections = list(at_once)
+    for size in (1, 7) if at_once.reading.packets < 60 else (7,):  # one by one they take long
         in_parts = fed_in_batches(path, size)
-        assert whole(in_parts) == expected
+        # All else is made of these; by whom they were fed, they do not know.
+        assert [one.conversation for one in in_parts] == [one.conversation for one in connections]
         assert in_parts.reading == at_once.reading
         assert (in_parts.verdicts, in_parts.shapes) == (at_once.verdicts, at_once.shapes)
 

@@ -23,7 +23,7 @@ def packets_of(name: str) -> list[Packet]:
     return read_file(CAPTURES / name).packets
 
 
-def busy(dice: Random, rounds: int = 2, every: int = 1) -> list[Packet]:
+def busy(dice: Random, rounds: int = 2, every: int = 1, first: int = 0) -> list[Packet]:
     """Return the packets of all captures of the lab at once, and again when their TIME_WAIT is over or not.
 
     The same ports are then used again, by connections that ended in every way there is.
@@ -32,10 +32,11 @@ def busy(dice: Random, rounds: int = 2, every: int = 1) -> list[Packet]:
         dice: decides by how much they are shifted.
         rounds: how often each capture comes.
         every: of the captures one in so many.
+        first: the first of them.
     """
     found = []
     began = 1_800_000_000 * SECOND
-    for path in sorted(CAPTURES.glob("*.pcap"))[::every]:
+    for path in sorted(CAPTURES.glob("*.pcap"))[first::every]:
         packets = read_file(path).packets
         if packets[0].link_type != ETHERNET:
             continue

@@ -30,7 +30,7 @@ NAMES = [f"{table.name}.parquet" for table in TABLES]
 @pytest.fixture(scope="module")
 def varied(tmp_path_factory):
     path = tmp_path_factory.mktemp("traffic") / "varied.pcap"
-    TRAFFIC["varied"](path, 700, 3)
+    TRAFFIC["varied"](path, 300, 3)
     return str(path)
 
 

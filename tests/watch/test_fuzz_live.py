@@ -57,7 +57,7 @@ def test_the_frames_are_of_many_kinds_and_most_are_tcp(fuzz, tmp_path):
 @needs_network
 @pytest.mark.skipif(not shutil.which("unshare"), reason="a namespace of its own needs the program unshare")
 def test_what_goes_beyond_a_limit_is_found_and_its_frames_are_kept(tmp_path):
-    command = [sys.executable, SCRIPT, "--seconds", "1", "--memory", "1", "--keep", tmp_path / "kept"]
+    command = [sys.executable, SCRIPT, "--seconds", "0.4", "--memory", "1", "--keep", tmp_path / "kept"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=140, check=False)
     assert (done.returncode, done.stderr) == (1, "")
     for form in ("timeline", "jsonl"):

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from random import Random
@@ -15,18 +13,18 @@ import pytest
 import closeseq
 from benchmark_captures import CAPTURES as TRAFFIC
 from chain_files import busy, cuts_by_count, written
-from closeseq.classes import parallel
 from closeseq.cli.main import run
 from closeseq.cli.options import FORMATS
 from closeseq.cli.terminal import Status
 from closeseq.errors import WorkerError
 from closeseq.workers.pool import ROOM, in_order, made_ahead
-from forked import run_forked
+from forked import PIPE, Forked, run_forked
 from places import CAPTURES as FOLDER
 from places import ROOT
 from process_tree import descendants
 
 CAPTURES = sorted(str(path) for path in FOLDER.glob("*.pcap*"))
+JOBS = (2, 3)
 PATIENCE = 60  # seconds
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": "100"}
 
@@ -36,16 +34,21 @@ def traffic(tmp_path_factory):
     """Return captures of the benchmark, and a ring of files in which ports are used again."""
     folder = tmp_path_factory.mktemp("traffic")
     for name in ("varied", "lossy", "alike"):
-        TRAFFIC[name](folder / f"{name}.pcap", 40, 3)
-    TRAFFIC["varied"](folder / "portions.pcap", 3 * parallel.FIRST, 3)
+        TRAFFIC[name](folder / f"{name}.pcap", 30, 3)
+    TRAFFIC["varied"](folder / "portions.pcap", 3 * PORTION, 3)
     dice = Random(11)
-    packets = busy(dice, every=3)
+    packets = busy(dice, every=5)
     (folder / "ring").mkdir()
     written(folder / "ring", packets, cuts_by_count(packets, dice), dice)
     return folder
 
 
-SMALL_ARE_READ_AHEAD = "from closeseq import reading; reading.LARGE = 1"
+PORTION = 30  # connections; of that many a capture may be small and have several portions
+SMALL_IS_LARGE = f"""
+from closeseq import reading
+from closeseq.classes import parallel
+reading.LARGE, parallel.FIRST = 1, {PORTION}
+"""
 FEW_AT_ONCE = """
 from closeseq.classes import parallel
 from closeseq.connections import tracker
@@ -53,7 +56,7 @@ parallel.MOST_AT_ONCE = tracker.MOST_AT_ONCE = 40
 """
 
 
-def said_by(jobs, *arguments, first=SMALL_ARE_READ_AHEAD):
+def said_by(jobs, *arguments, first=SMALL_IS_LARGE):
     """Return the exit status and both outputs of a process that is small, so that its workers start fast."""
     done = run_forked(["analyze", *arguments, "--jobs", jobs], env=ENVIRONMENT, text=True, first=first)
     assert done.returncode != Status.BUG, done.stderr  # faults are contained, but not here
@@ -62,15 +65,19 @@ def said_by(jobs, *arguments, first=SMALL_ARE_READ_AHEAD):
 
 @pytest.mark.parametrize("form", FORMATS)
 def test_every_number_of_jobs_gives_the_same_bytes(form, traffic):
-    # Of the captures, which are small, each format takes its share.
-    of_captures = [*CAPTURES[list(FORMATS).index(form) :: len(FORMATS)], "--each", "-f", form]
-    of_traffic = [*sorted(traffic.glob("*.pcap")), traffic / "ring", "--each", "-f", form, "--all"]
-    of_a_ring = [traffic / "ring", "-f", form, "--stuck-after", "2"]
-    for arguments in (of_captures, of_traffic, of_a_ring):
+    # Of the captures, which are small, each format takes its share; of the others, each number of jobs.
+    number = list(FORMATS).index(form)
+    paths = sorted(traffic.glob("*.pcap"))
+    all_of_them = ["--each", "-f", form, "--all"]
+    for arguments, jobs in (
+        ([*CAPTURES[number :: len(FORMATS)], "--each", "-f", form], JOBS[number % 2]),
+        ([*paths[number % 2 :: 2], *all_of_them], JOBS[0]),
+        ([*paths[(number + 1) % 2 :: 2], traffic / "ring", *all_of_them], JOBS[1]),
+        ([traffic / "ring", "-f", form, "--stuck-after", "2"], JOBS[number % 2 - 1]),
+    ):
         expected = said_by(1, *arguments)
         assert len(expected[1]) > 1000
-        for jobs in (2, 8):
-            assert said_by(jobs, *arguments) == expected
+        assert said_by(jobs, *arguments) == expected
 
 
 @pytest.mark.parametrize(
@@ -87,7 +94,7 @@ def test_every_number_of_jobs_gives_the_same_bytes(form, traffic):
 )
 def test_so_does_a_part_of_a_capture(asked, traffic):
     expected = said_by(1, traffic / "varied.pcap", *asked)
-    for jobs in (2, 3, 8):
+    for jobs in JOBS:
         assert said_by(jobs, traffic / "varied.pcap", *asked) == expected
 
 
@@ -121,18 +128,12 @@ def test_timings_tell_what_the_workers_did(traffic):
 
 
 @pytest.fixture
-def waiting(traffic):
+def waiting(tmp_path):
     """Return a run whose workers are there, and wait until someone reads what they have written."""
-    path = str(traffic / "portions.pcap")
-    command = [sys.executable, "-m", "closeseq", "analyze", path, "-f", "jsonl", "--jobs", "2"]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    with subprocess.Popen(
-        command,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
+    TRAFFIC["varied"](tmp_path / "long.pcap", 10 * PORTION, 3)  # more records than pipes hold
+    command = ["analyze", tmp_path / "long.pcap", "-f", "jsonl", "--jobs", "2"]
+    with Forked(
+        command, env=ENVIRONMENT, stdout=PIPE, stderr=PIPE, text=True, alone=True, first=SMALL_IS_LARGE
     ) as process:
         until = time.monotonic() + PATIENCE
         process.stdout.read(1)
