@@ -10,6 +10,8 @@ but for the tests that plant one.
 
 With pytest-xdist (`pytest -n 4`) tests run in several processes, in any order, except those that share what
 the machine has only once: they stay in one process, in their order, and begin first, since they take longest.
+They go before all other processes, where that is permitted, to see their packets in time. Others that take
+long follow, so that none is left alone at the end.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from hypothesis import settings
 
 from closeseq.connection import Connection
 from closeseq.verdict.fault import Faults
+from forked import urgent
 
 # Containers forbid to keep compiled files. Each of some hundred processes would then compile all of closeseq,
 # and each process of pytest all tests, which takes more time than the tests themselves.
@@ -40,18 +43,28 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# Modules that trace the kernel, which sees every socket of the machine, or drive the lab's experiments, which
-# keep its processors busy and must see their own packets in time.
+# Modules and tests that trace the kernel, which sees every socket of the machine, or drive the lab's
+# experiments, which keep its processors busy and must see their own packets in time.
 ONE_BY_ONE = (
-    *("test_live_lab", "test_lab", "test_verify_against_kernel", "test_readme"),
+    *("test_live_lab", "test_lab", "test_verify_against_kernel"),
     *("test_tracepoint", "test_reset_trace", "test_kernel_resets"),
+    "test_the_experiment_of_the_readme_tells_the_same_story",
 )
 
 # Modules of which all tests share something that takes long to make, or that start many processes: each stays
-# in one process, and begins before the others.
+# in one process, and begins before the others, those that take longest first.
 TOGETHER = (
-    *("test_cluster", "test_jobs", "test_docs", "test_page_in_browser", "test_shards", "test_parquet"),
-    *("test_in_wireshark", "test_metrics_live", "test_chains_as_one_capture"),
+    *("test_cluster", "test_jobs", "test_metrics_live", "test_shards", "test_parts", "test_parquet"),
+    *("test_docs", "test_benchmark", "test_chains_as_one_capture", "test_in_wireshark"),
+    *("test_page_in_browser", "test_diff", "test_follow", "test_architecture"),
+)
+
+# Modules with tests that take or wait for seconds: they begin next, so that only short ones are left at last.
+LONG = (
+    *("test_live", "test_readme", "test_pytest_plugin", "test_image", "test_classes", "test_extcap"),
+    *("test_rotation", "test_monitor", "test_fuzz_live", "test_installation", "test_tutorial"),
+    *("test_attacks", "test_reference", "test_no_contradictions", "test_captures", "test_terminal"),
+    *("test_devices", "test_path", "test_faults", "test_compression", "test_changing", "test_census"),
 )
 
 WITH_FAULTS = ("test_faults", "test_table_faults")
@@ -59,6 +72,19 @@ WITH_FAULTS = ("test_faults", "test_table_faults")
 
 def module(nodeid):
     return PurePath(nodeid.partition("::")[0]).stem
+
+
+def one_by_one(nodeid):
+    function = nodeid.partition("[")[0].rpartition("::")[2]
+    return module(nodeid) in ONE_BY_ONE or function in ONE_BY_ONE
+
+
+def turn(nodeid):
+    """Return what tests are sorted by; those with the same stay in their order."""
+    if one_by_one(nodeid):
+        return (0,)
+    name = module(nodeid)
+    return (1, TOGETHER.index(name)) if name in TOGETHER else (2 if name in LONG else 3,)
 
 
 def pytest_collection_finish():
@@ -69,7 +95,15 @@ def pytest_collection_finish():
 
 
 def pytest_collection_modifyitems(items):
-    items.sort(key=lambda item: (module(item.nodeid) not in ONE_BY_ONE, module(item.nodeid) not in TOGETHER))
+    items.sort(key=lambda item: turn(item.nodeid))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item):
+    if not one_by_one(item.nodeid):
+        return (yield)
+    with urgent():
+        return (yield)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -103,7 +137,7 @@ def pytest_xdist_make_scheduler(config, log):
         # The mark `xdist_group` does the same, but needs a private name of pytest that 9.2 no longer has.
         def _split_scope(self, nodeid):
             name = module(nodeid)
-            if name in ONE_BY_ONE:
+            if one_by_one(nodeid):
                 return "one by one"
             return name if name in TOGETHER else nodeid
 

@@ -36,9 +36,10 @@ from typing import IO, TYPE_CHECKING, Any, NoReturn, Self
 from places import ROOT
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
 PATIENCE = 120.0  # seconds
+URGENT = -10  # as a nice value
 NUMBER = struct.Struct("i")
 MOST = 1 << 17  # bytes of a message
 NEW_NETWORK = 0x40000000  # CLONE_NEWNET, linux/sched.h
@@ -263,6 +264,24 @@ def _server(*modules: str) -> socket.socket:
 
 _servers: list[subprocess.Popen[bytes]] = []  # kept, since nobody waits for its end
 _small: list[bool] = []  # whether the server is a copy of this process
+
+
+@contextlib.contextmanager
+def urgent() -> Iterator[None]:
+    """Let what is started and forked meanwhile go before other processes, if that is permitted.
+
+    It is to see its packets in time though other tests keep the processors busy.
+    """
+    processes = [os.getpid(), *(one.pid for one in _servers)]
+    before = [os.getpriority(os.PRIO_PROCESS, one) for one in processes]
+    with contextlib.suppress(PermissionError):
+        for one in processes:
+            os.setpriority(os.PRIO_PROCESS, one, URGENT)
+    try:
+        yield
+    finally:
+        for one, usual in zip(processes, before, strict=True):
+            os.setpriority(os.PRIO_PROCESS, one, usual)
 
 
 def fork_from_here() -> None:
