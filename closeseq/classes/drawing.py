@@ -60,12 +60,12 @@ class TextTemplate:
         numbers: dict[Callable[[int], Any] | None, dict[int, None]] = {None: {}}  # by how: slots, in order
         texts: list[Get] = []
         turns: list[tuple[object, int]] = []  # of each hole: what makes it, and of what
-        format_ = []
+        parts = [""]  # of the text, each second one for a hole
         for piece in drawing.pieces(connection, wording):
             if isinstance(piece, str):
-                format_.append(piece.replace("%", "%%"))
+                parts[-1] += piece
                 continue
-            format_.append("%s")
+            parts += ["", ""]
             if isinstance(piece, NumberHole):
                 slot = self.slots.slot(piece.number)
                 numbers.setdefault(piece.how, {})[slot] = None
@@ -73,7 +73,7 @@ class TextTemplate:
             else:
                 turns.append((texts, len(texts)))
                 texts.append(self.slots.hole(piece))
-        self._format = "".join(format_)
+        self._parts = parts
         made: list[tuple[object, int]] = [(how, slot) for how, slots in numbers.items() for slot in slots]
         made += [(texts, at) for at in range(len(texts))]
         place = {(id(how), at): number for number, (how, at) in enumerate(made)}
@@ -93,7 +93,8 @@ class TextTemplate:
         for how, slots in self._made:
             numbers += map(how, slots(values))
         drawing, texts = self._drawing, [text(values, ends) for text in self._texts]
-        return self._format % self._order([*drawing.numbers(numbers), *drawing.texts(texts)])
+        self._parts[1::2] = self._order([*drawing.numbers(numbers), *drawing.texts(texts)])
+        return "".join(self._parts)
 
 
 def picked(places: list[int]) -> Callable[[Sequence[Any]], tuple[Any, ...]]:
