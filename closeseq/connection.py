@@ -96,13 +96,13 @@ class Connection:
     def timeline(self) -> Timeline:
         """Both endpoints' states, step by step; UNKNOWN if closeseq itself fails."""
         try:
-            timeline = replay(self.conversation, self.settings.timers, self._now_ns)
+            return replay(self.conversation, self.settings.timers, self._now_ns, ongoing=self._ongoing)
         except Exception as error:
             if not self._contained:
                 raise
             self._note(error)
             timeline = not_replayed(self.conversation, self._now_ns)
-        return timeline if self._ongoing is False else dataclasses.replace(timeline, ongoing=self._ongoing)
+            return dataclasses.replace(timeline, ongoing=self._ongoing)
 
     @cached
     def judgement(self) -> Judgement:

@@ -57,9 +57,8 @@ class PlacedSignal:
     cause: str | None = None  # where the signal does not say it all
     kind: SignalKind = SignalKind.TAKES
 
-    @property
     def order(self) -> tuple[int, int, int]:
-        """Its place; what came after all that a step did is in order of time."""
+        """Return its place; what came after all that a step did is in order of time."""
         return self.step, self.phase, self.time_ns if self.phase == LATER else 0
 
 
@@ -172,11 +171,14 @@ class Machine:
                 Transition(None, due, end, before, self.state[end], cause, Certainty.TIMER)
             )
 
-    def timeline(self, arrivals: Mapping[int, tuple[Arrival, str | None]]) -> Timeline:
+    def timeline(
+        self, arrivals: Mapping[int, tuple[Arrival, str | None]], *, ongoing: bool = False
+    ) -> Timeline:
         """Return the finished timeline.
 
         Args:
             arrivals: by index of a step, whether its event arrived, and a note for the reader.
+            ongoing: whether the capture goes on.
         """
         conversation = self.evidence.conversation
         state = {end: first_state(conversation, end) for end in ENDS}
@@ -204,6 +206,7 @@ class Machine:
             dict(self.expiries),
             self.evidence.distance,
             strays,
+            ongoing,
         )
 
 

@@ -44,23 +44,24 @@ if TYPE_CHECKING:
 PHASES = {-1: BEFORE, 0: SENDING, 1: LATER}  # by `FinTime.when`
 
 
-def replay(conversation: Conversation, timers: Timers, now_ns: int) -> Timeline:
+def replay(conversation: Conversation, timers: Timers, now_ns: int, *, ongoing: bool = False) -> Timeline:
     """Return both endpoints' states through a connection.
 
     Args:
         conversation: the connection.
         timers: how long TIME_WAIT lasts, and FIN_WAIT_2 without an owner.
         now_ns: the moment for which the states hold, since the Unix epoch; timers run until then.
+        ongoing: whether the capture goes on after that moment.
 
     Raises:
         AssertionError: a signal cannot come in an end's state: a fault of closeseq. `Connection` contains it.
     """
     evidence = Evidence(conversation, now_ns)
     machine = Machine(evidence, timers)
-    for signal in sorted(_signals(evidence), key=lambda h: h.order):
+    for signal in sorted(_signals(evidence), key=PlacedSignal.order):
         machine.take(signal)
     machine.let_time_pass(now_ns)
-    return machine.timeline(arrivals(evidence))
+    return machine.timeline(arrivals(evidence), ongoing=ongoing)
 
 
 def _signals(evidence: Evidence) -> Iterator[PlacedSignal]:

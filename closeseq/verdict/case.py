@@ -9,7 +9,7 @@ from __future__ import annotations
 from itertools import pairwise, zip_longest
 from typing import TYPE_CHECKING
 
-from closeseq.connections.conversation import ENDS, Conversation, End, Event, Position, Traffic
+from closeseq.connections.conversation import ENDS, End, Event, Position, Traffic
 from closeseq.packets.value import cached, or_0, value
 from closeseq.tcp.states import State
 from closeseq.tcp.timeline import Arrival, Certainty, Timeline, Transition
@@ -121,15 +121,11 @@ class Case:
         worded: bool = True,
     ) -> None:
         self.timeline = timeline
+        self.conversation = timeline.conversation  # the connection as its steps
         self.limits = limits
         self.dropped = dropped
         self.gaps = gaps  # between the files of the capture
         self.worded = worded  # False: texts that take long are left out, since nobody reads them
-
-    @property
-    def conversation(self) -> Conversation:
-        """The connection as its steps."""
-        return self.timeline.conversation
 
     @property
     def ongoing(self) -> bool:
