@@ -93,9 +93,13 @@ def accepted(
         step = max(below[-1].step, earlier[0].step)
         return Receipt(step, False, earlier[0].packet, max(below[-1].last_ns, earlier[0].first_ns), certainty)
     candidates = [s for s in earlier if _may_be_the_one(evidence, s, below, cover)]
+    followed = _followed(evidence, sender, earlier, cover, number_end)
+    if followed is not None:  # it had come before that, however late
+        candidates = [s for s in earlier if s.step < followed.step] or candidates
     filled = [s for s in evidence.before(sender, cover.step) if below and s.step > below[-1].step and s.bytes]
     if candidates and not _waits_for(candidates, below, filled, cover):
         chosen, sure = _first_to_arrive(evidence, receiver, candidates, cover, number_end)
+        sure &= _others_were_lost(evidence, chosen, earlier, below, cover)
         # It had not accepted it when it last acknowledged below.
         since, since_ns = max(((s.step, s.last_ns) for s in below[-1:]), default=(0, 0))
         step, time_ns = (chosen.step, chosen.first_ns) if chosen.step > since else (since, since_ns)
@@ -111,6 +115,27 @@ def accepted(
     if not below:  # by their times none can be the one that is acknowledged: the times are wrong
         return Receipt.of(cover, certainty, before=True)
     return Receipt(below[-1].step, False, earlier[-1].packet, below[-1].last_ns, certainty)
+
+
+def _others_were_lost(
+    evidence: Evidence,
+    chosen: SentSegment,
+    transmissions: Sequence[SentSegment],
+    below: Sequence[SentSegment],
+    cover: SentSegment,
+) -> bool:
+    """Whether the transmissions before the chosen one are known to have been lost.
+
+    One that had not come when it should have may have come late, and the ACK of it was lost. The echo of the
+    chosen one shows that it did not: only a segment in order is echoed (RFC 7323 4.3).
+    """
+    if chosen.tsval is not None and chosen.tsval == cover.tsecr:
+        return True
+    before = [s for s in transmissions if s.step < chosen.step]
+    return all(
+        below and evidence.distance.long_overdue(below[-1].sender, below[-1].last_ns, s.last_ns)
+        for s in before
+    )
 
 
 def _waits_for(
@@ -173,20 +198,34 @@ def _first_to_arrive(
         return candidates[0], False
     if echoed:
         return echoed[0], True
-    # What follows the FIN in sequence is echoed only if the FIN had come: TS.Recent is of segments in order.
-    between = [
-        s
-        for s in evidence.after(receiver.peer, candidates[0].step)
-        if s.tsval is not None and s.tsval == cover.tsecr and s.seq is not None and s.seq >= number_end
-    ]
-    if between and between[0].step < candidates[-1].step:
-        return [s for s in candidates if s.step < between[0].step][-1], False
+    followed = _followed(evidence, receiver.peer, candidates, cover, number_end)
+    if followed is not None:
+        return [s for s in candidates if s.step < followed.step][-1], False
     second, first = candidates[1], candidates[0]
     acknowledges = second.ack is not None and first.ack is not None and second.ack > first.ack
     if acknowledges and second.first_ns - first.first_ns < LEAST_TIMEOUT_NS:
         # Sooner than a timeout: BSD and macOS acknowledge in CLOSING by sending their FIN again.
         return first, False
     return candidates[-1], False
+
+
+def _followed(
+    evidence: Evidence,
+    sender: End,
+    transmissions: Sequence[SentSegment],
+    cover: SentSegment,
+    number_end: int,
+) -> SentSegment | None:
+    """Return what was sent between transmissions of a FIN, behind it in sequence, and is echoed.
+
+    It is echoed only if the FIN had come: TS.Recent is of segments in order (RFC 7323 4.3).
+    """
+    for s in evidence.after(sender, transmissions[0].step):
+        if s.step > transmissions[-1].step:
+            return None
+        if s.tsval is not None and s.tsval == cover.tsecr and s.seq is not None and s.seq >= number_end:
+            return s
+    return None
 
 
 def _answers_first_arrival(evidence: Evidence, receiver: End, cover: SentSegment) -> bool:

@@ -86,6 +86,21 @@ class Distance:
         """
         return later_ns - earlier_ns >= self.late_ns[sender]  # which no least answer exceeds
 
+    def long_overdue(self, sender: End, later_ns: int, earlier_ns: int) -> bool:
+        """Whether a segment was lost of which an endpoint did not know when it sent one of its own.
+
+        One that only should have come by then may still be under way: a queue anywhere on the path may hold
+        it, and be longer than the way from the capture point. So this takes another whole round trip.
+
+        Args:
+            sender: the endpoint.
+            later_ns: when its own segment passed the capture point.
+            earlier_ns: when its peer's had passed, on the same clock.
+        """
+        least = sum(ns for ns in self.least_ns.values() if ns is not None)
+        round_trip = max([least, *self.first_ns.values()])
+        return later_ns - earlier_ns >= self.late_ns[sender] + round_trip
+
 
 def _handshake(conversation: Conversation) -> dict[End, int]:
     """Return how long each endpoint took to answer in the handshake, in nanoseconds."""

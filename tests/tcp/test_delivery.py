@@ -357,6 +357,41 @@ def test_an_echo_of_what_follows_a_fin_shows_that_the_fin_had_come(echo, state):
     assert entered(timeline, End.SERVER, *others) is None
 
 
+@pytest.mark.parametrize(
+    ("echo", "state", "until", "certainty"),
+    [
+        ("the ACK in between", State.CLOSING, "the ACK", Certainty.PROVED),
+        ("the second FIN", State.FIN_WAIT_2, "the second FIN", Certainty.PROVED),
+        ("nothing", State.FIN_WAIT_2, "the second FIN", Certainty.ASSUMED),  # without timestamps
+    ],
+)
+def test_a_fin_that_had_not_come_when_it_should_have_may_have_come_late(echo, state, until, certainty):
+    # Recorded beside the server, which answers in 2 ms; the client is 150 ms away. The client's FIN was held
+    # up behind the capture point for 22 ms, and came when the server had closed too. The ACK of it was lost
+    # before it was captured, so that the FIN came again.
+    def sent(at_ms, source, destination, flags, seq, ack, tsval, tsecr):  # noqa: PLR0917 - a row of a table
+        stamps = {"has_timestamps": True, "tsval": tsval, "tsecr": tsecr} if echo != "nothing" else {}
+        time_ns = START_NS + round(at_ms * MILLISECOND)
+        return row(source, destination, flags, seq, ack, time_ns=time_ns, **stamps)
+
+    tsecr = {"the ACK in between": 6176, "the second FIN": 6396, "nothing": 0}[echo]
+    rows = [
+        sent(0, A, B, SYN, 0, 0, 5406, 0),
+        sent(2.2, B, A, SYN | ACK, 0, 1, 2293, 5406),
+        sent(152, A, B, ACK, 1, 1, 5511, 2293),
+        sent(644.2, A, B, FIN | ACK, 1, 1, 6050, 2293),
+        sent(666.7, B, A, FIN | ACK, 1, 1, 2957, 5511),
+        sent(769.8, A, B, ACK, 2, 2, 6176, 2957),
+        sent(989.7, A, B, FIN | ACK, 1, 2, 6396, 2957),
+        sent(991.9, B, A, ACK, 2, 2, 3282, tsecr),
+    ]
+    told = fed(columns(rows)).conversation(0)
+    timeline = replay(told, Timers(), told.last_ns)
+    assert entered(timeline, End.SERVER, state) is not None
+    left = entered(timeline, End.SERVER, State.TIME_WAIT)
+    assert (left.packet, left.certainty) == ({"the ACK": 6, "the second FIN": 7}[until], certainty)
+
+
 def test_a_fin_may_wait_behind_data_whose_acknowledgement_was_still_on_its_way():
     # When the server acknowledges the FIN, the ACK of its data has passed the capture point and not reached
     # it: what it had left to send, and its own FIN, may wait for that.

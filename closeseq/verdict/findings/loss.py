@@ -102,15 +102,19 @@ def _proof(case: Case, end: End, fin: Event) -> int | None:
     """Return the packet that proves that a FIN did not arrive; None without one.
 
     Its receiver still asks for the FIN's number, with all before it received, when the FIN must have arrived;
-    and it does not report what lies behind as received (SACK, RFC 2018).
+    and it does not report what lies behind as received (SACK, RFC 2018). Unless it is known with which of
+    them it took the FIN, that must be so late that this one was not on its way any more.
     """
-    assert case.timeline.distance is not None
+    distance, received = case.timeline.distance, case.close(end).received
+    assert distance is not None
+    known = received is not None and received.certainty is not Certainty.ASSUMED
+    lost = distance.must_know if known else distance.long_overdue
     for event in case.events:
         if event.sender is end or event.rst or event.packet < fin.packet or event.ack is None:
             continue
         if event.ack != fin.end - 1 or (event.sack is not None and event.sack >= fin.end):
             continue
-        if case.timeline.distance.must_know(end.peer, event.time_ns, fin.time_ns):
+        if lost(end.peer, event.time_ns, fin.time_ns):
             return event.packet
     return None
 
