@@ -18,7 +18,7 @@ from closeseq.packets.segments import FIN
 from closeseq.packets.value import or_0
 from closeseq.tcp.delivery import BACKOFF, FIRST_TIMEOUT_NS, Receipt, accepted, answered
 from closeseq.tcp.distance import Knowledge
-from closeseq.tcp.echoes import Echo, echo
+from closeseq.tcp.echoes import NOT_IN_TIME, Echo, echo
 from closeseq.tcp.evidence import cached_on_evidence
 from closeseq.tcp.sender import without_socket
 from closeseq.tcp.timeline import Certainty
@@ -60,7 +60,8 @@ def acknowledged(
     lost = [s for s in covers if refuted(evidence, s, last)]
     echoes = [(s, echo(evidence, sender, s)) for s in covers[len(lost) :]]
     arrived = [s for s, echoed in echoes if echoed is Echo.ARRIVED]
-    possible = [s for s, echoed in echoes if echoed is not Echo.MISSED]
+    possible = [s for s, echoed in echoes if echoed not in NOT_IN_TIME]
+    open_ = [s for s, echoed in echoes if echoed is not Echo.MISSED]
     surely = next(iter(arrived), None)
 
     def silent() -> bool:
@@ -68,7 +69,6 @@ def acknowledged(
 
     # Sent among FINs that were lost on the same path, it was probably lost too, if its receiver goes on.
     likely = [s for s in possible if s in arrived or not _among_losses(evidence, s, sender, lost)]
-    open_ = possible
     if len(likely) < len(possible) and not silent():
         possible = likely or possible
     if not possible:

@@ -9,7 +9,7 @@ from closeseq.packets.segments import FIN, SYN
 from closeseq.tcp import rst
 from closeseq.tcp.acknowledgement import acknowledged, refuted
 from closeseq.tcp.delivery import Receipt, accepted, answered
-from closeseq.tcp.echoes import Echo, echo
+from closeseq.tcp.echoes import NOT_IN_TIME, Echo, echo
 from closeseq.tcp.evidence import OLDER
 from closeseq.tcp.timeline import Arrival, Certainty
 
@@ -47,8 +47,9 @@ def _delivery(evidence: Evidence, sender: End, segment: SentSegment, event: Even
     echoed = echo(evidence, sender.peer, segment)
     if echoed is Echo.ARRIVED or answered(evidence, sender.peer, segment):
         return Arrival.PROVED, _remark(evidence, segment, event)
-    if echoed is Echo.MISSED:
-        return Arrival.NO, f"lost: the {sender.peer} still echoes an older timestamp afterwards"
+    if echoed in NOT_IN_TIME:
+        what = "lost" if echoed is Echo.MISSED else "lost, or late"
+        return Arrival.NO, f"{what}: the {sender.peer} still echoes an older timestamp afterwards"
     return Arrival.ASSUMED, _crossing(evidence, sender, segment) or _remark(evidence, segment, event)
 
 

@@ -20,8 +20,12 @@ class Echo(Enum):
     """What a receiver's later segments show of one that was sent to it."""
 
     ARRIVED = "it arrived"
-    MISSED = "it had not arrived when the receiver sent next"
+    MISSED = "it was lost: it had not arrived when the receiver sent something long after"
+    LATE = "it had not arrived when the receiver sent next"
     SILENT = "nothing shows it"
+
+
+NOT_IN_TIME = frozenset({Echo.MISSED, Echo.LATE})
 
 
 @cached_on_evidence
@@ -30,7 +34,8 @@ def echo(evidence: Evidence, receiver: End, segment: SentSegment) -> Echo:
 
     It did if its data was acknowledged, or if the receiver echoes its timestamp and no earlier segment
     had the same one. It had not when the receiver still echoed an older timestamp (RFC 7323 4.3; only
-    for a segment in order, since others leave TS.Recent alone).
+    for a segment in order, since others leave TS.Recent alone). Then it may still have come later, unless
+    that was long after.
 
     Args:
         evidence: of the connection.
@@ -59,7 +64,8 @@ def echo(evidence: Evidence, receiver: End, segment: SentSegment) -> Echo:
         # A segment out of order leaves the receiver's echo as it is (RFC 7323 4.3).
         in_order = s.ack is not None and s.ack >= event.seq and event.position is not Position.GAP
         if not without and in_order:
-            return Echo.MISSED
+            lost = evidence.distance.long_overdue(receiver, s.first_ns, segment.last_ns)
+            return Echo.MISSED if lost else Echo.LATE
     return Echo.SILENT
 
 
