@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from closeseq.connections.conversation import Traffic
-from closeseq.packets.segments import FIN
+from closeseq.packets.segments import FIN, difference
 from closeseq.packets.value import or_0, value
 from closeseq.tcp import delayed_fin
 from closeseq.tcp.delayed_fin import FASTER_THAN_PROGRAM_NS, KERNEL_ANSWER_NS, PROBE_TIMER_LATE_NS
@@ -269,8 +269,7 @@ def surely_open(evidence: Evidence, end: End, receipt: Receipt) -> bool:
         return False
     if first is None:
         return evidence.now_ns - answers[0].first_ns > FIRST_TIMEOUT_NS
-    by_program = first.first_ns - answers[0].first_ns >= PROGRAM_NS
-    if by_program and not delayed_fin.by_probe_timer(evidence, first):
+    if not _at_once(answers[0], first) and not delayed_fin.by_probe_timer(evidence, first):
         return not _may_have_been_held_back(evidence, end, answers[0], receipt) or _is_first_try(
             evidence, end, first
         )
@@ -283,7 +282,18 @@ def _had_data_waiting(evidence: Evidence, end: End, answer: SentSegment) -> bool
     It had been waiting, for the congestion window if not for the peer's. A FIN may have waited behind it.
     """
     after = evidence.after(end, answer.step)
-    return any(s.bytes and s.first_ns - answer.first_ns < PROGRAM_NS for s in [answer, *after])
+    return any(s.bytes and _at_once(answer, s) for s in [answer, *after])
+
+
+def _at_once(answer: SentSegment, segment: SentSegment) -> bool:
+    """Whether a segment may have been made at once with an earlier one of its sender, and not by a program.
+
+    It passed so soon; or its timestamp is the same, or the next, and it was held up before the capture point.
+    """
+    if segment.first_ns - answer.first_ns < PROGRAM_NS:
+        return True
+    stamps = segment.tsval, answer.tsval
+    return stamps[0] is not None and stamps[1] is not None and difference(stamps[0], stamps[1]) <= 1
 
 
 def _had_sent_all(evidence: Evidence, end: End, fin: SentSegment | None) -> bool:
@@ -294,7 +304,7 @@ def _had_sent_all(evidence: Evidence, end: End, fin: SentSegment | None) -> bool
     if fin is not None and fin.bytes:
         return False
     until = len(evidence.conversation.steps) if fin is None else fin.step
-    due_ns = evidence.now_ns - FIRST_TIMEOUT_NS if fin is None else fin.first_ns - PROGRAM_NS
+    due_ns = evidence.now_ns - FIRST_TIMEOUT_NS if fin is None else evidence.made_ns(fin) - PROGRAM_NS
     sent = max((s.end for s in evidence.before(end, until) if not s.reset), default=0)
     return any(
         s.ack is not None and s.ack >= sent and evidence.distance.must_know(end, due_ns, s.first_ns)

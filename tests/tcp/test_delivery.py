@@ -512,6 +512,27 @@ def linux(at_ms, source, destination, flags, **fields):
     return row(source, destination, flags, time_ns=time_ns, **options, **fields)
 
 
+@pytest.mark.parametrize(("stamped_ms", "certainty"), [(0, Certainty.ASSUMED), (22, Certainty.PROVED)])
+def test_a_fin_stamped_as_the_ack_before_it_may_have_waited_however_late_it_passes(stamped_ms, certainty):
+    # The server retransmits data, and its FIN waits behind that; the client's ACKs are lost before they are
+    # captured. Its FIN acknowledges all, and the ACK and the FIN of the server leave at once. The FIN is held
+    # up for 22 ms before it is captured: by its timestamp alone no program needed that time.
+    rows = [
+        linux(0, A, B, SYN, ip_id=63, tsval=2759),
+        linux(36.4, B, A, SYN | ACK, ack=1, tsval=3577, tsecr=2759),
+        linux(72.9, A, B, ACK, seq=1, ack=1, ip_id=64, tsval=2832, tsecr=3577),
+        linux(160, B, A, ACK, seq=1, ack=1, length=10, ip_id=53, tsval=3700, tsecr=2832),
+        linux(471, B, A, ACK, seq=1, ack=1, length=10, ip_id=54, tsval=4012, tsecr=2832),
+        linux(1555, A, B, FIN | ACK, seq=1, ack=11, ip_id=83, tsval=4315, tsecr=4012),
+        linux(1592, B, A, ACK, seq=11, ack=2, ip_id=55, tsval=5132, tsecr=4315),
+        linux(1614, B, A, FIN | ACK, seq=11, ack=2, ip_id=56, tsval=5132 + stamped_ms, tsecr=4315),
+        linux(1650, A, B, ACK, seq=2, ack=12, ip_id=84, tsval=4410, tsecr=5132 + stamped_ms),
+    ]
+    told = fed(columns(rows)).conversation(0)
+    moved = entered(replay(told, Timers(), told.last_ns), End.SERVER, State.CLOSE_WAIT)
+    assert moved.certainty is certainty
+
+
 @pytest.mark.parametrize(("echoed", "state"), [(262, State.CLOSING), (473, State.LAST_ACK)])
 def test_a_fin_whose_echo_is_older_than_the_peers_second_fin_did_not_answer_that(echoed, state):
     # The client's FIN, and its ACK of the server's, were lost before the capture point: its numbers step by
