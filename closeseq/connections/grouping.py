@@ -1,8 +1,9 @@
 """Grouping rows that are alike, and small helpers over groups.
 
 A hash only groups. The real values decide: where two different rows share a hash, the whole batch is
-sorted by its values instead, so a collision costs time and never merges anything. Each process has a new key
-for the hash, so nobody can prepare packets that cost that time.
+sorted by its values instead, so a collision costs time and never merges anything; only endpoints that are
+merely counted go by their hashes. Each process has a new key for the hash, so nobody can prepare packets
+that cost that time.
 """
 
 from __future__ import annotations
@@ -35,6 +36,24 @@ def hashed(words: Sequence[NDArray[np.uint64]]) -> NDArray[np.uint64]:
         result *= FACTOR
         result ^= result >> HALF
     return result
+
+
+def endpoint_hashes(
+    version: NDArray[np.uint8], port: NDArray[np.uint16], high: NDArray[np.uint64], low: NDArray[np.uint64]
+) -> NDArray[np.uint64]:
+    """Return a hash of both ends' addresses and ports; others have another one, but for the rarest chance.
+
+    Args:
+        version: of IP.
+        port: a row a pair of endpoints, a column an end; as are the next two.
+        high: upper halves of the addresses.
+        low: lower halves.
+
+    Returns:
+        uint64, a row a pair, a column an end.
+    """
+    words = [packed(version[:, None], port).ravel(), high.ravel(), low.ravel()]
+    return hashed(words).reshape(-1, 2)
 
 
 def arrange(words: Sequence[NDArray[np.uint64]]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:

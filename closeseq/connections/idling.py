@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from closeseq.connections.pairs import PairTable
-    from closeseq.connections.steps import Steps
+    from closeseq.connections.steps import Extent, Steps
 
 NOT = -1  # in columns of times: there was none
 NOBODY, CLIENT, SERVER = -1, 0, 1
@@ -47,24 +47,34 @@ class Closes:
         """Return some of the rows: by a mask, by their indices, or a slice."""
         return Closes(*(getattr(self, name.name)[rows] for name in fields(self)))
 
+    def room(self, rows: int) -> Closes:
+        """Return so many rows of which nothing is known yet."""
+        return Closes(*(np.empty(rows, getattr(self, name.name).dtype) for name in fields(self)))
+
+    def put(self, rows: NDArray[np.int64], found: Closes) -> None:
+        """Write these rows, which `found` has."""
+        for name in fields(self):
+            getattr(self, name.name)[rows] = getattr(found, name.name)
+
     @classmethod
     def joined(cls, several: Sequence[Closes]) -> Closes:
         """Return the rows of several as one."""
         return cls(*(np.concatenate([getattr(one, name.name) for one in several]) for name in fields(cls)))
 
 
-def closes(table: PairTable, steps: Steps, client: NDArray[np.int64]) -> Closes:
-    """Return who closed each connection first, and after which silence: one row for each connection there is.
+def closes(table: PairTable, steps: Steps, extent: Extent, client: NDArray[np.int64]) -> Closes:
+    """Return who closed each of some connections first, and after which silence.
 
     Args:
         table: all pairs and connections.
         steps: of all connections.
-        client: int64, 0 or 1: the end of its pair that is each connection's client.
+        extent: the connections.
+        client: int64, 0 or 1: the end of its pair that is the client of each of them.
     """
     pairs, histories, sides = table.pairs, table.histories, table.sides
-    row = np.arange(len(histories))
+    row = extent.connection
     pair, server = histories.pair[row], 1 - client
-    closer, idle_ns, fin = _first_closes(steps, client)
+    closer, idle_ns, fin = _first_closes(steps, extent, client)
     one, other = 2 * row + client, 2 * row + server
     waits = (closer == CLIENT) & fin & (sides.fins[one] > 0) & (sides.fins[other] > 0)
     waits &= (sides.resets[one] == 0) & (sides.resets[other] == 0)
@@ -78,7 +88,7 @@ def closes(table: PairTable, steps: Steps, client: NDArray[np.int64]) -> Closes:
         closer,
         idle_ns,
         sides.resumed_ns[one],
-        np.where(waits, histories.last_ns, NOT),
+        np.where(waits, histories.last_ns[row], NOT),
         sides.packets[one],
         (closer != NOBODY) & ~fin & _all_acknowledged(table, one) & _all_acknowledged(table, other),
     )
@@ -94,14 +104,14 @@ def _all_acknowledged(table: PairTable, side: NDArray[np.int64]) -> NDArray[np.b
 
 
 def _first_closes(
-    steps: Steps, client: NDArray[np.int64]
+    steps: Steps, extent: Extent, client: NDArray[np.int64]
 ) -> tuple[NDArray[np.int8], NDArray[np.int64], NDArray[np.bool_]]:
     """Return who sent the first FIN or RST, the silence before it, and whether it was a FIN."""
     kept, stretches = steps.kept, steps.stretches
     count = len(client)
-    closing = np.flatnonzero(kept.flags & (FIN | RST))[::-1]
+    closing = np.flatnonzero(kept.flags[extent.event] & (FIN | RST))[::-1]
     first = np.full(count, -1)
-    first[kept.connection[closing]] = closing  # of several the first one stays
+    first[extent.event_place[closing]] = extent.event_rows(closing)  # of several the first one stays
     has = np.flatnonzero(first >= 0)
     event = first[has]
     sender = kept.sender[event].astype(np.int64)

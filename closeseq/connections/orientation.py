@@ -6,11 +6,11 @@ others each endpoint talks to (`ClientGuess`).
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from closeseq.connections.state import ColumnTable, column
+from closeseq.connections.grouping import endpoint_hashes
 from closeseq.packets.segments import ACK, SYN
 
 if TYPE_CHECKING:
@@ -21,15 +21,7 @@ if TYPE_CHECKING:
     from closeseq.connections.steps import Extent, Steps
 
 AT_ONCE = 1 << 16  # pairs
-ENDPOINT_KEY = np.dtype((np.void, 24))  # three words of 64 bits
 Endpoint = tuple[int, int, int, int]  # version, high and low half of the address, port
-
-
-class Endpoints(ColumnTable):
-    """One row a pair, in the order of `Pairs`; it may have fewer rows."""
-
-    # a number for each distinct endpoint, of end 0 and end 1
-    name: NDArray[np.int64] = column(np.int64, width=2)
 
 
 class ClientGuess:
@@ -43,9 +35,9 @@ class ClientGuess:
     def __init__(self, pairs: Pairs, ports: frozenset[int]) -> None:
         self._pairs = pairs
         self._ports = np.array(sorted(ports), np.int64)
-        self._endpoints = Endpoints()
-        self._name_of: dict[bytes, int] = {}  # by what `endpoint_keys` gives
-        self._peers = np.empty(0, np.int64)  # with how many others each endpoint talks
+        self._seen = 0  # pairs
+        self._ends = np.empty(0, np.uint64)  # ascending: the endpoints of these, as hashes
+        self._peers = np.empty(0, np.int64)  # with how many others each talks
 
     def clients(self, pair: NDArray[np.int64], first_sender: NDArray[np.uint8]) -> NDArray[np.int64]:
         """Return which end is the client of connections whose SYN was not captured.
@@ -68,39 +60,26 @@ class ClientGuess:
     def _peer_counts(self, pair: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return with how many others end 0 and end 1 of these pairs talk: a row a pair, a column an end."""
         self._catch_up()
-        return self._peers[self._endpoints.name[pair]]
+        return self._peers[np.searchsorted(self._ends, self._hashes(pair))]
+
+    def _hashes(self, pair: NDArray[np.int64]) -> NDArray[np.uint64]:
+        pairs = self._pairs
+        return endpoint_hashes(pairs.version[pair], pairs.port[pair], pairs.high[pair], pairs.low[pair])
 
     def _catch_up(self) -> None:
         """Look at the pairs that came since the last time."""
-        seen = len(self._endpoints)
-        if seen == len(self._pairs):
-            return
-        name_of = self._name_of
-        for first_row in range(seen, len(self._pairs), AT_ONCE):
-            keys = endpoint_keys(self._pairs, first_row, first_row + AT_ONCE)
-            names = [name_of.setdefault(key, len(name_of)) for key in keys]
-            self._endpoints.grow(len(names) // 2, name=np.array(names, np.int64).reshape(-1, 2))
-        first, second = self._endpoints.name[~self._pairs.further].T
-        others = np.concatenate([first, second[second != first]])  # an end may talk to itself
-        self._peers = np.bincount(others, minlength=len(name_of))
-
-
-def endpoint_keys(pairs: Pairs, first: int, past: int) -> list[bytes]:
-    """Return a key for end 0 and one for end 1 of some pairs, equal for equal endpoints.
-
-    Args:
-        pairs: all pairs.
-        first: the index of the first of them.
-        past: the index behind the last.
-
-    Returns:
-        Two keys a pair, one pair after the other.
-    """
-    rows = slice(first, past)
-    port = pairs.version[rows, None].astype(np.uint64) << np.uint64(16) | pairs.port[rows].astype(np.uint64)
-    words = np.stack([pairs.high[rows], pairs.low[rows], port], axis=2)
-    keys: list[Any] = np.ascontiguousarray(words).view(ENDPOINT_KEY).ravel().tolist()
-    return keys
+        for first_row in range(self._seen, len(self._pairs), AT_ONCE):
+            rows = np.arange(first_row, min(first_row + AT_ONCE, len(self._pairs)))
+            first, second = self._hashes(rows[~self._pairs.further[rows]]).T
+            both = np.concatenate([first, second[second != first]])  # an end may talk to itself
+            ends, number = np.unique(both, return_counts=True)
+            place = np.searchsorted(self._ends, ends)
+            known = place < len(self._ends)
+            known[known] = self._ends[place[known]] == ends[known]
+            self._peers[place[known]] += number[known]
+            self._ends = np.insert(self._ends, place[~known], ends[~known])
+            self._peers = np.insert(self._peers, place[~known], number[~known])
+        self._seen = len(self._pairs)
 
 
 def endpoints_of(pairs: Pairs, rows: slice | NDArray[np.int64]) -> list[tuple[Endpoint, Endpoint]]:

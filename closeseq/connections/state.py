@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 LARGE_BYTES = 2 << 20  # of a column, from which on it lies in a file
+RESERVED = 64  # times the bytes of a column: addresses, so that it can grow without being copied
 FOLDER = "/var/tmp"  # noqa: S108 - for large files, where /tmp may be memory; TMPDIR comes before it
 
 SMALLEST_ROOM = 256
@@ -41,11 +42,18 @@ NONE = np.iinfo(np.int64).min  # "nothing yet" in a column of sequence numbers
 NEVER_NS = np.iinfo(np.int64).max  # "not yet" in a column of lengths of time
 
 
+class _Mapped(mmap.mmap):
+    """A file without a name, mapped into memory; there is room on the disk for its first `provided` bytes."""
+
+    file: int  # its descriptor
+    provided: int
+
+
 class DiskColumns:
     """Makes columns, long ones in files of their own, and releases their pages."""
 
     def __init__(self) -> None:
-        self._maps: list[weakref.ref[mmap.mmap]] = []
+        self._maps: list[weakref.ref[_Mapped]] = []
         self._possible = hasattr(os, "posix_fallocate") and hasattr(mmap, "MADV_DONTNEED")
 
     def zeros(self, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
@@ -53,7 +61,7 @@ class DiskColumns:
 
         From LARGE_BYTES on it lies in a file, if one can be made.
         """
-        size = math.prod(shape) * np.dtype(dtype).itemsize
+        size = _bytes(shape, dtype)
         if self._possible and size >= LARGE_BYTES:
             try:
                 return np.ndarray(shape, dtype, self._map(size))
@@ -61,26 +69,61 @@ class DiskColumns:
                 self._possible = False  # no folder, no room, or too many files: the next ones neither
         return np.zeros(shape, dtype)
 
+    def enlarged(self, column: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any] | None:
+        """Return a column with more rows behind, zero, in the same file; None if it cannot be had there.
+
+        Nothing is copied. Who holds the old one still sees its rows.
+
+        Args:
+            column: from `zeros` or this.
+            shape: of the result.
+        """
+        mapped: Any = column.base
+        size = _bytes(shape, column.dtype)
+        if not isinstance(mapped, _Mapped) or size > len(mapped):
+            return None
+        try:
+            _provide(mapped.file, mapped.provided, size)
+        except OSError:
+            return None
+        mapped.provided = max(mapped.provided, size)
+        return np.ndarray(shape, column.dtype, mapped)
+
     def release(self, column: NDArray[Any] | None = None) -> None:
         """Give the pages of a column, or of all, back to the system, which writes them out."""
         if column is not None:
-            base: Any = column.base
-            if isinstance(base, mmap.mmap):
-                base.madvise(mmap.MADV_DONTNEED)
+            mapped: Any = column.base
+            if isinstance(mapped, _Mapped):
+                mapped.madvise(mmap.MADV_DONTNEED, 0, mapped.provided)
             return
         self._maps = [one for one in self._maps if one() is not None]
-        for one in self._maps:
-            if (mapped := one()) is not None:
-                mapped.madvise(mmap.MADV_DONTNEED)
+        for each in self._maps:
+            if (mapped := each()) is not None:
+                mapped.madvise(mmap.MADV_DONTNEED, 0, mapped.provided)
 
-    def _map(self, size: int) -> Any:
+    def _map(self, size: int) -> _Mapped:
         folder = os.environ.get("TMPDIR") or (FOLDER if Path(FOLDER).is_dir() else None)
         with tempfile.TemporaryFile(dir=folder) as file:
-            # All of it at once: to find the disk full while a page is written would end the process.
-            os.posix_fallocate(file.fileno(), 0, size)
-            mapped = mmap.mmap(file.fileno(), size)
+            _provide(file.fileno(), 0, size)
+            try:
+                file.truncate(RESERVED * size)  # of which nothing is on the disk
+                mapped = _Mapped(file.fileno(), RESERVED * size)
+            except (OSError, ValueError):  # a limit
+                mapped = _Mapped(file.fileno(), size)
+            mapped.file, mapped.provided = os.dup(file.fileno()), size
+        weakref.finalize(mapped, os.close, mapped.file).atexit = False
         self._maps.append(weakref.ref(mapped))
         return mapped
+
+
+def _provide(file: int, begin: int, end: int) -> None:
+    """Make room on the disk: to find it full while a page is written would end the process."""
+    if end > begin:
+        os.posix_fallocate(file, begin, end - begin)
+
+
+def _bytes(shape: tuple[int, ...], dtype: DTypeLike) -> int:
+    return math.prod(shape) * np.dtype(dtype).itemsize
 
 
 class Declared(NamedTuple):
@@ -179,6 +222,8 @@ class ColumnTable:
         writes to it, so zeros are not copied.
         """
         shape = (max(rows, SMALLEST_ROOM), *room.shape[1:])
+        if self._scratch is not None and (enlarged := self._scratch.enlarged(room, shape)) is not None:
+            return enlarged
         larger = (
             np.zeros(shape, room.dtype) if self._scratch is None else self._scratch.zeros(shape, room.dtype)
         )

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from closeseq.connections.compose import address_of
-from closeseq.connections.grouping import hashed, packed
+from closeseq.connections.grouping import endpoint_hashes
 from closeseq.connections.state import NONE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -104,30 +104,38 @@ def suspects(table: PairTable, client: NDArray[np.int64]) -> Encounters:
     return Encounters.of(table, client, _unknown(sides.packets, sides.resets, sides.syns)[:MOST] >> 1)
 
 
-def strays(table: PairTable, client: NDArray[np.int64], suspected: Encounters) -> list[Stray]:
+def strays(
+    table: PairTable,
+    client: NDArray[np.int64],
+    suspected: Encounters,
+    portions: Iterable[NDArray[np.int64]],
+) -> list[Stray]:
     """Return which of some connections continue others, in their order.
 
     Args:
         table: all pairs and connections that they may continue.
         client: int64, 0 or 1: the end of its pair that is each connection's client.
         suspected: those connections, which `suspects` has found there or elsewhere.
+        portions: int64, ascending: the indices of those that they may continue, so many at a time.
     """
     if not len(suspected):
         return []
     side = _unknown(*(getattr(suspected, name).ravel() for name in ("packets", "resets", "syns")))
-    wanted = _keys(suspected.version, suspected.port, suspected.high, suspected.low)[side]
-    pairs, pair = table.pairs, table.histories.pair
-    keys = _keys(pairs.version[pair], pairs.port[pair], pairs.high[pair], pairs.low[pair])
-    rows = np.unique(np.flatnonzero(np.isin(keys, wanted)) >> 1)
-    others, keys = Encounters.of(table, client, rows), keys.reshape(-1, 2)[rows].ravel()
-    alike = np.flatnonzero(np.isin(keys, wanted))
-    alike = alike[np.argsort(keys[alike], kind="stable")]
-    ordered = keys[alike]
-    found = []
-    for one, key in zip(side.tolist(), wanted, strict=True):
-        first, last = np.searchsorted(ordered, key), np.searchsorted(ordered, key, side="right")
-        found += list(_continued(suspected, one, others, alike[first:last]))
-    return found
+    of, pairs = suspected, table.pairs
+    wanted = endpoint_hashes(of.version, of.port, of.high, of.low).ravel()[side]
+    found: dict[int, Stray] = {}
+    for portion in portions:
+        pair = table.histories.pair[portion]
+        keys = endpoint_hashes(pairs.version[pair], pairs.port[pair], pairs.high[pair], pairs.low[pair])
+        rows = np.flatnonzero(np.isin(keys, wanted).any(axis=1))
+        others, keys = Encounters.of(table, client, portion[rows]), keys[rows].ravel()
+        order = np.argsort(keys, kind="stable")
+        begin, past = (np.searchsorted(keys, wanted, where, order) for where in ("left", "right"))
+        for place, one in enumerate(side.tolist()):
+            alike = order[begin[place] : past[place]]
+            for stray in _continued(suspected, one, others, alike) if place not in found else ():
+                found[place] = stray
+    return [found[place] for place in sorted(found)]
 
 
 def _unknown(
@@ -144,13 +152,6 @@ def _unknown(
     peer = side ^ 1
     result: NDArray[np.int64] = side[(resets[peer] == 0) & (syns[peer] == 0) & (packets[peer] > 0)]
     return result
-
-
-def _keys(
-    version: NDArray[np.uint8], port: NDArray[np.uint16], high: NDArray[np.uint64], low: NDArray[np.uint64]
-) -> NDArray[np.uint64]:
-    """Return a hash of each end's address and port, two a connection; of columns as `Encounters` has them."""
-    return hashed([packed(np.repeat(version, 2), port.ravel()), high.ravel(), low.ravel()])
 
 
 def _continued(

@@ -156,9 +156,14 @@ class Connections:
     def _release(self, rows: int) -> None:
         """Count `rows` as touched; give back the pages of long columns when enough are."""
         self._touched_rows += rows
-        if self._scratch is not None and self._touched_rows > MOST_TOUCHED_ROWS:
+        if self._touched_rows > MOST_TOUCHED_ROWS:
+            self._give_back()
+
+    def _give_back(self) -> None:
+        """Give back the pages of long columns."""
+        self._touched_rows = 0
+        if self._scratch is not None:
             self._scratch.release()
-            self._touched_rows = 0
 
     def places(self, indices: Sequence[int], end: End, *, with_port: bool) -> list[tuple[Address, list[int]]]:
         """Group connections by the address, or the address and port, of one endpoint.
@@ -181,7 +186,11 @@ class Connections:
 
     def closes(self) -> Closes:
         """Return who closed each connection first, and after which silence."""
-        return closes(self._table, self._steps, self._client_ends())
+        client = self._client_ends()
+        whole = closes(self._table, self._steps, self._extent(client[:0]), client[:0]).room(len(self))
+        for portion in self._in_turn():
+            whole.put(portion, closes(self._table, self._steps, self._extent(portion), client[portion]))
+        return whole
 
     def suspects(self) -> Encounters:
         """Return the connections that may be strays; see there."""
@@ -193,7 +202,15 @@ class Connections:
         Args:
             suspected: connections that may continue one of these; None for those of these that may.
         """
-        return strays(self._table, self._client_ends(), self.suspects() if suspected is None else suspected)
+        suspected = self.suspects() if suspected is None else suspected
+        return strays(self._table, self._client_ends(), suspected, self._in_turn())
+
+    def _in_turn(self) -> Iterator[NDArray[np.int64]]:
+        """Yield `portions` of all; the pages of each are given back before the next."""
+        self._give_back()
+        for portion in self.portions():
+            yield portion
+            self._release(ROWS_OF_A_CONNECTION * len(portion))
 
     def closing(self, among: NDArray[np.int64]) -> tuple[NDArray[np.uint16], NDArray[np.int64]]:
         """Return the server's port of connections, and the time from their first FIN to their last event.
@@ -227,12 +244,11 @@ class Connections:
     def _client_ends(self) -> NDArray[np.int64]:
         """Return for each connection which end of its pair is the client, 0 or 1."""
         if self._clients is None or len(self._clients) != len(self):
-            found = [np.empty(0, np.int64)]
-            for portion in self.portions():
-                extent = self._extent(portion)
-                found.append(clients(self._table, self._steps, self._guess, extent)[0])
-                self._release(ROWS_OF_A_CONNECTION * len(extent))
-            self._clients = np.concatenate(found)
+            found = (
+                clients(self._table, self._steps, self._guess, self._extent(portion))[0]
+                for portion in self._in_turn()
+            )
+            self._clients = np.concatenate([np.empty(0, np.int64), *found])
         return self._clients
 
     def _extent(self, among: NDArray[np.int64]) -> Extent:
