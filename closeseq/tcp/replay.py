@@ -37,7 +37,7 @@ from closeseq.tcp.states import Signal
 from closeseq.tcp.timeline import Certainty, Timeline
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from closeseq.settings import Timers
 
@@ -201,8 +201,32 @@ def _finish(evidence: Evidence, sender: End) -> Iterator[PlacedSignal]:
     yield _close(fin.sent, sender, None if _seen_open(evidence, sender.peer) else Certainty.ASSUMED)
     acked = acknowledged(evidence, sender, fin.end, fin.transmissions)
     if acked is not None:
-        yield _received(acked, ACKNOWLEDGE, sender, Signal.RECEIVES_ACK_OF_FIN)
+        taken = _taken_before(evidence, sender, acked)
+        if taken is not None:
+            acked = replace(
+                acked, step=taken.step, time_ns=taken.time_ns, certainty=Certainty.ASSUMED, shown=None
+            )
+        phase = ACKNOWLEDGE if taken is None else LATER
+        yield _received(acked, phase, sender, Signal.RECEIVES_ACK_OF_FIN)
         yield from _elsewhere(acked, sender, Signal.RECEIVES_ACK_OF_FIN)
+
+
+def _taken_before(evidence: Evidence, end: End, acked: Receipt) -> Receipt | None:
+    """Return the receipt of a FIN that passed before the ACK of the own one, and was taken later than that.
+
+    So the ACK came after it, unless it overtook it.
+
+    Args:
+        evidence: of the connection.
+        end: the receiver of both.
+        acked: its receipt of the ACK.
+    """
+    fin = fins.find(evidence, end.peer)
+    receipt = None if fin is None else accepted(evidence, end.peer, fin.end, fin.transmissions)
+    if fin is None or receipt is None or receipt.before or acked.before:
+        return None
+    passed = next((s.step for s in fin.transmissions if s.packet == receipt.packet), None)
+    return receipt if passed is not None and passed < acked.step < receipt.step else None
 
 
 def _unseen_fin(evidence: Evidence, receiver: End) -> Iterator[PlacedSignal]:
@@ -248,7 +272,7 @@ def _fin_taken(evidence: Evidence, receiver: End, fin: fins.Fin, receipt: Receip
         yield replace(
             received, phase=min(received.phase, SENDING), signal=Signal.SENDS_FIN, kind=SignalKind.MAY
         )
-    yield from _overtaken(evidence, received, receipt)
+    yield from _overtaken(evidence, received, receipt, fin.transmissions)
     yield received
     yield from _elsewhere(receipt, receiver, Signal.RECEIVES_FIN)
     own = fins.find(evidence, receiver)
@@ -284,7 +308,12 @@ def _after_own_ack(evidence: Evidence, receiver: End, fin: fins.Fin, receipt: Re
     return replace(receipt, step=acked.step, time_ns=acked.time_ns, certainty=Certainty.ASSUMED)
 
 
-def _overtaken(evidence: Evidence, received: PlacedSignal, receipt: Receipt) -> Iterator[PlacedSignal]:
+def _overtaken(
+    evidence: Evidence,
+    received: PlacedSignal,
+    receipt: Receipt,
+    transmissions: Sequence[SentSegment],
+) -> Iterator[PlacedSignal]:
     """Yield that the ACK of an endpoint's own FIN may have overtaken the peer's FIN after the capture point.
 
     It did not if what shows that the FIN was received was sent without it.
@@ -293,7 +322,8 @@ def _overtaken(evidence: Evidence, received: PlacedSignal, receipt: Receipt) -> 
     own = fins.find(evidence, receiver)
     if own is None or shown is None:
         return
-    between = (s for s in evidence.after(receiver.peer, receipt.step) if s.step < shown.step and not s.reset)
+    passed = next((s.step for s in transmissions if s.packet == receipt.packet), receipt.step)
+    between = (s for s in evidence.after(receiver.peer, passed) if s.step < shown.step and not s.reset)
     for s in between:
         lost = any(c.step > s.step and evidence.knew(c, s) is Knowledge.MUST for c in own.transmissions)
         covers = s.ack is not None and s.ack >= own.end

@@ -533,6 +533,30 @@ def test_a_fin_stamped_as_the_ack_before_it_may_have_waited_however_late_it_pass
     assert moved.certainty is certainty
 
 
+def test_an_ack_that_passed_behind_a_fin_is_not_proved_to_have_come_before_it():
+    # Recorded beside the client, 110 ms from the server. The client's FIN, and its ACK of the server's, pass
+    # while an ACK of the server's that does not know of them is on its way. So both came after that was sent,
+    # and in their order, unless one overtook the other.
+    rows = [
+        linux(0, A, B, SYN, ip_id=65, tsval=7612),
+        linux(108.2, B, A, SYN | ACK, ack=1, tsval=5931, tsecr=7612),
+        linux(110.6, A, B, ACK, seq=1, ack=1, ip_id=66, tsval=7723, tsecr=5931),
+        linux(240.8, A, B, ACK, seq=1, ack=1, length=5, ip_id=67, tsval=7853, tsecr=5931),
+        linux(270.1, B, A, FIN | ACK, seq=1, ack=1, ip_id=47, tsval=6093, tsecr=7723),
+        linux(271.4, A, B, FIN | ACK, seq=6, ack=1, ip_id=68, tsval=7883, tsecr=5931),
+        linux(272.6, A, B, ACK, seq=7, ack=2, ip_id=69, tsval=7885, tsecr=6093),
+        linux(348.9, B, A, ACK, seq=2, ack=6, ip_id=48, tsval=6172, tsecr=7853),
+        linux(380.1, B, A, ACK, seq=2, ack=7, ip_id=49, tsval=6203, tsecr=7883),
+        linux(710.5, A, B, FIN | ACK, seq=6, ack=2, ip_id=70, tsval=8323, tsecr=6172),
+        linux(818.8, B, A, ACK, seq=2, ack=7, ip_id=0, tsval=6642, tsecr=7885),
+    ]
+    told = fed(columns(rows)).conversation(0)
+    timeline = replay(told, Timers(), told.last_ns)
+    assert entered(timeline, End.SERVER, State.FIN_WAIT_2) is None
+    for state in (State.CLOSING, State.TIME_WAIT):
+        assert entered(timeline, End.SERVER, state).certainty is Certainty.ASSUMED
+
+
 @pytest.mark.parametrize(("echoed", "state"), [(262, State.CLOSING), (473, State.LAST_ACK)])
 def test_a_fin_whose_echo_is_older_than_the_peers_second_fin_did_not_answer_that(echoed, state):
     # The client's FIN, and its ACK of the server's, were lost before the capture point: its numbers step by
