@@ -7,14 +7,15 @@ passes on its way to an endpoint, and a later one that comes from there, the tim
     CANNOT    much sooner than it ever answered: when it sent the later one, the earlier had not reached it
     UNLIKELY  sooner than it ever answered, but not by so much
     MAY       none of these
-    MUST      so late that the earlier one, had it not been lost, had reached it by then
+    MUST      so late that the earlier one, had it not been lost or held up, had reached it by then
 
 A third of the least answer is the margin for CANNOT. A delayed ACK makes a single answer longer, never
 shorter, but the only answer there is may have been delayed on its way (by 67 ms of 86 in a recording with the
 kernel beside it), the path may become shorter (another route, an emptier queue), and segmentation offload
 gives several segments the time of one. MUST waits for twice the time of an ordinary answer, and a
-millisecond: queues grow, and a kernel needs some time. Whatever acknowledges or echoes a segment knew of
-it, at whatever time.
+millisecond: queues grow, and a kernel needs some time. It shows that a segment had not come; that it was
+lost, and not only held up, takes longer (`Distance.long_overdue`). Whatever acknowledges or echoes a segment
+knew of it, at whatever time.
 """
 
 from __future__ import annotations
