@@ -37,7 +37,7 @@ from closeseq.tcp.states import Signal
 from closeseq.tcp.timeline import Certainty, Timeline
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
     from closeseq.settings import Timers
 
@@ -225,8 +225,13 @@ def _taken_before(evidence: Evidence, end: End, acked: Receipt) -> Receipt | Non
     receipt = None if fin is None else accepted(evidence, end.peer, fin.end, fin.transmissions)
     if fin is None or receipt is None or receipt.before or acked.before:
         return None
-    passed = next((s.step for s in fin.transmissions if s.packet == receipt.packet), None)
-    return receipt if passed is not None and passed < acked.step < receipt.step else None
+    passed = _transmission(fin, receipt)
+    return receipt if passed is not None and passed.step < acked.step < receipt.step else None
+
+
+def _transmission(fin: fins.Fin, receipt: Receipt) -> SentSegment | None:
+    """Return the transmission with which a FIN was received; None if that was not captured."""
+    return next((s for s in fin.transmissions if s.packet == receipt.packet), None)
 
 
 def _unseen_fin(evidence: Evidence, receiver: End) -> Iterator[PlacedSignal]:
@@ -272,11 +277,11 @@ def _fin_taken(evidence: Evidence, receiver: End, fin: fins.Fin, receipt: Receip
         yield replace(
             received, phase=min(received.phase, SENDING), signal=Signal.SENDS_FIN, kind=SignalKind.MAY
         )
-    yield from _overtaken(evidence, received, receipt, fin.transmissions)
+    yield from _overtaken(evidence, received, receipt, fin)
     yield received
     yield from _elsewhere(receipt, receiver, Signal.RECEIVES_FIN)
     own = fins.find(evidence, receiver)
-    transmission = next((s for s in fin.transmissions if s.packet == receipt.packet), None)
+    transmission = _transmission(fin, receipt)
     if (
         own is not None
         and transmission is not None
@@ -312,7 +317,7 @@ def _overtaken(
     evidence: Evidence,
     received: PlacedSignal,
     receipt: Receipt,
-    transmissions: Sequence[SentSegment],
+    fin: fins.Fin,
 ) -> Iterator[PlacedSignal]:
     """Yield that the ACK of an endpoint's own FIN may have overtaken the peer's FIN after the capture point.
 
@@ -322,8 +327,8 @@ def _overtaken(
     own = fins.find(evidence, receiver)
     if own is None or shown is None:
         return
-    passed = next((s.step for s in transmissions if s.packet == receipt.packet), receipt.step)
-    between = (s for s in evidence.after(receiver.peer, passed) if s.step < shown.step and not s.reset)
+    passed = _transmission(fin, receipt) or receipt
+    between = (s for s in evidence.after(receiver.peer, passed.step) if s.step < shown.step and not s.reset)
     for s in between:
         lost = any(c.step > s.step and evidence.knew(c, s) is Knowledge.MUST for c in own.transmissions)
         covers = s.ack is not None and s.ack >= own.end

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import resource
 from contextlib import suppress
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -42,8 +43,11 @@ def held_in(folder):
     return found
 
 
-def test_columns_on_disk_hold_what_was_written(all_on_disk, tmp_path, monkeypatch):
+@pytest.mark.parametrize("reserved", [1, 3, 64])
+def test_columns_on_disk_hold_what_was_written(all_on_disk, tmp_path, monkeypatch, reserved):
+    """Whether they grow where they are, or have to be copied to where there is more room."""
     monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr(state, "RESERVED", reserved)
     where = DiskColumns()
     made, plain = Made(where), np.zeros(0, np.int64)
     for count in (1, 300, 20_000, 50):
@@ -54,6 +58,16 @@ def test_columns_on_disk_hold_what_was_written(all_on_disk, tmp_path, monkeypatc
         assert (made.plain == plain).all()
         assert made.wide[0].tolist() == [7, count]
         assert (made.wide[1:] == 7).all()
+
+
+def test_a_column_on_disk_grows_without_being_copied(all_on_disk, tmp_path, monkeypatch):
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    made = Made(DiskColumns())
+    made.grow(5000, plain=1)
+    before = made.plain
+    made.grow(20_000, plain=2)
+    before[0] = 3
+    assert made.plain[[0, 4999, 5000, 24_999]].tolist() == [3, 1, 2, 2]
 
 
 def test_their_files_have_no_name_and_go_with_them(all_on_disk, tmp_path, monkeypatch):
@@ -110,6 +124,22 @@ def test_classes_found_in_portions_are_those_of_all(many, most, monkeypatch):
     portions = classes.Classes(settings)
     found = portions.find(fed, now_ns)
     assert [portions.outcomes[n] for n in found.outcome] == [whole.outcomes[n] for n in expected.outcome]
+
+
+@pytest.mark.parametrize("most", [1, 7, 50])
+def test_what_connections_show_together_is_the_same_in_portions(many, most, monkeypatch):
+    whole, portions = Connections(), Connections()
+    for fed in (whole, portions):
+        fed.feed(many)
+    expected, strays = whole.closes(), whole.strays()
+    monkeypatch.setattr(tracker, "MOST_AT_ONCE", most)
+    found = portions.closes()
+    assert strays
+    assert portions.strays() == strays
+    names = [column.name for column in fields(expected)]
+    assert [getattr(found, name).tolist() for name in names] == [
+        getattr(expected, name).tolist() for name in names
+    ]
 
 
 def test_what_was_learned_may_be_forgotten_in_the_middle(many, monkeypatch):
