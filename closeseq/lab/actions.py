@@ -10,6 +10,7 @@ import struct
 from typing import TYPE_CHECKING, Any
 
 from closeseq.capture.live.scapy_socket import quiet_scapy
+from closeseq.lab.network import occupy_line, slow_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,6 +38,24 @@ def read_to_end(reader: socket.socket) -> int:
     while data := reader.recv(65536):
         count += len(data)
     return count
+
+
+def close_both_on_a_slow_line(client: socket.socket, server: socket.socket) -> None:
+    """Close both ends so that their FINs cross, on a machine that is busy as well.
+
+    The client's FIN waits for 80 ms behind other packets. In that time the server's is sent: nothing that its
+    program would have to wait for lies between the two.
+
+    Args:
+        client: one end of a connection over loopback, which says something first.
+        server: its other end.
+    """
+    slow_line()
+    client.sendall(b"last")  # goes through at once, and takes the line
+    server.recv(100)
+    occupy_line()
+    client.close()
+    server.close()
 
 
 def fill_window(writer: socket.socket) -> None:

@@ -270,11 +270,16 @@ def slow_line() -> None:
         route.tc("add", "tbf", loopback, TBF_HANDLE, rate=RATE, burst=BURST, limit=QUEUE)
 
 
-def occupy_line() -> None:
-    """Use up what the slow line would let through at once, with something that is not TCP."""
+def occupy_line(times: int = 1) -> None:
+    """Use up what the slow line would let through at once, with something that is not TCP.
+
+    Args:
+        times: how many such packets; behind the first, each keeps the line for 46 ms.
+    """
     with socket.socket(type=socket.SOCK_DGRAM) as sink:
         sink.bind(("127.0.0.1", 0))
-        sink.sendto(bytes(50), sink.getsockname())
+        for _ in range(times):
+            sink.sendto(bytes(50), sink.getsockname())
 
 
 def mirror() -> None:

@@ -6,7 +6,7 @@ import socket
 import time
 from typing import TYPE_CHECKING
 
-from closeseq.lab.actions import echo, read_to_end
+from closeseq.lab.actions import close_both_on_a_slow_line, echo, read_to_end
 from closeseq.lab.kernel_answers import PORT
 from closeseq.lab.network import occupy_line, slow_line
 from closeseq.lab.registry import experiment
@@ -138,11 +138,7 @@ def simultaneous_close(bench: Bench) -> None:
     """
     client, server = bench.connection()
     echo(client, server)
-    slow_line()
-    client.sendall(b"last")  # takes the line, so that the FIN after it waits
-    client.close()
-    server.recv(100)
-    server.close()
+    close_both_on_a_slow_line(client, server)
     bench.step("both close; the FINs cross", wait=0.7)
 
 
@@ -156,7 +152,7 @@ def simultaneous_open(bench: Bench) -> None:
     first, second = (bench.keep(socket.socket()) for _ in range(2))
     first.bind(("127.0.0.1", bench.client_port))
     second.bind(("127.0.0.1", PORT))
-    occupy_line()
+    occupy_line(3)
     for opener, to in (first, second), (second, first):
         opener.setblocking(False)
         opener.connect_ex(to.getsockname())

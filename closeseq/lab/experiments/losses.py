@@ -7,9 +7,9 @@ import socket
 from typing import TYPE_CHECKING
 
 from closeseq.connections.conversation import End
-from closeseq.lab.actions import echo, keep_alive, read_to_end
+from closeseq.lab.actions import close_both_on_a_slow_line, echo, keep_alive, read_to_end
 from closeseq.lab.kernel_answers import PORT
-from closeseq.lab.network import losing, set_parameter, slow_line
+from closeseq.lab.network import losing, set_parameter
 from closeseq.lab.registry import experiment
 
 if TYPE_CHECKING:
@@ -96,12 +96,8 @@ def closing_stuck(bench: Bench) -> None:
     """The FINs cross, and all that acknowledges the client's is lost: it stays in CLOSING."""
     client, server = bench.connection()
     echo(client, server)
-    slow_line()
     with losing(f"{TO_CLIENT} {PURE_ACK}"):
-        client.sendall(b"last")  # takes the line, so that the FIN after it waits
-        client.close()
-        server.recv(100)
-        server.close()
+        close_both_on_a_slow_line(client, server)
         bench.step("both close; the ACKs of the client's FIN are lost", wait=0.6)
         bench.step("the client sends its FIN again and again", wait=4)
 

@@ -9,7 +9,7 @@ from closeseq.lab import actions
 from closeseq.lab.actions import echo, read_to_end
 from closeseq.lab.experiments.losses import PURE_ACK, TO_CLIENT, server_closes_up_to_last_ack
 from closeseq.lab.kernel_answers import PORT
-from closeseq.lab.network import losing, set_parameter, slow_line
+from closeseq.lab.network import losing, set_parameter
 from closeseq.lab.registry import experiment
 from closeseq.settings import SECOND
 from closeseq.tcp.states import State
@@ -143,11 +143,7 @@ def wandering_duplicate(bench: Bench) -> None:
     client, server = bench.connection()
     echo(client, server)
     old = actions.last_segment(bench, asking)
-    slow_line()
-    client.sendall(b"last")  # takes the line, so that the FIN after it waits
-    client.close()
-    server.recv(100)
-    server.close()
+    actions.close_both_on_a_slow_line(client, server)
     bench.step("both close; the FINs cross", wait=0.7)
     before = bench.end(End.SERVER).clock_ns
     actions.send_again(old)
