@@ -49,6 +49,11 @@ from closeseq import reading
 from closeseq.classes import parallel
 reading.LARGE, parallel.FIRST = 1, {PORTION}
 """
+# So that none has done all its tasks while another one is still at its first.
+NONE_AHEAD = f"""{SMALL_IS_LARGE}
+from closeseq.workers import pool
+pool.AHEAD = 1
+"""
 FEW_AT_ONCE = """
 from closeseq.classes import parallel
 from closeseq.connections import tracker
@@ -133,7 +138,7 @@ def waiting(tmp_path):
     TRAFFIC["varied"](tmp_path / "long.pcap", 10 * PORTION, 3)  # more records than pipes hold
     command = ["analyze", tmp_path / "long.pcap", "-f", "jsonl", "--jobs", "2"]
     with Forked(
-        command, env=ENVIRONMENT, stdout=PIPE, stderr=PIPE, text=True, alone=True, first=SMALL_IS_LARGE
+        command, env=ENVIRONMENT, stdout=PIPE, stderr=PIPE, text=True, alone=True, first=NONE_AHEAD
     ) as process:
         until = time.monotonic() + PATIENCE
         process.stdout.read(1)
