@@ -244,12 +244,13 @@ def by_ends(transitions: Iterable[SocketTransition]) -> dict[tuple[int, int], li
     """Return the transitions of each socket by its two ports, the local one first, in time order.
 
     At its first transition a client's socket has no port yet, and a server's has no remote port: it is
-    attributed by the socket itself, which is the same in the next transition.
+    attributed by the socket itself, which is the same in the next transition. Another program's socket, of
+    whose birth nothing was traced, may follow in the same memory: then the ports are others.
     """
     lives: list[list[SocketTransition]] = []
     newest: dict[int, list[SocketTransition]] = {}
     for one in sorted(transitions, key=lambda each: each.time_ns):
-        if one.socket not in newest or _is_birth(one):
+        if one.socket not in newest or _is_birth(one) or _is_another(newest[one.socket][-1], one):
             newest[one.socket] = []
             lives.append(newest[one.socket])
         newest[one.socket].append(one)
@@ -258,6 +259,12 @@ def by_ends(transitions: Iterable[SocketTransition]) -> dict[tuple[int, int], li
         ends = life[-1].local.port, life[-1].remote.port
         found.setdefault(ends, []).extend(life)
     return found
+
+
+def _is_another(before: SocketTransition, one: SocketTransition) -> bool:
+    """Whether two transitions in the same memory are of different sockets: one keeps its ports."""
+    ends = ((before.local.port, one.local.port), (before.remote.port, one.remote.port))
+    return any(first and then and first != then for first, then in ends)
 
 
 def _is_birth(one: SocketTransition) -> bool:

@@ -6,10 +6,11 @@ from dataclasses import replace
 
 import pytest
 
-from closeseq.connections.conversation import End
+from closeseq.connections.conversation import Address, End
 from closeseq.lab.agreement import Recording, agreement, views
 from closeseq.lab.experiments import experiments
-from closeseq.lab.kernel_answers import Answers, Move
+from closeseq.lab.kernel_answers import Answers, Move, by_ends
+from closeseq.linux.tracepoint import SocketTransition
 from closeseq.tcp.states import State
 from places import CAPTURES
 
@@ -130,3 +131,21 @@ def test_moves_of_other_connections_do_not_count():
     last = said.moves[-1]
     said.moves.append(Move(last.time_ns, 1, 2, State.CLOSED, State.SYN_SENT))
     assert compared("client-interrupted", said).wrong == []
+
+
+def traced(time_ns, local, remote, before, after):
+    ends = Address("127.0.0.1", local), Address("127.0.0.1", remote)
+    return SocketTransition(time_ns, *ends, State(before), State(after), 0xFFFF8881)
+
+
+def test_a_socket_that_follows_in_the_same_memory_does_not_take_what_was_traced_of_the_one_before():
+    own = [
+        traced(1, 0, 8080, "CLOSED", "SYN_SENT"),  # it has no port yet
+        traced(2, 20001, 8080, "SYN_SENT", "ESTABLISHED"),
+        traced(3, 20001, 8080, "ESTABLISHED", "CLOSED"),
+    ]
+    # Of another program's only what comes after its first transition passes the filter for ports.
+    foreign = [traced(9, 20001, 443, "SYN_SENT", "ESTABLISHED")]
+    assert by_ends([*own, *foreign]) == {(20001, 8080): own, (20001, 443): foreign}
+    accepted = [traced(11, 8080, 20002, "SYN_RECEIVED", "ESTABLISHED")]
+    assert by_ends([*own, *accepted]) == {(20001, 8080): own, (8080, 20002): accepted}
