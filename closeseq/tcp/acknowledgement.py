@@ -52,16 +52,18 @@ def acknowledged(
     covers = [s for s in covers if not _is_lost_fin(evidence, s)]
     last = transmissions[-1] if transmissions else None
     # A RST answers a later acknowledgement: an earlier one had ended LAST_ACK, however late it came.
-    late = _arrived_late(evidence, sender, covers, transmissions)
-    if late is not None:
-        step = max(late.step, last.step if last is not None else 0)
-        return Receipt(step, False, late.packet, late.first_ns, Certainty.ASSUMED)
+    tardy = _arrived_late(evidence, sender, covers, transmissions)
+    if tardy is not None:
+        step = max(tardy.step, last.step if last is not None else 0)
+        return Receipt(step, False, tardy.packet, tardy.first_ns, Certainty.ASSUMED)
     # A retransmission follows: what went before it was lost.
     lost = [s for s in covers if refuted(evidence, s, last)]
     echoes = [(s, echo(evidence, sender, s)) for s in covers[len(lost) :]]
     arrived = [s for s, echoed in echoes if echoed is Echo.ARRIVED]
     possible = [s for s, echoed in echoes if echoed not in NOT_IN_TIME]
-    open_ = [s for s, echoed in echoes if echoed is not Echo.MISSED]
+    # What should have come before the retransmission may have come late, unless that was long after.
+    late = [s for s in lost if last is not None and not _was_lost(evidence, s, last)]
+    open_ = late + [s for s, echoed in echoes if echoed is not Echo.MISSED]
     surely = next(iter(arrived), None)
 
     def silent() -> bool:
@@ -190,6 +192,11 @@ def refuted(evidence: Evidence, cover: SentSegment, last: SentSegment | None) ->
 
 
 # What shows that an acknowledgement did not arrive
+
+
+def _was_lost(evidence: Evidence, cover: SentSegment, last: SentSegment) -> bool:
+    """Whether a retransmission of what a segment acknowledges was sent so much later that it never came."""
+    return evidence.distance.long_overdue(last.sender, last.first_ns, cover.last_ns)
 
 
 def _before_it_was_gone(

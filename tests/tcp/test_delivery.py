@@ -115,6 +115,25 @@ def test_an_ack_that_came_late_may_have_been_the_one_unless_it_is_long_overdue(a
     assert (moved.packet, moved.certainty) == (8, certainty)
 
 
+@pytest.mark.parametrize(("again_ms", "certainty"), [(650, Certainty.ASSUMED), (720, Certainty.PROVED)])
+def test_an_ack_that_should_have_come_before_a_retransmission_may_have_come_late(again_ms, certainty):
+    # Beside the server; the client answers in 100 ms. Its FIN is acknowledged, and comes again, and what
+    # acknowledges it then is known to arrive. Did the first ACK? It was lost, or was under way for long.
+    rows = [
+        linux(0, A, B, SYN, ip_id=11, tsval=1000),
+        linux(0.1, B, A, SYN | ACK, ack=1, ip_id=0, tsval=5000, tsecr=1000),
+        linux(100, A, B, ACK, seq=1, ack=1, ip_id=12, tsval=1050, tsecr=5000),
+        linux(400, A, B, FIN | ACK, seq=1, ack=1, ip_id=13, tsval=1350, tsecr=5000),
+        linux(400.1, B, A, ACK, seq=1, ack=2, ip_id=41, tsval=5400, tsecr=1350),
+        linux(again_ms, A, B, FIN | ACK, seq=1, ack=1, ip_id=14, tsval=950 + again_ms, tsecr=5000),
+        linux(again_ms + 1, B, A, ACK, seq=1, ack=2, length=10, ip_id=42, tsval=5900, tsecr=1350),
+        linux(again_ms + 101, A, B, ACK, seq=2, ack=11, ip_id=15, tsval=1950, tsecr=5900),
+    ]
+    told = fed(columns(rows)).conversation(0)
+    moved = entered(replay(told, Timers(), told.last_ns), End.CLIENT, State.FIN_WAIT_2)
+    assert (moved.packet, moved.certainty) == (7, certainty)
+
+
 def test_an_endpoint_that_goes_on_after_a_reset_did_not_receive_it():
     timeline = run("C:RA! +0.5s S:A+100")
     reset = next(s for s in timeline if "R" in s.flags)
