@@ -34,8 +34,8 @@ LARGE_BYTES = 2 << 20  # of a column, from which on it lies in a file
 RESERVED = 64  # times the bytes of a column: addresses, so that it can grow without being copied
 FOLDER = "/var/tmp"  # noqa: S108 - for large files, where /tmp may be memory; TMPDIR comes before it
 
-SMALLEST_ROOM = 256
-SMALL_BYTES = 1 << 22  # up to here room costs nothing: memory counts only when it is written to
+SMALLEST_BYTES = 1 << 20  # of the room of a column: memory counts only when it is written to
+SMALL_BYTES = 1 << 22  # up to here four times as much room costs nothing either
 PART = 1 << 13  # rows that are copied together where there is anything but zero in them
 
 NONE = np.iinfo(np.int64).min  # "nothing yet" in a column of sequence numbers
@@ -221,7 +221,8 @@ class ColumnTable:
         Most columns of most rows hold zero. The system gives memory that is zero for nothing, until someone
         writes to it, so zeros are not copied.
         """
-        shape = (max(rows, SMALLEST_ROOM), *room.shape[1:])
+        wide = room.shape[1:]
+        shape = (max(rows, SMALLEST_BYTES // _bytes(wide, room.dtype)), *wide)
         if self._scratch is not None and (enlarged := self._scratch.enlarged(room, shape)) is not None:
             return enlarged
         larger = (
