@@ -34,7 +34,8 @@ LARGE_BYTES = 2 << 20  # of a column, from which on it lies in a file
 RESERVED = 64  # times the bytes of a column: addresses, so that it can grow without being copied
 FOLDER = "/var/tmp"  # noqa: S108 - for large files, where /tmp may be memory; TMPDIR comes before it
 
-SMALLEST_BYTES = 1 << 20  # of the room of a column: memory counts only when it is written to
+SMALLEST_ROOM = 256  # rows
+ROOMY_BYTES = 1 << 20  # of a column that has more: memory counts only when it is written to
 SMALL_BYTES = 1 << 22  # up to here four times as much room costs nothing either
 PART = 1 << 13  # rows that are copied together where there is anything but zero in them
 
@@ -221,8 +222,10 @@ class ColumnTable:
         Most columns of most rows hold zero. The system gives memory that is zero for nothing, until someone
         writes to it, so zeros are not copied.
         """
-        wide = room.shape[1:]
-        shape = (max(rows, SMALLEST_BYTES // _bytes(wide, room.dtype)), *wide)
+        wide, least = room.shape[1:], SMALLEST_ROOM
+        if self._scratch is not None and rows > SMALLEST_ROOM:  # a capture that may be a long one
+            least = ROOMY_BYTES // _bytes(wide, room.dtype)
+        shape = (max(rows, least), *wide)
         if self._scratch is not None and (enlarged := self._scratch.enlarged(room, shape)) is not None:
             return enlarged
         larger = (

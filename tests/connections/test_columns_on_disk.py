@@ -31,7 +31,7 @@ class Made(ColumnTable):
 def all_on_disk(monkeypatch):
     """Put columns of a page on disk already, make them grow often, and give pages back all the time."""
     monkeypatch.setattr(state, "LARGE_BYTES", 4096)
-    monkeypatch.setattr(state, "SMALLEST_BYTES", 512)
+    monkeypatch.setattr(state, "ROOMY_BYTES", 512)
     monkeypatch.setattr(tracker, "MOST_TOUCHED_ROWS", 1)
 
 
