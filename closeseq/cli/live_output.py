@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from closeseq.connections.conversation import End
     from closeseq.report.selection import Wanted
     from closeseq.report.text import Style
+    from closeseq.verdict.model import FindingCode
     from closeseq.verdict.population.rules import PopulationFinding
     from closeseq.watch.kernel_view import KernelAnswer, KernelView
     from closeseq.watch.updates import Pattern, Update, Updates
@@ -51,11 +52,6 @@ class Allowance:
         self._most = most
         self._times: deque[float] = deque(maxlen=most)
 
-    @property
-    def used(self) -> bool:
-        """Whether anything was ever written."""
-        return bool(self._times)
-
     def left(self) -> int:
         """Return how much is left now."""
         since = time.monotonic() - SECONDS
@@ -73,6 +69,9 @@ class Throttle:
 
     def __init__(self) -> None:
         self._alike: dict[tuple[UpdateKind, Pattern], Allowance] = {}
+        self._stuck: set[tuple[str, FindingCode, End | None]] = (
+            set()
+        )  # shapes shown in a block, and with what
         self._rest: Counter[tuple[UpdateKind, Pattern]] = Counter()
         self._next_counts = 0.0
         self._blocks = {grave: Allowance(most) for grave, most in BLOCKS.items()}
@@ -86,18 +85,17 @@ class Throttle:
         grave = is_grave(updates)
         alike = self._alike.setdefault(key, Allowance(ALIKE))
         blocks = min(alike.left(), self._blocks[grave].left(), 1 if number > CROWD else number)
-        if updates.kind is UpdateKind.OPEN and self._was_shown(UpdateKind.STUCK, updates.pattern):
-            blocks = 0  # it was shown, with its timeline, when it was found stuck
+        stuck = {(updates.pattern.shape, *one) for one in updates.pattern.stuck}
+        if updates.kind is UpdateKind.OPEN and stuck & self._stuck:
+            blocks = 0  # it was shown, with its timeline, when it was found stuck; time may have added to it
+        if updates.kind is UpdateKind.STUCK and blocks and len(self._stuck) < MOST_KINDS:
+            self._stuck |= stuck
         lines = 0 if number > CROWD else min(number - blocks, self._lines[grave].left())
         alike.take(blocks)
         self._blocks[grave].take(blocks)
         self._lines[grave].take(lines)
         self._rest[key] += number - blocks - lines
         return blocks, lines
-
-    def _was_shown(self, kind: UpdateKind, pattern: Pattern) -> bool:
-        alike = self._alike.get((kind, pattern))
-        return alike is not None and alike.used
 
     @property
     def due(self) -> bool:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from closeseq.cli import live_output
 from closeseq.cli.live_output import ALIKE, COUNTS, CROWD, LINES, SECONDS, Throttle
+from closeseq.connections.conversation import End
 from closeseq.report.text import Style
 from closeseq.tcp.states import State
+from closeseq.verdict.model import FindingCode
 from closeseq.watch.updates import Pattern, UpdateKind, Updates
 
 GRACEFUL = Pattern("graceful", "client", "C:S", State.TIME_WAIT, State.CLOSED, frozenset(), frozenset())
-LEAK = frozenset({("stuck-close-wait", None)})
+LEAK = frozenset({(FindingCode.STUCK_CLOSE_WAIT, End.SERVER)})
 STUCK = Pattern("closing", "client", "C:S", State.FIN_WAIT_2, State.CLOSE_WAIT, LEAK, frozenset())
 
 
@@ -103,6 +107,19 @@ def test_what_was_shown_when_it_got_stuck_is_not_drawn_again_at_the_end(clock):
     shared.share(updates(1, UpdateKind.STUCK, STUCK))
     shared.end()
     assert shared.share(updates(1, UpdateKind.OPEN, STUCK)) == (0, 1)
+
+
+def test_nor_if_time_alone_has_added_to_it_since(clock):
+    peer = (FindingCode.STUCK_FIN_WAIT_2, End.CLIENT)
+    later, another = (
+        replace(STUCK, notices=frozenset({peer})),
+        replace(STUCK, problems=frozenset({peer})),
+    )
+    shared = Throttle()
+    shared.share(updates(3, UpdateKind.STUCK, STUCK))
+    shared.end()
+    assert shared.share(updates(3, UpdateKind.OPEN, later)) == (0, 3)
+    assert shared.share(updates(1, UpdateKind.OPEN, another)) == (1, 0)
 
 
 def test_the_end_has_room_of_its_own(clock):
