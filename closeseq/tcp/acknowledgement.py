@@ -14,7 +14,7 @@ from itertools import pairwise, takewhile
 from typing import TYPE_CHECKING
 
 from closeseq.connections.conversation import ENDS, End
-from closeseq.packets.segments import FIN
+from closeseq.packets.segments import FIN, SYN
 from closeseq.packets.value import or_0
 from closeseq.tcp.delivery import BACKOFF, FIRST_TIMEOUT_NS, Receipt, accepted, answered
 from closeseq.tcp.distance import Knowledge
@@ -290,10 +290,21 @@ def _closed_second(evidence: Evidence, sender: End, transmissions: Sequence[Sent
 def _left_handshake(
     evidence: Evidence, sender: End, last: SentSegment | None, cover: SentSegment
 ) -> SentSegment | None:
-    """Return what an endpoint sent next without SYN: in SYN_RECEIVED it cannot (but for RFC 7413)."""
+    """Return what an endpoint sent next that it cannot have sent in SYN_RECEIVED.
+
+    That is anything without SYN. But where its peer's SYN had data (RFC 7413 4.2.2), it may send, and close,
+    until it acknowledges what came after that.
+    """
     if last is None or last.event is None or not last.event.syn:
         return None
-    return next((s for s in evidence.after(sender, cover.step - (cover.event is None)) if not s.reset), None)
+    early = _sent_with_syn(evidence, sender.peer)
+    following = evidence.after(sender, cover.step - (cover.event is None))
+    return next((s for s in following if not s.reset and or_0(s.ack) > early), None)
+
+
+def _sent_with_syn(evidence: Evidence, end: End) -> int:
+    """Return the number past the data that an endpoint sent with its SYN; 0 without."""
+    return max((s.end for s in evidence.transmissions(end, SYN) if s.bytes), default=0)
 
 
 def _came_later(left: SentSegment, cover: SentSegment, possible: Sequence[SentSegment]) -> bool:
@@ -314,7 +325,8 @@ def _left_handshake_in(
     if last is None or last.event is None or not last.event.syn:
         return None
     steps = {s.step for s in covers if s.event is None}
-    own = next((s for s in evidence.after(sender, last.step) if not s.reset), None)
+    early = _sent_with_syn(evidence, sender.peer)
+    own = next((s for s in evidence.after(sender, last.step) if not s.reset and or_0(s.ack) > early), None)
     if own is None or own.event is not None or own.step not in steps:
         return None
     return Receipt.of(own, Certainty.PROVED)

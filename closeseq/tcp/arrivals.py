@@ -54,7 +54,7 @@ def _delivery(evidence: Evidence, sender: End, segment: SentSegment, event: Even
 
 
 def _remark(evidence: Evidence, segment: SentSegment, event: Event) -> str | None:
-    if segment.stale:
+    if segment.stale and event.position is not Position.REORDERED:
         return "an old duplicate: its timestamp is older than that of earlier segments"
     if event.position is Position.GAP and evidence.conversation.path(segment.sender).missed:
         return "what the sender sent just before was not captured"

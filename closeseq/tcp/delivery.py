@@ -88,6 +88,9 @@ def accepted(
     # A SYN without ACK shows too that nothing had been received.
     sent = [s for s in evidence.before(receiver, cover.step) if not s.reset and not s.stale]
     below = [s for s in sent if s.ack is not None or s.opens]
+    if below and below[-1].opens and not _opens(cover):
+        # It answers a SYN in SYN_SENT with SYN+ACK; another ACK shows that its peer's SYN+ACK came first.
+        earlier = [s for s in earlier if not s.opens] or earlier
     if below and below[-1].opens and earlier[0].opens:
         # Both sent SYN before they received one: a simultaneous open (RFC 9293 3.5, figure 7).
         step = max(below[-1].step, earlier[0].step)
@@ -115,6 +118,11 @@ def accepted(
     if not below:  # by their times none can be the one that is acknowledged: the times are wrong
         return Receipt.of(cover, certainty, before=True)
     return Receipt(below[-1].step, False, earlier[-1].packet, below[-1].last_ns, certainty)
+
+
+def _opens(segment: SentSegment) -> bool:
+    """Whether a segment has SYN, with ACK or without."""
+    return segment.event is not None and segment.event.syn
 
 
 def _others_were_lost(

@@ -53,6 +53,8 @@ def echo(evidence: Evidence, receiver: End, segment: SentSegment) -> Echo:
     echoes = [(s, s.tsecr) for s in later if s.tsecr is not None and s.event is not None]
     if segment.tsval is None or not echoes:
         return Echo.SILENT
+    if event.position is Position.PROBE:
+        return Echo.SILENT  # the receiver answers it, and discards it with its timestamp (RFC 9293 3.10.7.4)
     older = [s.tsval for s in evidence.before(receiver.peer, segment.step) if s.tsval is not None]
     if older and difference(segment.tsval, older[-1]) <= 0:
         return Echo.SILENT  # an earlier segment carries the same value

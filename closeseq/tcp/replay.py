@@ -163,7 +163,9 @@ def _synchronize(evidence: Evidence, sender: End) -> Iterator[PlacedSignal]:
         return
     receipt = accepted(evidence, sender, number_end, transmissions)
     if receipt is not None:
-        signal = Signal.RECEIVES_SYN_ACK if answers else Signal.RECEIVES_SYN
+        came = next((s for s in transmissions if s.packet == receipt.packet), None)
+        acknowledges = answers or (came is not None and came.ack is not None)
+        signal = Signal.RECEIVES_SYN_ACK if acknowledges else Signal.RECEIVES_SYN
         yield _received(receipt, SYNCHRONIZE, sender.peer, signal)
     acked = acknowledged(evidence, sender, number_end, transmissions)
     if acked is not None:

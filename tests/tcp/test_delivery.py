@@ -833,3 +833,76 @@ def test_an_answer_that_comes_after_uncaptured_packets_may_come_from_an_endpoint
     # From a recording: the server had closed 0.5 s before, and its own host had dropped that FIN twice.
     assert at_once(lost=0) is Certainty.PROVED
     assert at_once(lost=2) is Certainty.ASSUMED
+
+
+def test_an_end_that_answers_a_syn_with_a_plain_ack_had_received_a_syn_ack():
+    # Both opened. The client's SYN and its first SYN+ACK were lost, so the server never was in SYN_RECEIVED:
+    # it repeats its SYN, and then acknowledges without one.
+    told = recorded("""
+          0.00 C S     0   0    0 1000/0      1
+          0.03 S S     0   0    0 5000/0      1
+          0.05 C SA    0   1    0 1000/5000   0
+       1011.45 S S     0   0    0 6011/0      2
+       1011.50 C SA    0   1    0 2011/6011   0
+       1011.52 S A     1   1    0 6011/2011   3
+       2735.70 C FA    1   1    0 3735/6011   2
+       2735.72 S A     1   2    0 7735/3735   4
+    """)
+    timeline = replay(told, Timers(), told.last_ns)
+    moves = [t for t in timeline.transitions if t.endpoint is End.SERVER]
+    assert [t.after for t in moves] == [State.SYN_SENT, State.ESTABLISHED, State.CLOSE_WAIT]
+    assert (moves[1].packet, moves[1].certainty) == (5, Certainty.PROVED)
+    assert [s.arrived for s in timeline.steps if s.packet in (1, 3)] == [Arrival.NO, Arrival.NO]
+
+
+def test_an_end_that_received_data_with_a_syn_may_send_and_close_in_syn_received():
+    # Fast Open (RFC 7413 4.2.2). Recorded beside the client: its ACK passes before the answer, which had been
+    # sent long before that ACK came.
+    told = recorded("""
+          0.00 C S     0   0    5 1000/0      1
+         80.59 S SA    0   6    0 5040/1000   0
+         80.63 C A     6   1    0 1081/5040   2
+         80.80 S PA    1   6    6 5040/1000   1
+         80.81 C A     6   7    0 1081/5040   3
+         80.84 S FA    7   6    0 5040/1000   2
+        122.96 C A     6   8    0 1123/5040   4
+        183.26 C FA    6   8    0 1183/5040   5
+        281.94 S A     8   7    0 5241/1183   3
+    """)
+    timeline = replay(told, Timers(), told.last_ns)
+    assert entered(timeline, End.SERVER, State.ESTABLISHED).certainty is Certainty.ASSUMED
+    assert entered(timeline, End.SERVER, State.FIN_WAIT_1).certainty is Certainty.OBSERVED
+
+
+def test_a_window_probe_is_not_lost_because_its_timestamp_is_not_echoed():
+    # Its number is old, so the receiver answers it, and keeps nothing of it.
+    told = recorded("""
+          0.00 C S     0   0    0 1000/0      1
+          0.04 S SA    0   1    0 5000/1000   0
+          0.05 C A     1   1    0 1000/5000   2
+         10.00 C PA    1   1    5 1010/5000   3
+         10.02 S A     1   6    0 5010/1010   7
+       1000.48 S FA    1   6    0 6000/1010   8
+       1042.52 C A     6   2    0 2042/6000   4
+       1834.50 C A     5   2    0 2834/6000   5
+       1834.56 S A     2   6    0 6835/2042   9
+       2500.83 S A     2   6    0 7501/2042  10
+    """)
+    (probe,) = (s for s in replay(told, Timers(), told.last_ns) if s.packet == 8)
+    assert (probe.arrived, probe.note) == (Arrival.ASSUMED, "keepalive or window probe")
+
+
+def test_a_segment_that_a_fin_overtook_is_no_old_duplicate():
+    told = recorded("""
+          0.00 C S     0   0    0 1000/0      1
+          0.04 S SA    0   1    0 5000/1000   0
+         60.62 C A     1   1    0 1061/5000   2
+        212.54 C FA  101   1    0 1183/5000   4
+        212.58 S A     1   1    0 5212/1061   7 sack 102
+        232.44 C PA    1   1  100 1182/5000   3
+        232.48 S A     1 102    0 5232/1182   8
+    """)
+    timeline = replay(told, Timers(), told.last_ns)
+    (overtaken,) = (s for s in timeline.steps if s.packet == 6)
+    assert overtaken.note is not None
+    assert "out of order" in overtaken.note
