@@ -300,6 +300,14 @@ CAUSES = {
     "data after close": (OPEN + "C:FA S:A S:PA+5 C:R", "sent data (#9) to the client, which had closed"),
     "after FIN_WAIT_2": (OPEN + "C:FA S:A +61s S:FA C:R", "FIN_WAIT_2 had expired"),
     "after TIME_WAIT": (CLOSE + " +61s S:FA* C:R", "no longer has this connection"),
+    "aborted when the request was answered": (OPEN + "C:PA+5 S:PA+5 C:A C:FA S:A S:RA", "SO_LINGER 0"),
+    "answer not read after shutdown": (OPEN + "C:FA S:A S:PA+400 C:A C:RA", "closed with unread data"),
+    "listener closed": ("C:S S:SA C:A +2s S:RA", "before it accepted the connection"),
+    "kept no longer in FIN_WAIT_2": (OPEN + "C:FA S:A +2s S:FA C:R", "the client had closed, and its kernel"),
+    "gave up, then hears again": (
+        OPEN + "C:PA+5! +0.2s C:PA+5*! +0.4s C:PA+5*! +0.8s C:PA+5*! +9s S:PA+5 C:R",
+        "the client had given up",
+    ),
 }
 
 
@@ -311,6 +319,25 @@ def test_the_likeliest_cause_of_a_reset(name):
     assert cause in first
     assert "for: " in first
     assert finding.certainty is Certainty.ASSUMED
+
+
+@pytest.mark.parametrize(
+    ("script", "replied"),
+    [
+        ("C:PA+5 S:A S:PA+5 S:RA", True),
+        ("C:PA+5 S:PA+5 C:A S:RA", True),
+        ("C:PA+5 S:PA+5 C:PA+5 S:A S:RA", False),
+        ("C:PA+5 S:PA+5 C:PA+5 S:RA", False),
+    ],
+)
+def test_whoever_only_acknowledged_the_last_data_has_not_answered_them(script, replied):
+    summary = the(judged("C:S S:SA C:A " + script), "reset-cause").summary
+    assert ("the server had answered since" in summary) is replied
+    assert ("did not answer the last of them" in summary) is not replied
+
+
+def test_a_program_that_answered_had_accepted():
+    assert "before it accepted" not in the(judged(OPEN + "C:PA+5 +2s S:A S:RA"), "reset-cause").summary
 
 
 @pytest.mark.parametrize(

@@ -14,23 +14,29 @@ from __future__ import annotations
 from itertools import groupby
 from typing import TYPE_CHECKING
 
+from closeseq.connections.conversation import End
 from closeseq.packets.value import value
+from closeseq.settings import SECOND
 from closeseq.tcp.states import State
 from closeseq.tcp.timeline import Certainty
 from closeseq.units import count, packets, span, times
 from closeseq.verdict.findings import found
 from closeseq.verdict.findings.reset_facts import Reset
+from closeseq.verdict.findings.vanished import ENOUGH_RETRANSMISSIONS
 from closeseq.verdict.model import FindingCode
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from closeseq.connections.conversation import End, Event
+    from closeseq.connections.conversation import Event
     from closeseq.verdict.case import Case
     from closeseq.verdict.model import Finding
 
 # The least weight of all signs of a forgery together: a strong one, or several. Less is chance.
 NAMED_FROM = 4
+ACCEPTED_WITHIN_NS = (
+    SECOND  # a program that accepts in time has done so, and what resets at once does it then
+)
 
 
 @value
@@ -54,6 +60,9 @@ def unread_data(reset: Reset) -> Cause | None:
     if not reset.bytes_sent(reset.sender):
         weight += 2
         speaks_for.append(f"the {reset.sender} never answered")
+    elif reset.data_since_fin:
+        weight += 1
+        speaks_for.append("some of them came after its FIN")
     elif reset.replied:
         weight -= 2
         against.append(f"the {reset.sender} had answered since")
@@ -83,7 +92,7 @@ def linger_zero(reset: Reset) -> Cause | None:
     if not reset.bytes_sent(reset.peer):
         weight += 1
         speaks_for.append("there was nothing to read")
-    elif reset.replied or reset.spoke_first:
+    elif (reset.replied or reset.spoke_first) and not reset.data_since_fin:
         weight += 1
         speaks_for.append("the data to read was probably read")
     else:
@@ -101,6 +110,29 @@ def linger_zero(reset: Reset) -> Cause | None:
             f"look in the program at the {reset.sender} for SO_LINGER with l_linger = 0 (some HTTP "
             "libraries, load balancers and health checks set it to avoid TIME_WAIT) and remove it: it drops "
             "unsent data"
+        ),
+    )
+
+
+def not_accepted(reset: Reset) -> Cause | None:
+    """A listening socket was closed, with its process or without: what nobody has accepted is reset."""
+    case = reset.case
+    if not reset.aborts or reset.persisted or reset.had_no_part or reset.sender is not End.SERVER:
+        return None
+    if reset.bytes_sent(reset.sender) or reset.closed_before or not case.timeline.began:
+        return None
+    waited = reset.event.time_ns - case.conversation.first_ns
+    long = waited >= ACCEPTED_WITHIN_NS
+    in_time = f" in {span(waited)}" if long else ""
+    return Cause(
+        "the server's program closed its listening socket, or ended, before it accepted the connection",
+        weight=4 if long else 2,
+        speaks_for=(f"the server had sent no data and no FIN{in_time}",),
+        speaks_against=(),
+        advice=(
+            "see whether the program at the server was stopped or restarted at that moment, and why it had "
+            "not called accept() in time; to lose no connection, it must accept what waits before it closes "
+            "the listening socket"
         ),
     )
 
@@ -135,6 +167,24 @@ def gave_up(reset: Reset) -> Cause | None:
         advice=(
             f"find out what became of the {reset.peer}; how long the {reset.sender} tries is set by "
             "TCP_KEEPIDLE, TCP_KEEPINTVL, TCP_KEEPCNT and TCP_USER_TIMEOUT"
+        ),
+    )
+
+
+def had_given_up(reset: Reset) -> Cause | None:
+    """Retransmission had given up before something came: Linux then sends no RST."""
+    number = reset.retransmissions_in_vain
+    if reset.aborts or reset.answered is None or number < ENOUGH_RETRANSMISSIONS:
+        return None
+    return Cause(
+        f"the {reset.sender} had given up",
+        weight=5,
+        speaks_for=(f"{count(number, 'retransmission')} before it, and no ACK for the last data",),
+        speaks_against=(),
+        advice=(
+            f"find out why nothing that the {reset.sender} sent got an answer: packet loss, a firewall, a "
+            f"moved address; how long the {reset.sender} tries is set by TCP_USER_TIMEOUT and "
+            "net.ipv4.tcp_retries2"
         ),
     )
 
@@ -213,6 +263,18 @@ def no_such_socket(reset: Reset) -> Cause | None:
             ),
         )
     known = reset.closed_before or reset.state is State.CLOSED
+    if reset.closed_before and reset.state in (State.FIN_WAIT_1, State.FIN_WAIT_2):
+        return Cause(
+            f"the {reset.sender} had closed, and its kernel no longer has this connection",
+            weight=3,
+            speaks_for=(f"bare RST numbered like the ACK in #{asked.packet}",),
+            speaks_against=(),
+            advice=(
+                f"see at the {reset.sender} how long a closed socket is kept: net.ipv4.tcp_fin_timeout, "
+                "TCP_LINGER2 (below 0: not at all) and net.ipv4.tcp_max_orphans, or a reboot; and find out "
+                f"why the {reset.peer} did not close sooner"
+            ),
+        )
     return Cause(
         f"the {reset.sender} no longer has this connection",
         weight=3 if known else 4,
@@ -304,10 +366,12 @@ def unknown(reset: Reset) -> Cause:
 CAUSES: tuple[Callable[[Reset], Cause | None], ...] = (
     unread_data,
     linger_zero,
+    not_accepted,
     after_close,
     no_such_socket,
     fin_wait_2_expired,
     gave_up,
+    had_given_up,
     challenge_answered,
     process_killed,
     forged,

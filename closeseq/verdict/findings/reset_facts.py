@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from closeseq.connections.conversation import ENDS, Event, Traffic
+from closeseq.connections.conversation import ENDS, Event, Position, Traffic
 from closeseq.packets.value import cached, or_0, value
 from closeseq.tcp.states import NO_SOCKET, State
 from closeseq.units import count, listed
@@ -189,12 +189,39 @@ class Reset:
             if isinstance(step, Traffic):
                 own, other = step.of(self.sender), step.of(self.peer)
                 if own.bytes and other.bytes:
-                    return own.last_packet > other.last_packet and not _only_acks_at_the_end(own, other)
+                    return _sent_last_data(own, other)
                 if own.bytes or other.bytes:
                     return bool(own.bytes)
             elif step.length:
                 return step.sender is self.sender
         return False
+
+    @cached
+    def data_since_fin(self) -> bool:
+        """Whether its peer sent data after its sender's FIN: no answer to that can be sent."""
+        tries = self.case.close(self.sender).transmissions
+        return bool(tries) and any(
+            bool(step.of(self.peer).bytes) and step.of(self.peer).last_packet > tries[0].packet
+            if isinstance(step, Traffic)
+            else step.sender is self.peer and step.length > 0 and step.packet > tries[0].packet
+            for step in self.before
+        )
+
+    @cached
+    def retransmissions_in_vain(self) -> int:
+        """How many segments its sender retransmitted at the end, where data of it was never acknowledged."""
+        if not self._lost(self.sender):
+            return 0
+        number = 0
+        for step in reversed(self.before):
+            if isinstance(step, Traffic):
+                if self._is_own(step):
+                    return number + step.of(self.sender).retransmissions
+            elif self._is_own(step):
+                if step.position not in (Position.RETRANSMISSION, Position.OVERLAP):
+                    break
+                number += 1
+        return number
 
     @cached
     def spoke_first(self) -> bool:
@@ -249,9 +276,10 @@ class Reset:
         return next((stay for stay in stays if stay.since_ns <= self.event.time_ns), None)
 
 
-def _only_acks_at_the_end(own: Stream, other: Stream) -> bool:
-    """Whether an endpoint's last packets of a stretch only acknowledged the other's data.
+def _sent_last_data(own: Stream, other: Stream) -> bool:
+    """Whether the last data of a stretch in which both sent some are an endpoint's own.
 
-    An exchange that ends with the other's data and their acknowledgement leaves one packet unanswered.
+    Whoever sent last sent data, which call for an answer; or only acknowledged, and so the other's data.
     """
-    return own.unanswered > 0 and other.bytes > 0 and own.unanswered < own.segments
+    last = own if own.last_packet > other.last_packet else other
+    return (last is own) == bool(last.unanswered)

@@ -253,8 +253,9 @@ NOTICES = (
         "why a RST was sent: the likely causes in order, with the evidence for and against each",
         """A RST does not show its cause, but its form shows much: RST+ACK aborts an open socket (closed with
         unread data, SO_LINGER 0, a keepalive or a retransmission that gave up, a process killed with unread
-        data). A bare RST, numbered like an ACK, is sent without a socket (data after close, an expired
-        FIN_WAIT_2, nobody listens, a challenge ACK to a connection that is gone; RFC 9293 3.5.2, 3.10.7).
+        data, a listening socket closed before the connection was accepted). A bare RST, numbered like an
+        ACK, is sent without a socket (data after close, an expired FIN_WAIT_2, nobody listens, a challenge
+        ACK to a connection that is gone; RFC 9293 3.5.2, 3.10.7).
 
         Firewalls, NAT and intrusion prevention send RSTs in an endpoint's name. It is proved that the
         endpoint did not send it where it goes on afterwards (acknowledges what was sent after the RST, or
