@@ -117,7 +117,8 @@ def accepted(
         return Receipt.of(filled[-1], certainty)
     if not below:  # by their times none can be the one that is acknowledged: the times are wrong
         return Receipt.of(cover, certainty, before=True)
-    return Receipt(below[-1].step, False, earlier[-1].packet, below[-1].last_ns, certainty)
+    shown = None if cover.reset else cover
+    return Receipt(below[-1].step, False, earlier[-1].packet, below[-1].last_ns, certainty, shown=shown)
 
 
 def _opens(segment: SentSegment) -> bool:

@@ -906,3 +906,16 @@ def test_a_segment_that_a_fin_overtook_is_no_old_duplicate():
     (overtaken,) = (s for s in timeline.steps if s.packet == 6)
     assert overtaken.note is not None
     assert "out of order" in overtaken.note
+
+
+def test_the_ack_of_a_fin_may_overtake_another_fin_that_comes_late():
+    # Recorded from the server's FIN on; that was held up beyond the capture point, and the ACK behind it came
+    # first. The client answers without a socket: it was in FIN_WAIT_2 before TIME_WAIT, not in CLOSING.
+    told = recorded("""
+          0.00 S FA    1   1    0 2690/4856 505
+         30.09 C FA    1   1    0 4916/2600 348
+         30.13 S A     2   2    0 2720/4916 506
+        160.50 C A     2   2    0 5046/2690   0
+    """)
+    taken = entered(replay(told, Timers(), told.last_ns), End.CLIENT, State.CLOSING)
+    assert taken is None or taken.certainty is Certainty.ASSUMED
