@@ -423,6 +423,21 @@ class Case:
                 return step.window == 0
         return False
 
+    def closed_unseen(self, end: End) -> bool:
+        """Whether an endpoint may have closed before the capture began: nothing shows that it had not.
+
+        Args:
+            end: the endpoint, of which neither SYN, data nor FIN was captured.
+        """
+        if self.timeline.began:
+            return False
+        return not any(
+            step.of(end).bytes
+            if isinstance(step, Traffic)
+            else step.sender is end and not step.rst and step.end > step.seq
+            for step in self.conversation.steps
+        )
+
     def absence(self, certainty: Certainty) -> Certainty:
         """Return the certainty of something that also rests on a packet *not* having been sent."""
         return Certainty.ASSUMED if self.missing else certainty

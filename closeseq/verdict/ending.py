@@ -69,6 +69,8 @@ def standing(case: Case, end: End) -> str:
     """
     if not captured(case.conversation, end):
         return f"what the {end} did was not captured"
+    if case.closed_unseen(end):
+        return f"whether the {end} had closed before the capture began is not known"
     stay = case.unacknowledged(end, *WAITS) or case.present(end)
     state = case.state(end) if stay is None else stay.state
     if stay is not None and stay.left is not None and case.by_reset(stay.left) is None:
@@ -76,6 +78,8 @@ def standing(case: Case, end: End) -> str:
         return f"{end} has been in {state} for {waited}, unless the last ACK of its FIN arrived"
     if stay is None or state not in WAITS:
         return f"{end} is {state}" if state is State.CLOSED else f"{end} is in {state}"
+    if state is State.FIN_WAIT_2 and case.closed_unseen(end.peer):
+        return f"{end}'s FIN was acknowledged"
     if not captured(case.conversation, end.peer):
         return f"{end} was last seen in {state}"
     closes = {State.CLOSE_WAIT: end, State.FIN_WAIT_2: end.peer}.get(state)
@@ -197,7 +201,9 @@ def reset(case: Case) -> Ending | None:
     closed_before = closer is not None and case.close(closer).began < (first.time_ns, first.packet)
     both = case.crossed and all(case.close(end).began < (first.time_ns, first.packet) for end in ENDS)
     packets = [*(case.close(closer).packets if closer and closed_before else ()), first.packet]
-    began = "both closed at once; " if both else f"{closer} closed first; " if closed_before else ""
+    unseen = closer is not None and case.closed_unseen(closer.peer)
+    which = "closed" if unseen else "closed first"
+    began = "both closed at once; " if both else f"{closer} {which}; " if closed_before else ""
     if Origin(case, first).foreign:
         by = Initiator(closer) if closer is not None and closed_before else Initiator.NONE
         by = Initiator.BOTH if both else by
@@ -206,6 +212,7 @@ def reset(case: Case) -> Ending | None:
         )
         return Ending(began + summary, tuple(sorted(packets)), by, ((sender.peer, Role.ABORTED),))
     initiator = Initiator(closer) if closer is not None and closed_before else Initiator(sender)
+    initiator = Initiator.NONE if unseen and closed_before else initiator
     return Ending(
         began + _by_whom(case, first) + _not_after(case, first),
         tuple(sorted(packets)),
@@ -316,8 +323,8 @@ def _begun(case: Case) -> Ending | None:
         roles = ((End.CLIENT, Role.BOTH_CLOSERS), (End.SERVER, Role.BOTH_CLOSERS))
         return Ending(f"both closed; {where}", tuple(packets), Initiator.BOTH, roles)
     sent = case.close(first).sent
-    alone = not captured(case.conversation, first.peer)
-    if alone and sent is not None and sent.certainty is Certainty.ASSUMED:
+    unseen = not captured(case.conversation, first.peer) or case.closed_unseen(first.peer)
+    if unseen and sent is not None and sent.certainty is Certainty.ASSUMED:
         # What it had received before its FIN is not known: its peer may have closed first.
         return Ending(f"{first} closed; {where}", tuple(packets) or (case.close(first).began[1],))
     other = case.close(first.peer) or case.close(first).received is not None

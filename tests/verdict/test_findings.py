@@ -79,6 +79,26 @@ def test_close_wait_of_an_endpoint_that_may_never_have_got_the_fin_is_not_blamed
     assert "stuck-close-wait" not in codes(judged(OPEN + "C:FA", wait=600))
 
 
+def test_an_endpoint_that_may_have_closed_before_the_capture_is_not_blamed_for_not_closing():
+    # Recorded from the server's FIN on: the client was in FIN_WAIT_2 then, and is in TIME_WAIT.
+    judgement = judged("S:FA C:A", wait=100)
+    finding = the(judgement, "stuck-close-wait")
+    assert finding.severity is Severity.NOTICE
+    assert "unless it had closed before" in finding.summary
+    assert "stuck-fin-wait-2" not in codes(judgement)
+    assert judgement.verdict.initiator is Initiator.NONE
+    assert "closed first" not in judgement.verdict.summary
+    spoke = judged("C:A+5 S:A S:FA C:A", wait=100)
+    assert the(spoke, "stuck-close-wait").severity is Severity.PROBLEM
+    assert spoke.verdict.initiator is Initiator.SERVER
+
+
+def test_a_reset_after_a_fin_does_not_show_who_closed_first_where_the_peer_may_have():
+    verdict = judged("C:A S:FA C:R").verdict
+    assert verdict.initiator is Initiator.NONE
+    assert verdict.summary.startswith("server closed; ")
+
+
 def test_what_rests_on_an_absence_is_assumed_when_the_capture_lost_packets():
     certain = the(judged(OPEN + "C:FA S:A", wait=75), "stuck-close-wait")
     doubtful = the(judged(OPEN + "C:FA S:A", wait=75, dropped=1), "stuck-close-wait")

@@ -16,7 +16,7 @@ from closeseq.tcp.timeline import Certainty
 from closeseq.units import packets, span, times
 from closeseq.verdict.findings import found
 from closeseq.verdict.incomplete import captured
-from closeseq.verdict.model import FindingCode
+from closeseq.verdict.model import FindingCode, Severity
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -49,6 +49,9 @@ def stuck_close_wait(case: Case) -> Iterator[Finding]:
         ended = f", then closed (#{closed.packet})" if closed else ""
         after = f" after its last data (#{last})" if last is not None else ""
         peer = f"; the {end.peer} gave up waiting in FIN_WAIT_2" if gave_up else ""
+        if case.closed_unseen(end):
+            yield _perhaps_stuck(case, stay, since, until)
+            continue
         yield found(
             FindingCode.STUCK_CLOSE_WAIT,
             end,
@@ -69,6 +72,29 @@ def stuck_close_wait(case: Case) -> Iterator[Finding]:
         )
 
 
+def _perhaps_stuck(case: Case, stay: Stay, since: int, until: int) -> Finding:
+    """Return that an endpoint sent no FIN, which it may have done before the capture began."""
+    end, fin = stay.end, stay.entered.packet
+    return found(
+        FindingCode.STUCK_CLOSE_WAIT,
+        end,
+        Certainty.ASSUMED,
+        since_ns=since,
+        until_ns=until,
+        packets=() if fin is None else (fin,),
+        summary=(
+            f"the {end} received the {end.peer}'s FIN (#{fin}) and sent none of its own in "
+            f"{span(until - since)}, unless it had closed before the capture began"
+        ),
+        advice=(
+            f"see what 'ss -tanop' shows at the {end} {case.conversation.address(end)}: in CLOSE_WAIT, its "
+            "program is named, and must close() its socket when recv() returns 0; in TIME_WAIT, or without "
+            "a socket, it had closed first, and no change is needed"
+        ),
+        severity=Severity.NOTICE,
+    )
+
+
 def stuck_fin_wait_2(case: Case) -> Iterator[Finding]:
     """Its FIN was acknowledged and no FIN came, for `stuck_after`, or until the kernel dropped it."""
     for end, stay in _stays(case, State.FIN_WAIT_2):
@@ -77,6 +103,8 @@ def stuck_fin_wait_2(case: Case) -> Iterator[Finding]:
         since, last = _idle_since(case, stay, end.peer)
         until = case.until(stay)
         dropped = stay.left is not None and stay.left.certainty is Certainty.TIMER
+        if case.closed_unseen(end.peer):
+            continue  # stuck_close_wait says so
         if not captured(case.conversation, end.peer) or _sent_fin(case, end.peer, until):
             continue  # the peer's FIN was sent and is lost: then the peer is stuck
         if not dropped and until - since < case.limits.stuck_after_ns:
