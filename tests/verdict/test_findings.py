@@ -322,6 +322,10 @@ CAUSES = {
     "after TIME_WAIT": (CLOSE + " +61s S:FA* C:R", "no longer has this connection"),
     "aborted when the request was answered": (OPEN + "C:PA+5 S:PA+5 C:A C:FA S:A S:RA", "SO_LINGER 0"),
     "answer not read after shutdown": (OPEN + "C:FA S:A S:PA+400 C:A C:RA", "closed with unread data"),
+    "FIN never arrived": (
+        OPEN + "C:FA! +0.2s C:FA*! +0.4s C:FA*! +0.8s S:PA+9 C:R",
+        "the client's FIN, sent 3 times, had not reached the server",
+    ),
     "listener closed": ("C:S S:SA C:A +2s S:RA", "before it accepted the connection"),
     "kept no longer in FIN_WAIT_2": (OPEN + "C:FA S:A +2s S:FA C:R", "the client had closed, and its kernel"),
     "gave up, then hears again": (

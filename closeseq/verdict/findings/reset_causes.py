@@ -195,6 +195,19 @@ def after_close(reset: Reset) -> Cause | None:
     if reset.aborts or data is None or not data.data or not reset.closed_before:
         return None
     expired = _fin_wait_2_over(reset)
+    close = reset.case.close(reset.sender)
+    if len(close.transmissions) > 1 and close.received is None:
+        tries = times(len(close.transmissions))
+        return Cause(
+            f"the {reset.peer} sent data (#{data.packet}) to the {reset.sender}, which had closed",
+            weight=5,
+            speaks_for=(f"the {reset.sender}'s FIN, sent {tries}, had not reached the {reset.peer}",),
+            speaks_against=(),
+            advice=(
+                f"look for what drops packets from the {reset.sender} to the {reset.peer}: a firewall, a "
+                f"NAT, a moved address; the program at the {reset.peer} cannot know that its peer has closed"
+            ),
+        )
     return Cause(
         f"the {reset.peer} sent data (#{data.packet}) to the {reset.sender}, which had closed",
         weight=4 if expired else 5,
@@ -282,7 +295,8 @@ def no_such_socket(reset: Reset) -> Cause | None:
         speaks_against=(),
         advice=(
             f"find out what ended the socket at the {reset.sender} before #{asked.packet} came: a close(), a "
-            "crash, a reboot, a moved address"
+            "timeout (TCP_USER_TIMEOUT), a crash, a reboot, a moved address; or whether it is still there "
+            "('ss -tn'), and a firewall at it rejects with tcp-reset"
         ),
     )
 
