@@ -33,9 +33,9 @@ def echo(evidence: Evidence, receiver: End, segment: SentSegment) -> Echo:
     """Return whether a segment reached `receiver`, by what that endpoint sent later.
 
     It did if its data was acknowledged, or if the receiver echoes its timestamp and no earlier segment
-    had the same one. It had not when the receiver still echoed an older timestamp (RFC 7323 4.3; only
-    for a segment in order, since others leave TS.Recent alone). Then it may still have come later, unless
-    that was long after.
+    had the same one. It had not when the receiver still echoed an older timestamp, if it had acknowledged
+    all before it: other segments leave TS.Recent alone (RFC 7323 4.3: SEG.SEQ <= Last.ACK.sent). Then it may
+    still have come later, unless that was long after.
 
     Args:
         evidence: of the connection.
@@ -58,13 +58,13 @@ def echo(evidence: Evidence, receiver: End, segment: SentSegment) -> Echo:
     older = [s.tsval for s in evidence.before(receiver.peer, segment.step) if s.tsval is not None]
     if older and difference(segment.tsval, older[-1]) <= 0:
         return Echo.SILENT  # an earlier segment carries the same value
+    acked = evidence.acked_before(receiver, segment.step)
     for s, tsecr in echoes:
         if difference(tsecr, segment.tsval) >= 0:
             return Echo.ARRIVED if _echoes_no_later(evidence, receiver.peer, segment, tsecr) else Echo.SILENT
         # It may have been sent before.
         without = evidence.crossed(segment, s) or evidence.made_ns(s) < segment.first_ns
-        # A segment out of order leaves the receiver's echo as it is (RFC 7323 4.3).
-        in_order = s.ack is not None and s.ack >= event.seq and event.position is not Position.GAP
+        in_order = acked is not None and event.seq <= acked and event.position is not Position.GAP
         if not without and in_order:
             lost = evidence.distance.long_overdue(receiver, s.first_ns, segment.last_ns)
             return Echo.MISSED if lost else Echo.LATE

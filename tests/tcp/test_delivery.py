@@ -95,24 +95,45 @@ def test_an_older_echo_in_what_the_receiver_sends_later_shows_that_an_ack_had_no
     assert entered(timeline, End.CLIENT, State.FIN_WAIT_2) is None
 
 
-@pytest.mark.parametrize(("at_ms", "certainty"), [(590, Certainty.ASSUMED), (900, Certainty.PROVED)])
-def test_an_ack_that_came_late_may_have_been_the_one_unless_it_is_long_overdue(at_ms, certainty):
-    # Beside the client, which answers in 2 ms; the server is 150 ms away. The client's FIN is acknowledged,
-    # then it acknowledges data with an older echo, and at last the echo of another ACK shows that that came.
+def data_and_an_ack(*, between=(), after):
+    """Return the connection of a server that is 150 ms away, beside a client that answers in 2 ms.
+
+    The server sends data and then, `between` passed, the ACK of the client's FIN. What comes `after` it is
+    followed by data and their ACK, whose echo shows that another ACK of the FIN had come.
+    """
     rows = [
         linux(0, A, B, SYN, ip_id=11, tsval=1000),
         linux(150, B, A, SYN | ACK, ack=1, ip_id=0, tsval=5000, tsecr=1000),
         linux(152, A, B, ACK, seq=1, ack=1, ip_id=12, tsval=1152, tsecr=5000),
         linux(400, A, B, FIN | ACK, seq=1, ack=1, ip_id=13, tsval=1400, tsecr=5000),
         linux(540, B, A, ACK, seq=1, ack=1, length=10, ip_id=41, tsval=5390, tsecr=1152),
+        *between,
         linux(570, B, A, ACK, seq=11, ack=2, ip_id=42, tsval=5420, tsecr=1400),
-        linux(at_ms, A, B, ACK, seq=2, ack=11, ip_id=14, tsval=1000 + at_ms, tsecr=5390),
+        after,
         linux(1000, B, A, ACK, seq=11, ack=2, length=10, ip_id=43, tsval=5850, tsecr=1400),
-        linux(1002, A, B, ACK, seq=2, ack=21, ip_id=15, tsval=2002, tsecr=5850),
+        linux(1002, A, B, ACK, seq=2, ack=21, ip_id=16, tsval=2002, tsecr=5850),
     ]
-    told = fed(columns(rows)).conversation(0)
+    return fed(columns(rows)).conversation(0)
+
+
+@pytest.mark.parametrize(("at_ms", "certainty"), [(590, Certainty.ASSUMED), (900, Certainty.PROVED)])
+def test_an_ack_that_came_late_may_have_been_the_one_unless_it_is_long_overdue(at_ms, certainty):
+    # The client has acknowledged the data. What it sends then has an older echo than the server's ACK.
+    taken = linux(545, A, B, ACK, seq=2, ack=11, ip_id=14, tsval=1545, tsecr=5390)
+    later = linux(at_ms, A, B, ACK, seq=2, ack=11, ip_id=15, tsval=1000 + at_ms, tsecr=5390)
+    told = data_and_an_ack(between=[taken], after=later)
     moved = entered(replay(told, Timers(), told.last_ns), End.CLIENT, State.FIN_WAIT_2)
-    assert (moved.packet, moved.certainty) == (8, certainty)
+    assert (moved.packet, moved.certainty) == (9, certainty)
+
+
+@pytest.mark.parametrize("at_ms", [590, 900])
+def test_an_ack_past_what_its_receiver_had_acknowledged_is_not_echoed_though_it_came(at_ms):
+    # SEG.SEQ <= Last.ACK.sent, or TS.Recent stays as it is (RFC 7323 4.3): the ACK is numbered past the data.
+    told = data_and_an_ack(
+        after=linux(at_ms, A, B, ACK, seq=2, ack=11, ip_id=14, tsval=1000 + at_ms, tsecr=5390)
+    )
+    moved = entered(replay(told, Timers(), told.last_ns), End.CLIENT, State.FIN_WAIT_2)
+    assert (moved.packet, moved.certainty) == (6, Certainty.ASSUMED)
 
 
 @pytest.mark.parametrize(("again_ms", "certainty"), [(650, Certainty.ASSUMED), (720, Certainty.PROVED)])
