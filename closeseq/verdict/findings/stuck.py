@@ -16,7 +16,7 @@ from closeseq.tcp.timeline import Certainty
 from closeseq.units import packets, span, times
 from closeseq.verdict.findings import found
 from closeseq.verdict.incomplete import captured
-from closeseq.verdict.model import FindingCode, Severity
+from closeseq.verdict.model import FindingCode
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -73,7 +73,10 @@ def stuck_close_wait(case: Case) -> Iterator[Finding]:
 
 
 def _perhaps_stuck(case: Case, stay: Stay, since: int, until: int) -> Finding:
-    """Return that an endpoint sent no FIN, which it may have done before the capture began."""
+    """Return that an endpoint sent no FIN, which it may have done before the capture began.
+
+    Connections idle for hours, and a capture hardly ever begins between two FINs: it is a problem all the same.
+    """
     end, fin = stay.end, stay.entered.packet
     return found(
         FindingCode.STUCK_CLOSE_WAIT,
@@ -91,7 +94,6 @@ def _perhaps_stuck(case: Case, stay: Stay, since: int, until: int) -> Finding:
             "program is named, and must close() its socket when recv() returns 0; in TIME_WAIT, or without "
             "a socket, it had closed first, and no change is needed"
         ),
-        severity=Severity.NOTICE,
     )
 
 
