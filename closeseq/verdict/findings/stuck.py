@@ -75,7 +75,7 @@ def stuck_close_wait(case: Case) -> Iterator[Finding]:
 def _perhaps_stuck(case: Case, stay: Stay, since: int, until: int) -> Finding:
     """Return that an endpoint sent no FIN, which it may have done before the capture began.
 
-    Connections idle for hours, and a capture hardly ever begins between two FINs: it is a problem all the same.
+    Connections idle for hours, and a capture hardly ever begins between two FINs: it is a problem still.
     """
     end, fin = stay.end, stay.entered.packet
     return found(
