@@ -230,20 +230,30 @@ def connected(address: str) -> Iterator[Executor]:
     """Be connected with a Dask scheduler; yield what does its tasks.
 
     Raises:
-        Refusal: none answers, or Dask is not installed.
+        Refusal: none answers, this is no address of one, or Dask is not installed.
     """
     try:
         from distributed import Client
 
-        connect: Any = Client  # which has no types
+        plain: Any = Client  # which has no types
     except ImportError as error:
         raise Refusal(f"--cluster needs Dask, which is not installed; {INSTALL}") from error
     for name in ("distributed", "distributed.client"):  # they have levels of their own once it is loaded
         logging.getLogger(name).setLevel(logging.CRITICAL)  # what went wrong is said once
+
+    class Connection(plain):  # type: ignore[misc]
+        """A client that is closed below, and not by Python, which would wait for one that never began."""
+
+        def __del__(self) -> None:
+            pass
+
     try:
-        client = connect(address, timeout=CONNECT_TIMEOUT, set_as_default=False)
-    except (OSError, ValueError) as error:
+        client = Connection(address or "''", timeout=CONNECT_TIMEOUT, set_as_default=False)
+    except OSError as error:
         raise Refusal(f"no Dask scheduler answers at {address}: is it running there?") from error
+    except (ValueError, TypeError) as error:
+        wanted = "give it as the scheduler prints it, such as tcp://10.0.0.1:8786"
+        raise Refusal(f"{address!r} is no address of a Dask scheduler: {error}; {wanted}") from error
     try:
         yield Workers(client)
     finally:

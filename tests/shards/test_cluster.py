@@ -205,6 +205,16 @@ def test_where_no_scheduler_answers_it_is_one_line(ring):
     assert "no Dask scheduler answers at" in line
 
 
+@pytest.mark.parametrize("address", ["127.0.0.1", "", "foo://127.0.0.1:1", "tls://127.0.0.1:1"])
+def test_what_is_no_address_of_a_scheduler_is_one_line_at_once(ring, address):
+    began = time.monotonic()
+    done = closeseq("analyze", ring, "--cluster", address)
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert f"{address!r} is no address of a Dask scheduler: " in line
+    assert time.monotonic() - began < 10  # Dask would wait for 20 s, and then write a traceback
+
+
 def test_a_worker_keeps_nothing_of_where_its_tasks_were(machine, ring):
     from distributed import Client
 
