@@ -282,6 +282,16 @@ def test_a_directory_without_captures_is_told(tmp_path):
         closeseq.analyze(str(tmp_path))
 
 
+def test_an_empty_name_is_not_the_working_directory(tmp_path, monkeypatch):
+    written(tmp_path / "a.pcap", 0, 1)
+    monkeypatch.chdir(tmp_path)
+    found = files_named(["", "a.pcap"])
+    assert found.paths == ["a.pcap"]
+    assert [str(error) for error in found.broken] == [
+        "'': a capture without a name; name the capture, or . for this directory"
+    ]
+
+
 def test_a_pattern_stands_for_files_unless_one_is_called_so(tmp_path):
     for name in ("r1.pcap", "r2.pcap", "r[12].pcap"):
         written(tmp_path / name, 0, 1)
