@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import sys
 
+from closeseq.errors import lacking
+
 INTERRUPTED = 130  # as a shell reports SIGINT
+BUG = 70  # as in `closeseq.cli.terminal`, which may be what cannot be loaded
 
 
 def main() -> None:
@@ -13,6 +16,11 @@ def main() -> None:
         from closeseq.cli.main import main as run
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
+    except ModuleNotFoundError as error:
+        if (said := lacking(error)) is None:
+            raise
+        sys.stderr.write(f"closeseq: {said}\n")
+        sys.exit(BUG)
     run()
 
 

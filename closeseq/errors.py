@@ -14,6 +14,7 @@ What is merely strange *inside* a capture is no exception: it is counted and sho
 
 from __future__ import annotations
 
+import sys
 from typing import Any, Self
 
 KILLED = 9  # SIGKILL, on every system
@@ -135,3 +136,16 @@ class FilterError(CloseseqError):
 
 class KernelError(CloseseqError):
     """The kernel cannot be asked, or refuses; the text names what is missing."""
+
+
+def lacking(error: Exception) -> str | None:
+    """Return one line about a package that closeseq needs and this Python has not; None for other errors."""
+    if not isinstance(error, ModuleNotFoundError) or not error.name:
+        return None
+    package = error.name.partition(".")[0]
+    if package == __name__.partition(".")[0]:  # a module of our own: a bug
+        return None
+    return (
+        f"{package}, which closeseq needs, is not installed for {sys.executable}; install closeseq with "
+        "`python3 -m pip install .` in its folder, and run it with that Python"
+    )

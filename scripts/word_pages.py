@@ -194,7 +194,7 @@ def index(folder: str) -> str:
     kinds = [kind for kind, name in FOLDERS.items() if name == folder]
     for kind in kinds:
         entries = [one for one in vocabulary.entries() if one.kind is kind]
-        parts += [f"## {kind[0].upper()}{kind[1:]}s"] if len(kinds) > 1 else []
+        parts += [f"## {kind.plural[0].upper()}{kind.plural[1:]}"] if len(kinds) > 1 else []
         parts.append("\n".join(_list(entries)))
     return "\n\n".join(parts) + "\n"
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from closeseq.cli.options import READING, WORKING, WRITING, options
+from closeseq.cli.options import FILE, READING, WORKING, WRITING, options
 
 EPILOG = """\b
 Examples:
@@ -18,8 +18,8 @@ Examples:
 
 
 @click.command(epilog=EPILOG, short_help="Compare two captures: what got worse?")
-@click.argument("before", type=click.Path())
-@click.argument("after", type=click.Path())
+@click.argument("before", type=FILE)
+@click.argument("after", type=FILE)
 @click.option(
     *("-f", "--format", "form"),
     type=click.Choice(["text", "json"]),

@@ -168,7 +168,7 @@ def glossary(style: Style) -> Iterator[str]:
     for index, (kind, entries) in enumerate(groupby(vocabulary.entries(), key=lambda entry: entry.kind)):
         if index:
             yield ""
-        yield style.paint(f"{kind}s", "heading")
+        yield style.paint(kind.plural, "heading")
         for entry in entries:
             yield from style.wrap(entry.meaning, first=f"  {entry.code:{WORD}} ")
     for tool, others in groupby(FOREIGN, key=lambda entry: entry.tool):

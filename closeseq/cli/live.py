@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from closeseq.cli.options import CHOOSING, FAILING, OF_ALL, READING, listening, options, seconds
+from closeseq.cli.options import CHOOSING, FAILING, FILE, OF_ALL, READING, listening, options, seconds
 
 LIVE_EPILOG = """\b
 Examples:
@@ -145,7 +145,7 @@ def live(ctx: click.Context, /, expression: tuple[str, ...], **given: Any) -> No
 
 
 @click.command(epilog=FOLLOW_EPILOG, short_help="Do as live for a capture file that still grows.")
-@click.argument("path", metavar="CAPTURE", type=click.Path(allow_dash=True))
+@click.argument("path", metavar="CAPTURE", type=FILE)
 @options(WATCHING, CHOOSING[:2], READING)
 @click.pass_context
 def follow(ctx: click.Context, /, path: str, **given: Any) -> None:

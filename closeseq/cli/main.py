@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import gc
 import os
 import signal
@@ -23,7 +24,7 @@ from closeseq.cli.report import report
 from closeseq.cli.states import states
 from closeseq.cli.terminal import Status, complain, help_settings, use_help_formatter
 from closeseq.cli.wireshark import wireshark
-from closeseq.errors import WorkerError
+from closeseq.errors import WorkerError, lacking
 
 EPILOG = """\b
 Examples:
@@ -114,11 +115,17 @@ def run(arguments: list[str]) -> int:
         complain(str(error))
         return Status.WORKER
     except OSError as error:  # of the output; errors of captures are CaptureErrors
-        complain(f"{error.filename or 'output'}: {error.strerror}")
+        if error.errno in {errno.EMFILE, errno.ENFILE}:
+            complain("too many files are open; a higher limit helps, such as `ulimit -n 1024`")
+        else:
+            complain(f"{error.filename or 'output'}: {error.strerror}")
         _discard(sys.stdout)
         return Status.USAGE
-    except Exception:  # noqa: BLE001 - a bug, with everything needed to fix it
-        traceback.print_exc()
+    except Exception as error:  # noqa: BLE001 - a bug, with everything needed to fix it
+        if (said := lacking(error)) is None:
+            traceback.print_exc()
+        else:
+            complain(said)
         return Status.BUG
 
 

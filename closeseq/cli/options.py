@@ -46,6 +46,24 @@ LOOPBACK = "127.0.0.1"
 HIGHEST_PORT = 65535
 
 
+def port(text: str | int) -> int:
+    """Return a port's number. Raises BadParameter."""
+    number = str(text)
+    if not _is_port(number):
+        raise click.BadParameter(f"{text!r} is not a port from 0 to 65535; several ports: -p 80 -p 8080")
+    return int(number)
+
+
+def _is_port(text: str) -> bool:
+    """Whether it is a port's number. More digits than a port has are not converted: Python may refuse to."""
+    return (
+        text.isascii()
+        and text.isdecimal()
+        and len(text) <= len(str(HIGHEST_PORT))
+        and int(text) <= HIGHEST_PORT
+    )
+
+
 def listening(text: str) -> tuple[str, int]:
     """Return the address and port to listen on that `ADDRESS:PORT`, `:PORT` or `PORT` names.
 
@@ -55,7 +73,7 @@ def listening(text: str) -> tuple[str, int]:
         BadParameter: it is none of these.
     """
     address, _, number = text.rpartition(":")
-    if not (number.isascii() and number.isdecimal() and int(number) <= HIGHEST_PORT):
+    if not _is_port(number):
         raise click.BadParameter(f"{text!r} does not end with a port, as in :9469")
     if ":" in address and not (address.startswith("[") and address.endswith("]")):
         raise click.BadParameter(f"{text!r}: write an IPv6 address in brackets, as in [::1]:9469")
@@ -94,7 +112,7 @@ def code(word: str, kinds: tuple[str, ...]) -> str:
     from closeseq.verdict import vocabulary
 
     try:
-        entry = vocabulary.lookup(word)
+        entry = vocabulary.lookup(word, kinds)
     except UnknownWordError as unknown:
         raise click.BadParameter(str(unknown)) from unknown
     if entry.kind not in kinds:
@@ -121,6 +139,9 @@ def errors(text: str) -> frozenset[str]:
     return frozenset(found)
 
 
+# A file that is there and must not be read is reported where it is opened, as any other that cannot be read.
+FILE = click.Path(allow_dash=True, readable=False)
+
 FORMATS = ("summary", "table", "timeline", "json", "jsonl", "csv")
 PICTURES = ("svg", "diagram", "mermaid", "plantuml", "msc", "dot")  # of one connection
 PARQUET, PCAPNG = "parquet", "pcapng"  # formats of `analyze` that are no text
@@ -129,7 +150,8 @@ READING = (
     click.option(
         "-p",
         "--port",
-        type=click.IntRange(0, 65535),
+        type=port,
+        metavar="PORT",
         multiple=True,
         help="Only connections with this port, client's or server's. May be given more than once.",
     ),
@@ -248,7 +270,7 @@ SAVING = (
     click.option(
         "-o",
         "--output",
-        type=click.Path(allow_dash=True),
+        type=FILE,
         metavar="FILE",
         help="Write to this file, which must not exist yet.",
     ),
@@ -286,9 +308,7 @@ SHOWING = (
     *FAILING,
 )
 
-CAPTURES = click.argument(
-    "captures", nargs=-1, required=True, metavar="CAPTURE...", type=click.Path(allow_dash=True)
-)
+CAPTURES = click.argument("captures", nargs=-1, required=True, metavar="CAPTURE...", type=FILE)
 
 
 def options(*groups: tuple[Callable[[F], F], ...]) -> Callable[[F], F]:

@@ -124,7 +124,7 @@ def opened(path: str | None, *, force: bool = False, captures: Iterable[str] = (
         return
     target = Path(path)
     if target.exists() and not target.is_file():  # /dev/null, a named pipe
-        with target.open("w", encoding="utf-8") as stream:
+        with naming(path), target.open("w", encoding="utf-8") as stream:
             yield Output(stream, path)
         return
     target = Path(os.path.realpath(path))  # a link stays one, and what it points to is written
@@ -136,7 +136,7 @@ def opened(path: str | None, *, force: bool = False, captures: Iterable[str] = (
             created = _created(temporary)
         except OSError as error:
             raise Refusal(f"{click.format_filename(path)} cannot be written: {error.strerror}") from error
-        with created as stream:
+        with naming(path), created as stream:
             output = Output(stream, path)
             yield output
         if output.keep:
@@ -146,6 +146,17 @@ def opened(path: str | None, *, force: bool = False, captures: Iterable[str] = (
     finally:
         with contextlib.suppress(OSError):  # it was renamed, or there never was one
             temporary.unlink()
+
+
+@contextmanager
+def naming(path: str) -> Iterator[None]:
+    """Have an error of the output, such as a full disk, name the file as the user did."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = path
+        raise
 
 
 def _created(path: Path) -> TextIO:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 USUAL_HELP = 50  # columns of click's narrowest help
 WIDEST_HELP = 100
+NARROWEST_HELP = 10  # below, click fails
 UNBROKEN = "\N{NON-BREAKING HYPHEN}"
 EXAMPLE = re.compile(r"(?P<indent> *)(?P<command>\S.*?\S) {2,}(?P<comment>[^ #].*)")
 
@@ -55,8 +56,8 @@ def help_settings() -> dict[str, Any]:
         "help_option_names": ["-h", "--help"],
         "max_content_width": WIDEST_HELP,
     }
-    narrow = columns(sys.stdout) < USUAL_HELP + 2
-    return settings | ({"terminal_width": columns(sys.stdout) - 2} if narrow else {})
+    width = max(columns(sys.stdout), NARROWEST_HELP) - 2
+    return settings | ({"terminal_width": width} if width < USUAL_HELP else {})
 
 
 class HelpFormatter(click.HelpFormatter):

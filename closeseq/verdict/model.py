@@ -196,6 +196,12 @@ class EntryKind(StrEnum):
     FINDING = "finding"
     POPULATION = "finding of many connections"
 
+    @property
+    def plural(self) -> str:
+        """The heading of a list of them."""
+        noun, _, rest = self.partition(" ")
+        return f"{noun}s {rest}".rstrip()
+
 
 KIND_OF: dict[type[StrEnum], EntryKind] = {
     State: EntryKind.STATE,

@@ -160,6 +160,9 @@ def test_what_could_not_be_read_outweighs_what_was_found(tmp_path):
         (["--fail-on", " ,"], "no verdict or finding is named"),
         (["--verdict", "keepalive"], "is a finding"),
         (["-p", "70000"], "65535"),
+        (["-p", "9" * 5000], "65535"),  # more digits than Python converts
+        (["-p", "http"], "'http' is not a port"),
+        (["-p", "80-90"], "several ports: -p 80 -p 8080"),
         (["--host", "example.org"], "names are never looked up"),
         (["--stuck-after", "nan"], "not a length of time"),
         (["--stuck-after", "-1"], "not a length of time"),
@@ -250,6 +253,9 @@ def test_output_to_a_device_or_a_directory_that_is_not_there(tmp_path):
 
 
 def test_a_full_disk_is_one_line():
+    assert err(closeseq("analyze", CLEAN, "-o", "/dev/full")) == (
+        "closeseq: /dev/full: No space left on device\n"
+    )
     with Path("/dev/full").open("wb") as full:
         command = [*COMMAND, "analyze", str(CLEAN)]
         done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, env=ENVIRONMENT, check=False)
@@ -482,6 +488,24 @@ def test_help_and_version_answer_without_loading_what_analysis_needs(arguments):
     assert done.returncode == 0
     assert err(done) == "[]\n"
     assert out(done)
+
+
+@pytest.mark.parametrize("package", ["click", "msgspec"])
+def test_a_package_that_is_not_installed_is_one_line(package):
+    probe = (
+        f"import runpy, sys; sys.modules[{package!r}] = None; "
+        f"sys.argv = ['closeseq', 'analyze', {str(CLEAN)!r}]; "
+        "runpy.run_module('closeseq', run_name='__main__')"
+    )
+    done = subprocess.run([sys.executable, "-c", probe], capture_output=True, env=ENVIRONMENT, check=False)
+    assert (done.returncode, err(done).count("\n")) == (70, 1)
+    assert err(done).startswith(f"closeseq: {package}, which closeseq needs, is not installed for ")
+
+
+@pytest.mark.parametrize("columns", ["1", "4", "10"])
+def test_help_is_written_however_narrow_the_terminal_is(columns):
+    done = started("live", "--help", environment={"COLUMNS": columns})
+    assert (done.returncode, err(done)) == (0, "")
 
 
 def test_importing_closeseq_loads_nothing_and_offers_everything():

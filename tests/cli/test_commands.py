@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import time
@@ -12,6 +13,7 @@ import pytest
 from click.testing import CliRunner
 
 from closeseq import format_timeline
+from closeseq.cli import main
 from closeseq.cli.analyze_run import timelines
 from closeseq.cli.main import cli
 from closeseq.cli.options import Moment, moment
@@ -66,6 +68,34 @@ def test_explain_without_a_word_lists_all_of_them():
     assert done.exit_code == 0
     for entry in vocabulary.entries():
         assert f"  {entry.code} " in done.output
+
+
+def test_explain_heads_each_kind_of_words():
+    headings = [line for line in run("explain").output.splitlines() if line and not line.startswith(" ")]
+    assert headings[:4] == ["states", "verdicts", "findings", "findings of many connections"]
+
+
+def test_an_option_suggests_only_what_it_takes():
+    done = run("analyze", CLEAN, "--verdict", "clos")
+    assert "did you mean closing?" in done.output  # and no CLOSE_WAIT, which it would refuse
+    done = run("analyze", CLEAN, "--finding", "leak")
+    assert "did you mean" not in done.output
+
+
+@pytest.mark.parametrize("command", [["analyze"], ["timeline"], ["states"], ["report"], ["diff", CLEAN]])
+def test_whether_a_capture_may_be_read_shows_when_it_is_opened(command, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda *_, **__: False)  # root may read everything
+    assert run(*command, CLEAN).exit_code == 0
+
+
+def test_too_many_open_files_are_one_line_with_what_helps(monkeypatch, capfd):
+    def refused(_arguments):
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), "/some/module.py")
+
+    monkeypatch.setattr(main, "_run", refused)
+    assert main.run([]) == 2
+    said = "closeseq: too many files are open; a higher limit helps, such as `ulimit -n 1024`\n"
+    assert capfd.readouterr().err == said
 
 
 def test_explain_suggests_what_may_have_been_meant():

@@ -13,11 +13,15 @@ from __future__ import annotations
 
 import re
 from difflib import get_close_matches
+from typing import TYPE_CHECKING
 
 from closeseq.errors import UnknownWordError
-from closeseq.verdict.model import Entry
+from closeseq.verdict.model import Entry, EntryKind
 from closeseq.verdict.vocabulary.finding_entries import NOTICES, POPULATIONS, PROBLEMS
 from closeseq.verdict.vocabulary.state_entries import STATES, VERDICTS
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
 
 _ENTRIES = (*STATES, *VERDICTS, *PROBLEMS, *NOTICES, *POPULATIONS)
 
@@ -50,10 +54,14 @@ def entries() -> tuple[Entry, ...]:
     return _ENTRIES
 
 
-def lookup(word: str) -> Entry:
+def lookup(word: str, kinds: Collection[str] = tuple(EntryKind)) -> Entry:
     """Return the entry of a word in any case, with `-`, `_` or spaces, or as other tools spell it.
 
     Case matters only for `CLOSING`, a state, and `closing`, a verdict.
+
+    Args:
+        word: is looked for among all entries.
+        kinds: of the entries that are proposed where there is none.
 
     Raises:
         UnknownWordError: nothing has this name; its text names the nearest words.
@@ -64,8 +72,9 @@ def lookup(word: str) -> Entry:
     found = _BY_NAME.get(SYNONYMS.get(name, name))
     if found is not None:
         return found
-    near = [entry.code for entry in _ENTRIES if name and name in _plain(entry.code)]
-    near += [_BY_NAME[match].code for match in get_close_matches(name, _BY_NAME, n=3, cutoff=0.5)]
+    proposed = {_plain(entry.code): entry.code for entry in _ENTRIES if entry.kind in kinds}
+    near = [code for plain, code in proposed.items() if name and name in plain]
+    near += [proposed[match] for match in get_close_matches(name, proposed, n=3, cutoff=0.5)]
     named = list(dict.fromkeys(near))[:5]
     hint = f"did you mean {' or '.join(named)}?" if named else "`closeseq explain` lists all words"
     raise UnknownWordError(f"{word!r} is no state, verdict or finding; {hint}")
