@@ -58,7 +58,7 @@ def files_named(named: Iterable[str]) -> NamedFiles:
 
 def _add(name: str, found: NamedFiles) -> bool:
     """Add the files that a name stands for; return whether it could be more than one."""
-    if not name:  # an unset shell variable; to the system it is the working directory
+    if name == "":  # an unset shell variable; to the system it is the working directory
         problem, remedy = "a capture without a name", "name the capture, or . for this directory"
         found.broken.append(CaptureError(problem, path="''", remedy=remedy))
         return False

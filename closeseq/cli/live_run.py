@@ -110,11 +110,15 @@ class LiveRun:
         self._population: Sequence[PopulationFinding] = ()
         self._together = True  # closeseq has not failed at that
 
-    def run(self) -> Status:
-        """Report until it is enough, then what is left and a summary; return the exit status."""
+    def run(self, hint: str = "") -> Status:
+        """Report until it is enough, then what is left and a summary; return the exit status.
+
+        Args:
+            hint: for a person who waits for packets in vain.
+        """
         asked = f", {self.asked}" if self.asked else ""
         path = self.session.monitor.reading.path
-        complain(f"watching {'standard input' if path == '-' else path}{asked}; Ctrl-C ends it")
+        complain(f"watching {'standard input' if path == '-' else path}{asked}{hint}; Ctrl-C ends it")
         try:
             self._follow()
             self._finish()

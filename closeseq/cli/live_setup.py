@@ -42,6 +42,9 @@ if TYPE_CHECKING:
     Save = Callable[[Frames, int], None]  # a batch, and its device
 
 
+LOOPBACK = "lo"  # what `live` watches unless it is told; a service's clients may come by another way
+
+
 class MetricsPlaces(NamedTuple):
     """Where metrics go."""
 
@@ -94,6 +97,7 @@ def run_live(request: LiveRequest) -> Status:
             kernel=kernel,
             save=save,
             metrics=metrics,
+            hint=" (-i any: all interfaces)" if name == LOOPBACK else "",
         )
 
 
@@ -132,6 +136,7 @@ def _run(
     save: Save | None = None,
     files: Files | None = None,
     metrics: MetricsPlaces = NO_METRICS,
+    hint: str = "",
 ) -> Status:
     """Run until there is a reason to stop, and report to the stream."""
     monitor = Monitor(settings, capture=name, most=request.max_connections)
@@ -146,7 +151,7 @@ def _run(
         counted = MetricsOutput(monitor, *metrics)
     if metrics.server is not None:
         complain(f"metrics at {metrics.server.url}")
-    return LiveRun(request, session, writer, stop, kernel, metrics=counted).run()
+    return LiveRun(request, session, writer, stop, kernel, metrics=counted).run(hint)
 
 
 def _rotation(request: LiveRequest) -> Rotation | None:

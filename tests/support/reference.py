@@ -136,7 +136,7 @@ class Lane:
 
 
 def lane_of(lanes: list[Lane], row: dict, copy: bool) -> int:
-    """Return the lane of a packet, by the rule in lanes.py; a new one is added."""
+    """Return the lane of a packet, by the rule in vlans.py; a new one is added."""
     s, vlan = row["sender"], row["vlan"]
     far = [lane.distance(row) for lane in lanes]
     fitting = [(far[n], n) for n in range(len(lanes)) if far[n] is not None and far[n] is not False]

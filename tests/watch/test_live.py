@@ -106,6 +106,13 @@ time.sleep(60)
 """
 
 
+def test_who_watches_only_loopback_is_told_how_to_watch_all(net):
+    with net.live("-p", "8080", "--duration", "0") as process:
+        assert process.said == "closeseq: watching lo, port 8080 (-i any: all interfaces); Ctrl-C ends it\n"
+    with net.live("-i", "any", "-p", "8080", "--duration", "0") as process:
+        assert process.said == "closeseq: watching any, port 8080; Ctrl-C ends it\n"
+
+
 def test_what_is_not_accepted_is_proved_by_the_listeners_queue(net):
     program = net.inside(sys.executable, "-c", NEVER_ACCEPTS)
     with (
