@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import click
@@ -17,6 +18,17 @@ Examples:
 """
 
 
+def probability(text: str | float) -> float:
+    """Return a number above 0, up to 1. Raises BadParameter."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not 0 < number <= 1:  # NaN is not, either
+        raise click.BadParameter(f"{text!r} is not a number above 0, up to 1")
+    return number
+
+
 @click.command(epilog=EPILOG, short_help="Compare two captures: what got worse?")
 @click.argument("before", type=FILE)
 @click.argument("after", type=FILE)
@@ -30,11 +42,12 @@ Examples:
 @click.option("--fail-on-worse", is_flag=True, help="Exit with status 1 if something is worse.")
 @click.option(
     "--chance",
-    type=click.FloatRange(0, 1, min_open=True),
+    type=probability,
     default=0.05,
     show_default=True,
     metavar="P",
-    help="How likely something may be called worse where nothing differs. 1: every rise is worse.",
+    help="How likely something may be called worse where nothing differs: above 0, up to 1. 1: every rise is "
+    "worse.",
 )
 @options(READING, WORKING, WRITING)
 @click.pass_context
@@ -42,7 +55,8 @@ def diff(ctx: click.Context, /, before: str, after: str, **given: Any) -> None:
     """Compare how the connections of two captures closed, and show what got worse, with an example.
 
     BEFORE and AFTER are captures, directories or patterns as for analyze, or files of records that analyze
-    -f jsonl wrote. Of records, --stuck-after and the timers are those with which they were written.
+    -f jsonl wrote. Of records, --count, --stuck-after and the timers are those with which they were
+    written.
 
     Compared are the shares of connections with each verdict and finding, who closed first, and how long
     graceful closes took (median, 99th percentile).

@@ -39,9 +39,9 @@ def run_diff(request: DiffRequest) -> Status:
 
 def _counted(name: str, request: DiffRequest) -> Side | None:
     """Count one side; None if nothing of it can be read, which is reported."""
-    progress = Progress(name)
+    reading, progress = request.reading, Progress(name)
     try:
-        return tally_of(name, request.reading.settings, jobs=request.jobs, progress=progress)
+        return tally_of(name, reading.settings, count=reading.count, jobs=request.jobs, progress=progress)
     except CaptureError as error:
         progress.clear()
         complain(str(error))
@@ -51,7 +51,9 @@ def _counted(name: str, request: DiffRequest) -> Side | None:
 
 
 def _status(before: Side, after: Side, *, failed: bool) -> Status:
-    """Report what could not be read or judged; return the exit status."""
+    """Report what was left out, and what could not be read or judged; return the exit status."""
+    for notice in [*before.notices, *after.notices]:
+        complain(notice)
     errors = [*before.errors, *after.errors]
     for error in errors:
         complain(str(error))

@@ -169,7 +169,12 @@ class DiffRequest:
             before: the first side, as it was named.
             after: the second side.
             given: click's parameters, by name.
+
+        Raises:
+            Refusal: both sides are standard input.
         """
+        if before == after == "-":
+            raise Refusal("standard input can be read only once")
         return cls(
             before,
             after,

@@ -65,6 +65,7 @@ class Side:
     connections: int = 0
     counts: Counter[Feature] = field(default_factory=Counter)  # connections with each
     closes_ns: list[int] = field(default_factory=list)  # how long each graceful close took
+    notices: list[str] = field(default_factory=list)  # what was left out
     errors: list[CaptureError] = field(default_factory=list)  # what could not be read
     faults: list[Faults] = field(default_factory=list)  # of closeseq itself
     _examples: dict[Feature, Callable[[], Example]] = field(default_factory=dict)
@@ -110,6 +111,7 @@ def tally_of(
     name: str,
     settings: Settings,
     *,
+    count: int | None = None,
     jobs: int | None = 1,
     progress: Callable[[int, int | None], None] | None = None,
 ) -> Side:
@@ -118,6 +120,7 @@ def tally_of(
     Args:
         name: a capture, a directory or pattern of captures, or a file that `analyze -f jsonl` wrote.
         settings: what to look at; limits and timers do not change records, which were judged already.
+        count: packets to read of each capture; None for all. It does not change records either.
         jobs, progress: as for `analyze_chain`.
 
     Returns:
@@ -133,11 +136,12 @@ def tally_of(
         return counted
     named = files_named([name])
     found, broken = find_chains(named.paths)
+    counted.notices = named.notices
     counted.errors = [*named.broken, *broken]
     read = False
     for chain in found:
         try:
-            analysis = analyze_chain(chain, settings, jobs=jobs, progress=progress)
+            analysis = analyze_chain(chain, settings, count=count, jobs=jobs, progress=progress)
         except CaptureError as error:
             counted.errors.append(error)
             continue

@@ -309,6 +309,31 @@ def test_what_cannot_be_read_is_one_line_and_status_3(tmp_path):
     assert run(CLOSES, folder).exit_code == 3
 
 
+def test_of_each_capture_so_many_packets_are_read():
+    told = json.loads(run(LEAKY, LEAKY, "-c", "1", "-f", "json").output)
+    assert (told["before"]["connections"], told["after"]["connections"]) == (1, 1)
+
+
+def test_what_is_left_out_of_a_directory_is_told(tmp_path):
+    shutil.copy(LEAKY, tmp_path / "a.pcap")
+    (tmp_path / "notes.txt").write_text("no capture")
+    done = run(tmp_path, LEAKY)
+    assert done.exit_code == 0
+    assert f"closeseq: {tmp_path}: 1 of 2 files are not captures, and are left out\n" in done.output
+
+
+def test_standard_input_is_one_side_only():
+    done = run("-", "-")
+    assert (done.exit_code, done.output) == (2, "closeseq: standard input can be read only once\n")
+
+
+@pytest.mark.parametrize("chance", ["0", "1.01", "nan", "often"])
+def test_a_chance_is_a_probability(chance):
+    done = run(LEAKY, LEAKY, "--chance", chance)
+    assert done.exit_code == 2
+    assert "is not a number above 0, up to 1" in done.output
+
+
 def test_the_help_says_when_something_is_worse():
     text = " ".join(run("--help").output.split())
     assert (
