@@ -7,6 +7,7 @@ hold up the capture, or read anything else.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import secrets
 import socket
@@ -215,10 +216,17 @@ class MetricsOutput:
             self._failed = False
 
     def _write(self, page: str) -> None:
-        """Write the file under another name, which the collector does not read, and rename it."""
+        """Write the file under another name, which the collector does not read, and rename it.
+
+        Raises:
+            OSError: it cannot be written, or is no regular file: renaming would put a file in the place of
+                /dev/null.
+        """
         if self._path is None:
             return
         target = Path(self._path)
+        if target.exists() and not target.is_file():
+            raise FileExistsError(errno.EEXIST, "it is no regular file")
         temporary = target.with_name(f".closeseq.{secrets.token_hex(8)}")
         try:
             descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, MODE)

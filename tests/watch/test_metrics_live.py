@@ -333,6 +333,16 @@ def test_a_file_that_cannot_be_written_is_refused_at_once(net):
     assert process.said == ("closeseq: /nowhere/closeseq.prom cannot be written: No such file or directory\n")
 
 
+@needs_network
+def test_a_device_is_not_replaced_by_a_file(net, tmp_path):
+    pipe = tmp_path / "pipe"  # as /dev/null would be, which a test must not risk
+    os.mkfifo(pipe)
+    with net.live("--metrics-file", str(pipe)) as process:
+        assert process.wait(PATIENCE) == 2
+    assert process.said == f"closeseq: {pipe} cannot be written: it is no regular file\n"
+    assert pipe.is_fifo()
+
+
 def test_the_board_is_printed_without_any_privilege(capsys):
     assert run(["live", "--grafana"]) == 0
     assert capsys.readouterr().out == dashboard()
