@@ -82,6 +82,14 @@ use_help_formatter(cli)
 COLLECT_SELDOM = (10_000, 10, 10)
 
 
+FILES_OPEN = "too many files are open; a higher limit helps, such as `ulimit -n 1024`"
+SHORT_OF = {  # what the system has no more of, and what helps
+    errno.EMFILE: FILES_OPEN,
+    errno.ENFILE: FILES_OPEN,
+    errno.ENOMEM: "memory ran out; fewer connections (-p PORT, --host ADDRESS) or one process (-j 1) need less",
+}
+
+
 def main() -> None:
     """Run the command line and exit."""
     _replace_closed_streams()
@@ -115,12 +123,12 @@ def run(arguments: list[str]) -> int:
         complain(str(error))
         return Status.WORKER
     except OSError as error:  # of the output; errors of captures are CaptureErrors
-        if error.errno in {errno.EMFILE, errno.ENFILE}:
-            complain("too many files are open; a higher limit helps, such as `ulimit -n 1024`")
-        else:
-            complain(f"{error.filename or 'output'}: {error.strerror}")
+        complain(SHORT_OF.get(error.errno or 0) or f"{error.filename or 'output'}: {error.strerror}")
         _discard(sys.stdout)
         return Status.USAGE
+    except MemoryError:
+        complain(SHORT_OF[errno.ENOMEM])
+        return Status.BUG
     except Exception as error:  # noqa: BLE001 - a bug, with everything needed to fix it
         if (said := lacking(error)) is None:
             traceback.print_exc()

@@ -88,14 +88,22 @@ def test_whether_a_capture_may_be_read_shows_when_it_is_opened(command, monkeypa
     assert run(*command, CLEAN).exit_code == 0
 
 
-def test_too_many_open_files_are_one_line_with_what_helps(monkeypatch, capfd):
+@pytest.mark.parametrize(
+    ("error", "status", "said"),
+    [
+        (OSError(errno.EMFILE, "-", "/some/module.py"), 2, "too many files are open; a higher limit helps"),
+        (OSError(errno.ENOMEM, "-"), 2, "memory ran out; fewer connections"),
+        (MemoryError("Unable to allocate 1.00 MiB"), 70, "memory ran out; fewer connections"),
+    ],
+)
+def test_what_the_system_has_no_more_of_is_one_line_with_what_helps(error, status, said, monkeypatch, capfd):
     def refused(_arguments):
-        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), "/some/module.py")
+        raise error
 
     monkeypatch.setattr(main, "_run", refused)
-    assert main.run([]) == 2
-    said = "closeseq: too many files are open; a higher limit helps, such as `ulimit -n 1024`\n"
-    assert capfd.readouterr().err == said
+    assert main.run([]) == status
+    (line,) = capfd.readouterr().err.splitlines()
+    assert line.startswith(f"closeseq: {said}")
 
 
 def test_explain_suggests_what_may_have_been_meant():
