@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from closeseq.cli.terminal import Status, StatusLine, complain, fault_in, remark, status_text
 from closeseq.errors import CaptureError, DeviceError
-from closeseq.report.live_text import clock, closing, named, states
+from closeseq.report.live_text import clock, closing, leftover, named, states
 from closeseq.report.summary import asked_for
 from closeseq.report.text import printable
 from closeseq.units import count, span
@@ -70,6 +70,7 @@ LONG = 2.0  # seconds of writing at the end from which it is announced
 AGAIN = "a second Ctrl-C ends it at once"
 ASKING = 1.0  # seconds to ask the kernel about each group of problems, of which five are shown
 MOST_ASKED = 1000  # sockets whose owners are asked for at the end
+MOST_LEFTOVERS = 3  # services or programs whose sockets from before are named
 
 
 class LiveRun:
@@ -120,6 +121,7 @@ class LiveRun:
         path = self.session.monitor.reading.path
         complain(f"watching {'standard input' if path == '-' else path}{asked}{hint}; Ctrl-C ends it")
         try:
+            self._say_leftovers()
             self._follow()
             self._finish()
         except BrokenPipeError:  # nobody reads any more; what was captured is still to be saved
@@ -202,6 +204,14 @@ class LiveRun:
         if self.metrics is not None:
             self.metrics.take(updates)
             self.metrics.renew(self.session.source.dropped, now=now)
+
+    def _say_leftovers(self) -> None:
+        """Say which sockets leaked before we began: nothing of them may be captured any more."""
+        found = [] if self.kernel is None else self.kernel.leftovers(wait=ASKING)
+        for one in found[:MOST_LEFTOVERS]:
+            complain(leftover(one))
+        if rest := sum(one.number for one in found[MOST_LEFTOVERS:]):
+            complain(f"{count(rest, 'more socket')} {'is' if rest == 1 else 'are'} in CLOSE_WAIT already")
 
     def _announce(self, last: list[Updates]) -> None:
         """Announce what takes long or was left out."""

@@ -86,7 +86,7 @@ FILES_OPEN = "too many files are open; a higher limit helps, such as `ulimit -n 
 SHORT_OF = {  # what the system has no more of, and what helps
     errno.EMFILE: FILES_OPEN,
     errno.ENFILE: FILES_OPEN,
-    errno.ENOMEM: "memory ran out; fewer connections (-p PORT, --host ADDRESS) or one process (-j 1) need less",
+    errno.ENOMEM: "memory ran out; fewer connections (-p PORT, --host ADDRESS) or -j 1 need less",
 }
 
 

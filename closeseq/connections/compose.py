@@ -2,7 +2,7 @@
 
 `describe` does the same for whole columns of many connections, in a fifth of the time. This form is for the
 replays of classes/: there the values of a row are objects that note how they are compared (see `skeleton`).
-tests/test_classes.py holds both equal.
+tests/classes/test_classes.py holds both equal.
 
 What duplicates were (captured twice, or delivered twice) is decided here for both. Where the frames leave it
 open (`duplicates.AGAIN`), two other things decide:

@@ -1,7 +1,7 @@
 """The border: connections out of the columns, as plain Python. No numpy value passes it.
 
 Column by column for many connections at once; `compose` is the form for one, row by row, and explains why
-there are two. tests/test_connections_reference.py compares the result with a plain reimplementation.
+there are two. tests/connections/test_reference.py compares the result with a plain reimplementation.
 """
 
 from __future__ import annotations

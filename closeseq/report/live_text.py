@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from closeseq.verdict.population.rules import PopulationFinding
     from closeseq.watch.counts import SocketCounts
     from closeseq.watch.kernel_resets import KernelReset
-    from closeseq.watch.kernel_view import KernelAnswer
+    from closeseq.watch.kernel_view import KernelAnswer, Leftover
     from closeseq.watch.monitor import Monitor
     from closeseq.watch.updates import Pattern, Update, Updates
 
@@ -100,6 +100,16 @@ def others(kind: UpdateKind, pattern: Pattern, number: int, style: Style) -> Ite
     problems = f" ({', '.join(codes)})" if codes else ""
     said = f"{pattern.verdict}{problems}; {states}"
     yield from style.wrap(f"and {count(number, 'more connection')} {kind} the same way: {said}", first="    ")
+
+
+def leftover(one: Leftover) -> str:
+    """Return which sockets were in CLOSE_WAIT before the capture began, in one line."""
+    at = "at" if one.end is End.SERVER else "of clients of"
+    owners = ", ".join(named(owner) for owner in one.owners)
+    who = f", held by {owners}," if owners else ", which no program has accepted," if one.unaccepted else ""
+    are, peer = ("is", "its peer has") if one.number == 1 else ("are", "their peers have")
+    sockets = f"{count(one.number, 'socket')} {at} {one.service}{who}"
+    return f"{sockets} {are} in CLOSE_WAIT already: {peer} closed, and the program has not"
 
 
 def clock(time_ns: int) -> str:

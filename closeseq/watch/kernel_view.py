@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import socket as sockets
 import time
+from collections import Counter
 from dataclasses import replace
 from functools import lru_cache
 from ipaddress import ip_address
@@ -111,6 +112,17 @@ class KernelAnswer:
         return WHY.get((self.inferred, found)) or (GONE if found is None else NOT_CAPTURED)
 
 
+@value
+class Leftover:
+    """Sockets that were in CLOSE_WAIT before the capture began: of one program, at one service."""
+
+    service: Address  # the socket's own end if that is the service's, or the other one
+    end: End  # whose sockets they are: the service's, SERVER, or those of its clients
+    owners: tuple[Owner, ...]  # processes that hold them; empty if not known
+    unaccepted: bool  # they wait in a listener's queue
+    number: int
+
+
 class KernelView:
     """Looks at the kernel's socket table now and then, and answers for single connections.
 
@@ -138,7 +150,8 @@ class KernelView:
         self._inodes: dict[Pair, int] = {}
         self._owners: dict[int, tuple[Owner, ...]] = {}
         self.problem: str | None = None  # why the kernel cannot be asked any more
-        self._read_table()  # the first time also imports modules, so it does not count as a look's cost
+        # The first time also imports modules, so it does not count as a look's cost.
+        self._before = [one for one in self._read_table() if one.state is State.CLOSE_WAIT]
         self._next_look = time.monotonic() + LOOK_AGAIN
 
     def close(self) -> None:
@@ -158,13 +171,31 @@ class KernelView:
         self._read_table()
         self._next_look = time.monotonic() + max(LOOK_AGAIN, (time.process_time() - began) / SHARE)
 
-    def _read_table(self) -> None:
-        """Read the table, and ask for the owners that are not known yet."""
+    def leftovers(self, *, wait: float) -> list[Leftover]:
+        """Return which sockets were in CLOSE_WAIT when the view was made, the most first.
+
+        Args:
+            wait: seconds to wait for the names of owners that are not known yet.
+        """
+        if self._service is not None:
+            unknown = {one.inode for one in self._before} - self._owners.keys()
+            self._take(self._service.owners(unknown, wait))
+        found: Counter[tuple[Address, End, tuple[Owner, ...], bool]] = Counter()
+        for one in self._before:
+            here = one.local.port in self._ports or (
+                one.remote.port not in self._ports and one.local.port <= one.remote.port
+            )
+            service, end = (one.local, End.SERVER) if here else (one.remote, End.CLIENT)
+            found[service, end, self._owners.get(one.inode, ()), one.unaccepted] += 1
+        return [Leftover(*what, number) for what, number in found.most_common()]
+
+    def _read_table(self) -> list[Socket]:
+        """Read the table, and ask for the owners that are not known yet; return what was read."""
         try:
             sockets = self._table.sockets(self._ports, time_wait=False)
         except KernelError as error:
             self.problem = str(error)
-            return
+            return []
         for one in sockets:
             if one.inode:
                 self._inodes.pop((one.local, one.remote), None)  # so that the newest stands last
@@ -174,6 +205,7 @@ class KernelView:
             self._service.ask(unknown)
         _shorten(self._inodes)
         _shorten(self._owners)
+        return sockets
 
     def answers(self, connection: Connection, *, wait: float = 0.0) -> dict[End, KernelAnswer]:
         """Return the kernel's answer for each endpoint of a connection that is on this machine.

@@ -106,6 +106,35 @@ time.sleep(60)
 """
 
 
+LEAKED = """
+import socket, sys, time
+with socket.create_server(("127.0.0.1", 8080)) as listener:
+    clients = [socket.create_connection(("127.0.0.1", 8080)) for _ in range(3)]
+    servers = [listener.accept()[0] for _ in clients[1:]]
+    for client in clients:
+        client.close()
+    print("leaked", flush=True)
+    sys.stdin.read()
+"""
+
+
+@needs_network
+def test_sockets_that_leaked_before_it_began_are_told_with_the_program_that_holds_them(net):
+    command = net.inside(sys.executable, "-c", LEAKED)
+    with subprocess.Popen(command, stdin=PIPE, stdout=PIPE, text=True) as leaking:
+        assert leaking.stdout.readline() == "leaked\n"
+        with net.live("-p", "8080", "--duration", "1") as live:
+            _, err = live.communicate(timeout=PATIENCE)
+        leaking.stdin.close()
+    held, queued = err.splitlines()
+    holder = rf"held by \S+ \(pid {leaking.pid}, user \w+\)"
+    assert re.match(rf"closeseq: 2 sockets at 127.0.0.1:8080, {holder}, are in CLOSE_WAIT already: ", held)
+    assert held.endswith("their peers have closed, and the program has not")
+    assert "1 socket at 127.0.0.1:8080, which no program has accepted, is in CLOSE_WAIT already" in queued
+    assert queued.endswith("its peer has closed, and the program has not")
+
+
+@needs_network
 def test_who_watches_only_loopback_is_told_how_to_watch_all(net):
     with net.live("-p", "8080", "--duration", "0") as process:
         assert process.said == "closeseq: watching lo, port 8080 (-i any: all interfaces); Ctrl-C ends it\n"
