@@ -68,8 +68,8 @@ def stopped_by_signals() -> Iterator[Stop]:
 
 LONG = 2.0  # seconds of writing at the end from which it is announced
 AGAIN = "a second Ctrl-C ends it at once"
-ASKING = 1.0  # seconds to ask the kernel about each group of problems, of which five are shown
-MOST_ASKED = 1000  # sockets whose owners are asked for at the end
+ASKING = 1.0  # seconds to ask the kernel about all groups of problems, of which fifteen may be shown
+MOST_ASKED = 1000  # sockets of a group whose owners are asked for at the end
 MOST_LEFTOVERS = 3  # services or programs whose sockets from before are named
 
 
@@ -110,6 +110,7 @@ class LiveRun:
         self._unsaved = False
         self._population: Sequence[PopulationFinding] = ()
         self._together = True  # closeseq has not failed at that
+        self._ask_until = 0.0  # of the monotonic clock
 
     def run(self, hint: str = "") -> Status:
         """Report until it is enough, then what is left and a summary; return the exit status.
@@ -172,6 +173,7 @@ class LiveRun:
         self.writer.write(last, last=True)
         if self.writer.form in {"timeline", "summary"}:
             unfinished = [one for one in last if one.kind is UpdateKind.OPEN]
+            self._ask_until = time.monotonic() + ASKING
             lines = closing(
                 self.session.monitor,
                 unfinished,
@@ -226,9 +228,10 @@ class LiveRun:
         found: Counter[str] = Counter()
         if self.kernel is None or group.end is None:
             return found
-        until = time.monotonic() + ASKING
+        if group.address is not None and not self.kernel.is_here(group.address.address):
+            return found
         for index in group.indices[:MOST_ASKED]:
-            if time.monotonic() > until:
+            if time.monotonic() > self._ask_until:
                 break
             seen = self.session.monitor.connection(index, UpdateKind.OPEN)
             one = self.kernel.answers(seen, wait=0.1).get(group.end)

@@ -220,7 +220,7 @@ class KernelView:
         for end in ENDS:
             local = connection.conversation.address(end)
             remote = connection.conversation.address(end.peer)
-            if self._is_here(local.address) and self.problem is None:
+            if self.is_here(local.address) and self.problem is None:
                 try:
                     socket = self._table.lookup(local, remote)
                 except KernelError as error:
@@ -250,7 +250,8 @@ class KernelView:
                 self._take(self._service.owners([inode], wait))
         return KernelAnswer(inferred, socket, self._owners.get(inode, ()), remembered=not held)
 
-    def _is_here(self, address: str) -> bool:
+    def is_here(self, address: str) -> bool:
+        """Whether sockets with this local address are in the namespace that is asked."""
         return address in self._addresses or is_loopback(address)
 
     def _take_owners(self) -> None:
