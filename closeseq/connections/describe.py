@@ -27,7 +27,7 @@ from closeseq.connections.orientation import clients, endpoints_of
 from closeseq.connections.sequence_space import POSITIONS
 from closeseq.connections.skeleton import StepChain, first_events
 from closeseq.connections.state import NEVER_NS, NONE
-from closeseq.connections.steps import some
+from closeseq.connections.steps import Wordings, some
 from closeseq.packets.segments import ACK, RST, SYN
 
 if TYPE_CHECKING:
@@ -188,7 +188,7 @@ def said(row: NDArray[np.int64], kept: KeptEvents, reasons: Reasons) -> Iterable
     """
     if not len(reasons):
         return repeat("")
-    texts, reset = reasons.texts(), (kept.flags[row] & RST > 0).tolist()
+    texts, reset = Wordings(reasons), (kept.flags[row] & RST > 0).tolist()
     return [
         texts.get(number, "") if one else ""
         for number, one in zip(kept.number[row].tolist(), reset, strict=True)

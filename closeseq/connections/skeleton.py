@@ -17,6 +17,7 @@ from closeseq.connections.compose import NO_REASONS, address_of, compose, tags
 from closeseq.connections.conversation import Address, Conversation, Opener
 from closeseq.connections.grouping import arrange, packed
 from closeseq.connections.orientation import clients, endpoints_of
+from closeseq.connections.steps import Wordings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -148,7 +149,7 @@ class Skeleton:
             successor=None
             if successor < 0
             else Wrapped(kept, successor, client, wrap, SUCCESSOR, KINDS_OF_EVENT),
-            reasons=NO_REASONS if self.shared else self._steps.reasons.texts(),
+            reasons=NO_REASONS if self.shared else Wordings(self._steps.reasons),
         )
 
     def ends(self, rows: NDArray[np.int64]) -> list[tuple[Address, Address]]:

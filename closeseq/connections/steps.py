@@ -7,6 +7,7 @@ connections, or all, with the rows that are theirs.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -19,9 +20,9 @@ from closeseq.packets.reset_reasons import MOST_BYTES, ReasonKind, ResetReason, 
 from closeseq.packets.segments import differences
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Sequence
 
-    from numpy.typing import NDArray
+    from numpy.typing import ArrayLike, NDArray
 
     from closeseq.connections.sequence_space import Batch
     from closeseq.connections.state import DiskColumns, Histories
@@ -71,6 +72,7 @@ class Reasons(ColumnTable):
     kind: NDArray[np.uint8] = column(np.uint8)  # a ReasonKind
     length: NDArray[np.uint8] = column(np.uint8)  # of what it says, in bytes
     octets: NDArray[np.uint8] = column(np.uint8, width=MOST_BYTES)  # what it says, filled up with zeros
+    _rows: dict[int, int] | None = None  # as `rows`; None: not computed since the table changed
 
     def add(self, reasons: Mapping[int, ResetReason]) -> None:
         """Keep what RSTs say, by packet number, as long as there is room for more."""
@@ -84,13 +86,46 @@ class Reasons(ColumnTable):
             octets=np.frombuffer(octets, np.uint8).reshape(-1, MOST_BYTES),
         )
 
-    def texts(self) -> dict[int, str]:
-        """Return what RSTs say, as text, by packet."""
-        columns = (self.number.tolist(), self.kind.tolist(), self.length.tolist(), self.octets)
-        return {
-            number: wording(ResetReason(ReasonKind(kind), octets[:length].tobytes()))
-            for number, kind, length, octets in zip(*columns, strict=True)
-        }
+    def grow(self, count: int, **values: ArrayLike) -> int:
+        """Append rows; return the index of the first.
+
+        Args:
+            count: how many, from 0.
+            values: by column; the columns that are not named get their defaults.
+        """
+        self._rows = None
+        return super().grow(count, **values)
+
+    @property
+    def rows(self) -> Mapping[int, int]:
+        """The row of each packet, by its number."""
+        if self._rows is None:
+            self._rows = {number: row for row, number in enumerate(self.number.tolist())}
+        return self._rows
+
+
+class Wordings(Mapping[int, str]):
+    """What RSTs say, as text, by packet.
+
+    Each is worded when it is asked for: there may be as many as MOST_REASONS, and few are of one connection.
+
+    Args:
+        reasons: of all RSTs that say any.
+    """
+
+    def __init__(self, reasons: Reasons) -> None:
+        self._reasons = reasons
+
+    def __getitem__(self, number: int) -> str:
+        said, row = self._reasons, self._reasons.rows[number]
+        octets = said.octets[row, : said.length[row]].tobytes()
+        return wording(ResetReason(ReasonKind(int(said.kind[row])), octets))
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._reasons.rows)
+
+    def __len__(self) -> int:
+        return len(self._reasons)
 
 
 class Steps:
