@@ -225,7 +225,8 @@ def _by_whom(case: Case, reset: Event) -> str:
     """Return who reset the connection, and in which phase."""
     sender = reset.sender
     aborts = [t for t, by in case.endings if by is reset and t.endpoint is sender]
-    if reset.ack is not None and aborts and aborts[0].before is not State.UNKNOWN:
+    known = not any(map(case.closed_unseen, ENDS))  # or it may have been in CLOSE_WAIT, say
+    if reset.ack is not None and aborts and aborts[0].before is not State.UNKNOWN and known:
         return f"{sender} reset it in {aborts[0].before} ({_when(case, reset)})"
     if reset.ack is not None:
         return f"{sender} reset it ({_when(case, reset)})"
@@ -239,6 +240,8 @@ def _when(case: Case, reset: Event) -> str:
     fins = sum(
         bool(case.close(end)) and case.close(end).began < (reset.time_ns, reset.packet) for end in ENDS
     )
+    if not fins and any(map(case.closed_unseen, ENDS)):
+        return f"#{reset.packet}, before any FIN that was captured"
     return f"#{reset.packet}, {('before any FIN', 'after one FIN', 'after both FINs')[fins]}"
 
 

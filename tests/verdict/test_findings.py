@@ -101,6 +101,13 @@ def test_a_reset_after_a_fin_does_not_show_who_closed_first_where_the_peer_may_h
     assert verdict.summary.startswith("server closed; ")
 
 
+def test_a_reset_is_not_said_to_come_before_any_fin_where_one_may_have_come_before_the_capture():
+    # Recorded from the server's ACK of the client's FIN on: it was in CLOSE_WAIT.
+    assert judged("S:A S:RA").verdict.summary == "server reset it (#2, before any FIN that was captured)"
+    seen = judged("C:A+5 S:A+5 C:A S:RA").verdict.summary
+    assert seen == "server reset it in ESTABLISHED (#4, before any FIN)"
+
+
 def test_what_rests_on_an_absence_is_assumed_when_the_capture_lost_packets():
     certain = the(judged(OPEN + "C:FA S:A", wait=75), "stuck-close-wait")
     doubtful = the(judged(OPEN + "C:FA S:A", wait=75, dropped=1), "stuck-close-wait")
