@@ -69,9 +69,8 @@ class Throttle:
 
     def __init__(self) -> None:
         self._alike: dict[tuple[UpdateKind, Pattern], Allowance] = {}
-        self._stuck: set[tuple[str, FindingCode, End | None]] = (
-            set()
-        )  # shapes shown in a block, and with what
+        # Of what was shown in a block as stuck: its shape, the finding, and the endpoint.
+        self._stuck: set[tuple[str, FindingCode, End | None]] = set()
         self._rest: Counter[tuple[UpdateKind, Pattern]] = Counter()
         self._next_counts = 0.0
         self._blocks = {grave: Allowance(most) for grave, most in BLOCKS.items()}

@@ -34,9 +34,8 @@ if TYPE_CHECKING:
 
 # The least weight of all signs of a forgery together: a strong one, or several. Less is chance.
 NAMED_FROM = 4
-ACCEPTED_WITHIN_NS = (
-    SECOND  # a program that accepts in time has done so, and what resets at once does it then
-)
+# A program that accepts in time has done so by then, and what resets at once has reset.
+ACCEPTED_WITHIN_NS = SECOND
 
 
 @value
