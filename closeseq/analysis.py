@@ -19,7 +19,7 @@ from closeseq.classes.members import ConnectionClass, ConnectionClasses
 from closeseq.connection import Connection
 from closeseq.connections import Connections
 from closeseq.judging import Judging
-from closeseq.reading import Reader, Reading
+from closeseq.reading import BatchCounts, Halves, Reader, Reading
 from closeseq.settings import SECOND, Limits, Settings, nanoseconds, settings_of
 from closeseq.tables.columns import NumpyTables, joined, tabulated
 from closeseq.verdict.fault import Faults
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from closeseq.classes import Classified, Outcome
     from closeseq.connections.conversation import Conversation
     from closeseq.connections.idling import Closes
+    from closeseq.connections.pairs import TablePart
     from closeseq.connections.strays import Encounters
     from closeseq.errors import CaptureError
     from closeseq.packets.segments import Segments
@@ -177,7 +178,7 @@ def analyze_chain(
         count: stop after this many packets; None reads all.
         progress: is called after each batch with the bytes consumed and the size of all, if known.
         jobs: how many processes judge connections, as for `Analysis`; with more than one, one more reads the
-            files ahead.
+            files ahead, and finds which connection each segment is of.
 
     Returns:
         The analysis; where a file is damaged, that of what was read, with `reading.error`.
@@ -189,8 +190,8 @@ def analyze_chain(
     analysis = Analysis(chain.paths[0], settings, jobs)
     reading = analysis.reading
     reading.empty, reading.beside = chain.empty, chain.beside
-    ahead = (processors() if jobs is None else jobs) > 1
-    Reader(reading, analysis.feed, count, progress, ahead=ahead).read(chain.paths)
+    halves = analysis.halves if (processors() if jobs is None else jobs) > 1 else None
+    Reader(reading, analysis.feed, count, progress, halves=halves).read(chain.paths)
     errors = reading.files.errors()
     if errors and not reading.packets:
         raise errors[0]
@@ -250,10 +251,26 @@ class Analysis(Judging, Sequence[Connection]):
 
         What was computed of the earlier ones (`classes`, `closes`, the counts) is computed anew.
         """
-        self.reading.see(segments)
+        self.reading.see(BatchCounts.of(segments))
         self._add(segments)
         self.__dict__.pop("closes", None)
         self.__dict__.pop("classes", None)  # they are of what has been fed
+
+    @property
+    def halves(self) -> Halves:
+        """How segments are fed to a new analysis, once and for all, by two processes."""
+        connections = self._connections
+
+        def join(part: TablePart) -> None:
+            connections.join(part)
+            self.reading.copies = connections.copies
+
+        return Halves(
+            lambda segments: connections.assign(self._wanted(segments)),
+            connections.follow,
+            connections.parts,
+            join,
+        )
 
     @property
     def now_ns(self) -> int:

@@ -67,8 +67,11 @@ class Judging:
 
     def _add(self, segments: Segments) -> None:
         """Add the segments of a batch that were asked for, after those added before."""
-        self._connections.feed(narrow(segments, self.settings.ports, self.settings.hosts))
+        self._connections.feed(self._wanted(segments))
         self.reading.copies = self._connections.copies
+
+    def _wanted(self, segments: Segments) -> Segments:
+        return narrow(segments, self.settings.ports, self.settings.hosts)
 
     def _judged(
         self,

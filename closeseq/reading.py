@@ -6,14 +6,14 @@ from collections import Counter
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from stat import S_ISREG
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeAlias
 
 from closeseq.errors import CaptureError
 from closeseq.packets.frames import File, Files
 from closeseq.workers.pool import can_fork, made_ahead
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from closeseq.packets.frames import Frames
     from closeseq.packets.segments import Segments
@@ -47,24 +47,49 @@ class Reading:
         known = [one for one in (self.last_ns, self.ended_ns) if one is not None]
         return max(known, default=None)
 
-    def see(self, segments: Segments) -> None:
+    def see(self, batch: BatchCounts) -> None:
         """Take in the times of a batch's segments, those that were asked for and all others."""
-        if len(segments):
-            first, last = int(segments.time_ns.min()), int(segments.time_ns.max())
+        if batch.times is not None:
+            first, last = batch.times
             self.first_ns = first if self.first_ns is None else min(first, self.first_ns)
             self.last_ns = last if self.last_ns is None else max(last, self.last_ns)
 
-    def add(self, packets: int, segments: Segments) -> None:
+    def add(self, packets: int, batch: BatchCounts) -> None:
         """Count a batch.
 
         Args:
             packets: captured packets in it, also those that gave no segment.
-            segments: what was decoded of them; its counts of skipped frames and remarks are added.
+            batch: what was decoded of them; its counts of skipped frames and remarks are added.
         """
         self.packets += packets
-        self.segments += len(segments)
-        self.skipped = dict(Counter(self.skipped) + Counter(segments.skipped))
-        self.notes = dict(Counter(self.notes) + Counter(segments.notes))
+        self.segments += batch.segments
+        self.skipped = dict(Counter(self.skipped) + Counter(batch.skipped))
+        self.notes = dict(Counter(self.notes) + Counter(batch.notes))
+
+
+class BatchCounts(NamedTuple):
+    """What there is to count of a batch."""
+
+    segments: int
+    skipped: Mapping[str, int]  # as in Segments
+    notes: Mapping[str, int]  # likewise
+    times: tuple[int, int] | None  # of the earliest segment and the latest, since the Unix epoch
+
+    @classmethod
+    def of(cls, segments: Segments) -> Self:
+        """Count the segments of a batch."""
+        time_ns = segments.time_ns
+        times = (int(time_ns.min()), int(time_ns.max())) if len(segments) else None
+        return cls(len(segments), segments.skipped, segments.notes, times)
+
+
+class Halves(NamedTuple):
+    """How batches are fed in two halves, of which another process does the first."""
+
+    first: Callable[[Segments], Any]
+    second: Callable[[Any], None]  # is given what the first one returned
+    left: Callable[[], Iterator[Any]]  # what all first halves leave, at the end
+    join: Callable[[Any], None]  # takes in each of these
 
 
 class Begun(NamedTuple):
@@ -76,12 +101,19 @@ class Begun(NamedTuple):
 class Decoded(NamedTuple):
     """A batch of that file."""
 
-    segments: Segments
+    counts: BatchCounts
+    fed: Any  # its segments, or what the first half made of them
     packets: int  # frames in the batch, also those that gave no segment
     first_ns: int  # time of its earliest packet; 0 without any
     last_ns: int  # and of its latest
     position: int  # bytes of the file that were used so far
     size: int | None  # bytes of it, if known
+
+
+class Left(NamedTuple):
+    """All files are read, and the first halves have left this."""
+
+    part: Any
 
 
 class Ended(NamedTuple):
@@ -93,6 +125,9 @@ class Ended(NamedTuple):
     error: CaptureError | None  # why it cannot be read to its end
 
 
+Step: TypeAlias = Begun | Decoded | Ended | Left
+
+
 class Reader:
     """Reads the files of a capture, one after the other.
 
@@ -101,7 +136,7 @@ class Reader:
         feed: takes the segments, batch by batch.
         count: stop after this many packets.
         progress: is called after each batch with the bytes consumed and the size of all, if known.
-        ahead: whether another process may read and decode large files, while earlier batches are fed.
+        halves: how to feed while another process reads large files, decodes them, and does the first half.
         decoder: decodes, and keeps the fragments of unfinished packets; by default a new one.
     """
 
@@ -112,14 +147,14 @@ class Reader:
         count: int | None = None,
         progress: Callable[[int, int | None], None] | None = None,
         *,
-        ahead: bool = False,
+        halves: Halves | None = None,
         decoder: Decoder | None = None,
     ) -> None:
         self._reading = reading
         self._feed = feed
         self._count = count
         self._progress = progress
-        self._ahead = ahead
+        self._halves = halves
         self._decoder = decoder
         self._size: int | None = None  # bytes of several files, if known
         self._done = 0  # bytes of the files before
@@ -135,23 +170,27 @@ class Reader:
         """
         size = _size(paths)
         self._size = size if len(paths) > 1 else None  # a single file's comes with each batch
-        steps = _steps(paths, self._count, self._decoder)
-        if self._ahead and can_fork() and size is not None and size >= LARGE:
-            steps = made_ahead(steps)
+        steps: Iterator[Step] = _steps(paths, self._count, self._decoder)
+        halves, feed = self._halves, self._feed
+        if halves is not None and can_fork() and size is not None and size >= LARGE:
+            steps, feed = made_ahead(_half_fed(steps, halves)), halves.second
         file = File("", 0)
         for step in steps:
             if isinstance(step, Begun):
                 file = self._reading.files.add(step.path, self._reading.packets)
             elif isinstance(step, Decoded):
-                self._add(step, file)
-            else:
+                self._add(step, file, feed)
+            elif isinstance(step, Ended):
                 self._end(step, file)
+            elif halves is not None:
+                halves.join(step.part)
 
-    def _add(self, batch: Decoded, file: File) -> None:
+    def _add(self, batch: Decoded, file: File, feed: Callable[[Any], None]) -> None:
         if batch.packets:
             file.add(batch.packets, batch.first_ns, batch.last_ns)
-        self._reading.add(batch.packets, batch.segments)
-        self._feed(batch.segments)
+        self._reading.add(batch.packets, batch.counts)
+        self._reading.see(batch.counts)
+        feed(batch.fed)
         if self._progress is not None:
             size = batch.size if self._size is None else self._size
             self._progress(self._done + batch.position, size)
@@ -165,9 +204,7 @@ class Reader:
         file.error = ended.error
 
 
-def _steps(
-    paths: Sequence[str], count: int | None, given: Decoder | None
-) -> Iterator[Begun | Decoded | Ended]:
+def _steps(paths: Sequence[str], count: int | None, given: Decoder | None) -> Iterator[Step]:
     """Yield what is read of files, up to `count` packets."""
     from closeseq.capture import open_capture
     from closeseq.segments import Decoder
@@ -190,7 +227,8 @@ def _steps(
                     packets += len(batch)
                     first_ns, last_ns = _times(batch)
                     segments = decoder.decode(batch)
-                    yield Decoded(segments, len(batch), first_ns, last_ns, capture.position, capture.size)
+                    counts, place = BatchCounts.of(segments), (capture.position, capture.size)
+                    yield Decoded(counts, segments, len(batch), first_ns, last_ns, *place)
                     if packets == count:
                         break
             except CaptureError as error:
@@ -198,6 +236,13 @@ def _steps(
             yield Ended(capture.position, capture.dropped, capture.ended_ns, trouble)
         if packets == count:
             return
+
+
+def _half_fed(steps: Iterator[Step], halves: Halves) -> Iterator[Step]:
+    """Yield the same, after the first half; at the end what that leaves."""
+    for step in steps:
+        yield step._replace(fed=halves.first(step.fed)) if isinstance(step, Decoded) else step
+    yield from map(Left, halves.left())
 
 
 def _times(frames: Frames) -> tuple[int, int]:

@@ -10,6 +10,7 @@ import pytest
 import closeseq
 from closeseq.analysis import Analysis
 from closeseq.capture import open_capture
+from closeseq.reading import BatchCounts
 from closeseq.segments import decode
 from places import CAPTURES
 
@@ -25,7 +26,7 @@ def fed_in_batches(path: Path, size: int) -> Analysis:
     with open_capture(str(path), batch=size) as capture:
         for frames in capture.batches():
             segments = decode(frames)
-            analysis.reading.add(len(frames), segments)
+            analysis.reading.add(len(frames), BatchCounts.of(segments))
             analysis.feed(segments)
     return analysis
 

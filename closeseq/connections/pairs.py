@@ -12,7 +12,7 @@ that two pairs share costs one more comparison and never merges them.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -24,15 +24,16 @@ from closeseq.connections.vlans import Lanes, pair_order
 from closeseq.packets.segments import ACK, FIN, SYN
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
-    from closeseq.connections.state import DiskColumns
+    from closeseq.connections.state import ColumnTable, DiskColumns
     from closeseq.packets.segments import Segments
 
 FREE = -1  # in a slot; below it: taken by a row of the keys that are being looked up
 FEWEST_SLOTS = 1024
+PART = 1 << 16  # rows of a table that are handed over at once: some megabytes
 
 
 class PairIndex:
@@ -142,6 +143,47 @@ class Rows:
 
 
 @dataclass(frozen=True, slots=True)
+class Beginnings:
+    """What a batch begins: connections, and the numbers of ends of which none was known before."""
+
+    connections: int
+    side: NDArray[np.int64]  # indices into Sides
+    origin: NDArray[np.uint32]  # of each of these, the number that is relative 0
+
+
+class AssignedBatch(NamedTuple):
+    """A batch, and which connection each of its segments is of. It can be handed to another process."""
+
+    segments: Segments  # as captured
+    rows: Rows  # of these, without duplicates; at least one
+    begun: Beginnings
+
+
+# The columns that belong to `PairTable.assign`: what follows on it reads none of them, and it none of the
+# others. So both can be done by two processes, each with tables of its own, which are joined at the end.
+ASSIGNED = {
+    "pairs": tuple(Pairs.declared()),
+    "histories": (
+        *("id", "pair", "incarnation", "successor", "first_sender", "first_ns", "last_ns"),
+        *("copies", "elsewhere", "repeated_resets", "only_syns"),
+    ),
+    "sides": (
+        *("syn", "syn_raw", "packets", "bytes", "dsacks", "doubled", "delivered"),
+        *("fin_again", "fin_again_ns", "fin_again_later"),
+    ),
+}
+
+
+class TablePart(NamedTuple):
+    """Some rows of the columns that belong to `PairTable.assign`."""
+
+    table: str
+    first: int  # row
+    columns: dict[str, NDArray[Any]]
+    copies_dropped: int  # of the whole table
+
+
+@dataclass(frozen=True, slots=True)
 class BatchDuplicates:
     """A batch, and which of its rows are duplicates of which kind."""
 
@@ -171,15 +213,16 @@ class PairTable:
         self._copies_dropped = 0
         self.replaced = np.empty(0, np.int64)  # connections whose successors came with the last batch
 
-    def assign(self, segments: Segments) -> Rows:
+    def assign(self, segments: Segments) -> tuple[Rows, Beginnings]:
         """Find each row's connection; make new ones where they begin.
 
         Args:
             segments: a batch, which follows those before; at least one row.
 
         Returns:
-            The rows but for duplicates, which are counted with their connections.
+            The rows but for duplicates, which are counted with their connections; and what begins with them.
         """
+        before = len(self.histories)
         sender = senders(segments)
         words = pair_words(segments, sender)
         order, begins = arrange(words)
@@ -204,10 +247,42 @@ class PairTable:
             BatchDuplicates(segments, order, sender, kind, duplicate, pair), rows, pair_kept
         )
         self.pairs.present[pair_kept[rows.start]] = rows.connection  # of several runs the last one stays
-        if len(index):
-            self._find_origins(lines, rows)
-            self._count(lines, rows, segments)
-        return rows
+        if not len(index):
+            return rows, Beginnings(0, np.empty(0, np.int64), np.empty(0, np.uint32))
+        side, origin = self._origins(lines, rows)
+        begun = Beginnings(len(self.histories) - before, side, origin)
+        self._begin(begun)
+        self._see_syns(lines, rows)
+        self._count(lines, rows, segments)
+        return rows, begun
+
+    def follow(self, begun: Beginnings) -> None:
+        """Begin what another table's `assign` has begun; `join` brings the columns that belong to that."""
+        self.histories.grow(begun.connections)
+        self.sides.grow(2 * begun.connections)
+        self._begin(begun)
+
+    def parts(self) -> Iterator[TablePart]:
+        """Yield all that `assign` has filled in."""
+        for name, columns in ASSIGNED.items():
+            table: ColumnTable = getattr(self, name)
+            for first in range(0, len(table), PART):
+                some = {column: getattr(table, column)[first : first + PART] for column in columns}
+                yield TablePart(name, first, some, self._copies_dropped)
+
+    def join(self, part: TablePart) -> None:
+        """Take in a part of the table whose `assign` this one has followed."""
+        table: ColumnTable = getattr(self, part.table)
+        for name, values in part.columns.items():
+            past = part.first + len(values)
+            table.grow(max(past - len(table), 0))
+            getattr(table, name)[part.first : past] = values
+        self._copies_dropped = part.copies_dropped
+
+    def _begin(self, begun: Beginnings) -> None:
+        sides, side = self.sides, begun.side
+        sides.known[side] = True
+        sides.origin[side] = sides.last_raw[side] = begun.origin
 
     @property
     def copies(self) -> int:
@@ -287,16 +362,25 @@ class PairTable:
         self.histories.successor[self.replaced] = connection[replaced]
         return Rows(lines.index, lines.sender, start, connection)
 
-    def _find_origins(self, lines: PairRows, rows: Rows) -> None:
-        """Set the number that is relative 0 of every end for which these rows are the first to give it."""
+    def _origins(self, lines: PairRows, rows: Rows) -> tuple[NDArray[np.int64], NDArray[np.uint32]]:
+        """Return the ends for which these rows are the first to give their relative 0, and that number."""
         end_of_run = rows.start + rows.length
+        sides, origins = [], []
         for end in (0, 1):
             source = lines.first_numbers(end)[rows.start]
             side = 2 * rows.connection + end
             new = ~self.sides.known[side] & (source < end_of_run)
-            origin, side = lines.origin(end, source[new]), side[new]
-            self.sides.known[side] = True
-            self.sides.origin[side] = self.sides.last_raw[side] = origin
+            sides.append(side[new])
+            origins.append(lines.origin(end, source[new]))
+        return np.concatenate(sides), np.concatenate(origins)
+
+    def _see_syns(self, lines: PairRows, rows: Rows) -> None:
+        """Keep the number of each end's first SYN."""
+        syn = np.flatnonzero(lines.flags & SYN)
+        run = np.searchsorted(rows.start, syn, side="right") - 1
+        side, first = np.unique(2 * rows.connection[run] + rows.sender[syn], return_index=True)
+        new = ~self.sides.syn[side]
+        self.sides.syn[side[new]], self.sides.syn_raw[side[new]] = True, lines.seq[syn[first[new]]]
 
     def _count(self, lines: PairRows, rows: Rows, segments: Segments) -> None:
         """Count packets and bytes, and keep the times."""

@@ -41,8 +41,9 @@ def events(batch: Batch, histories: Histories, sides: Sides) -> NDArray[np.bool_
         One entry a row, in the order by connection.
     """
     senders, segments, numbers = batch.senders, batch.segments, batch.numbers
+    covers = covers_syn(batch, sides) | covers_fin(batch, sides)
     major = first_of_kind(batch, sides)
-    covers = (covers_syn(batch, sides) | covers_fin(batch, sides)) & ~major
+    covers &= ~major
     covers &= segments.flags & (SYN | FIN | RST) == 0
     beyond = (numbers.sent_by_peer != NONE) & (numbers.ack > numbers.sent_by_peer)
     shows_gap = (numbers.position == GAP) & (segments.length == 0)
@@ -90,24 +91,16 @@ def covers_syn(batch: Batch, sides: Sides) -> NDArray[np.bool_]:
 
     Args:
         batch: the rows of a batch.
-        sides: of all connections; keeps the number of each endpoint's first SYN.
+        sides: of all connections; the batch's SYNs are not counted yet.
 
     Returns:
         A mask, in the order by sender.
     """
     senders = batch.senders
-    syn = batch.segments.flags & SYN > 0
-    known = (
-        senders.of_peer(rank(syn, senders.start, senders.length), np.zeros(len(senders.start), np.int64)) > 0
-    )
-    result: NDArray[np.bool_] = batch.numbers.first_ack & (
-        known | senders.spread(sides.syn[senders.side ^ 1])
-    )
-
-    first = np.flatnonzero(syn)
-    side = senders.spread(senders.side)[first]
-    new = (np.diff(side, prepend=-1) != 0) & ~sides.syn[side]
-    sides.syn[side[new]], sides.syn_raw[side[new]] = True, batch.segments.seq[first[new]]
+    syns = rank(batch.segments.flags & SYN > 0, senders.start, senders.length)
+    syns += senders.spread(sides.syns[senders.side])
+    of_peer = senders.of_peer(syns, sides.syns[senders.side ^ 1])
+    result: NDArray[np.bool_] = batch.numbers.first_ack & (of_peer > 0)
     return result
 
 

@@ -76,12 +76,14 @@ class Senders:
         shifted[self.start] = carried
         return shifted
 
-    def of_peer(self, running: NDArray[np.int64], carried: NDArray[np.int64]) -> NDArray[np.int64]:
+    def of_peer(
+        self, running: NDArray[np.int64], carried: NDArray[np.signedinteger[Any]]
+    ) -> NDArray[np.int64]:
         """Return the peer's running value before each row.
 
         Args:
             running: int64, the value after each row, by sender.
-            carried: int64, the value of each group's peer before this batch.
+            carried: the value of each group's peer before this batch.
         """
         return np.where(self.newest >= 0, running[self.newest], self.spread(carried))
 

@@ -13,7 +13,7 @@ from closeseq.connections.grouping import arrange, hashed, packed, renumbered
 from closeseq.connections.holes import Holes
 from closeseq.connections.idling import closes
 from closeseq.connections.orientation import ClientGuess, clients
-from closeseq.connections.pairs import PairTable
+from closeseq.connections.pairs import AssignedBatch, PairTable
 from closeseq.connections.relevance import events
 from closeseq.connections.sequence_space import Batch, Senders, number
 from closeseq.connections.skeleton import Skeleton, skeletons
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from closeseq.connections.conversation import Address, Conversation
     from closeseq.connections.idling import Closes
+    from closeseq.connections.pairs import TablePart
     from closeseq.connections.state import ColumnTable, Pairs
     from closeseq.connections.steps import Extent
     from closeseq.connections.strays import Encounters, Stray
@@ -83,26 +84,62 @@ class Connections:
 
     def feed(self, segments: Segments) -> None:
         """Add the segments of a batch, which follow those of the batches before in the capture."""
-        self._clients = None
+        self._add(self.assign(segments))
+
+    def assign(self, segments: Segments) -> AssignedBatch | None:
+        """Do the first half of `feed`: find the connections of a batch's segments.
+
+        Another process may do it, in these connections as it sees them, while this one goes on with earlier
+        batches (`follow`). It hands over its `parts` at the end.
+
+        Args:
+            segments: of a batch, which follow those of the batches before in the capture.
+
+        Returns:
+            The batch; None where nothing of it counts.
+        """
         if not len(segments):
+            return None
+        rows, begun = self._table.assign(segments)
+        if not len(rows.index):
+            return None
+        self._release(len(segments))
+        return AssignedBatch(segments, rows, begun)
+
+    def follow(self, batch: AssignedBatch | None) -> None:
+        """Do the second half of `feed`, where another process has done the first."""
+        if batch is not None:
+            self._table.follow(batch.begun)
+            self._release(len(batch.segments))
+        self._add(batch)
+
+    def parts(self) -> Iterator[TablePart]:
+        """Yield what `assign` has left, for the process that has followed."""
+        return self._table.parts()
+
+    def join(self, part: TablePart) -> None:
+        """Take in what `assign` has left in another process. When all is there, nothing more can be fed."""
+        self._table.join(part)
+        self._release(len(next(iter(part.columns.values()))))
+
+    def _add(self, assigned: AssignedBatch | None) -> None:
+        self._clients = None
+        if assigned is None:
             self.touched = np.empty(0, np.int64)
             return
-        rows = self._table.assign(segments)
-        self.touched = np.unique(rows.connection)
-        if not len(rows.index):
-            return
-        histories, sides = self._table.histories, self._table.sides
+        rows = assigned.rows
         senders = Senders(rows)
-        sent = segments.take(rows.index[senders.order])
+        sent = assigned.segments.take(rows.index[senders.order])
+        self.touched = np.unique(rows.connection)
+        histories, sides = self._table.histories, self._table.sides
         numbers = number(senders, sent, sides)
         self._holes.add(senders, sent, numbers, sides)
         batch = Batch(rows, np.repeat(rows.connection, rows.length), senders, sent, numbers)
         measure(batch, histories, sides)
         away = elsewhere(senders, sent, sides)
         self._steps.add(batch, events(batch, histories, sides), histories, away)
-        if segments.reasons:
-            self._steps.reasons.add(segments.reasons)
-        self._release(len(segments))
+        if sent.reasons:
+            self._steps.reasons.add(sent.reasons)
 
     @property
     def first_ns(self) -> NDArray[np.int64]:

@@ -95,7 +95,6 @@ def look(terms: Terms, portion: Portion) -> Looked:
     reading, decoder = Reading(portion.path), Decoder(portion.fragments)
 
     def feed(segments: Segments) -> None:
-        reading.see(segments)
         wanted = narrow(segments, terms.settings.ports, terms.settings.hosts)
         if len(wanted):
             found.append(keys.rows_of(wanted, terms.key))

@@ -19,7 +19,7 @@ from closeseq.connections import Connections
 from closeseq.connections.state import ColumnTable, column
 from closeseq.connections.steps import FAR_NS
 from closeseq.judging import Judging
-from closeseq.reading import Reading
+from closeseq.reading import BatchCounts, Reading
 from closeseq.settings import SECOND, Settings
 from closeseq.verdict.model import FindingCode
 from closeseq.watch.census import Census
@@ -108,11 +108,12 @@ class Monitor(Judging):
             packets: how many, of any protocol.
             segments: TCP segments, one row each, which follow those fed before.
         """
-        self.reading.add(packets, segments)
+        counts = BatchCounts.of(segments)
+        self.reading.add(packets, counts)
         self.changed = np.empty(0, np.int64)
         if not len(segments):
             return
-        self.reading.see(segments)
+        self.reading.see(counts)
         self._add(segments)
         self._touch(self._connections.touched)
         self.changed = self._connections.numbers[self._connections.touched]

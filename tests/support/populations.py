@@ -11,6 +11,7 @@ import numpy as np
 from capture_files import RAW, Packet
 from closeseq.analysis import Analysis
 from closeseq.packets.segments import COLUMNS, DTYPES, Segments
+from closeseq.reading import BatchCounts
 from closeseq.script import ADDRESSES, PORTS, segments
 from frame_bytes import tcp
 
@@ -21,7 +22,7 @@ def captured(scripts, **options) -> Analysis:
     """Return the analysis of connections; options as of `together`."""
     analysis = Analysis("made.pcap")
     made = together(scripts, **options)
-    analysis.reading.add(len(made), made)
+    analysis.reading.add(len(made), BatchCounts.of(made))
     analysis.feed(made)
     return analysis
 

@@ -12,6 +12,7 @@ from closeseq.analysis import Analysis
 from closeseq.connections.idling import NOT
 from closeseq.connections.strays import MOST
 from closeseq.lab.experiments import experiments
+from closeseq.reading import BatchCounts
 from closeseq.script import PORTS
 from closeseq.settings import SECOND, EphemeralPorts, Settings, Timers
 from closeseq.verdict import vocabulary
@@ -204,7 +205,7 @@ def forgotten(script, *, last, way="dst", change=lambda _rows: None):
         getattr(rows, f"{name}_low")[own] = ELSEWHERE
     change(rows)
     analysis = Analysis("made.pcap")
-    analysis.reading.add(len(rows), rows)
+    analysis.reading.add(len(rows), BatchCounts.of(rows))
     analysis.feed(rows)
     return analysis
 
