@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from ipaddress import ip_address
+from operator import index
 from typing import Any
 
 SECOND = 1_000_000_000  # nanoseconds
@@ -117,12 +118,8 @@ def settings_of(
         ValueError: a port that is none, a host that is no IP address, a time below zero, a number of ports
             that is none, or a system whose timers are not known.
     """
-    ports = frozenset(_several(port))
-    for one in ports:
-        if not 0 <= one <= HIGHEST_PORT:
-            raise ValueError(f"{one} is not a port; ports are 0 to {HIGHEST_PORT}")
     return Settings(
-        ports=ports,
+        ports=frozenset(map(_port, _several(port))),
         hosts=frozenset(str(ip_address(one)) for one in _several(host)),
         limits=Limits(stuck_after_ns=nanoseconds(stuck_after)),
         timers=_timers(os, time_wait, fin_timeout),
@@ -139,6 +136,16 @@ def nanoseconds(seconds: float) -> int:
     if not seconds >= 0:
         raise ValueError(f"{seconds} is not a length of time in seconds")
     return round(min(seconds, FOREVER) * SECOND)
+
+
+def _port(given: Any) -> int:
+    try:
+        number = index(given)
+    except TypeError:
+        number = -1
+    if not 0 <= number <= HIGHEST_PORT:
+        raise ValueError(f"{given!r} is not a port; ports are 0 to {HIGHEST_PORT}")
+    return number
 
 
 def _several(given: Any) -> Iterable[Any]:

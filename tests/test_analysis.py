@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 
 import closeseq
@@ -84,6 +85,10 @@ def test_a_port_chooses_connections_and_says_which_end_is_the_server():
     assert len(closeseq.analyze(path, port=port)) == len(closeseq.analyze(path))
     assert len(closeseq.analyze(path, port=[1, 2])) == 0
     assert closeseq.analyze(path, port=1).reading.segments > 0
+    assert len(closeseq.analyze(path, port=np.int64(port))) == len(closeseq.analyze(path))
+    for none in ("http", 8080.0, -1, 65536):
+        with pytest.raises(ValueError, match=f"{none!r} is not a port; ports are 0 to 65535"):
+            closeseq.analyze(path, port=none)
 
 
 def test_a_host_chooses_connections():

@@ -250,8 +250,9 @@ def _kernel_view(request: LiveRequest, service: OwnerService | None, at_end: Exi
         if request.kernel:
             raise Refusal(str(error)) from error
         return None
-    ports = request.monitor.reading.settings.ports
-    return KernelView(table, service, own_addresses(), ports, _kernel_resets(request, at_end))
+    settings = request.monitor.reading.settings
+    resets = _kernel_resets(request, at_end)
+    return KernelView(table, service, own_addresses(), settings.ports, resets, hosts=settings.hosts)
 
 
 def _kernel_resets(request: LiveRequest, at_end: ExitStack) -> KernelResets | None:

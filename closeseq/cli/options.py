@@ -33,11 +33,14 @@ def seconds(text: str | float) -> float:
 def host(text: str) -> str:
     """Return an IP address as closeseq writes it; names are not looked up, here or anywhere.
 
+    An IPv6 address may stand in brackets, as it does beside a port.
+
     Raises:
         BadParameter: it is no IP address.
     """
+    bare = text[1:-1] if text.startswith("[") and text.endswith("]") and ":" in text else text
     try:
-        return str(ip_address(text))
+        return str(ip_address(bare))
     except ValueError as error:
         raise click.BadParameter(f"{text!r} is not an IP address; names are never looked up") from error
 

@@ -132,6 +132,7 @@ class KernelView:
         addresses: the namespace's own addresses; only endpoints there, or on loopback, have a socket here.
         ports: only sockets with one of these ports are looked at; empty: all.
         resets: knows why the kernel sent a RST; None where that is not possible.
+        hosts: only leftovers with one of these IP addresses are told; empty: all.
     """
 
     def __init__(
@@ -141,6 +142,8 @@ class KernelView:
         addresses: Iterable[str],
         ports: frozenset[int] = frozenset(),
         resets: KernelResets | None = None,
+        *,
+        hosts: frozenset[str] = frozenset(),
     ) -> None:
         self._table = table
         self._service = service
@@ -151,7 +154,12 @@ class KernelView:
         self._owners: dict[int, tuple[Owner, ...]] = {}
         self.problem: str | None = None  # why the kernel cannot be asked any more
         # The first time also imports modules, so it does not count as a look's cost.
-        self._before = [one for one in self._read_table() if one.state is State.CLOSE_WAIT]
+        self._before = [
+            one
+            for one in self._read_table()
+            if one.state is State.CLOSE_WAIT
+            and (not hosts or not hosts.isdisjoint((one.local.address, one.remote.address)))
+        ]
         self._next_look = time.monotonic() + LOOK_AGAIN
 
     def close(self) -> None:

@@ -385,6 +385,7 @@ def test_ports_hosts_connections_and_counts_choose():
     assert ids("-p", "1", "-p", "8080") == everything
     assert ids("--host", "127.0.0.1") == everything
     assert ids("--host", "192.0.2.1") == []
+    assert ids("--host", "[::1]") == []  # as it stands beside a port
     assert ids("--connection", "2") == [2]
     assert ids("-c", "1") == [1]
 

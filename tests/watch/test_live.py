@@ -125,7 +125,10 @@ def test_sockets_that_leaked_before_it_began_are_told_with_the_program_that_hold
         assert leaking.stdout.readline() == "leaked\n"
         with net.live("-p", "8080", "--duration", "1") as live:
             _, err = live.communicate(timeout=PATIENCE)
+        with net.live("-p", "8080", "--host", "127.0.0.9", "--duration", "0") as others:
+            _, err_of_others = others.communicate(timeout=PATIENCE)
         leaking.stdin.close()
+    assert "CLOSE_WAIT" not in err_of_others
     held, queued = err.splitlines()
     holder = rf"held by \S+ \(pid {leaking.pid}, user \w+\)"
     assert re.match(rf"closeseq: 2 sockets at 127.0.0.1:8080, {holder}, are in CLOSE_WAIT already: ", held)
