@@ -34,6 +34,7 @@ RECORDS = SIZES | {
     "interfaces": 150,
     "time-backwards": 2000,  # what closes alike is judged and drawn together
     "time-still": 2000,
+    "resets-with-text": 600,
     "syn-flood": 100,
     "syn-again": 60,
 }

@@ -373,7 +373,7 @@ class Classes:
             return Number(int(value), leaf_form(leaf), 0, tape)
 
         try:
-            conversation = placed(skeleton.conversation(row, wrap), tape.wording)
+            conversation = placed(skeleton.conversation(row, wrap), tape.wording, skeleton.reasons)
             connection = self._connection(conversation, wrap, contained=False)
             outcome = Outcome.of(connection)
             template = self._template(connection, tape.wording)

@@ -15,11 +15,11 @@ from dataclasses import replace
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
-from closeseq.connections.conversation import Address, End
+from closeseq.connections.conversation import Address, End, Event, Traffic
 from closeseq.connections.skeleton import Leaf, Name
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from closeseq.connections.conversation import Conversation
 
@@ -221,9 +221,27 @@ class AddressHole(Address):
         return self.wording.mark(str, self.end)
 
 
-def placed(conversation: Conversation, wording: Wording) -> Conversation:
-    """Return a conversation whose addresses leave holes in texts, which `wording` keeps."""
-    client = AddressHole.of(conversation.client, End.CLIENT, wording)
+def placed(conversation: Conversation, wording: Wording, reasons: Mapping[int, str]) -> Conversation:
+    """Return a conversation whose addresses, and what its RSTs say, leave holes in texts.
+
+    Args:
+        conversation: of a skeleton, on noting numbers.
+        wording: keeps the holes.
+        reasons: what RSTs say, by packet.
+    """
+    marks: dict[str, str] = {}  # by what is said: those that say the same are equal, as in the skeleton
+
+    def step_of(step: Event | Traffic) -> Event | Traffic:
+        if isinstance(step, Traffic) or not step.reason:
+            return step
+        mark = marks.get(step.reason)
+        if mark is None:
+            mark = marks[step.reason] = wording.mark(reasons.__getitem__, step.packet)
+        return replace(step, reason=mark)
+
     return replace(
-        conversation, client=client, server=AddressHole.of(conversation.server, End.SERVER, wording)
+        conversation,
+        client=AddressHole.of(conversation.client, End.CLIENT, wording),
+        server=AddressHole.of(conversation.server, End.SERVER, wording),
+        steps=tuple(map(step_of, conversation.steps)),
     )

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address
-from operator import index
 from typing import TYPE_CHECKING, Any
 
 from closeseq.connections.conversation import (
@@ -34,7 +33,7 @@ from closeseq.connections.conversation import (
 )
 from closeseq.connections.sequence_space import POSITIONS
 from closeseq.connections.state import NEVER_NS, NONE
-from closeseq.packets.segments import ACK, RST, SYN
+from closeseq.packets.segments import ACK, SYN
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -45,8 +44,6 @@ IPV6 = 6  # the version
 FEWEST = 4  # packets of an endpoint, of which MOST must have come twice to show a capture that sees all twice
 MOST = 0.75
 ANSWER_NS = 1_000_000_000  # within which a duplicate is answered
-
-NO_REASONS: Mapping[int, str] = {}  # of most connections
 
 Row = dict[str, Any]  # one row of a table, as plain Python values
 
@@ -61,7 +58,7 @@ def compose(
     client: int,
     opener: Opener,
     successor: Row | None,
-    reasons: Mapping[int, str] = NO_REASONS,
+    reasons: Mapping[int, str],
 ) -> Conversation:
     """Return a connection out of its rows.
 
@@ -75,13 +72,13 @@ def compose(
         opener: how that is known.
         successor: the row of `KeptEvents` of the SYN that opened the next connection of the pair; None
             without one.
-        reasons: what its RSTs say of their reason, by packet; to be given only where some say anything.
+        reasons: what its RSTs say of their reason, by place in the chain; most say nothing.
     """
     ends = (End.CLIENT, End.SERVER) if client == 0 else (End.SERVER, End.CLIENT)
     origins = syn_numbers(chain)
     steps = tuple(
-        event(row, ends, origins, reasons) if "flags" in row else traffic(row, client, origins)
-        for row in chain
+        event(row, ends, origins, reasons.get(place, "")) if "flags" in row else traffic(row, client, origins)
+        for place, row in enumerate(chain)
     )
     return Conversation(
         id=history["id"],
@@ -150,18 +147,16 @@ def syn_numbers(chain: Sequence[Row]) -> tuple[int, int]:
     return numbers[0], numbers[1]
 
 
-def event(
-    row: Row, ends: tuple[End, End], origins: tuple[int, int], reasons: Mapping[int, str] = NO_REASONS
-) -> Event:
+def event(row: Row, ends: tuple[End, End], origins: tuple[int, int], reason: str = "") -> Event:
     """Return a row of `KeptEvents` as an event.
 
     Args:
         row: the row.
         ends: what end 0 and end 1 of the pair are, client and server or the other way round.
         origins: from which number of end 0 and of end 1 relative numbers count, from `syn_numbers`.
-        reasons: what RSTs say of their reason, by packet.
+        reason: what a RST says of its reason.
     """
-    sender, reset = row["sender"], row["flags"] & RST > 0
+    sender = row["sender"]
     acknowledges = bool(row["flags"] & ACK)
     ack = row["ack"] - origins[1 - sender]
     dsack = (ack + row["dsack_left"], ack + row["dsack_right"])
@@ -183,7 +178,7 @@ def event(
         ip_id=row["ip_id"],
         syn_options=row["syn_options"],
         elsewhere=bool(row["elsewhere"]),
-        reason=reasons.get(index(row["number"]), "") if reasons and reset else "",
+        reason=reason,
     )
 
 

@@ -1,9 +1,10 @@
 """Connections whose steps are of the same kinds, with the numbers in which they differ as columns.
 
 A *skeleton* is what connections have in common before any number is compared: which steps they have, who
-sent each, with which flags, in which position, with or without timestamps, whether a RST came another way;
-whether a SYN shows which endpoint is the client; and whether another connection of the pair follows.
-Everything else is a number, and stands in a column: see `Leaf`.
+sent each, with which flags, in which position, with or without timestamps, whether a RST came another way,
+and which of its RSTs say why they were sent, and say the same; whether a SYN shows which endpoint is the
+client; and whether another connection of the pair follows. Everything else is a number, and stands in a
+column (see `Leaf`), or a text that is only shown: the addresses, and what a RST says.
 """
 
 from __future__ import annotations
@@ -13,11 +14,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from closeseq.connections.compose import NO_REASONS, address_of, compose, tags
+from closeseq.connections.compose import address_of, compose, tags
 from closeseq.connections.conversation import Address, Conversation, Opener
-from closeseq.connections.grouping import arrange, packed
+from closeseq.connections.grouping import arrange, lengths, packed
 from closeseq.connections.orientation import clients, endpoints_of
 from closeseq.connections.steps import Wordings
+from closeseq.packets.segments import RST
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -67,8 +69,7 @@ class Skeleton:
 
     key: bytes  # equal for equal skeletons, also of other batches
     connection: NDArray[np.int64]  # indices into Histories, ascending
-    # False: too many steps to be compared, packets out of order, or a RST with a reason: one connection
-    shared: bool
+    shared: bool  # False: too many steps to be compared, or packets out of order: one connection
     _client: NDArray[np.uint8]  # 0 or 1
     _seen: bool  # a SYN or SYN+ACK shows the client
     _codes: list[int]  # of the steps
@@ -149,8 +150,22 @@ class Skeleton:
             successor=None
             if successor < 0
             else Wrapped(kept, successor, client, wrap, SUCCESSOR, KINDS_OF_EVENT),
-            reasons=NO_REASONS if self.shared else Wordings(self._steps.reasons),
+            reasons=self._said(row),
         )
+
+    @property
+    def reasons(self) -> Wordings:
+        """What RSTs say of their reason, by packet: of these connections, and of all others."""
+        return Wordings(self._steps.reasons)
+
+    def _said(self, row: int) -> dict[int, str]:
+        """Return what the RSTs of a connection say of their reason, by step."""
+        reasons, kept, said = self.reasons, self._steps.kept, {}
+        if len(reasons):
+            for step, (code, at) in enumerate(zip(self._codes, self._rows[row].tolist(), strict=True)):
+                if code & EVENT and kept.flags[at] & RST and (number := int(kept.number[at])) in reasons:
+                    said[step] = reasons[number]
+        return said
 
     def ends(self, rows: NDArray[np.int64]) -> list[tuple[Address, Address]]:
         """Return client and server of some of the connections.
@@ -262,8 +277,6 @@ def skeletons(table: PairTable, steps: Steps, guess: ClientGuess, extent: Extent
     followed[successor >= 0] = event_codes(kept, successor[successor >= 0], client[successor >= 0])
     chain = StepChain.of(extent, steps, histories.open_stretch[extent.connection])
     shared = (chain.length <= MOST_STEPS) & chain.in_order(len(extent), steps)
-    if len(steps.reasons):  # texts are no numbers
-        shared &= ~chain.with_reasons(len(extent), steps)
     place = np.flatnonzero(shared)
     if len(place):
         code, row = chain.matrices(shared, client, steps)
@@ -363,17 +376,25 @@ class StepChain:
         result[self.place[1:][~ascends]] = False
         return result
 
-    def with_reasons(self, connections: int, steps: Steps) -> NDArray[np.bool_]:
-        """Return a mask of the connections with a RST that says why it was sent.
+    def says(self, steps: Steps) -> NDArray[np.int64]:
+        """Return which steps are RSTs that say why they were sent, and which of these say the same.
 
         Args:
-            connections: how many the extent has.
             steps: of all connections.
+
+        Returns:
+            For each step the first one of its connection that says the same, counted from 1; 0 for all that
+            say nothing.
         """
-        event = self.row[self.is_event]
-        says = np.isin(steps.kept.number[event], steps.reasons.number)
-        result = np.zeros(connections, np.bool_)
-        result[self.place[self.is_event][says]] = True
+        result, kept, reasons = np.zeros(len(self.row), np.int64), steps.kept, steps.reasons
+        step = np.flatnonzero(self.is_event)
+        step = step[kept.flags[self.row[step]] & RST > 0]
+        step = step[np.isin(kept.number[self.row[step]], reasons.number)]
+        if len(step):
+            words = reasons.words(kept.number[self.row[step]])
+            order, begins = arrange([self.place[step].astype(np.uint64), *words])
+            step, first = step[order], np.flatnonzero(begins)
+            result[step] = 1 + np.repeat(self.at[step[first]], lengths(first, len(step)))
         return result
 
     def matrices(
@@ -393,13 +414,13 @@ class StepChain:
         count = int(np.count_nonzero(chosen))
         width = int(self.length[chosen].max(initial=1))
         code, row = np.zeros((count, width + width % 2), np.uint32), np.zeros((count, width), np.int64)
-        new = np.cumsum(chosen) - 1
+        new, says = np.cumsum(chosen) - 1, self.says(steps)
         for events in (True, False):
             at = np.flatnonzero((self.is_event == events) & chosen[self.place])
             cell = (new[self.place[at]], self.at[at])
             row[cell], turned = self.row[at], client[self.place[at]]
             if events:
-                code[cell] = event_codes(steps.kept, self.row[at], turned)
+                code[cell] = event_codes(steps.kept, self.row[at], turned) | says[at] << 19
             else:
                 code[cell] = stretch_codes(steps.stretches, self.row[at], turned)
         return code, row

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from closeseq.connections.grouping import renumbered
+from closeseq.connections.grouping import packed, renumbered
 from closeseq.connections.state import ColumnTable, column
 from closeseq.connections.traffic import Stretches, digest, merge
-from closeseq.packets.reset_reasons import MOST_BYTES, ReasonKind, ResetReason, wording
+from closeseq.packets.reset_reasons import MOST_BYTES, ReasonKind, ResetReason, malformed, wording
 from closeseq.packets.segments import differences
 
 if TYPE_CHECKING:
@@ -76,7 +76,8 @@ class Reasons(ColumnTable):
 
     def add(self, reasons: Mapping[int, ResetReason]) -> None:
         """Keep what RSTs say, by packet number, as long as there is room for more."""
-        said = list(reasons.items())[: max(MOST_REASONS - len(self), 0)]
+        said = [(number, one) for number, one in reasons.items() if not malformed(one)]
+        said = said[: max(MOST_REASONS - len(self), 0)]
         octets = b"".join(one.octets.ljust(MOST_BYTES, b"\0") for _, one in said)
         self.grow(
             len(said),
@@ -103,6 +104,15 @@ class Reasons(ColumnTable):
             self._rows = {number: row for row, number in enumerate(self.number.tolist())}
         return self._rows
 
+    def words(self, numbers: NDArray[np.int64]) -> list[NDArray[np.uint64]]:
+        """Return what RSTs say as columns of 64 bits, equal where they say the same.
+
+        Args:
+            numbers: int64, their packets.
+        """
+        row = [self.rows[number] for number in numbers.tolist()]
+        return [packed(self.kind[row], self.length[row]), *self.octets[row].view(np.uint64).T]
+
 
 class Wordings(Mapping[int, str]):
     """What RSTs say, as text, by packet.
@@ -120,6 +130,9 @@ class Wordings(Mapping[int, str]):
         said, row = self._reasons, self._reasons.rows[number]
         octets = said.octets[row, : said.length[row]].tobytes()
         return wording(ResetReason(ReasonKind(int(said.kind[row])), octets))
+
+    def __contains__(self, number: object) -> bool:
+        return number in self._reasons.rows
 
     def __iter__(self) -> Iterator[int]:
         return iter(self._reasons.rows)

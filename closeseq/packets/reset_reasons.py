@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 MOST_BYTES = 64  # of a payload that are kept
 DIAGNOSTIC = struct.Struct(">HHI")  # magic, code, enterprise number
-MAGIC = 0x33AA
+MAGIC = b"\x33\xaa"
 CODES = {3: "data after close", 4: "abort", 14: "time-out", 17: "middlebox"}
 MPTCP_REASONS = (
     "unspecified error",
@@ -40,16 +40,23 @@ class ResetReason(NamedTuple):
     octets: bytes  # the first of its payload; or the one byte of the option
 
 
+def malformed(reason: ResetReason) -> bool:
+    """Whether this only begins like a reason, and says nothing."""
+    return (
+        reason.kind is ReasonKind.PAYLOAD
+        and reason.octets.startswith(MAGIC)
+        and len(reason.octets) != DIAGNOSTIC.size
+    )
+
+
 def wording(reason: ResetReason) -> str:
-    """Return a reason as text that any terminal may show; empty for a malformed one."""
+    """Return a reason as text that any terminal may show; another text for each, if it is not malformed."""
     octets = reason.octets
     if reason.kind is ReasonKind.MPTCP:
         code = octets[0]
         return f"MP_TCPRST reason {_named(code, dict(enumerate(MPTCP_REASONS)))}"
-    if octets[:2] != MAGIC.to_bytes(2, "big"):
+    if not octets.startswith(MAGIC):
         return f'text "{"".join(map(_escaped, octets))}"'
-    if len(octets) != DIAGNOSTIC.size:
-        return ""
     _, code, enterprise = DIAGNOSTIC.unpack(octets)
     if enterprise:
         return f"diagnostic code {code} of enterprise {enterprise}"

@@ -23,6 +23,8 @@ from closeseq.connections.conversation import Conversation, Event, Path, Stream,
 from closeseq.connections.skeleton import MOST_STEPS
 from closeseq.connections.steps import FAR_NS
 from closeseq.errors import ScriptError
+from closeseq.packets.reset_reasons import ReasonKind, ResetReason
+from closeseq.packets.segments import RST
 from closeseq.report.records import JSON_RECORDS, json_record
 from closeseq.script import PORTS, segments
 from examples import examples
@@ -75,6 +77,40 @@ def test_another_close_is_another_class(other):
 @pytest.mark.parametrize("timestamps", [False, True])
 def test_what_must_be_weighed_is_shared_as_well(script, timestamps):
     assert classes_of([script] * 5, timestamps=timestamps)[1][-1][-4:] == [1, 2, 3, 4]
+
+
+def test_what_resets_say_parts_no_classes_but_whether_they_say_the_same_does():
+    one, two = OPEN + "C:RA", OPEN + "C:A+9 S:RA S:RA"
+    kinds = [
+        (one, lambda word: [word]),
+        (one, lambda _: [b""]),
+        (one, lambda word: [b"\x33\xaa" + word]),  # malformed: it says nothing either
+        (two, lambda word: [word, word]),
+        (two, lambda word: [word, b"another " + word]),
+        (two, lambda word: [word, b""]),
+    ]
+    said = [(script, words(word)) for script, words in kinds for word in (b"a", b"b", b"c", b"d", b"e")]
+    rows = together([segments(script) for script, _ in said])
+    reasons = {}
+    for place, (_, words) in enumerate(said):
+        own = (rows.src_port == 10_000 + place) | (rows.dst_port == 10_000 + place)
+        resets = rows.number[own & (rows.flags & RST > 0)].tolist()
+        reasons |= {
+            number: ResetReason(ReasonKind.PAYLOAD, word)
+            for number, word in zip(resets, words, strict=True)
+            if word
+        }
+    analysis = analysed(dataclasses.replace(rows, reasons=reasons))
+    assert [list(one.members) for one in analysis.classes] == [
+        [*range(5)],
+        [*range(5, 15)],
+        [*range(15, 20)],
+        [*range(20, 25)],
+        [*range(25, 30)],
+    ]
+    assert_promise(analysis)
+    texts = [connection.findings[0].summary for connection in analysis.judged()]
+    assert all(f'says text "{word}"' in text for word, text in zip("abcde", texts, strict=False))
 
 
 def test_connections_with_very_many_steps_are_judged_one_by_one():
