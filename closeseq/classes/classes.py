@@ -41,6 +41,8 @@ MOST_TREES = 1 << 16
 MOST_PATHS = 1 << 20
 FEW = 32  # connections that are judged one by one: to find their classes takes longer
 FEWEST = 4  # connections of a new class: to note its conditions costs as much as judging four
+# As FEWEST, once so many more replays were noted in vain than with a gain: then hardly any two are alike.
+FEWEST_UNLIKE, MOST_IN_VAIN = 16, 32
 
 
 class Classified(NamedTuple):
@@ -132,6 +134,7 @@ class Classes:
         self._number: dict[Outcome, int] = {}
         self._moment: dict[Leaf, int] = {}
         self._of_path: list[int] = []  # the outcome of each path
+        self._in_vain = 0  # replays noted for fewer connections than was worth while, less all others
         self._begin_anew()
 
     def find(
@@ -329,7 +332,7 @@ class Classes:
         if self._kept:
             return False
         tree = self._trees.setdefault(skeleton.key, Tree()) if skeleton.shared else Tree()
-        return tree.waits(len(skeleton), FEWEST)
+        return tree.waits(len(skeleton), self._awaited)
 
     def _columns(self, skeleton: Skeleton) -> Columns:
         """Return the numbers of the connections of a skeleton."""
@@ -350,7 +353,7 @@ class Classes:
         noted: set[int] = set()
 
         def learn(parted: Parted) -> ConditionChain | None:
-            if self._kept or tree.misses(parted) >= FEWEST:
+            if self._kept or tree.misses(parted) >= self._awaited:
                 row = int(parted.rows[0])
                 chain = None if row in noted else self._noted(skeleton, row, tree, parted, columns.forms)
                 if chain is not None:
@@ -361,7 +364,23 @@ class Classes:
             return None  # each is judged by itself
 
         tree.follow(columns, result, learn)
+        if noted:
+            self._weigh(len(noted), int(np.count_nonzero(result.path >= 0)))
         return result
+
+    @property
+    def _awaited(self) -> int:
+        """How many connections must have come before a replay is noted for them."""
+        return FEWEST if self._in_vain < MOST_IN_VAIN else FEWEST_UNLIKE
+
+    def _weigh(self, noted: int, found: int) -> None:
+        """Learn from the connections of one skeleton whether to note replays is worth while.
+
+        Args:
+            noted: how many replays were noted.
+            found: for how many connections these and earlier ones held.
+        """
+        self._in_vain = max(self._in_vain + (noted if found < FEWEST * noted else -noted), 0)
 
     def _noted(
         self, skeleton: Skeleton, row: int, tree: Tree, parted: Parted, forms: Forms

@@ -15,12 +15,12 @@ from __future__ import annotations
 from functools import cache
 from typing import TYPE_CHECKING
 
+from closeseq.connections.conversation import End
 from closeseq.packets.value import value
 from closeseq.verdict.model import Severity
 
 if TYPE_CHECKING:
     from closeseq.connection import Connection
-    from closeseq.connections.conversation import End
     from closeseq.tcp.states import State
     from closeseq.tcp.timeline import Certainty
     from closeseq.verdict.model import ErrorCode, FindingCode, Initiator, Role, VerdictCode
@@ -68,14 +68,14 @@ class Outcome:
     @classmethod
     def of(cls, connection: Connection) -> Outcome:
         """Return the outcome of a connection."""
-        verdict = connection.judgement.verdict
+        verdict, timeline = connection.judgement.verdict, connection.timeline
         return cls(
             verdict.code,
             verdict.initiator,
             verdict.client_role,
             verdict.server_role,
-            connection.client.state,
-            connection.server.state,
+            timeline.state(End.CLIENT),
+            timeline.state(End.SERVER),
             connection.shape,
             tuple(found(one.code, one.severity, one.endpoint, one.certainty) for one in connection.findings),
             tuple((one.code, one.endpoint) for one in connection.errors),

@@ -17,7 +17,7 @@ from itertools import accumulate
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from closeseq.connections.conversation import ENDS, Conversation, End, Event, Opener, Position, Traffic
-from closeseq.packets.segments import ACK, RST, SYN, difference
+from closeseq.packets.segments import ACK, FIN, RST, SYN, difference
 from closeseq.packets.value import individual
 from closeseq.settings import SECOND
 from closeseq.tcp.distance import Distance, Knowledge
@@ -87,7 +87,11 @@ class Evidence:
                 for end in ENDS:
                     self.sent[end] += _stream(index, step, end, clocks[end])
         self._steps = {end: [s.step for s in segments] for end, segments in self.sent.items()}
-        self._transmissions: dict[tuple[End, int], Sequence[SentSegment]] = {}
+        self._transmissions = {
+            (end, flag): [s for s in segments if s.event and s.event.flags & flag and not s.reset]
+            for end, segments in self.sent.items()
+            for flag in (SYN, FIN)
+        }
         self._least_waits: dict[End, dict[int, int]] = {}  # by step: of what was stamped until then
         self.cache: dict[object, Any] = {}  # of `cached_on_evidence`
         self.round_trip_ns = conversation.round_trip_ns
@@ -107,11 +111,7 @@ class Evidence:
 
     def transmissions(self, sender: End, flag: int) -> Sequence[SentSegment]:
         """Return the segments of a sender that carry SYN or FIN, in order of time; `flag` says which."""
-        found = self._transmissions.get((sender, flag))
-        if found is None:
-            found = [s for s in self.sent[sender] if s.event and s.event.flags & flag and not s.reset]
-            self._transmissions[sender, flag] = found
-        return found
+        return self._transmissions[sender, flag]
 
     def repeats_data(self, end: End) -> bool:
         """Whether an endpoint retransmitted data, as captured; a single byte looks like a keepalive."""

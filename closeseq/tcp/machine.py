@@ -73,7 +73,8 @@ class Machine:
     def __init__(self, evidence: Evidence, timers: Timers) -> None:
         self.evidence = evidence
         self.timers = timers
-        self.state = {end: first_state(evidence.conversation, end) for end in ENDS}
+        self.first = {end: first_state(evidence.conversation, end) for end in ENDS}  # before any signal
+        self.state = {**self.first}
         self.possible = {end: frozenset({state}) for end, state in self.state.items()}
         self.expiries: dict[End, int] = {}  # of TIME_WAIT or FIN_WAIT_2, running or run out
         self.transitions: list[Transition] = []
@@ -126,7 +127,9 @@ class Machine:
 
     def _move(self, happening: PlacedSignal, before: State, after: State, certainty: Certainty) -> None:
         # Times follow the order of the steps; what is known only by a later segment is not put earlier.
-        time_ns = max([happening.time_ns, *(t.time_ns for t in self.transitions[-1:])])
+        time_ns = happening.time_ns
+        if self.transitions:
+            time_ns = max(time_ns, self.transitions[-1].time_ns)
         transition = Transition(
             happening.packet,
             time_ns,
@@ -181,15 +184,18 @@ class Machine:
             ongoing: whether the capture goes on.
         """
         conversation = self.evidence.conversation
-        state = {end: first_state(conversation, end) for end in ENDS}
+        state = {**self.first}
         timers = [t for t in self.transitions if t.certainty is Certainty.TIMER]
         took = {(t.packet, t.endpoint) for t in self.transitions if t.cause in RECEIVED}
         steps = []
         for index, what in enumerate(conversation.steps):
-            made = self.by_step.get(index, [])
-            passed = [t for t in timers if t.time_ns < what.time_ns]
-            timers = timers[len(passed) :]
-            for transition in [*passed, *made]:
+            if timers:
+                passed = [t for t in timers if t.time_ns < what.time_ns]
+                timers = timers[len(passed) :]
+                for transition in passed:
+                    state[transition.endpoint] = transition.after
+            made = self.by_step.get(index, ())
+            for transition in made:
                 state[transition.endpoint] = transition.after
             arrived, note = arrivals.get(index, (None, None))
             if arrived is Arrival.NO and isinstance(what, Event) and (what.packet, what.sender.peer) in took:

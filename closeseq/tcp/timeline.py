@@ -167,11 +167,10 @@ class Timeline:
             end: which endpoint.
             at_ns: nanoseconds since the Unix epoch, transitions at that moment included; None for `now_ns`.
         """
-        state = self.first_state(end)
-        for transition in self.transitions:
+        for transition in reversed(self.transitions):
             if transition.endpoint is end and (at_ns is None or transition.time_ns <= at_ns):
-                state = transition.after
-        return state
+                return transition.after
+        return self.first_state(end)
 
 
 def not_replayed(conversation: Conversation, now_ns: int) -> Timeline:

@@ -7,7 +7,7 @@ is the client: swapping both swaps every answer.
 from __future__ import annotations
 
 from itertools import pairwise, zip_longest
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from closeseq.connections.conversation import ENDS, End, Event, Position, Traffic
 from closeseq.packets.value import cached, or_0, value
@@ -126,6 +126,7 @@ class Case:
         self.dropped = dropped
         self.gaps = gaps  # between the files of the capture
         self.worded = worded  # False: texts that take long are left out, since nobody reads them
+        self.cache: dict[object, Any] = {}  # of `origin_of`
 
     @property
     def ongoing(self) -> bool:
@@ -149,7 +150,8 @@ class Case:
     @cached
     def events(self) -> tuple[Event, ...]:
         """The events that are part of the connection."""
-        return tuple(e for e in self.conversation.events if e.packet not in self.timeline.strays)
+        events, strays = self.conversation.events, self.timeline.strays
+        return tuple(e for e in events if e.packet not in strays) if strays else events
 
     @cached
     def resets(self) -> tuple[Event, ...]:
@@ -224,6 +226,18 @@ class Case:
     @cached
     def _entered(self) -> dict[End, set[State]]:
         return {end: {stay.state for stay in stays} for end, stays in self._stays.items()}
+
+    def in_state(self, state: State) -> Sequence[Stay]:
+        """Return the stays of both endpoints in a state, the client's first; each set in order of time."""
+        return self._by_state.get(state, ())
+
+    @cached
+    def _by_state(self) -> dict[State, list[Stay]]:
+        found: dict[State, list[Stay]] = {}
+        for stays in self._stays.values():
+            for stay in stays:
+                found.setdefault(stay.state, []).append(stay)
+        return found
 
     def present(self, end: End) -> Stay | None:
         """Return the stay that lasts; None if the endpoint never left its first state."""

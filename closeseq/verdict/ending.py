@@ -17,7 +17,7 @@ from closeseq.verdict.findings.loss import fins_lost, retransmitted_in_vain
 from closeseq.verdict.findings.vanished import vanished
 from closeseq.verdict.incomplete import captured
 from closeseq.verdict.model import Initiator, Role, Verdict, VerdictCode
-from closeseq.verdict.origin import Origin
+from closeseq.verdict.origin import origin_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,7 +26,12 @@ if TYPE_CHECKING:
 
 
 def remarks(case: Case) -> str:
-    """Return what was remarkable about a completed close, in the order of time; "" if nothing was."""
+    """Return what was remarkable about a completed close, in the order of time; "" if nothing was.
+
+    Where nobody reads it, it is "" too: what is compared for it would part connections that close alike.
+    """
+    if not case.worded:
+        return ""
     remarks = []
     for end in ENDS:
         lost, proved = fins_lost(case, end)
@@ -132,14 +137,10 @@ def verdict(case: Case) -> Verdict:
 
 def unanswered(case: Case) -> Ending | None:
     """SYN, no answer."""
-    for end in ENDS:
+    for end in ENDS if len(case.events) == len(case.conversation.steps) else ():
         sent = [event for event in case.events if event.sender is end]
         only_syns = bool(sent) and all(event.letters == "S" for event in sent)
-        if (
-            only_syns
-            and len(case.events) == len(case.conversation.steps)
-            and not captured(case.conversation, end.peer)
-        ):
+        if only_syns and not captured(case.conversation, end.peer):
             tries = (
                 ""
                 if len(sent) == 1
@@ -151,11 +152,12 @@ def unanswered(case: Case) -> Ending | None:
 
 def refused(case: Case) -> Ending | None:
     """SYN answered by RST: the endpoint that answers never sent anything else (RFC 9293 3.10.7.1)."""
+    if not case.resets or any(not isinstance(step, Event) for step in case.conversation.steps):
+        return None
     for end in ENDS:
         asked = [event for event in case.events if event.sender is end and event.letters == "S"]
         answers = [event for event in case.events if event.sender is end.peer]
-        traffic = any(not isinstance(step, Event) for step in case.conversation.steps)
-        if asked and answers and not traffic and all(event.rst for event in answers):
+        if asked and answers and all(event.rst for event in answers):
             return Ending(
                 f"the {end.peer}'s RST answered the SYN",
                 (asked[0].packet, answers[0].packet),
@@ -204,21 +206,29 @@ def reset(case: Case) -> Ending | None:
     unseen = closer is not None and case.closed_unseen(closer.peer)
     which = "closed" if unseen else "closed first"
     began = "both closed at once; " if both else f"{closer} {which}; " if closed_before else ""
-    if Origin(case, first).foreign:
+    summary = f"{began}{_ended_by(case, first)}" if case.worded else ""
+    if origin_of(case, first).foreign:
         by = Initiator(closer) if closer is not None and closed_before else Initiator.NONE
         by = Initiator.BOTH if both else by
-        summary = (
-            f"a RST in the {sender}'s name ended it, which the {sender} did not send ({_when(case, first)})"
-        )
-        return Ending(began + summary, tuple(sorted(packets)), by, ((sender.peer, Role.ABORTED),))
+        return Ending(summary, tuple(sorted(packets)), by, ((sender.peer, Role.ABORTED),))
     initiator = Initiator(closer) if closer is not None and closed_before else Initiator(sender)
     initiator = Initiator.NONE if unseen and closed_before else initiator
     return Ending(
-        began + _by_whom(case, first) + _not_after(case, first),
+        summary,
         tuple(sorted(packets)),
         Initiator.BOTH if both else initiator,
         ((sender, Role.ABORTER), (sender.peer, Role.ABORTED)),
     )
+
+
+def _ended_by(case: Case, reset: Event) -> str:
+    """Return whose RST ended the connection, as far as that is known, and in which phase."""
+    sender = reset.sender
+    if origin_of(case, reset).foreign:
+        return (
+            f"a RST in the {sender}'s name ended it, which the {sender} did not send ({_when(case, reset)})"
+        )
+    return _by_whom(case, reset) + _not_after(case, reset)
 
 
 def _by_whom(case: Case, reset: Event) -> str:
@@ -321,7 +331,7 @@ def _begun(case: Case) -> Ending | None:
     if first is None:
         return None
     packets = sorted({packet for end in ENDS for packet in case.close(end).packets})
-    where = "; ".join(standing(case, end) for end in ENDS)
+    where = "; ".join(standing(case, end) for end in ENDS) if case.worded else ""
     if case.crossed:
         roles = ((End.CLIENT, Role.BOTH_CLOSERS), (End.SERVER, Role.BOTH_CLOSERS))
         return Ending(f"both closed; {where}", tuple(packets), Initiator.BOTH, roles)

@@ -41,6 +41,20 @@ class Sign:
     proves: bool = False  # whether no TCP of that endpoint can have made it
 
 
+def origin_of(case: Case, reset: Event) -> Origin:
+    """Return where a RST of a case came from; the case keeps it, for the verdict and findings ask for it.
+
+    Args:
+        case: the connection.
+        reset: the RST, one of its events.
+    """
+    key = Origin, id(reset)
+    found: Origin | None = case.cache.get(key)
+    if found is None:
+        found = case.cache[key] = Origin(case, reset)
+    return found
+
+
 class Origin:
     """Where a RST came from, as far as the packets show.
 
@@ -245,8 +259,7 @@ class Origin:
     def _numbers(self, others: Sequence[Event]) -> Iterator[Sign]:
         """Its number is behind the data, or it is one of several with stepped numbers."""
         sent = self._highest_end(self._before, self.sender)
-        answers = self._answers(self.reset)
-        if others and 0 < self.reset.seq < sent and not answers:
+        if others and 0 < self.reset.seq < sent and not self._answers(self.reset):
             behind = count(sent - self.reset.seq, "byte")
             yield Sign(f"its number is {behind} behind what the {self.sender} had sent", 3)
         for other in self.case.resets:

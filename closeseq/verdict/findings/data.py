@@ -166,7 +166,7 @@ def _refused(case: Case, end: End) -> Iterator[tuple[Event, Event]]:
     """
     pending: list[Event] = []  # not acknowledged so far
     last: Event | None = None  # RST that refused some of it
-    for event in case.events if any(event.rst for event in case.events) else ():
+    for event in case.events if case.resets else ():
         if event.sender is end and event.length:
             pending.append(event)
         elif event.sender is not end and event.rst:
@@ -207,34 +207,34 @@ def _certainty(case: Case, end: End, data: Event) -> Certainty:
 
 def slow_close(case: Case) -> Iterator[Finding]:
     """CLOSE_WAIT lasted long before its FIN. While data still flow it is in use, not slow."""
-    for end in ENDS:
-        for stay in case.stays(end, State.CLOSE_WAIT):
-            if stay.left is None or stay.left.after is not State.LAST_ACK:
-                continue
-            if stay.left.time_ns - stay.since_ns < case.limits.slow_close_ns:
-                continue
-            since, last = _idle_since(case, stay)
-            waited = stay.left.time_ns - since
-            if waited < case.limits.slow_close_ns:
-                continue
-            after = f" after its last data (#{last})" if last else ""
-            shown = list(case.arrived((stay.entered.packet, stay.left.packet, last)))
-            yield found(
-                FindingCode.SLOW_CLOSE,
-                end,
-                weakest(stay.entered.certainty, stay.left.certainty),
-                since_ns=since,
-                until_ns=stay.left.time_ns,
-                packets=shown,
-                summary=(
-                    f"the {end} was in CLOSE_WAIT for {span(waited)}{after} before it closed "
-                    f"(#{stay.left.packet})"
-                ),
-                advice=(
-                    f"find out what the program at the {end} does between recv() returning 0 and close(): a "
-                    "timeout, a lock, a blocking call; until then both endpoints hold a socket"
-                ),
-            )
+    for stay in case.in_state(State.CLOSE_WAIT):
+        end = stay.end
+        if stay.left is None or stay.left.after is not State.LAST_ACK:
+            continue
+        if stay.left.time_ns - stay.since_ns < case.limits.slow_close_ns:
+            continue
+        since, last = _idle_since(case, stay)
+        waited = stay.left.time_ns - since
+        if waited < case.limits.slow_close_ns:
+            continue
+        after = f" after its last data (#{last})" if last else ""
+        shown = list(case.arrived((stay.entered.packet, stay.left.packet, last)))
+        yield found(
+            FindingCode.SLOW_CLOSE,
+            end,
+            weakest(stay.entered.certainty, stay.left.certainty),
+            since_ns=since,
+            until_ns=stay.left.time_ns,
+            packets=shown,
+            summary=(
+                f"the {end} was in CLOSE_WAIT for {span(waited)}{after} before it closed "
+                f"(#{stay.left.packet})"
+            ),
+            advice=(
+                f"find out what the program at the {end} does between recv() returning 0 and close(): a "
+                "timeout, a lock, a blocking call; until then both endpoints hold a socket"
+            ),
+        )
 
 
 def _idle_since(case: Case, stay: Stay) -> tuple[int, int | None]:

@@ -50,10 +50,13 @@ def keepalive(case: Case) -> Iterator[Finding]:
 
     Probes of a window of 0 have the same numbers, but are no keepalives.
     """
+    steps = case.conversation.steps
+    if not any(isinstance(s, Traffic) or s.position is Position.PROBE for s in steps):
+        return
     for end in ENDS:
         if not _probed(case, end):
             continue
-        probes = [(step, n) for step in case.conversation.steps if (n := case.keepalives(end, step))]
+        probes = [(step, n) for step in steps if (n := case.keepalives(end, step))]
         if not probes:
             continue
         number, first, last = sum(n for _, n in probes), probes[0][0], probes[-1][0]
@@ -156,7 +159,10 @@ def capture_incomplete(case: Case) -> Iterator[Finding]:
     if not gaps:
         return
     ends = {gap.endpoint for gap in gaps}
-    whats = listed(list(dict.fromkeys(gap.what for gap in gaps)))
+    summary = ""
+    if case.worded:
+        whats = listed(list(dict.fromkeys(gap.what for gap in gaps)))
+        summary = f"{whats}; so {'; '.join(dict.fromkeys(gap.consequence for gap in gaps))}"
     yield found(
         FindingCode.CAPTURE_INCOMPLETE,
         ends.pop() if len(ends) == 1 else None,
@@ -164,7 +170,7 @@ def capture_incomplete(case: Case) -> Iterator[Finding]:
         since_ns=min(gap.time_ns for gap in gaps),
         until_ns=None,
         packets=[gap.packet for gap in gaps if gap.packet is not None],
-        summary=f"{whats}; so {'; '.join(dict.fromkeys(gap.consequence for gap in gaps))}",
+        summary=summary,
         advice=(
             "capture again, from before the connection begins and in both directions: at one of the two "
             "endpoints (a mirror port may show one direction only), with short packets (-s 128), a large "

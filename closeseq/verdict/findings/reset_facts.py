@@ -9,12 +9,13 @@ from closeseq.packets.value import cached, or_0, value
 from closeseq.tcp.states import NO_SOCKET, State
 from closeseq.units import count, listed
 from closeseq.verdict.findings.vanished import unanswered
-from closeseq.verdict.origin import Origin, state_before
+from closeseq.verdict.origin import origin_of, state_before
 
 if TYPE_CHECKING:
     from closeseq.connections.conversation import End, Stream
     from closeseq.verdict.case import Case, Stay
     from closeseq.verdict.findings.vanished import Unanswered
+    from closeseq.verdict.origin import Origin
 
 
 @value
@@ -71,10 +72,10 @@ class Reset:
         """The sender's state right before it."""
         return state_before(self.case, self.event)
 
-    @cached
+    @property
     def origin(self) -> Origin:
         """Whether its alleged sender sent it."""
-        return Origin(self.case, self.event)
+        return origin_of(self.case, self.event)
 
     @property
     def harm(self) -> str:

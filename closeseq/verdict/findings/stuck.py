@@ -30,7 +30,8 @@ BACKOFF = 2  # each is twice the one before (RFC 6298 5.5)
 
 def stuck_close_wait(case: Case) -> Iterator[Finding]:
     """It has received FIN and sent none, for `stuck_after`, or until its peer's FIN_WAIT_2 expired."""
-    for end, stay in _stays(case, State.CLOSE_WAIT):
+    for stay in case.in_state(State.CLOSE_WAIT):
+        end = stay.end
         since, last = _idle_since(case, stay, end)
         until = case.until(stay)
         gave_up = _expired(case, end.peer, since, until)
@@ -99,7 +100,8 @@ def _perhaps_stuck(case: Case, stay: Stay, since: int, until: int) -> Finding:
 
 def stuck_fin_wait_2(case: Case) -> Iterator[Finding]:
     """Its FIN was acknowledged and no FIN came, for `stuck_after`, or until the kernel dropped it."""
-    for end, stay in _stays(case, State.FIN_WAIT_2):
+    for stay in case.in_state(State.FIN_WAIT_2):
+        end = stay.end
         if stay.left is not None and stay.left.after is State.TIME_WAIT:
             continue
         since, last = _idle_since(case, stay, end.peer)
@@ -229,19 +231,13 @@ def _fell_silent(case: Case, stay: Stay) -> bool:
 
 def _unacknowledged(case: Case, state: State) -> Iterator[Stay]:
     """Yield the waits for an acknowledgement that were long, and did not end with it."""
-    for end in ENDS:
+    for end in ENDS if case.in_state(state) else ():
         stay = case.unacknowledged(end, state)
         if stay is None or case.lasted(stay) < case.limits.stuck_after_ns:
             continue
         # A direction that was not captured shows nothing, nor does waiting for the ACK of a FIN that was not.
         if captured(case.conversation, end.peer) and case.close(end).transmissions:
             yield stay
-
-
-def _stays(case: Case, state: State) -> Iterator[tuple[End, Stay]]:
-    for end in ENDS:
-        for stay in case.stays(end, state):
-            yield end, stay
 
 
 def _idle_since(case: Case, stay: Stay, sender: End) -> tuple[int, int | None]:
