@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from closeseq.report.text import Style
     from closeseq.shards.keys import Held
 
-MEMBERS = 1 << 18  # connections in one part: some 110 bytes each
+MEMBERS = 1 << 15  # connections in one part: some 110 bytes each
 MOST_PARTS = 1 << 10  # each reads a piece of what each shard has
 
 

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 AT_ONCE = 256  # tasks that are with the executor; of more it need not know
 # How much one task does, so that its memory is the same however many files there are. A pair that goes on in
 # another file counts once in each of them.
-TOGETHER = 1 << 18  # pairs, of all files, that are compared: 140 bytes each
+TOGETHER = 1 << 16  # pairs, of all files, that are compared: 140 bytes each
 CROSSING = 20_000  # pairs whose packets are put in order: at most 2 kB each
 JUDGED = 4_000  # pairs whose connections are judged: some 5 kB each
 KILLED = ("KilledWorker", "CancelledError", "FutureCancelledError", "CommClosedError")  # what Dask raises

@@ -21,7 +21,7 @@ from closeseq.cli.main import cli
 from closeseq.cluster import spread
 from closeseq.cluster.digest import Digest
 from closeseq.cluster.kinds import Foremost, MergedCounts
-from closeseq.cluster.spread import MOST_PARTS, Spread, as_bytes, parts_for, piece_of
+from closeseq.cluster.spread import MEMBERS, MOST_PARTS, Spread, as_bytes, parts_for, piece_of
 from closeseq.cluster.totals import Totals
 from closeseq.connections.strays import MOST
 from closeseq.packets.segments import RST
@@ -220,5 +220,5 @@ def test_the_most_frequent_are_those_of_all(kinds, most):
 
 
 def test_a_part_has_a_limit_and_so_have_they():
-    assert [parts_for(number) for number in (0, 1, 1 << 18, (1 << 18) + 1)] == [1, 1, 1, 2]
+    assert [parts_for(number) for number in (0, 1, MEMBERS, MEMBERS + 1)] == [1, 1, 1, 2]
     assert parts_for(10**9) == MOST_PARTS
