@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from closeseq.connections import Connections
     from closeseq.settings import Settings
 
-TASKS = 12  # for each worker: what they take is known only when they are done
+TASKS = 24  # for each worker: what they take is known only when they are done
 FIRST, MOST = 256, 8192  # connections that are drawn before a worker sends what it has: some megabytes
 NEW, TAIL = 40, 0.7  # of n connections of a kind some n ** TAIL are the first of a class, and cost NEW others
 
