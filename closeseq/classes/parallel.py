@@ -8,6 +8,7 @@ connections, a portion at a time: each process has its kinds in every portion, a
 
 from __future__ import annotations
 
+import heapq
 import itertools
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -181,9 +182,13 @@ def by_kind(kinds: NDArray[np.int64], number: int) -> list[NDArray[np.int64]]:
         int64, the ascending places of each part's connections in `kinds`.
     """
     place, cost = costs(kinds)
-    part, load = np.empty(len(cost), np.int64), [0.0] * min(number, len(cost))
+    part = np.empty(len(cost), np.int64)
+    loads = [(0.0, one) for one in range(min(number, len(cost)))]
     for kind in np.argsort(-cost, kind="stable").tolist():
-        part[kind] = load.index(min(load))
-        load[part[kind]] += cost[kind]
-    parts = [np.flatnonzero(part[place] == one) for one in np.argsort(load)[::-1].tolist()]
-    return [one for one in parts if len(one)]
+        load, least = loads[0]
+        part[kind] = least
+        heapq.heapreplace(loads, (load + float(cost[kind]), least))
+    order = np.argsort(part[place], kind="stable")
+    parts = np.split(order, np.flatnonzero(np.diff(part[place][order])) + 1)
+    costliest = sorted(loads, reverse=True)
+    return [parts[one] for _, one in costliest if len(parts[one])]

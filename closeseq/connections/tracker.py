@@ -66,7 +66,7 @@ class Connections:
         self._clients: NDArray[np.int64] | None = (
             None  # of each connection, 0 or 1, as known when last asked for
         )
-        self.touched = np.empty(0, np.int64)  # indices of the connections to which the last batch added
+        self.touched = np.empty(0, np.int64)  # indices of the connections to which the last `feed` added
 
     def __len__(self) -> int:
         """Return the number of connections so far (incarnations of pairs)."""
@@ -84,7 +84,9 @@ class Connections:
 
     def feed(self, segments: Segments) -> None:
         """Add the segments of a batch, which follow those of the batches before in the capture."""
-        self._add(self.assign(segments))
+        assigned = self.assign(segments)
+        self.touched = np.empty(0, np.int64) if assigned is None else np.unique(assigned.rows.connection)
+        self._add(assigned)
 
     def assign(self, segments: Segments) -> AssignedBatch | None:
         """Do the first half of `feed`: find the connections of a batch's segments.
@@ -125,12 +127,10 @@ class Connections:
     def _add(self, assigned: AssignedBatch | None) -> None:
         self._clients = None
         if assigned is None:
-            self.touched = np.empty(0, np.int64)
             return
         rows = assigned.rows
         senders = Senders(rows)
         sent = assigned.segments.take(rows.index[senders.order])
-        self.touched = np.unique(rows.connection)
         histories, sides = self._table.histories, self._table.sides
         numbers = number(senders, sent, sides)
         self._holes.add(senders, sent, numbers, sides)
