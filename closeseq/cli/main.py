@@ -100,6 +100,7 @@ def main() -> None:
         sys.stderr.flush()
     except OSError:  # caught here: the interpreter would exit with a status of its own
         _discard(sys.stderr)
+    gc.freeze()  # the interpreter looks at all objects once more before it ends
     sys.exit(status)
 
 
