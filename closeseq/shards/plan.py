@@ -64,7 +64,10 @@ def each(
     waiting: deque[Future[Result]] = deque()
     try:
         for arguments in given:
-            waiting.append(executor.submit(task, *arguments))
+            try:
+                waiting.append(executor.submit(task, *arguments))
+            except OSError as error:  # one that was killed just now, and has not noticed it itself
+                raise WorkerError(None) from error
             if len(waiting) >= AT_ONCE:
                 yield waiting.popleft().result()
         while waiting:

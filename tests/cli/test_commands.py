@@ -7,6 +7,7 @@ import json
 import os
 import time
 from contextlib import contextmanager, redirect_stderr
+from select import select
 
 import click
 import pytest
@@ -190,7 +191,10 @@ def error_on_a_terminal():
     ):
 
         def seen() -> str:
-            return (screen.read(65536) or b"").decode()
+            told = b""
+            while select([screen], [], [], 0.3)[0]:  # a terminal hands over in pieces
+                told += screen.read(65536)
+            return told.decode()
 
         yield seen
 

@@ -126,6 +126,14 @@ def test_an_executor_whose_process_is_killed_is_one_clear_error(cut_traffic):
             closeseq.analyze(str(cut_traffic / "ring"), executor=pool)
 
 
+def test_so_is_one_that_is_being_closed_at_that_moment(cut_traffic):
+    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
+        pool.submit(os.getpid).result()
+        pool._call_queue._reader.close()  # as its thread does when a process is killed, before it says so
+        with pytest.raises(WorkerError, match="a worker process ended"):
+            closeseq.analyze(str(cut_traffic / "ring"), executor=pool)
+
+
 def test_a_capture_of_which_nothing_can_be_read_is_an_error(tmp_path, threads):
     with pytest.raises(CaptureError, match="no such file"):
         closeseq.analyze(str(tmp_path / "missing.pcap"), executor=threads)
