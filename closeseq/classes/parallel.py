@@ -190,5 +190,4 @@ def by_kind(kinds: NDArray[np.int64], number: int) -> list[NDArray[np.int64]]:
         heapq.heapreplace(loads, (load + float(cost[kind]), least))
     order = np.argsort(part[place], kind="stable")
     parts = np.split(order, np.flatnonzero(np.diff(part[place][order])) + 1)
-    costliest = sorted(loads, reverse=True)
-    return [parts[one] for _, one in costliest if len(parts[one])]
+    return [parts[one] for _, one in sorted(loads, reverse=True)]  # none is empty: kinds are as many at least

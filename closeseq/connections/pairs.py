@@ -159,8 +159,9 @@ class AssignedBatch(NamedTuple):
     begun: Beginnings
 
 
-# The columns that belong to `PairTable.assign`: what follows on it reads none of them, and it none of the
-# others. So both can be done by two processes, each with tables of its own, which are joined at the end.
+# The columns that belong to `PairTable.assign`: what follows on it reads none of them. Nor does it read any
+# other, but for `known` and `origin`, which both keep (`Beginnings`). So two processes can do the two, each
+# with tables of its own, which are joined at the end.
 ASSIGNED = {
     "pairs": tuple(Pairs.declared()),
     "histories": (
@@ -211,6 +212,7 @@ class PairTable:
         self._finder = DuplicateFinder()
         self._seen = 0  # connections, forgotten ones included
         self._copies_dropped = 0
+        self._joined = False  # another table has done the assigning: this one knows no pair by its addresses
         self.replaced = np.empty(0, np.int64)  # connections whose successors came with the last batch
 
     def assign(self, segments: Segments) -> tuple[Rows, Beginnings]:
@@ -222,6 +224,7 @@ class PairTable:
         Returns:
             The rows but for duplicates, which are counted with their connections; and what begins with them.
         """
+        assert not self._joined
         before = len(self.histories)
         sender = senders(segments)
         words = pair_words(segments, sender)
@@ -277,7 +280,7 @@ class PairTable:
             past = part.first + len(values)
             table.grow(max(past - len(table), 0))
             getattr(table, name)[part.first : past] = values
-        self._copies_dropped = part.copies_dropped
+        self._copies_dropped, self._joined = part.copies_dropped, True
 
     def _begin(self, begun: Beginnings) -> None:
         sides, side = self.sides, begun.side

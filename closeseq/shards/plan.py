@@ -66,8 +66,10 @@ def each(
         for arguments in given:
             try:
                 waiting.append(executor.submit(task, *arguments))
-            except OSError as error:  # one that was killed just now, and has not noticed it itself
-                raise WorkerError(None) from error
+            except OSError as error:
+                if error.errno is not None:  # the system's own, such as no memory for another process
+                    raise
+                raise WorkerError(None) from error  # it was killed just now, and has closed its handles
             if len(waiting) >= AT_ONCE:
                 yield waiting.popleft().result()
         while waiting:

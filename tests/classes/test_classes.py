@@ -11,9 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import closeseq
+from attack_script import attack
 from class_examples import SETTINGS, analysed, classes_of, together
 from closeseq.analysis import Analysis
 from closeseq.classes import Classes, Outcome
+from closeseq.classes import classes as finding
 from closeseq.classes.evaluation import Columns
 from closeseq.classes.forms import Forms
 from closeseq.classes.numbers import Number, Tape
@@ -111,6 +114,32 @@ def test_what_resets_say_parts_no_classes_but_whether_they_say_the_same_does():
     assert_promise(analysis)
     texts = [connection.findings[0].summary for connection in analysis.judged()]
     assert all(f'says text "{word}"' in text for word, text in zip("abcde", texts, strict=False))
+
+
+@pytest.mark.parametrize(("kind", "fewer"), [("unlike", True), ("resets-with-text", False)])
+def test_where_hardly_two_are_alike_fewer_replays_are_noted(kind, fewer, tmp_path, monkeypatch):
+    (path := tmp_path / "capture").write_bytes(attack.KINDS[kind].make(2000))
+    noted = []
+
+    def noting(finder, *arguments, note=Classes._noted):
+        noted.append(arguments)
+        return note(finder, *arguments)
+
+    monkeypatch.setattr(Classes, "_noted", noting)
+
+    def outcomes():
+        noted.clear()
+        found = {}
+        for one in closeseq.analyze(str(path)).classes:
+            found |= dict.fromkeys(one.members, one.outcome)
+        return found, len(noted)
+
+    monkeypatch.setattr(finding, "MOST_IN_VAIN", 2)  # it takes 8,000 connections of this kind to come to 32
+    found, few = outcomes()
+    monkeypatch.setattr(finding, "MOST_IN_VAIN", 1 << 30)  # however many are noted in vain
+    expected, many = outcomes()
+    assert found == expected
+    assert few < 0.7 * many if fewer else few == many > 0
 
 
 def test_connections_with_very_many_steps_are_judged_one_by_one():

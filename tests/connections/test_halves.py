@@ -67,6 +67,12 @@ def test_so_are_columns_on_disk(monkeypatch):
         assert_equal(followed(captured(path), 40, scratch=True), fed(captured(path), 40))
 
 
+def test_nothing_more_can_be_fed_afterwards():
+    segments = captured(CAPTURES[0])
+    with pytest.raises(AssertionError):
+        followed(segments, 40).feed(segments)
+
+
 def test_nothing_of_a_batch_may_count():
     found = Connections()
     found.follow(found.assign(captured(CAPTURES[0]).take(np.arange(0))))
